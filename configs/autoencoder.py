@@ -1,0 +1,35 @@
+"""The VAE: pixels to latents and back.
+
+    python -m re2pix_jax.train --config=configs/autoencoder.py:tiny --workdir=runs/autoencoder
+
+tiny: 64×128 frames, f = 4, 8 channels; about 15 minutes on 2 cores; score in re2pix_jax/bundles/tiny/MODEL_CARD.md.
+small: 128×256 frames, f = 8, 4 channels, one GPU; not yet run.
+base: Stable Diffusion's own sizes at 256×512, to fine-tune or train anew; the published weights are what the method assumes. Not yet run.
+"""
+
+import functools
+
+from re2pix_jax.training import defaults
+
+
+def get_config(size='tiny'):
+    pick = functools.partial(defaults.by_size, size)
+    config = defaults.defaults()
+    config.task = 'autoencoder'
+    config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
+    frames = pick(tiny=(64, 128), small=(128, 256), base=(256, 512))
+    config.model.update(pick(
+        tiny=dict(block_out_channels=(16, 32, 64), layers_per_block=1, latent_channels=8, norm_groups=8, quant_conv=True,
+                     mid_attention=False),
+        small=dict(block_out_channels=(64, 128, 256, 256), layers_per_block=2, latent_channels=4, norm_groups=32,
+                      quant_conv=True, mid_attention=True),
+        base=dict(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, norm_groups=32,
+                     quant_conv=True, mid_attention=True)))
+    config.loss.update(l2=4.0, kl=1e-5)
+    config.steps = pick(tiny=3000, small=50_000, base=200_000)
+    config.batch_size = pick(tiny=8, small=32, base=32)
+    config.optimizer.learning_rate = pick(tiny=2e-3, small=3e-4, base=1e-4)
+    config.ema = pick(tiny=0.995, small=0.9999, base=0.9999)
+    config.data.update(size=frames, frames=1, labels=False)
+    config.eval_data.update(size=frames, frames=1, labels=False, clips=32)
+    return config

@@ -1,0 +1,35 @@
+"""A small DINOv2-family encoder, where no published one fits the frame size.
+
+    python -m re2pix_jax.train --config=configs/encoder.py:tiny --workdir=runs/encoder
+
+tiny: patch 8 on 64×128, about 15 minutes on 2 cores; the comparison that chose its losses is in re2pix_jax/bundles/tiny/MODEL_CARD.md.
+small: patch 14 on 112×224, ViT-S sizes, one GPU; not yet run.
+base: DINOv2-B's sizes at 224×448 [P]; the published weights are what the method assumes. Not yet run.
+"""
+
+import functools
+
+from re2pix_jax.training import defaults
+
+
+def get_config(size='tiny'):
+    pick = functools.partial(defaults.by_size, size)
+    config = defaults.defaults()
+    config.task = 'encoder'
+    config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
+    frames = pick(tiny=(64, 128), small=(112, 224), base=(224, 448))
+    config.model.update(pick(
+        tiny=dict(patch_size=8, width=96, depth=8, heads=3, registers=4, layers=(1, 3, 5, 7), position_grid=(8, 16)),
+        small=dict(patch_size=14, width=384, depth=12, heads=6, registers=4, layers=(2, 5, 8, 11), position_grid=(8, 16)),
+        base=dict(patch_size=14, width=768, depth=12, heads=12, registers=4, layers=(2, 5, 8, 11), position_grid=(37, 37))))
+    # dense and distill weigh the two losses; 0 turns one off.
+    config.loss.update(dense=1.0, depth=0.3, cells=4, distill=0.3, prototypes=512, mask=0.4, jitter=0.2,
+                       student_temperature=0.1, teacher_temperature=0.05)
+    config.steps = pick(tiny=4000, small=50_000, base=200_000)
+    config.batch_size = pick(tiny=16, small=64, base=128)
+    config.optimizer.learning_rate = pick(tiny=2e-3, small=5e-4, base=2e-4)
+    config.optimizer.weight_decay = 0.02
+    config.ema = pick(tiny=0.99, small=0.998, base=0.999)
+    config.data.update(size=frames, frames=1)
+    config.eval_data.update(size=frames, frames=1, clips=32)
+    return config

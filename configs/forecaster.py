@@ -1,0 +1,35 @@
+"""Stage 1: forecasts the components of the next frame from those of four.
+
+    python -m re2pix_jax.train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
+        --config.frozen.encoder=runs/bundles/encoder --config.frozen.principal=runs/bundles/principal
+
+tiny: about 20 minutes on 2 cores; score in re2pix_jax/bundles/tiny/MODEL_CARD.md. small: one GPU; not yet run.
+base: the published low-resolution recipe (224×448, 800 epochs of 2975 clips at an effective batch of 64) [R]; not yet run.
+"""
+
+import functools
+
+from re2pix_jax.training import defaults
+
+
+def get_config(size='tiny'):
+    pick = functools.partial(defaults.by_size, size)
+    config = defaults.defaults()
+    config.task = 'forecaster'
+    config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
+    frames = pick(tiny=(64, 128), small=(112, 224), base=(224, 448))
+    config.frozen.update(encoder='', principal='')
+    config.model.update(pick(
+        tiny=dict(components=144, width=144, depth=4, heads=4, frames=5, grid=(8, 16), dropout=0.0),
+        small=dict(components=576, width=576, depth=8, heads=8, frames=5, grid=(8, 16), dropout=0.1),
+        base=dict(components=1152, width=1152, depth=12, heads=8, frames=5, grid=(16, 32), dropout=0.1)))
+    config.steps = pick(tiny=2000, small=30_000, base=37_200)
+    config.batch_size = pick(tiny=8, small=32, base=64)
+    config.optimizer.update(name='adam', schedule='cosine', warmup_steps=0, clip=1.0)
+    config.optimizer.learning_rate = pick(tiny=1.5e-3, small=6.4e-4, base=6.4e-4)
+    config.ema = pick(tiny=0.995, small=0.999, base=0.9999)
+    config.data.update(size=frames, frames=5, strides=(2, 3, 4), crop=(0.5, 1.0), flip=0.5, labels=False)
+    if size == 'tiny':
+        config.data.crop = (1.0, 1.0)  # half of a 64-pixel frame is too little to enlarge
+    config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
+    return config

@@ -1,0 +1,23 @@
+"""The principal components of the encoder's features.
+
+    python -m re2pix_jax.fit_pca --config=configs/principal.py:tiny --out=runs/bundles/principal \
+        --config.frozen.encoder=runs/bundles/encoder
+
+tiny keeps 144 of 384 channels, base 1152 of 3072 [P]. Minutes on any machine: one pass over `clips` windows of the training data.
+"""
+
+import functools
+
+from re2pix_jax.training import defaults
+
+
+def get_config(size='tiny'):
+    pick = functools.partial(defaults.by_size, size)
+    config = defaults.defaults()
+    config.task = 'principal'
+    config.frozen.encoder = ''
+    config.components = pick(tiny=144, small=576, base=1152)
+    config.clips = pick(tiny=1000, small=4000, base=2975)  # windows that are looked at
+    config.batch_size = pick(tiny=50, small=32, base=17)
+    config.data.update(size=pick(tiny=(64, 128), small=(112, 224), base=(224, 448)), frames=1, labels=False, flip=0.5)
+    return config

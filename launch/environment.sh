@@ -1,0 +1,31 @@
+# Sourced by the other scripts: a virtual environment in .venv, made once and reused while requirements are unchanged.
+# usage: source launch/environment.sh [EXTRA]      (EXTRA: an extra of setup.py, such as test or cuda)
+# PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.12, python3.11, python3 that fits.
+
+extra="${1:-}"
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' >/dev/null 2>&1; }
+
+if [ -n "${PYTHON:-}" ]; then
+  fits "$PYTHON" || { echo "error: PYTHON=$PYTHON is not a Python of version 3.11 or newer" >&2; exit 2; }
+else
+  for candidate in python3.12 python3.11 python3; do
+    if fits "$candidate"; then PYTHON=$candidate; break; fi
+  done
+  [ -n "${PYTHON:-}" ] || { echo "error: no Python 3.11 or 3.12 found; install one or set PYTHON" >&2; exit 2; }
+fi
+
+stamp="$("$PYTHON" -c 'import sys; print(sys.version.split()[0], sys.base_prefix)') $(cat setup.py requirements.txt | cksum)"
+if ! grep -qxF "$stamp $extra" .venv/stamps 2>/dev/null; then
+  grep -qF "$stamp" .venv/stamps 2>/dev/null || rm -rf .venv
+  echo "Setting up .venv with $("$PYTHON" --version) (about two minutes, once) ..."
+  if [ ! -x .venv/bin/python ]; then
+    "$PYTHON" -m venv .venv 2>/dev/null || {  # Debian's bare python3 has no ensurepip: virtualenv brings its own pip
+      rm -rf .venv && "$PYTHON" -m pip install --quiet --user virtualenv --break-system-packages \
+        && "$PYTHON" -m virtualenv --quiet .venv; } || {
+      echo "error: $PYTHON can make no virtual environment; install its venv module (Debian: apt install python3-venv)" >&2
+      exit 2; }
+  fi
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${extra:+[$extra]}"
+  echo "$stamp $extra" >> .venv/stamps
+fi
+source .venv/bin/activate

@@ -1,0 +1,63 @@
+"""Sources of clips: the procedural world, prepared records, folders of videos; one file each.
+
+A source is anything that can say how many clips it has and give some frames of one of them (`Source`). `records.write`
+turns any source into ArrayRecord files in the layout of tensorflow-datasets.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from re2pix_jax.errors import UserError
+
+IGNORE = 255  # the label of pixels without a class
+CLIP_SECONDS = 30 / 17  # a Cityscapes snippet: 30 frames at 17 Hz
+
+
+class Source(Protocol):
+    """Clips of one split. Picklable, for it travels to worker processes."""
+
+    def __len__(self) -> int:
+        """Number of clips."""
+
+    def num_frames(self, index: int) -> int:
+        """Native frames of a clip."""
+
+    def fps(self, index: int) -> float:
+        """Native frame rate of a clip, Hz."""
+
+    def name(self, index: int) -> str:
+        """What to call the clip in messages and reports."""
+
+    def read(self, index: int, indices, labels: bool = True) -> dict[str, np.ndarray]:
+        """Native frames `indices` of a clip, in that order.
+
+        Returns:
+            'frames' uint8 [T, H, W, 3]; with `labels` also 'labels' uint8 [T, H, W], Cityscapes train ids, 255 where
+            unknown, and 'depth' float32 [T, H, W], metres, 0 where unknown.
+        """
+
+
+def open_source(name: str, split: str, size, clips: int = 0) -> Source:
+    """The source that a config names.
+
+    Args:
+        name: 'world', 'records:FOLDER' (prepared clips) or 'videos:FOLDER' (video files and image folders).
+        split: 'train', 'validation' or 'test'.
+        size: (height, width) at which the world is rendered and videos are fitted; records come as they were prepared.
+        clips: how many clips of the world; 0: its default for the split. Other sources give all they have.
+
+    Raises:
+        UserError: an unknown kind of source, a folder that is missing or holds no clips, or no such split.
+    """
+    kind, _, path = name.partition(':')
+    if kind == 'world' and not path:
+        from re2pix_jax.clips.datasets import world
+        return world.World(split, clips=clips, size=size)
+    if kind == 'records' and path:
+        from re2pix_jax.clips.datasets import records
+        return records.Records(path, split)
+    if kind == 'videos' and path:
+        from re2pix_jax.clips.datasets import videos
+        return videos.Videos(path, split, size=size)
+    raise UserError(f'source {name!r}: expected "world", "records:FOLDER" or "videos:FOLDER"')

@@ -1,0 +1,133 @@
+"""From a long clip to a training window: stride, start, crop, flip. numpy only.
+
+Strides count frames at 17 Hz, the rate of Cityscapes, whatever the rate of the video: stride 3 is 3/17 s. A video of
+another rate gets the native stride nearest to that, so that the frames of a window stay evenly spaced [O].
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from re2pix_jax.errors import UserError
+
+BASE_FPS = 17.0
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels inside a frame."""
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def generator(seed: int, epoch: int, record: int) -> np.random.Generator:
+    """The random numbers of one record in one epoch: the same on every host, in every worker, after a restart."""
+    return np.random.default_rng([seed, epoch, record])
+
+
+def native_stride(stride: int, fps: float) -> int:
+    """Frames to step in a video of `fps` for `stride` frames at 17 Hz, rounded to the nearest.
+
+    Raises:
+        UserError: the video is too slow: even neighbouring frames are more than a third further apart than the stride
+            asks.
+    """
+    wanted = stride * fps / BASE_FPS
+    if wanted < 0.75:
+        raise UserError(f'{fps:g} frames per second is a frame rate that the stride can\'t be made from: stride {stride} '
+                        f'means {BASE_FPS / stride:.3g} frames per second; give a larger stride or a faster video')
+    return max(1, int(np.floor(wanted + 0.5)))
+
+
+def span(frames: int, stride: int, fps: float) -> int:
+    """Native frames from the first to the last of a window, both counted."""
+    return (frames - 1) * native_stride(stride, fps) + 1
+
+
+def fitting(num_frames: int, fps: float, frames: int, strides) -> tuple[int, ...]:
+    """Those of `strides` at which a window of `frames` fits into `num_frames` native frames."""
+    return tuple(stride for stride in strides if span(frames, stride, fps) <= num_frames)
+
+
+def window(rng: np.random.Generator, num_frames: int, fps: float, frames: int, strides) -> np.ndarray:
+    """A random window: the stride uniform over those of `strides` that fit, the start uniform. [R: stride of {2, 3, 4}]
+
+    Returns:
+        int64 [frames], indices of native frames.
+
+    Raises:
+        UserError: no stride fits.
+    """
+    choice = fitting(num_frames, fps, frames, strides)
+    if not choice:
+        raise UserError(_too_short(num_frames, fps, frames, min(strides)))
+    stride = choice[rng.integers(len(choice))]
+    start = rng.integers(num_frames - span(frames, stride, fps) + 1)
+    return start + native_stride(stride, fps) * np.arange(frames)
+
+
+def evaluation_window(num_frames: int, fps: float, frames: int, stride: int, start: int = 0) -> np.ndarray:
+    """The fixed window for evaluation: int64 [frames] from native frame `start` on.
+
+    Raises:
+        UserError: the window does not fit.
+    """
+    if start + span(frames, stride, fps) > num_frames:
+        raise UserError(_too_short(num_frames, fps, frames, stride, start))
+    return start + native_stride(stride, fps) * np.arange(frames)
+
+
+def crop(rng: np.random.Generator, height: int, width: int, size, scale) -> Box:
+    """A random box of the aspect of `size`, anywhere in the frame. [R]
+
+    scale: (lo, hi); the sides are those of the largest such box times a factor drawn uniformly from there.
+    """
+    largest = centre_box(height, width, size)
+    factor, down, right = rng.uniform(*scale), rng.random(), rng.random()
+    tall, wide = max(1, round(largest.height * factor)), max(1, round(largest.width * factor))
+    return Box(int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide)
+
+
+def centre_box(height: int, width: int, size) -> Box:
+    """The largest box of the aspect of `size` (height, width), in the middle of a frame."""
+    scale = min(height / size[0], width / size[1])
+    tall, wide = min(height, max(1, round(size[0] * scale))), min(width, max(1, round(size[1] * scale)))
+    return Box((height - tall) // 2, (width - wide) // 2, tall, wide)
+
+
+def resize(frames: np.ndarray, box: Box, size) -> np.ndarray:
+    """Cuts `box` out of frames uint8 [T, H, W, 3]; bilinear with antialias to uint8 [T, height, width, 3]."""
+    if (box.height, box.width) == tuple(size):  # no resampling: the pixels themselves
+        return _cut(frames, box)
+    corners = (box.left, box.top, box.left + box.width, box.top + box.height)
+    return np.stack([
+        np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=corners))
+        for frame in frames])
+
+
+def pick(values: np.ndarray, box: Box, size) -> np.ndarray:
+    """Like `resize` but nearest, for what must not be blended: labels and depth, [T, H, W] → [T, height, width]."""
+    if (box.height, box.width) == tuple(size):
+        return _cut(values, box)
+    rows = box.top + ((np.arange(size[0]) + 0.5) * box.height / size[0]).astype(np.int64)
+    columns = box.left + ((np.arange(size[1]) + 0.5) * box.width / size[1]).astype(np.int64)
+    return values[:, rows[:, None], columns]
+
+
+def apply(clip: dict, box: Box, size, flip: bool = False) -> dict:
+    """The same box and flip for the whole clip: 'frames', and 'labels' and 'depth' where there are any."""
+    changed = {name: (resize if name == 'frames' else pick)(values, box, size) for name, values in clip.items()}
+    return {name: values[:, :, ::-1] for name, values in changed.items()} if flip else changed
+
+
+def _cut(values, box):
+    if values.shape[1:3] == (box.height, box.width):
+        return values
+    return values[:, box.top:box.top + box.height, box.left:box.left + box.width]
+
+
+def _too_short(num_frames, fps, frames, stride, start=0):
+    return (f'{num_frames} frames at {fps:g} frames per second are too few: {frames} frames at stride {stride} need '
+            f'{start + span(frames, stride, fps)}; ask for fewer frames, a smaller stride or longer clips')

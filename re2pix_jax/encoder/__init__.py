@@ -1,0 +1,57 @@
+"""The frozen encoder: driving frames in, semantic features (and their principal components) out."""
+
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from re2pix_jax.encoder.principal import Principal
+from re2pix_jax.encoder.vit import VisionTransformer
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet in RGB, [0, 1]: what DINOv2 was trained with
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(frames):
+    """uint8 RGB [..., 3] -> float32 with ImageNet's mean and deviation removed; floating frames pass unchanged."""
+    if jnp.issubdtype(frames.dtype, jnp.floating):
+        return frames
+    return (frames.astype(jnp.float32) / 255.0 - jnp.asarray(IMAGE_MEAN)) / jnp.asarray(IMAGE_STD)
+
+
+@flax.struct.dataclass
+class Encoder:
+    """A vision transformer with its weights.
+
+    Attributes:
+        params: the variables of `net`.
+        net: a `VisionTransformer`.
+        image_size: (height, width) that frames are resized to first, or None to take them as they are.
+    """
+
+    params: Any
+    net: nn.Module = flax.struct.field(pytree_node=False)
+    image_size: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
+
+    @jax.jit
+    def encode(self, frames):
+        """Frames [B, T, H, W, 3] -> features [B, T, h, w, C], float.
+
+        uint8 frames are RGB and get normalised, floating frames are taken as normalised already. Where `image_size` is
+        set, frames of another size are resized to it (bilinear, antialiased).
+        """
+        batch, time = frames.shape[:2]
+        images = frames.reshape(batch * time, *frames.shape[2:])
+        if self.image_size is not None and images.shape[1:3] != tuple(self.image_size):
+            was_integer = not jnp.issubdtype(images.dtype, jnp.floating)
+            shape = (images.shape[0], *self.image_size, 3)
+            images = jax.image.resize(images.astype(jnp.float32), shape, 'linear', antialias=True)
+            if was_integer:
+                images = (images / 255.0 - jnp.asarray(IMAGE_MEAN)) / jnp.asarray(IMAGE_STD)
+        features = self.net.apply(self.params, normalise(images))
+        return features.reshape(batch, time, *features.shape[1:])
+
+
+__all__ = ['IMAGE_MEAN', 'IMAGE_STD', 'Encoder', 'Principal', 'VisionTransformer', 'normalise']

@@ -1,0 +1,34 @@
+"""Turns the latest checkpoint of a run into a bundle: the folder that people share and that re2pix_jax.load opens.
+
+Example:
+  python -m re2pix_jax.export --workdir=runs/forecaster --out=bundles/forecaster
+"""
+
+from re2pix_jax import cli  # first: it quietens what the native libraries print while they load
+
+# isort: split
+import contextlib
+
+from absl import flags
+
+from re2pix_jax import tasks
+from re2pix_jax.clips import loader
+from re2pix_jax.training import loop, mesh
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+_OUT = flags.DEFINE_string('out', None, 'Bundle folder to write.', required=True)
+_EMA = flags.DEFINE_bool('ema', True, 'Export the running average of the parameters rather than the last ones.')
+
+
+def main(argv):
+    del argv
+    run = loop.open_run(_WORKDIR.value, tasks.create)
+    with contextlib.closing(
+            loader.create(run.config.eval_data, run.config.batch_size, run.config.seed, training=False)) as data:
+        batches = mesh.evaluation_batches(data, run.config.batch_size, run.mesh)
+        run.task.save(run.state.ema if _EMA.value else run.state.params, _OUT.value, batches)
+    print(f'{_OUT.value}: step {int(run.state.step)} of {_WORKDIR.value}')
+
+
+if __name__ == '__main__':
+    cli.run(main, arguments=())

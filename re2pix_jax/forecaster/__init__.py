@@ -1,0 +1,47 @@
+"""Stage 1: forecasts the semantics of the coming frames."""
+
+import functools
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+
+from re2pix_jax.encoder import Encoder
+from re2pix_jax.encoder.principal import Principal
+from re2pix_jax.forecaster import rollout
+from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, masked_smooth_l1, smooth_l1
+
+
+@flax.struct.dataclass
+class Forecaster:
+    """A masked feature transformer with its weights, and the encoder and principal components it lives on.
+
+    Attributes:
+        params: the variables of `net`.
+        net: a `MaskedFeatureTransformer`.
+        encoder, principal: what turns frames into its input.
+    """
+
+    params: Any
+    net: nn.Module = flax.struct.field(pytree_node=False)
+    encoder: Encoder
+    principal: Principal
+
+    @jax.jit
+    def encode(self, frames):
+        """Frames [B, T, H, W, 3] -> components [B, T, h, w, P] (see `Encoder.encode` for dtypes)."""
+        return self.principal.project(self.encoder.encode(frames))
+
+    @functools.partial(jax.jit, static_argnames='steps')
+    def forecast(self, components, steps: int):
+        """Components [B, >= T - 1, h, w, P] -> the next `steps` frames' components [B, steps, h, w, P]."""
+        return rollout.forecast(self.params, self.net, components, steps)
+
+    @jax.jit
+    def features(self, components):
+        """Components [..., P] -> the encoder's features [..., C], as far as the components hold them."""
+        return self.principal.reconstruct(components)
+
+
+__all__ = ['Forecaster', 'MaskedFeatureTransformer', 'masked_smooth_l1', 'rollout', 'smooth_l1']

@@ -1,0 +1,34 @@
+"""Autoregressive roll-out: predict a frame, append it, drop the oldest, repeat."""
+
+import jax
+import jax.numpy as jnp
+
+from re2pix_jax.errors import UserError
+
+
+def forecast(params, net, components, steps: int):
+    """Rolls the masked feature transformer out.
+
+    Args:
+        params: variables of `net`.
+        net: a `MaskedFeatureTransformer` of T frames.
+        components: [B, >= T - 1, h, w, P]; the last T - 1 frames are the context.
+        steps: frames to predict, static.
+
+    Returns:
+        The predicted components [B, steps, h, w, P], float32.
+    """
+    context_frames = net.frames - 1
+    if components.shape[1] < context_frames:
+        raise UserError(f'the forecaster was given {components.shape[1]} context frames and needs {context_frames}')
+    if steps < 1:
+        raise UserError(f'a forecast of {steps} steps was asked for: at least 1 is needed')
+    context = components[:, -context_frames:].astype(jnp.float32)
+    masked = jnp.zeros_like(context[:, :1])
+
+    def step(context, _):
+        predicted = net.apply(params, jnp.concatenate([context, masked], axis=1))[:, -1:]
+        return jnp.concatenate([context[:, 1:], predicted], axis=1), predicted[:, 0]
+
+    _, predictions = jax.lax.scan(step, context, length=steps)
+    return jnp.moveaxis(predictions, 0, 1)

@@ -1,0 +1,70 @@
+"""What bridges real and forecast features: nested dropout and mixed supervision [P].
+
+Components are ordered by explained variance, so keeping the first c of them keeps what stage 1 forecasts best.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from re2pix_jax.errors import UserError
+
+SMALLEST = 8
+
+
+def nested_counts(kind, components):
+    """The set of c that nested dropout draws from, ending in all `components`.
+
+    'doublings': 8, 16, 32, ... [O, the default]; 'multiples': 8, 16, 24, ...; the paper's "{8, 16, ..., 1152}" can mean
+    either. UserError for another kind or when there are no components.
+    """
+    if components < 1:
+        raise UserError(f'nested dropout needs at least one component, got {components}')
+    if kind == 'doublings':
+        counts = [SMALLEST * 2 ** power for power in range(components.bit_length())]
+    elif kind == 'multiples':
+        counts = list(range(SMALLEST, components, SMALLEST))
+    else:
+        raise UserError(f"nested counts '{kind}' is unknown; choose 'doublings' or 'multiples'")
+    return (*(count for count in counts if count < components), components)
+
+
+def keep_first(components, count):
+    """Zero all but the first `count` channels; components [..., P], count an int or an array that broadcasts to [...]."""
+    kept = jnp.arange(components.shape[-1]) < jnp.asarray(count)[..., None]
+    return jnp.where(kept, components, 0)
+
+
+def nested_dropout(key, components, counts):
+    """Per sample, draw c with equal probability from the tuple `counts` and zero the channels from c on.
+
+    components [B, T, h, w, P]: one c for all frames of a sample, so context and future go in together, along T.
+    UserError when `counts` is empty or has an entry outside 1..P.
+    """
+    if not counts or min(counts) < 1 or max(counts) > components.shape[-1]:
+        raise UserError(f'nested counts {tuple(counts)} must be a non-empty set of numbers from 1 to '
+                        f'{components.shape[-1]}, the number of components')
+    drawn = jax.random.choice(key, jnp.asarray(counts), components.shape[:1])
+    return keep_first(components, drawn.reshape(-1, 1, 1, 1))
+
+
+def mixed_count(batch, fraction):
+    """How many samples of a batch are supervised with predictions: the fraction rounded, but at least 1 when above 0."""
+    if not 0.0 <= fraction <= 1.0:
+        raise UserError(f'the mixed-supervision fraction is {fraction}; it must lie between 0 and 1')
+    return max(1, round(batch * fraction)) if fraction > 0 else 0
+
+
+def mixed_supervision(predict, context, future, fraction):
+    """Replace the future components of a fixed leading slice of the batch by stage 1's own predictions.
+
+    `predict(context [n, M, h, w, P]) -> [n, F, h, w, P]` runs on that slice alone, and no gradient goes through it. The
+    paper draws every sample's source with probability 0.9 / 0.1 [P]; a fixed slice of an already shuffled batch gives the
+    same mixture, and the rest of the batch never pays for stage 1 [O]. With fewer than 1 / fraction samples in a batch the
+    minimum of one sample raises the share above `fraction`.
+    Returns future [B, F, h, w, P]; UserError when the fraction is outside [0, 1].
+    """
+    count = mixed_count(future.shape[0], fraction)
+    if count == 0:
+        return future
+    predicted = jax.lax.stop_gradient(predict(context[:count]))
+    return jnp.concatenate([predicted.astype(future.dtype), future[count:]])

@@ -1,0 +1,31 @@
+"""Early fusion: the semantic features join the latents at the input, so the number of tokens does not grow [P]."""
+
+import flax.linen as nn
+import jax
+
+from re2pix_jax.errors import UserError
+
+
+class EarlyFusion(nn.Module):
+    """Adds an embedding of the components to the embedding of the latent patches.
+
+    The components are brought to the patch grid bilinearly where the two grids differ, and embedded by a linear layer of
+    their own. The resampling is antialiased when it shrinks [O].
+    """
+
+    components: int
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, patches, components):
+        """patches [B, T, h, w, D], components [B, T, h', w', P] → [B, T, h, w, D]; UserError when they do not fit."""
+        if components is None:
+            raise UserError(f'the generator is conditioned on {self.components} components but was given none; '
+                            'pass them, or use a generator trained with components=0')
+        if components.shape[-1] != self.components or components.shape[:2] != patches.shape[:2]:
+            raise UserError(f'the generator expected components [B, T, h, w, P] with B, T = {patches.shape[:2]} and '
+                            f'P = {self.components}, got shape {components.shape}; use the forecaster it was trained with')
+        if components.shape[2:4] != patches.shape[2:4]:
+            shape = (*patches.shape[:4], components.shape[-1])
+            components = jax.image.resize(components, shape, 'bilinear')
+        return patches + nn.Dense(patches.shape[-1], dtype=self.dtype, name='embed')(components.astype(self.dtype))

@@ -1,0 +1,26 @@
+"""Representation guidance, exploratory in the paper [P]: push away from what coarse semantics alone would give.
+
+    z = z(full) + w (z(full) - z(first c components)),    w = 0.4 in the paper
+
+Both predictions are made in one pass over a batch twice as long, so context, noise and time are shared exactly.
+"""
+
+import jax.numpy as jnp
+
+from re2pix_jax.generator.conditioning import keep_first
+
+
+def double(x):
+    """Repeat [B, ...] to [2B, ...], the same samples twice."""
+    return jnp.concatenate([x, x])
+
+
+def full_and_coarse(components, channels):
+    """Components [B, ..., P] → [2B, ..., P]: whole ones first, then those with only the first `channels` kept."""
+    return jnp.concatenate([components, keep_first(components, channels)])
+
+
+def combine(predictions, weight):
+    """Predictions [2B, ...] in the order of `full_and_coarse` → guided predictions [B, ...]."""
+    full, coarse = jnp.split(predictions, 2)
+    return full + weight * (full - coarse)

@@ -1,0 +1,1 @@
+"""Numbers for predicted frames, features and labels. Every module states the convention that its numbers follow."""

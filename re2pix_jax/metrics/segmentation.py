@@ -1,0 +1,105 @@
+"""Mean intersection over union by a confusion matrix that streams over batches on the device, and the Cityscapes classes.
+
+Conventions: labels are Cityscapes train ids and 255 is ignored. A class counts in a mean when it occurs in the labels of the evaluated
+set; a class that is only predicted lowers the others through their false positives, but adds no zero of its own. IoU is taken over the
+set's pixels, not averaged over frames.
+"""
+
+import math
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+IGNORE = 255
+MOVING = range(11, 19)
+"""Person, rider, car, truck, bus, train, motorcycle, bicycle: the classes of moving-object mIoU. [R]"""
+
+NAMES = (
+        'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person',
+        'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle')
+"""Cityscapes' 19 classes in the order of their train ids."""
+CLASSES = len(NAMES)
+
+COLOURS = np.array([
+        (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30), (220, 220, 0),
+        (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100),
+        (0, 0, 230), (119, 11, 32)], np.uint8)
+"""Cityscapes' colours, uint8 [19, 3] RGB."""
+
+
+class Scores(NamedTuple):
+    """iou: float64 [K], NaN for classes without labels. miou and moving_miou: means over the classes with labels (NaN if there are none).
+    accuracy: share of the labelled pixels that are right."""
+    iou: np.ndarray
+    miou: float
+    moving_miou: float
+    accuracy: float
+
+    def to_dict(self):
+        """JSON-able: names instead of ids, classes without labels left out, None instead of NaN."""
+        names = NAMES if len(self.iou) == len(NAMES) else tuple(str(k) for k in range(len(self.iou)))
+        number = lambda x: None if math.isnan(x) else float(x)
+        return {
+                'miou': number(self.miou), 'moving_miou': number(self.moving_miou), 'accuracy': number(self.accuracy),
+                'iou': {name: float(x) for name, x in zip(names, self.iou) if not math.isnan(x)}}
+
+
+class Confusion(flax.struct.PyTreeNode):
+    """Counts of (label, prediction) pairs. 64-bit sums are held as two uint32, since JAX has no 64-bit integers by default.
+
+    `confusion = Confusion.create(19)`, then `confusion = confusion.update(labels, predictions)` a batch, then `confusion.scores()`.
+    """
+    low: jax.Array
+    high: jax.Array
+
+    @classmethod
+    def create(cls, classes=CLASSES):
+        """An empty matrix of `classes` x `classes`."""
+        return cls(jnp.zeros((classes, classes), jnp.uint32), jnp.zeros((classes, classes), jnp.uint32))
+
+    @jax.jit
+    def update(self, labels, predictions):
+        """Adds a batch.
+
+        Args:
+            labels: integers of any shape, fewer than 2^31 pixels; values outside 0..K-1 (255) are ignored.
+            predictions: integers of the same shape in 0..K-1.
+        """
+        if labels.shape != predictions.shape:
+            raise ValueError(f'labels {labels.shape} and predictions {predictions.shape} must have one shape')
+        classes = self.low.shape[0]
+        labels, predictions = labels.reshape(-1).astype(jnp.int32), predictions.reshape(-1).astype(jnp.int32)
+        known = (labels >= 0) & (labels < classes)
+        cell = jnp.where(known, labels * classes + predictions, classes * classes)
+        counts = jnp.bincount(cell, length=classes * classes + 1)[:-1].reshape(classes, classes)
+        return self._add(counts.astype(jnp.uint32), jnp.zeros_like(self.high))
+
+    def merge(self, other):
+        """The sum of two matrices, e.g. of two shares of a set."""
+        return self._add(other.low, other.high)
+
+    def _add(self, low, high):
+        total = self.low + low
+        return self.replace(low=total, high=self.high + high + (total < low).astype(jnp.uint32))
+
+    def counts(self):
+        """int64 numpy [K, K]: rows are labels, columns are predictions."""
+        return (np.asarray(self.high).astype(np.int64) << 32) + np.asarray(self.low)
+
+    def scores(self, moving=MOVING):
+        """`Scores` of what was added so far; `moving` are the ids of the moving-object classes."""
+        counts = self.counts().astype(np.float64)
+        labelled, hits = counts.sum(1), np.diag(counts)
+        union = labelled + counts.sum(0) - hits
+        iou = np.where(labelled > 0, hits / np.maximum(union, 1), np.nan)
+        return Scores(
+                iou, _mean(iou), _mean(iou[[k for k in moving if k < len(iou)]]),
+                float(hits.sum() / labelled.sum()) if labelled.sum() else math.nan)
+
+
+def _mean(values):
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else math.nan

@@ -1,0 +1,57 @@
+"""Multi-head attention over one axis of tokens.
+
+Time and space are attended to separately everywhere in this package, so one function is enough: the caller brings the axis
+it wants mixed to the second place from the end. (Measured on a CPU at 5 frames of 8x16 tokens: that transposition costs less,
+forward and backward, than any formulation which keeps the axes in place.)
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def attend(query, key, value, dropout: float = 0.0, rng=None):
+    """Softmax attention, scaled by 1/sqrt(d).
+
+    Args:
+        query: [..., N, heads, d]; leading axes are batch.
+        key, value: [..., M, heads, d].
+        dropout: probability with which an attention weight is dropped. Only acts when `rng` is given.
+        rng: key of the dropout mask, or None for none.
+
+    Returns:
+        [..., N, heads, d], in the dtype of `query`.
+    """
+    batch = query.shape[:-3]
+    query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+    if rng is None or dropout == 0.0:
+        mixed = jax.nn.dot_product_attention(query, key, value)
+    else:
+        # The fused kernels have no dropout on the weights, and torch's MultiheadAttention has: spell it out.
+        scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) * query.shape[-1] ** -0.5
+        weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(query.dtype)
+        keep = jax.random.bernoulli(rng, 1.0 - dropout, weights.shape)
+        weights = jnp.where(keep, weights / (1.0 - dropout), 0.0)
+        mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value)
+    return mixed.reshape(*batch, *mixed.shape[-3:])
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with one fused projection to query, key and value: [..., N, width] -> [..., N, width].
+
+    Used by DINOv2's blocks and, the same thing under other names, by torch's `MultiheadAttention`.
+    """
+
+    heads: int
+    dropout: float = 0.0
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x, deterministic: bool = True):
+        width, dtype = x.shape[-1], jnp.dtype(self.dtype)
+        initial = nn.initializers.xavier_uniform()
+        qkv = nn.Dense(3 * width, dtype=dtype, kernel_init=initial, name='qkv')(x)
+        qkv = qkv.reshape(*x.shape[:-1], 3, self.heads, width // self.heads)
+        rng = None if deterministic or self.dropout == 0.0 else self.make_rng('dropout')
+        mixed = attend(qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :], self.dropout, rng)
+        return nn.Dense(width, dtype=dtype, kernel_init=initial, name='proj')(mixed.reshape(x.shape))

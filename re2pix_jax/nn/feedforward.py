@@ -1,0 +1,40 @@
+"""Position-wise feed-forward layers."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Mlp(nn.Module):
+    """Linear -> exact (erf) GELU -> dropout -> Linear -> dropout: [..., width] -> [..., width]."""
+
+    hidden: int
+    dropout: float = 0.0
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x, deterministic: bool = True):
+        dtype = jnp.dtype(self.dtype)
+        hidden = nn.gelu(nn.Dense(self.hidden, dtype=dtype, name='fc1')(x), approximate=False)
+        hidden = nn.Dropout(self.dropout)(hidden, deterministic)
+        return nn.Dropout(self.dropout)(nn.Dense(x.shape[-1], dtype=dtype, name='fc2')(hidden), deterministic)
+
+
+class FusedSwiGLU(nn.Module):
+    """w3(silu(a) * b) with (a, b) = w12(x), as DINOv2's ViT-g has it: [..., width] -> [..., width].
+
+    `hidden` is the width of a and b each.
+    """
+
+    hidden: int
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x):
+        dtype = jnp.dtype(self.dtype)
+        gate, value = jnp.split(nn.Dense(2 * self.hidden, dtype=dtype, name='w12')(x), 2, axis=-1)
+        return nn.Dense(x.shape[-1], dtype=dtype, name='w3')(nn.silu(gate) * value)
+
+
+def swiglu_width(width: int, mlp_ratio: float) -> int:
+    """The hidden width of DINOv2's SwiGLU: two thirds of mlp_ratio * width, rounded up to a multiple of 8."""
+    return (int(int(width * mlp_ratio) * 2 / 3) + 7) // 8 * 8

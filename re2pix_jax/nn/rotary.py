@@ -1,0 +1,36 @@
+"""Rotary position codes (RoPE, arXiv 2104.09864): one-dimensional for time, two-dimensional for space.
+
+A code is a pair of arrays (cosine, sine), each [N, dim / 2]; `rotate` turns the N vectors of a head by it. Queries and keys
+rotated this way give dot products that depend on the difference of their positions alone.
+"""
+
+import numpy as np
+import jax.numpy as jnp
+
+THETA = 10_000.0
+
+
+def _angles(positions, pairs):
+    frequencies = THETA ** (-np.arange(pairs) / pairs)
+    return np.asarray(positions, np.float64)[:, None] * frequencies
+
+
+def time_code(start, frames, dim):
+    """Code of `frames` consecutive frames from number `start` on, for heads of `dim` (even) channels."""
+    angles = _angles(np.arange(start, start + frames), dim // 2)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def space_code(height, width, dim):
+    """Code of a height x width grid in row-major order; half of the `dim` (a multiple of 4) channels turn with the row,
+    half with the column."""
+    rows, columns = np.divmod(np.arange(height * width), width)
+    angles = np.concatenate([_angles(rows, dim // 4), _angles(columns, dim // 4)], axis=-1)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def rotate(x, code):
+    """Turn x [..., N, heads, dim] by `code`: channel i and channel i + dim / 2 form the plane that angle i turns."""
+    cosine, sine = (part[:, None, :].astype(x.dtype) for part in code)
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)

@@ -1,0 +1,113 @@
+"""The figure of the method, in order: clip → features → forecast → latents → frames. The only place where the stages meet."""
+
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from re2pix_jax import errors
+from re2pix_jax.clips import video
+from re2pix_jax.forecaster import Forecaster
+from re2pix_jax.generator import Generator
+from re2pix_jax.heads import Head
+from re2pix_jax.vae import Autoencoder
+
+
+@flax.struct.dataclass
+class Future:
+    """What `Re2Pix.predict` returns; every array has a leading axis of futures when `num_futures` was given.
+
+    frames uint8 [horizon, H, W, 3]; components float32 [horizon, h, w, P] and features float32 [horizon, h, w, C] of stage 1;
+    latents float32 [horizon, H/f, W/f, c] of stage 2.
+    """
+    frames: Any
+    components: Any
+    features: Any
+    latents: Any
+
+
+@flax.struct.dataclass
+class Re2Pix:
+    """Both stages and the frozen networks between them; a pytree, so that it passes through jit as an argument.
+
+    size: (H, W) of the frames in pixels; fps: frames per second of context and future (17 / 3: stride 3 at Cityscapes' rate [R]).
+    """
+    forecaster: Forecaster
+    vae: Autoencoder
+    generator: Generator
+    head: Head | None = None
+    size: tuple[int, int] = flax.struct.field(pytree_node=False, default=(256, 512))
+    fps: float = flax.struct.field(pytree_node=False, default=17 / 3)
+    sampler_steps: int = flax.struct.field(pytree_node=False, default=20)
+
+    @property
+    def context_frames(self) -> int:
+        return self.generator.net.context_frames
+
+    @functools.partial(jax.jit, static_argnames=('horizon', 'guidance', 'guidance_channels', 'sampler_steps'))
+    def rollout(self, context, keys, horizon, guidance=0.0, guidance_channels=8, sampler_steps=None):
+        """Predicts `horizon` frames after a batch of contexts, under one compiled program.
+
+        context: uint8 [B, M, H, W, 3]; keys: typed PRNG keys [B], one per clip, so that a clip's future does not depend on its batch.
+        Returns {'frames' uint8 [B, horizon, H, W, 3], 'components' [B, horizon, h, w, P], 'latents' [B, horizon, H/f, W/f, c]}.
+        Longer horizons slide the window in latent and component space; nothing is decoded and encoded again between chunks [O].
+        """
+        # Stage 1: what will be where.
+        context_components = self.forecaster.encode(context)
+        future_components = self.forecaster.forecast(context_components, horizon)
+
+        # Stage 2: what it looks like, chunk by chunk.
+        past_frames, chunk = self.generator.net.context_frames, self.generator.net.future_frames
+        components = jnp.concatenate([context_components[:, -past_frames:], future_components], axis=1)
+        components = _pad_time(components, past_frames + -(-horizon // chunk) * chunk)
+        latents = self.vae.encode(context)[:, -past_frames:]
+        for start in range(0, horizon, chunk):
+            noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, start))(keys)
+            future = self.generator.sample(
+                latents[:, start:start + past_frames], components[:, start:start + past_frames],
+                components[:, start + past_frames:start + past_frames + chunk], noise_keys,
+                steps=sampler_steps or self.sampler_steps, guidance=guidance, guidance_channels=guidance_channels)
+            latents = jnp.concatenate([latents, future], axis=1)
+        latents = latents[:, past_frames:past_frames + horizon]
+        return {'frames': self.vae.decode(latents), 'components': future_components, 'latents': latents}
+
+    def predict(self, clip, horizon=8, seed=0, num_futures=None, guidance=0.0) -> Future:
+        """Predicts the frames that follow a clip.
+
+        clip: uint8 [T, height, width, 3], any size, at `self.fps` frames per second; its last M frames are the context, centre-cropped
+        and resized to `self.size`. num_futures: None for one future without a leading axis, n for n futures of distinct noise.
+        Raises UserError for a clip shorter than the context, too small frames, or a horizon below 1.
+        """
+        clip = np.asarray(clip)
+        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8:
+            raise errors.UserError(f'clip: expected uint8 frames [time, height, width, 3], got {clip.dtype} {list(clip.shape)}')
+        if len(clip) < self.context_frames:
+            raise errors.UserError(
+                f'clip: {len(clip)} frames, but {self.context_frames} context frames are needed; give a longer clip')
+        for name, value in (('horizon', horizon), ('num_futures', 1 if num_futures is None else num_futures)):
+            if value < 1:
+                raise errors.UserError(f'{name}: expected at least 1, got {value}')
+        context = video.fit(clip[-self.context_frames:], self.size)
+        count = num_futures or 1
+        keys = jax.random.split(jax.random.key(seed), count)
+        out = self.rollout(jnp.broadcast_to(context, (count, *context.shape)), keys, horizon, guidance)
+        future = Future(out['frames'], out['components'], self.forecaster.features(out['components']), out['latents'])
+        return jax.tree.map(lambda array: np.asarray(array if num_futures else array[0]), future)
+
+    @jax.jit
+    def segment(self, frames):
+        """Labels uint8 [B, T, H, W] (Cityscapes train ids) that the head gives frames uint8 [B, T, H, W, 3].
+
+        The head is trained on features that went through the principal components, so it sees such features here too [R].
+        """
+        features = self.forecaster.features(self.forecaster.encode(frames))
+        return self.head.labels(features, frames.shape[2:4])
+
+
+def _pad_time(array, length):
+    """Repeats the last step up to `length` steps: the last chunk may reach beyond the horizon."""
+    missing = length - array.shape[1]
+    return jnp.pad(array, [(0, 0), (0, max(missing, 0))] + [(0, 0)] * (array.ndim - 2), mode='edge')

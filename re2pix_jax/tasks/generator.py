@@ -1,0 +1,80 @@
+"""Trains stage 2: latents of future frames, denoised under the guidance of forecast semantics."""
+
+import jax
+import jax.numpy as jnp
+
+from re2pix_jax import weights
+from re2pix_jax.generator import Generator, conditioning, flow
+from re2pix_jax.generator.dit import SpaceTimeDiT
+from re2pix_jax.pipeline import Re2Pix
+from re2pix_jax.tasks.task import Task
+
+
+class GeneratorTask(Task):
+    """Rectified flow on future latents with nested dropout and mixed supervision (paper, conditioning strategies) [P]."""
+    frozen_parts = ('forecaster', 'vae')
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.net = SpaceTimeDiT(**self.network_fields())
+        self.counts = conditioning.nested_counts(config.loss.nested_counts, self.net.components)
+
+    def init(self, key, batch):
+        net = self.net
+        latents = jnp.zeros((1, net.context_frames + net.future_frames, *net.latent_grid, net.latent_channels))
+        grid = self.frozen['forecaster'].net.grid
+        components = jnp.zeros((1, latents.shape[1], *grid, net.components)) if net.components else None
+        context, future = self._split(latents), self._split(components)
+        return net.init(key, context[0], context[1], jnp.zeros((1,)), future[0], future[1])
+
+    def _split(self, array):
+        if array is None:
+            return None, None
+        return array[:, :self.net.context_frames], array[:, self.net.context_frames:]
+
+    def _conditions(self, frozen, frames):
+        """Latents, and the components of the true frames (None for the baseline without features), split in context and future."""
+        latents = self._split(frozen['vae'].encode(frames))
+        components = self._split(frozen['forecaster'].encode(frames) if self.net.components else None)
+        return latents, components
+
+    def loss(self, params, frozen, batch, key):
+        latents, (context_components, future_components) = self._conditions(frozen, batch['frames'])
+        nested_key, time_key, noise_key = jax.random.split(key, 3)
+        settings = self.config.loss
+        if self.net.components:
+            future_components = conditioning.mixed_supervision(
+                context_components, future_components, settings.predicted_fraction,
+                lambda context: frozen['forecaster'].forecast(context, self.net.future_frames))
+            if settings.nested_dropout:
+                context_components, future_components = self._split(conditioning.nested_dropout(
+                    nested_key, jnp.concatenate([context_components, future_components], axis=1), self.counts))
+        context, target = latents
+        t = flow.sample_time(time_key, (target.shape[0],), settings.time_mean, settings.time_std)
+        noise = jax.random.normal(noise_key, target.shape)
+        noisy = flow.interpolate(target, noise, t)
+        prediction = self.net.apply(params, context, noisy, t, context_components, future_components)
+        loss = flow.loss(prediction, target, noise, noisy, t)
+        return loss, {'x_mse': jnp.square(prediction - target).mean()}
+
+    def measure(self, params, frozen, batch, keys):
+        """Error of sampled latents under stage 1's own forecast, beside that of repeating the last context frame."""
+        (context, target), (context_components, _) = self._conditions(frozen, batch['frames'])
+        future_components = None
+        if self.net.components:
+            future_components = frozen['forecaster'].forecast(context_components, self.net.future_frames)
+        generator = Generator(params=params, net=self.net)
+        sample = generator.sample(context, context_components, future_components, keys, steps=self.config.loss.sampler_steps)
+        mean = lambda error: jnp.square(error).mean(axis=(1, 2, 3, 4))  # noqa: E731
+        return {'latent_mse': mean(sample - target), 'copy_last_mse': mean(context[:, -1:] - target)}
+
+    def save(self, params, path, batches, **saving):
+        """Writes the whole model, both stages and the networks between them; with a head where config.frozen names one."""
+        data = self.config.data
+        generator = Generator(params=params, net=self.net)
+        model = Re2Pix(
+            forecaster=self.frozen['forecaster'], vae=self.frozen['vae'], generator=generator,
+            head=weights.load(self.config.frozen.head, 'head') if self.config.frozen.get('head') else None,
+            size=tuple(data.size), fps=BASE_FPS / data.strides[len(data.strides) // 2],
+            sampler_steps=self.config.loss.sampler_steps)
+        weights.save(path, model, **saving)

@@ -1,0 +1,76 @@
+"""What every task shares: frozen parts, and an evaluation that does not depend on how clips are batched."""
+
+import functools
+
+import jax
+import numpy as np
+
+from re2pix_jax import errors, weights
+
+
+class Task:
+    """Base of the five tasks. A subclass names its network and says how it is initialised, trained, measured and saved.
+
+    frozen: {name: part}, pytrees that the loop shards and passes to `loss`; never trained, never saved with the parameters.
+    bundles: {name: {'path', 'sha256'}} of those parts, recorded in checkpoints.
+    """
+    frozen_parts: tuple[str, ...] = ()
+
+    def __init__(self, config):
+        self.config = config
+        self.frozen, self.bundles = {}, {}
+        for name in self.frozen_parts:
+            path = config.frozen.get(name, '')
+            if not path:
+                raise errors.UserError(f'config.frozen.{name}: the {config.task} task needs the path of a {name} bundle, got none')
+            self.frozen[name] = with_dtype(weights.load(path), config.dtype)
+            self.bundles[name] = {'path': path, 'sha256': weights.digest(path)}
+
+    def network_fields(self):
+        """Static fields of the network: `config.model` with tuples for lists."""
+        fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in self.config.model.items()}
+        return fields | {'dtype': self.config.dtype}
+
+    def init(self, key, batch):
+        """Parameters (float32) for batches such as `batch`."""
+        raise TypeError(f'{type(self).__name__} does not say how to initialise')
+
+    def loss(self, params, frozen, batch, key):
+        """(scalar loss, {name: scalar metric}) of one batch; pure."""
+        raise TypeError(f'{type(self).__name__} does not say how to train')
+
+    def measure(self, params, frozen, batch, keys):
+        """{name: [B] values} for every clip of a batch, `keys` [B] one per clip; pure."""
+        raise TypeError(f'{type(self).__name__} does not say what to measure')
+
+    def save(self, params, path, batches, **saving):
+        """Writes the trained part as a bundle at `path`; `batches` is a pass of evaluation data, `saving` goes to weights.save."""
+        raise TypeError(f'{type(self).__name__} does not say how to save')
+
+    @functools.cached_property
+    def _measure(self):
+        return jax.jit(self.measure)
+
+    def evaluate(self, params, frozen, batches, key):
+        """Means over all clips of `batches`. A clip's key comes from its record id, so batch size and order do not matter."""
+        sums, count = {}, 0
+        for batch in batches:
+            keys = jax.vmap(lambda record: jax.random.fold_in(key, record))(batch['record'])
+            for name, values in self._measure(params, frozen, batch, keys).items():
+                sums[name] = sums.get(name, 0.0) + np.asarray(values, np.float64).sum()
+            count += batch['record'].shape[0]
+        if not count:
+            raise errors.UserError(f'{self.config.task}: the evaluation data holds no clips; check config.eval_data')
+        return {name: float(total / count) for name, total in sums.items()}
+
+
+def with_dtype(part, dtype):
+    """The part with every network computing in `dtype` (parameters keep theirs)."""
+    changes = {}
+    for name in part.__dataclass_fields__:
+        value = getattr(part, name)
+        if name == 'net':
+            changes[name] = value.clone(dtype=dtype)
+        elif hasattr(value, '__dataclass_fields__') and hasattr(value, 'replace'):
+            changes[name] = with_dtype(value, dtype)
+    return part.replace(**changes)

@@ -1,0 +1,204 @@
+"""Checkpoints: all that a run resumes from, bound to the config and the frozen bundles that made it.
+
+`workdir`/checkpoints/<step>/ holds state (arrays, any mesh), data (the iterator's state after the batches that were
+consumed) and meta (format, config, bundles, shape of a batch). Orbax writes beside and renames, so a run cut off while
+saving leaves the previous checkpoint as the latest.
+"""
+
+import hashlib
+import json
+import os
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from re2pix_jax.errors import UserError, disk_full
+from re2pix_jax.training.defaults import flatten
+
+FOLDER = 'checkpoints'
+FORMAT = 1
+
+# Fields that a resumed run may change: they say how long and how it runs and reports, not what is computed. (Another
+# `steps` does change a falling learning rate from there on.)
+FREE = ('steps', 'log_every', 'eval_every', 'checkpoint_every', 'keep', 'mesh', 'sharding', 'eval_data')
+
+
+class Checkpoints:
+    """The checkpoints of one folder.
+
+    Args:
+      workdir: the folder of the run; made when missing.
+      keep: checkpoints kept, the latest.
+      folder: name within workdir.
+      read_only: for reading a run that another process may be writing.
+    """
+
+    def __init__(self, workdir, keep=1, folder=FOLDER, read_only=False):
+        self.path = os.path.join(os.path.abspath(workdir), folder)
+        if keep < 1:
+            raise UserError(f'keep is {keep}: at least 1 checkpoint must be kept')
+        self._manager = self._saved = None
+        if read_only and not os.path.isdir(self.path):
+            return
+        os.makedirs(self.path, exist_ok=True)
+        self._manager = ocp.CheckpointManager(self.path, options=ocp.CheckpointManagerOptions(
+            preservation_policy=None if read_only else ocp.checkpoint_managers.LatestN(keep),
+            cleanup_tmp_directories=not read_only, read_only=read_only))
+
+    def latest(self):
+        """The step of the latest complete checkpoint, or None."""
+        return self._manager.latest_step() if self._manager else None
+
+    def meta(self, step):
+        """{'config': nested dict, 'config_sha256', 'bundles', 'batch', 'format'} of a checkpoint."""
+        meta = self._restore(step, meta=ocp.args.JsonRestore()).meta
+        if meta.get('format') != FORMAT:
+            raise UserError(f'{self.path}/{step}: checkpoint format {meta.get("format")!r}, this version reads {FORMAT}')
+        return meta
+
+    def restore(self, step, abstract_state):
+        """Reads a checkpoint.
+
+        Args:
+          step: which.
+          abstract_state: TrainState of ShapeDtypeStructs with the shardings wanted, on any mesh.
+
+        Returns:
+          (TrainState, state of this process's data iterator).
+
+        Raises:
+          UserError: another number of processes wrote it, or it cannot be read.
+        """
+        restored = self._restore(
+            step, state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore())
+        states = restored.data['processes']
+        if len(states) != jax.process_count():
+            raise UserError(f'{self.path}/{step} was written by {len(states)} processes, this run has '
+                            f'{jax.process_count()}: the order of the clips depends on it, start as many')
+        return restored.state, states[jax.process_index()]
+
+    def read_state(self, step, abstract_state):
+        """The TrainState alone, for use without its data."""
+        return self._restore(step, state=ocp.args.StandardRestore(abstract_state)).state
+
+    def save(self, step, state, data_state, meta, wait=False):
+        """Writes a checkpoint in the background; with `wait` it is complete on return.
+
+        Raises:
+          UserError: the disk is full. The latest complete checkpoint stays the latest.
+        """
+        if step == self._saved:
+            return self.wait() if wait else None
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave({'processes': _gather(data_state)}),
+            meta=ocp.args.JsonSave(meta))
+        self._guarded(lambda: self._manager.save(step, args=items, force=True))
+        self._saved = step
+        return self.wait() if wait else None
+
+    def wait(self):
+        """Returns when what was saved is complete."""
+        self._guarded(self._manager.wait_until_finished)
+
+    def close(self):
+        if self._manager:
+            self._guarded(self._manager.close)
+
+    def _restore(self, step, **items):
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, FileNotFoundError, json.JSONDecodeError) as error:
+            reason = ' '.join(str(error).split())[:300]
+            raise UserError(f'checkpoint {self.path}/{step} cannot be read into this run: {reason}; delete that folder '
+                            'to go on from the one before') from error
+
+    def _guarded(self, action):
+        try:
+            action()
+        except Exception as error:
+            if disk_full(error) is None:
+                raise
+            raise UserError(f'disk full while writing a checkpoint to {self.path}: free space and give the same command '
+                            'again, nothing half-written is used') from error
+
+
+def describe(config, bundles, batch):
+    """The meta of a run's checkpoints: its config, the hashes of its frozen bundles, the shapes of a global batch."""
+    fields = plain(config)
+    text = json.dumps(fields, sort_keys=True)
+    return {
+        'format': FORMAT,
+        'config': fields,
+        'config_sha256': hashlib.sha256(text.encode()).hexdigest(),
+        'bundles': plain(bundles),
+        'batch': {name: [list(x.shape), str(np.dtype(x.dtype))] for name, x in batch.items()},
+    }
+
+
+def batch_spec(meta):
+    """{name: ShapeDtypeStruct} of the global batch that `describe` noted."""
+    return {name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in meta['batch'].items()}
+
+
+def check_same_run(meta, config, bundles, workdir):
+    """Refuses to go on with a checkpoint of another config or of other frozen bundles, naming what differs."""
+    then, now = flatten(meta['config']), flatten(plain(config))
+    # The path of a bundle may change; its hash, checked below, may not.
+    free = (*FREE, *(f'frozen.{name}' for name in bundles))
+    differing = [name for name in sorted({*then, *now})
+                 if not any(name == field or name.startswith(field + '.') for field in free)
+                 and then.get(name, _ABSENT) != now.get(name, _ABSENT)]
+    if differing:
+        listed = ', '.join(f'{name} was {_show(then, name)}, is {_show(now, name)}' for name in differing)
+        raise UserError(f'{workdir} belongs to another config: {listed}; use the same config or another --workdir')
+    check_bundles(meta, bundles, workdir)
+
+
+def check_bundles(meta, bundles, workdir):
+    """Refuses frozen bundles whose contents are not those that the checkpoint was trained with."""
+    then = meta['bundles']
+    changed = [f'{name} ({bundles[name]["path"] if name in bundles else then[name]["path"]})'
+               for name in sorted({*then, *bundles})
+               if then.get(name, {}).get('sha256') != bundles.get(name, {}).get('sha256')]
+    if changed:
+        raise UserError(f'{workdir} was trained with other contents of the frozen bundle {", ".join(changed)}: put the '
+                        'bundle back or start in another --workdir')
+
+
+def load_config(meta):
+    """The locked ConfigDict of a checkpoint's meta, tuples restored."""
+    return ConfigDict(_tuples(meta['config'])).lock()
+
+
+def plain(config):
+    """Nested dicts and lists as JSON gives them back."""
+    fields = config.to_dict() if isinstance(config, ConfigDict) else config
+    return json.loads(json.dumps(fields))
+
+
+_ABSENT = object()
+
+
+def _show(fields, name):
+    return json.dumps(fields[name]) if name in fields else 'absent'
+
+
+def _tuples(value):
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _gather(data_state):
+    """The iterator states of all processes, in order, on every process."""
+    if jax.process_count() == 1:
+        return [data_state]
+    text = np.frombuffer(json.dumps(data_state).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(len(text)))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[:len(text)] = text
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]

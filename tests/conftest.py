@@ -1,0 +1,85 @@
+"""Micro versions of every network, and a world small enough that every test can afford to train."""
+
+import importlib.util
+import os
+import pathlib
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SIZE = (32, 64)
+MICRO = {
+    'autoencoder': dict(block_out_channels=(8, 8, 16), layers_per_block=1, latent_channels=4, norm_groups=4),
+    'encoder': dict(patch_size=8, width=24, depth=4, heads=3, registers=2, layers=(0, 1, 2, 3), position_grid=(4, 8)),
+    'head': dict(features=8, channels=(8, 8, 8, 8)),
+    'forecaster': dict(components=32, width=24, depth=2, heads=2, grid=(4, 8)),
+    'generator': dict(latent_channels=4, latent_grid=(8, 16), components=32, width=24, depth=2, heads=2, ffn_multiple=8),
+}
+
+
+def load_config(name, size='tiny'):
+    """configs/<name>.py as it stands."""
+    spec = importlib.util.spec_from_file_location(f'config_{name}', ROOT / 'configs' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(size)
+
+
+def shrink(config, bundles=None, **overrides):
+    """The config with micro sizes, two clips a batch and few steps; fields that are not sizes keep their values."""
+    config.model.update({name: value for name, value in MICRO[config.task].items()})
+    config.update(steps=2, batch_size=2, dtype='float32', log_every=1, eval_every=0, checkpoint_every=0)
+    for data in (config.data, config.eval_data):
+        data.update(size=SIZE, sources=('world',), clips=4)
+    config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 1)
+    for name in config.frozen:
+        config.frozen[name] = str(bundles / name)
+    config.update(overrides)
+    return config
+
+
+@pytest.fixture(scope='session')
+def micro_bundles(tmp_path_factory):
+    """A folder of bundles with random weights, one per part, that fit each other."""
+    from re2pix_jax import weights
+    from re2pix_jax.encoder import Encoder, principal
+    from re2pix_jax.encoder.vit import VisionTransformer
+    from re2pix_jax.forecaster import Forecaster
+    from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer
+    from re2pix_jax.generator import Generator
+    from re2pix_jax.generator.dit import SpaceTimeDiT
+    from re2pix_jax.heads import Head
+    from re2pix_jax.heads.dpt import DPTHead
+    from re2pix_jax.pipeline import Re2Pix
+    from re2pix_jax.vae import Autoencoder
+    from re2pix_jax.vae.autoencoder import AutoencoderKL
+
+    folder = tmp_path_factory.mktemp('bundles')
+    key = jax.random.key(0)
+    frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3)), jnp.uint8)
+    images = jnp.zeros((1, *SIZE, 3))
+
+    net = VisionTransformer(**MICRO['encoder'])
+    encoder = Encoder(params=net.init(key, images), net=net)
+    features = encoder.encode(frames)
+    components = principal.fit(principal.Moments().update(features), MICRO['forecaster']['components'])
+    net = AutoencoderKL(**MICRO['autoencoder'], quant_conv=True, mid_attention=True)
+    vae = Autoencoder(params=net.init(key, images), net=net, scaling_factor=1.5, shift_factor=0.1)
+    net = MaskedFeatureTransformer(**MICRO['forecaster'], frames=5)
+    forecaster = Forecaster(params=net.init(key, jnp.zeros((1, 5, 4, 8, 32))), net=net, encoder=encoder, principal=components)
+    net = DPTHead(classes=19, **MICRO['head'])
+    head = Head(params=net.init(key, features[0, :1]), net=net)
+    net = SpaceTimeDiT(**MICRO['generator'], patch_size=2, context_frames=4, future_frames=4)
+    latents, parts = jnp.zeros((1, 4, 8, 16, 4)), jnp.zeros((1, 4, 4, 8, 32))
+    generator = Generator(params=net.init(key, latents, latents, jnp.zeros((1,)), parts, parts), net=net)
+    model = Re2Pix(forecaster=forecaster, vae=vae, generator=generator, head=head, size=SIZE, sampler_steps=2)
+    for name, part in dict(encoder=encoder, principal=components, vae=vae, forecaster=forecaster, head=head,
+                           generator=generator, re2pix=model).items():
+        weights.save(str(folder / name), part)
+    return folder

@@ -1,0 +1,114 @@
+"""A task and data small enough to test the loop with, and a command to run it in a process of its own.
+
+Usage: python -m tests.training.toy WORKDIR [field=value ...]; fields of the config, or poison=STEP (that batch holds NaN),
+slow=SECONDS (sleeps before each batch).
+"""
+
+import ast
+import sys
+import time
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from re2pix_jax import cli
+from re2pix_jax.training import defaults, loop, mesh
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Dense(16)(x))
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        return nn.Dense(8)(x)
+
+
+class Task:
+    """Regression on noise-augmented inputs: the noise of each sample comes from the step's key."""
+
+    def __init__(self, bundles=None):
+        self.net = Net()
+        self.frozen = {'teacher': {'kernel': np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)}}
+        self.bundles = bundles or {'teacher': {'path': 'bundles/teacher', 'sha256': 'aa'}}
+
+    def init(self, key, batch):
+        return self.net.init(key, batch['x'])
+
+    def loss(self, params, frozen, batch, key):
+        x = batch['x'] + 0.1 * jax.random.normal(key, batch['x'].shape)
+        prediction, updates = self.net.apply(params, x, train=True, mutable=['batch_stats'])
+        target = jnp.tanh(batch['x'] @ frozen['teacher']['kernel'])
+        average = sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(frozen['ema']['params']))
+        return jnp.mean((prediction - target) ** 2), {'statistics': dict(updates), 'ema_norm': average}
+
+    def evaluate(self, params, frozen, batches, key):
+        total = count = 0
+        for batch in batches:
+            target = jnp.tanh(batch['x'] @ frozen['teacher']['kernel'])
+            total += float(jnp.sum((self.net.apply(params, batch['x']) - target) ** 2))
+            count += target.size
+        return {'error': total / count}
+
+
+class Data:
+    """Endless batches, each a function of its number alone; `stop` makes it one pass with a ragged end."""
+
+    def __init__(self, batch_size, poison=None, slow=0.0, stop=None):
+        self.batch_size, self.poison, self.slow, self.stop, self.position = batch_size, poison, slow, stop, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        time.sleep(self.slow)
+        first = self.position * self.batch_size
+        size = self.batch_size if self.stop is None else min(self.batch_size, self.stop - first)
+        if size <= 0:
+            raise StopIteration
+        self.position += 1
+        records = np.arange(first, first + size)
+        x = np.stack([np.random.default_rng(record).normal(size=8) for record in records]).astype(np.float32)
+        if self.position == self.poison:
+            x[1] = np.nan
+        return {'x': x, 'record': records.astype(np.int64)}
+
+    def get_state(self):
+        return {'position': self.position}
+
+    def set_state(self, state):
+        self.position = state['position']
+
+    def record_name(self, record):
+        return f'toy/{record}'
+
+    def close(self):
+        self.position = None
+
+
+def make_config(**fields):
+    """A config of 20 steps that logs every one; fields as 'optimizer.clip' or `steps`."""
+    config = defaults.defaults()
+    config.update({'task': 'toy', 'steps': 20, 'log_every': 1, 'checkpoint_every': 5, 'eval_every': 10, 'ema': 0.9})
+    config.frozen = {'teacher': 'bundles/teacher'}
+    config.optimizer.update({'learning_rate': 1e-2, 'warmup_steps': 3, 'weight_decay': 1e-3})
+    config.update_from_flattened_dict(fields)
+    return config.lock()
+
+
+def train(workdir, config, poison=None, slow=0.0):
+    data = Data(mesh.local_batch_size(config.batch_size), poison, slow)
+    return loop.train(Task(), config, str(workdir), data, lambda: Data(config.batch_size, stop=21))
+
+
+def main(argv):
+    fields = dict(item.split('=', 1) for item in argv[2:])
+    fields = {name: ast.literal_eval(value) if value[0] in "0123456789-'" else value for name, value in fields.items()}
+    options = {name: fields.pop(name) for name in ('poison', 'slow') if name in fields}
+    state = train(argv[1], make_config(**fields), **options)
+    return 0 if int(state.step) >= 20 or 'steps' in fields else 143
+
+
+if __name__ == '__main__':
+    cli.run(main)
