@@ -41,9 +41,12 @@ def config_flag(required=True):
 
     Returns a flag holder whose `.value` is the locked ConfigDict that `get_config([variant])` of the file returned.
     """
-    return config_flags.DEFINE_config_file(
+    holder = config_flags.DEFINE_config_file(
         'config', None, 'Config file, e.g. configs/forecaster.py:tiny; any field can be set: --config.steps=100',
-        lock_config=True, required=required)
+        lock_config=True)
+    if required:
+        flags.mark_flag_as_required(holder)
+    return holder
 
 
 def run(main, arguments=None):
@@ -69,6 +72,10 @@ def _exit_status(main, arguments, argv):
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has gone; the interpreter must not try to flush it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         if (place := disk_full(error)) is not None:
             return _fail(f'disk full while writing {place}: free space, nothing half-written was left')
@@ -86,9 +93,17 @@ def _fail(message):
 def _quieten():
     """Keeps the notices of the libraries off stderr, where the one line of an error must stand out."""
     absl_logging.use_absl_handler()
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # What fails is raised; the libraries' own log of it, from several threads, would come on top.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     for name in ('jax', 'orbax', 'grain'):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.excepthook = _excepthook
+
+
+def _excepthook(kind, error, trace):
+    # A native thread of the checkpoint writer says this after a save that failed, which is reported by itself.
+    if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _parse(argv, arguments):

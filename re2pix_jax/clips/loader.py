@@ -92,10 +92,13 @@ class Loader:
         return self
 
     def __next__(self):
-        return next(self._iterator)
+        try:
+            return next(self._iterator)
+        except UserError as error:  # grain appends a paragraph of its own about tracebacks
+            raise UserError(str(error).partition('\n')[0]) from error
 
     def get_state(self) -> dict:
-        """Where the iterator stands: a dict that JSON can hold, the same on all processes; prefetched is not consumed."""
+        """Where the iterator stands: a dict for JSON, the same on all processes. What is read ahead does not count."""
         return {**self._kept, 'position': self._iterator.get_state()}
 
     def set_state(self, state: dict) -> None:
@@ -136,11 +139,14 @@ class _Sample:
         number, index = divmod(record, _SOURCE)
         source, settings, size = self.sources[number], self.settings, self.settings['size']
         native = source.num_frames(index), source.fps(index), settings['frames']
-        if settings['training']:
-            rng = sampling.generator(self.seed, epoch, record)
-            window = sampling.window(rng, *native, settings['strides'])
-        else:
-            window = sampling.evaluation_window(*native, settings['strides'][0], settings['start'])
+        rng = sampling.generator(self.seed, epoch, record)
+        try:
+            if settings['training']:
+                window = sampling.window(rng, *native, settings['strides'])
+            else:
+                window = sampling.evaluation_window(*native, settings['strides'][0], settings['start'])
+        except UserError as error:
+            raise UserError(f'{self.name(record)}: {error}') from error
         clip = source.read(index, window, labels=settings['labels'])
         height, width = clip['frames'].shape[1:3]
         if settings['training']:
@@ -191,7 +197,7 @@ def _settings(data, batch_size, training) -> dict:
     low, high = settings['crop']
     for name, right, expected in (
             ('sources', settings['sources'], 'at least one source'),
-            ('weights', len(settings['weights']) == len(settings['sources']) and min(settings['weights'], default=0) > 0,
+            ('weights', len(settings['weights']) == len(settings['sources']) and min(settings['weights']) > 0,
              f'{len(settings["sources"])} positive numbers, one for each source'),
             ('strides', settings['strides'] and min(settings['strides']) > 0, 'positive numbers'),
             ('crop', 0 < low <= high <= 1, '0 < lo <= hi <= 1'),

@@ -23,7 +23,7 @@ class Box(NamedTuple):
 
 
 def generator(seed: int, epoch: int, record: int) -> np.random.Generator:
-    """The random numbers of one record in one epoch: the same on every host, in every worker, after a restart."""
+    """The random numbers of a record in an epoch: the same on every host, in every worker, after a restart."""
     return np.random.default_rng([seed, epoch, record])
 
 
@@ -36,8 +36,8 @@ def native_stride(stride: int, fps: float) -> int:
     """
     wanted = stride * fps / BASE_FPS
     if wanted < 0.75:
-        raise UserError(f'{fps:g} frames per second is a frame rate that the stride can\'t be made from: stride {stride} '
-                        f'means {BASE_FPS / stride:.3g} frames per second; give a larger stride or a faster video')
+        raise UserError(f'{fps:g} frames per second is a frame rate that the stride can\'t be made from: '
+                        f'stride {stride} means {BASE_FPS / stride:.3g}; give a larger stride or a faster video')
     return max(1, int(np.floor(wanted + 0.5)))
 
 
@@ -101,10 +101,9 @@ def resize(frames: np.ndarray, box: Box, size) -> np.ndarray:
     """Cuts `box` out of frames uint8 [T, H, W, 3]; bilinear with antialias to uint8 [T, height, width, 3]."""
     if (box.height, box.width) == tuple(size):  # no resampling: the pixels themselves
         return _cut(frames, box)
-    corners = (box.left, box.top, box.left + box.width, box.top + box.height)
-    return np.stack([
-        np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=corners))
-        for frame in frames])
+    # Cut first: the `box` of Image.resize lets pixels from outside of it into its margin.
+    return np.stack([np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+                     for frame in np.ascontiguousarray(_cut(frames, box))])
 
 
 def pick(values: np.ndarray, box: Box, size) -> np.ndarray:

@@ -5,27 +5,28 @@ adaLN-zero modulation computed once and shared by all layers, after the authors'
 
 Two streams share every weight. The *context* stream holds the M clean frames at t = 1; it never sees the future, so its
 temporal keys and values (the cache) are computed once and serve every sampler step. The *future* stream holds the noised
-frames at their t and attends in time to [cache; itself]. Context frames attend to each other in both directions. Spatial
-attention stays within a frame.
+frames at their t and attends in time to [cache; itself] [O]. Context frames attend to each other in both directions [O].
+Spatial attention stays within a frame.
 """
 
 import functools
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator.fusion import EarlyFusion
 from re2pix_jax.nn import rotary
+from re2pix_jax.nn.attention import attend
+from re2pix_jax.nn.feedforward import FusedSwiGLU
 
 EPSILON = 1e-5
 FREQUENCIES = 256
 
 
 def patchify(latents, patch_size):
-    """[B, T, H, W, c] → [B, T, H/p, W/p, p p c], channels of a patch ordered (row, column, c)."""
+    """[B, T, H, W, c] → [B, T, H/p, W/p, p p c], the channels of a patch ordered (row, column, c)."""
     batch, frames, height, width, channels = latents.shape
     h, w, p = height // patch_size, width // patch_size, patch_size
     return latents.reshape(batch, frames, h, p, w, p, channels).swapaxes(3, 4).reshape(batch, frames, h, w, -1)
@@ -39,12 +40,18 @@ def unpatchify(patches, patch_size):
 
 
 def modulate(x, shift, scale):
-    """x [B, T, N, D]; shift and scale [B or 1, D]."""
-    return x * (1 + scale[:, None, None]) + shift[:, None, None]
+    """x [B, T, N, D]; shift and scale [B or 1, 1, 1, D]."""
+    return x * (1 + scale) + shift
+
+
+def unit_rms(x):
+    """Divide x by its root mean square over the last axis: QK-norm without parameters."""
+    wide = x.astype(jnp.float32)
+    return (wide / jnp.sqrt(jnp.square(wide).mean(-1, keepdims=True) + EPSILON)).astype(x.dtype)
 
 
 class TimeEmbedding(nn.Module):
-    """t [B] in [0, 1] → float [B, width]: 256 sinusoids of 1000 t [O: the factor], then Dense → SiLU → Dense."""
+    """t [B] in [0, 1] → [B, width]: 256 sinusoids of 1000 t (the factor is ours [O]), then Dense → SiLU → Dense."""
 
     width: int
     dtype: str = 'float32'
@@ -55,28 +62,160 @@ class TimeEmbedding(nn.Module):
         angles = 1000.0 * t.astype(jnp.float32)[:, None] * rates
         x = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
         dense = functools.partial(nn.Dense, self.width, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02))
-        return dense(name='out')(nn.silu(dense(name='in')(x)))
+        return dense(name='outer')(nn.silu(dense(name='inner')(x)))
 
 
-class Attention(nn.Module):
-    """Multi-head attention over one axis, in two halves so that keys and values can be kept."""
+class Modulation(nn.Module):
+    """adaLN: time embedding [B, D] → `chunks` arrays [B, 1, 1, D], all zero at the start of training."""
+
+    chunks: int
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, embedding):
+        zeros = nn.initializers.zeros
+        x = nn.Dense(self.chunks * embedding.shape[-1], dtype=self.dtype, kernel_init=zeros, bias_init=zeros,
+                     name='linear')(nn.silu(embedding))
+        return jnp.split(x[:, None, None], self.chunks, axis=-1)
+
+
+class RotaryAttention(nn.Module):
+    """Self-attention over the second-last axis, x [..., N, D], with QK-norm and rotary positions.
+
+    `cache` is None or earlier (keys, values), [..., M, heads, d] each, which are attended to as well.
+    Returns the output [..., N, D] and x's own (keys, values).
+    """
 
     heads: int
     dtype: str = 'float32'
 
-    def setup(self):
-        self.dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
-
     @nn.compact
     def __call__(self, x, code, cache=None):
-        """x [S, N, D], cache of earlier (keys, values) [S, M, heads, d] each or None → output [S, N, D], (keys, values)."""
-        features = x.shape[-1]
-        qkv = nn.Dense(3 * features, use_bias=False, dtype=self.dtype, name='qkv')(x)
-        qkv = qkv.reshape(*x.shape[:2], 3 * self.heads, features // self.heads)
-        q, k, v = jnp.split(qkv, 3, axis=2)
-        q, k = (rotary.rotate(_unit_rms(a), code) for a in (q, k))
-        own = (k, v)
+        width = x.shape[-1]
+        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        qkv = dense(3 * width, name='qkv')(x).reshape(*x.shape[:-1], 3, self.heads, width // self.heads)
+        query, key = (rotary.rotate(unit_rms(qkv[..., index, :, :]), code) for index in (0, 1))
+        own = key, value = key, qkv[..., 2, :, :]
         if cache is not None:
-            k, v = (jnp.concatenate(pair, axis=1) for pair in zip(cache, own))
-        y = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
-        return nn.Dense(features, use_bias=False, dtype=self.dtype, name='out')(y), own
+            key, value = (jnp.concatenate(pair, axis=-3) for pair in zip(cache, own))
+        return dense(width, name='out')(attend(query, key, value).reshape(x.shape)), own
+
+
+class Block(nn.Module):
+    """One layer; x [B, T, N, D]. Returns x and the temporal (keys, values) [B, N, T, heads, d] of this layer."""
+
+    heads: int
+    hidden: int
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x, modulation, codes, cache):
+        time_shift, time_scale, time_gate, space_shift, space_scale, space_gate, ff_shift, ff_scale, ff_gate = modulation
+        time_code, space_code = codes
+        norm = functools.partial(nn.RMSNorm, EPSILON, dtype=self.dtype)
+        y = modulate(norm(name='time_norm')(x), time_shift, time_scale).swapaxes(1, 2)
+        y, own = RotaryAttention(self.heads, self.dtype, name='time')(y, time_code, cache)
+        x = x + time_gate * y.swapaxes(1, 2)
+        y = modulate(norm(name='space_norm')(x), space_shift, space_scale)
+        x = x + space_gate * RotaryAttention(self.heads, self.dtype, name='space')(y, space_code)[0]
+        y = modulate(norm(name='ff_norm')(x), ff_shift, ff_scale)
+        return x + ff_gate * FusedSwiGLU(self.hidden, self.dtype, name='ff')(y), own
+
+
+class SpaceTimeDiT(nn.Module):
+    """The network; its output is a prediction of the clean future latents (x-prediction).
+
+    Fields:
+        latent_channels, latent_grid: c and (H, W) of the latents, H and W multiples of `patch_size`.
+        components: channels P of the features; 0 is the baseline without features, which ignores any it is given.
+        width, depth, heads: width a multiple of 4 * heads (rotary positions turn quarters of a head).
+        context_frames, future_frames: M and F.
+        ffn_multiple: SwiGLU's hidden width is 2/3 * 4 * width rounded up to a multiple of this.
+        remat: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    latent_channels: int
+    latent_grid: tuple
+    patch_size: int
+    components: int
+    width: int
+    depth: int
+    heads: int
+    context_frames: int
+    future_frames: int
+    ffn_multiple: int = 256
+    remat: bool = False
+    dtype: str = 'float32'
+
+    def setup(self):
+        if self.width % (4 * self.heads):
+            raise UserError(f'the generator width {self.width} must be a multiple of 4 * heads = {4 * self.heads}')
+        if any(side % self.patch_size for side in self.latent_grid):
+            raise UserError(f'the latent grid {tuple(self.latent_grid)} must be a multiple of patch_size {self.patch_size}')
+        zeros = nn.initializers.zeros
+        hidden = math.ceil(8 * self.width / 3 / self.ffn_multiple) * self.ffn_multiple
+        self.embed = nn.Dense(self.width, dtype=self.dtype)
+        if self.components:
+            self.fusion = EarlyFusion(self.components, self.dtype)
+        self.time_embedding = TimeEmbedding(self.width, self.dtype)
+        self.modulation = Modulation(9, self.dtype)
+        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        self.layers = nn.scan(block, variable_axes={'params': 0}, split_rngs={'params': True}, length=self.depth,
+                              in_axes=(nn.broadcast, nn.broadcast, 0), out_axes=0)(self.heads, hidden, self.dtype)
+        self.final_norm = nn.RMSNorm(EPSILON, dtype=self.dtype)
+        self.final_modulation = Modulation(2, self.dtype)
+        self.out = nn.Dense(self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros)
+
+    def example(self, batch=1):
+        """Zeros of the shapes and order that `__call__` takes, for `init`."""
+        latents = [jnp.zeros((batch, frames, *self.latent_grid, self.latent_channels)) for frames in self._frames]
+        if not self.components:
+            return *latents, jnp.zeros(batch), None, None
+        grid = [side // self.patch_size for side in self.latent_grid]
+        components = [jnp.zeros((batch, frames, *grid, self.components)) for frames in self._frames]
+        return *latents, jnp.zeros(batch), *components
+
+    @property
+    def _frames(self):
+        return self.context_frames, self.future_frames
+
+    def _tokens(self, latents, components, frames, name):
+        expected = (frames, *self.latent_grid, self.latent_channels)
+        if latents.ndim != 5 or latents.shape[1:] != expected:
+            raise UserError(f'the generator expected {name} latents [B, T, H, W, c] of shape (B, '
+                            f'{", ".join(map(str, expected))}), got {latents.shape}; match frames and resolution to the model')
+        x = self.embed(patchify(latents.astype(self.dtype), self.patch_size))
+        if self.components:
+            x = self.fusion(x, components)
+        return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+    def _codes(self, start, frames):
+        head = self.width // self.heads
+        h, w = (side // self.patch_size for side in self.latent_grid)
+        return rotary.time_code(start, frames, head), rotary.space_code(h, w, head)
+
+    def context(self, latents, components=None):
+        """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the baseline) → the cache.
+
+        The cache is (keys, values), [depth, B, N, M, heads, d] each. Raises UserError where shapes do not fit.
+        """
+        x = self._tokens(latents, components, self.context_frames, 'context')
+        modulation = self.modulation(self.time_embedding(jnp.ones(1)))
+        return self.layers(x, modulation, self._codes(0, self.context_frames), None)[1]
+
+    def denoise(self, cache, latents, t, components=None):
+        """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones, float32 [B, F, H, W, c].
+
+        components [B, F, h, w, P] (None for the baseline). Raises UserError where shapes do not fit.
+        """
+        x = self._tokens(latents, components, self.future_frames, 'future')
+        embedding = self.time_embedding(t)
+        codes = self._codes(self.context_frames, self.future_frames)
+        x = self.layers(x, self.modulation(embedding), codes, cache)[0]
+        x = self.out(modulate(self.final_norm(x), *self.final_modulation(embedding)))
+        h, w = (side // self.patch_size for side in self.latent_grid)
+        return unpatchify(x.reshape(*x.shape[:2], h, w, -1), self.patch_size).astype(jnp.float32)
+
+    def __call__(self, context_latents, noisy_latents, t, context_components=None, future_components=None):
+        """Both streams, as in training: `denoise` on the `context` of the same sample."""
+        return self.denoise(self.context(context_latents, context_components), noisy_latents, t, future_components)

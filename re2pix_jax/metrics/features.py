@@ -20,7 +20,7 @@ def smooth_l1(prediction, truth, beta=BETA):
         float32 [...].
     """
     distance = jnp.abs(prediction.astype(jnp.float32) - truth.astype(jnp.float32))
-    loss = jnp.where(distance < beta, 0.5 * distance ** 2 / beta, distance - 0.5 * beta)
+    loss = jnp.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta)
     return loss.mean(axis=(-3, -2, -1))
 
 

@@ -33,8 +33,8 @@ def psnr(prediction, truth):
     prediction, truth = np.asarray(prediction), np.asarray(truth)
     _check(prediction, truth)
     error = np.square(prediction.astype(np.int32) - truth).mean(axis=(-3, -2, -1), dtype=np.float64)
-    floor = _PEAK ** 2 / 10 ** (CEILING / 10)
-    return 10 * np.log10(_PEAK ** 2 / np.maximum(error, floor))
+    floor = _PEAK**2 / 10 ** (CEILING / 10)
+    return 10 * np.log10(_PEAK**2 / np.maximum(error, floor))
 
 
 def _window():
@@ -48,8 +48,9 @@ def _blur(image):
     for axis in (-3, -2):
         length = image.shape[axis] - WINDOW + 1
         image = sum(
-                float(weight) * jax.lax.slice_in_dim(image, k, k + length, axis=image.ndim + axis)
-                for k, weight in enumerate(_window()))
+            float(weight) * jax.lax.slice_in_dim(image, k, k + length, axis=image.ndim + axis)
+            for k, weight in enumerate(_window())
+        )
     return image
 
 
@@ -59,20 +60,22 @@ def _ssim(prediction, truth):
     centre = 127.5
     x, y = (jnp.asarray(frames, jnp.float32) - centre for frames in (prediction, truth))
     mean_x, mean_y = _blur(x), _blur(y)
-    variance_x, variance_y = _blur(x * x) - mean_x ** 2, _blur(y * y) - mean_y ** 2
+    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y
     mean_x, mean_y = mean_x + centre, mean_y + centre
     c1, c2 = (_K1 * _PEAK) ** 2, (_K2 * _PEAK) ** 2
     similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
-            (mean_x ** 2 + mean_y ** 2 + c1) * (variance_x + variance_y + c2))
+        (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
+    )
     return similarity.mean(axis=(-3, -2, -1))
 
 
 def ssim(prediction, truth):
     """Structural similarity (Wang et al., 2004): Gaussian window 11 x 11 with sigma 1.5, K1 0.01, K2 0.03, range 255.
 
-    Taken on each RGB channel and averaged over channels and over the places where the whole window lies inside the frame, with
-    population covariances: what scikit-image gives for `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
+    Taken on each RGB channel and averaged over channels and over the places where the whole window lies inside the
+    frame, with population covariances: what scikit-image gives for `gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False`.
 
     Args:
         prediction, truth: uint8 [..., H, W, 3], H and W at least 11.

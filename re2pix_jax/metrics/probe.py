@@ -2,12 +2,14 @@
 
 Two read-outs of the same feature map [..., h, w, C]:
 
-- 'bilinear': C → K classes at each patch, logits upsampled bilinearly to the pixels: the protocol of DINOv2's linear segmentation [R].
-- 'subpixel': C → p x p x K logits at each patch, its own logits for each of the patch's pixels: it also asks where inside the patch the
-  classes lie, which a coarse grid's bilinear map cannot say [O].
+- 'bilinear': C → K classes at each patch, logits upsampled bilinearly to the pixels: the protocol of DINOv2's linear
+  segmentation [R].
+- 'subpixel': C → p x p x K logits at each patch, its own logits for each of the patch's pixels: it also asks where
+  inside the patch the classes lie, which a coarse grid's bilinear map cannot say [O].
 
-Both standardise the features by the training set's mean and deviation (part of the linear map) and train by Adam on cross-entropy over
-labelled pixels, a cosine to zero [O]. Deterministic: the seed orders the minibatches and nothing else is random.
+Both standardise the features by the training set's mean and deviation (part of the linear map) and train by Adam on
+cross-entropy over labelled pixels, a cosine to zero [O]. Deterministic: the seed orders the minibatches and nothing
+else is random.
 """
 
 import functools
@@ -25,6 +27,7 @@ KINDS = ('bilinear', 'subpixel')
 
 class Probe(flax.struct.PyTreeNode):
     """A fitted probe: `params` {'kernel', 'bias', 'mean', 'std'}; kind, classes and the labels' (H, W) are static."""
+
     params: dict
     kind: str = flax.struct.field(pytree_node=False)
     classes: int = flax.struct.field(pytree_node=False)
@@ -35,7 +38,8 @@ class Probe(flax.struct.PyTreeNode):
         """float [..., h, w, C] → float32 [..., H, W, K]."""
         flat = features.reshape(-1, *features.shape[-3:])
         return _logits(self.params, flat, self.kind, self.classes, self.size).reshape(
-            *features.shape[:-3], *self.size, self.classes)
+            *features.shape[:-3], *self.size, self.classes
+        )
 
     @jax.jit
     def labels(self, features):
@@ -58,16 +62,20 @@ def fit(features, labels, kind='bilinear', classes=CLASSES, seed=0, steps=300, b
     if kind not in KINDS:
         raise ValueError(f'kind {kind!r}: expected one of {", ".join(KINDS)}')
     if len(features) != len(labels) or features.ndim != 4 or labels.ndim != 3:
-        raise ValueError(f'expected features [N, h, w, C] and labels [N, H, W], got {features.shape} and {labels.shape}')
+        raise ValueError(
+            f'expected features [N, h, w, C] and labels [N, H, W], got {features.shape} and {labels.shape}'
+        )
     size, grid, channels = tuple(labels.shape[1:]), features.shape[1:3], features.shape[-1]
     if kind == 'subpixel' and (size[0] % grid[0] or size[1] % grid[1]):
         raise ValueError(f'labels {size} are no multiple of the feature grid {grid}')
     outputs = classes * (size[0] * size[1] // (grid[0] * grid[1]) if kind == 'subpixel' else 1)
     features, labels = np.asarray(features), np.asarray(labels)
     params = {
-        'kernel': jnp.zeros((channels, outputs)), 'bias': jnp.zeros(outputs),
+        'kernel': jnp.zeros((channels, outputs)),
+        'bias': jnp.zeros(outputs),
         'mean': jnp.asarray(features.mean(axis=(0, 1, 2), dtype=np.float64), jnp.float32),
-        'std': jnp.asarray(np.maximum(features.std(axis=(0, 1, 2), dtype=np.float64), 1e-6), jnp.float32)}
+        'std': jnp.asarray(np.maximum(features.std(axis=(0, 1, 2), dtype=np.float64), 1e-6), jnp.float32),
+    }
     batch_size = min(batch_size, len(features))
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
     trained = {name: params[name] for name in ('kernel', 'bias')}

@@ -1,8 +1,8 @@
-"""Mean intersection over union by a confusion matrix that streams over batches on the device, and the Cityscapes classes.
+"""Mean intersection over union by a confusion matrix that streams over batches on the device; Cityscapes' classes.
 
-Conventions: labels are Cityscapes train ids and 255 is ignored. A class counts in a mean when it occurs in the labels of the evaluated
-set; a class that is only predicted lowers the others through their false positives, but adds no zero of its own. IoU is taken over the
-set's pixels, not averaged over frames.
+Conventions: labels are Cityscapes train ids and 255 is ignored. A class counts in a mean when it occurs in the labels
+of the evaluated set; a class that is only predicted lowers the others through their false positives, but adds no zero
+of its own. IoU is taken over the set's pixels, not averaged over frames.
 """
 
 import math
@@ -18,21 +18,27 @@ MOVING = range(11, 19)
 """Person, rider, car, truck, bus, train, motorcycle, bicycle: the classes of moving-object mIoU. [R]"""
 
 NAMES = (
-        'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person',
-        'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle')
+    'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation', 'terrain',
+    'sky', 'person', 'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle')
 """Cityscapes' 19 classes in the order of their train ids."""
 CLASSES = len(NAMES)
 
 COLOURS = np.array([
-        (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30), (220, 220, 0),
-        (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100),
-        (0, 0, 230), (119, 11, 32)], np.uint8)
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),
+    (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142),
+    (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)], np.uint8)
 """Cityscapes' colours, uint8 [19, 3] RGB."""
 
 
 class Scores(NamedTuple):
-    """iou: float64 [K], NaN for classes without labels. miou and moving_miou: means over the classes with labels (NaN if there are none).
-    accuracy: share of the labelled pixels that are right."""
+    """Scores of a set.
+
+    Attributes:
+        iou: float64 [K], NaN for classes without labels.
+        miou, moving_miou: means over the classes with labels, all or the moving ones; NaN if there are none.
+        accuracy: share of the labelled pixels that are right.
+    """
+
     iou: np.ndarray
     miou: float
     moving_miou: float
@@ -41,17 +47,20 @@ class Scores(NamedTuple):
     def to_dict(self):
         """JSON-able: names instead of ids, classes without labels left out, None instead of NaN."""
         names = NAMES if len(self.iou) == len(NAMES) else tuple(str(k) for k in range(len(self.iou)))
-        number = lambda x: None if math.isnan(x) else float(x)
+        means = {'miou': self.miou, 'moving_miou': self.moving_miou, 'accuracy': self.accuracy}
         return {
-                'miou': number(self.miou), 'moving_miou': number(self.moving_miou), 'accuracy': number(self.accuracy),
-                'iou': {name: float(x) for name, x in zip(names, self.iou) if not math.isnan(x)}}
+            **{name: None if math.isnan(x) else float(x) for name, x in means.items()},
+            'iou': {name: float(x) for name, x in zip(names, self.iou, strict=True) if not math.isnan(x)},
+        }
 
 
 class Confusion(flax.struct.PyTreeNode):
-    """Counts of (label, prediction) pairs. 64-bit sums are held as two uint32, since JAX has no 64-bit integers by default.
+    """Counts of (label, prediction) pairs, 64-bit sums as two uint32: JAX has no 64-bit integers by default.
 
-    `confusion = Confusion.create(19)`, then `confusion = confusion.update(labels, predictions)` a batch, then `confusion.scores()`.
+    `confusion = Confusion.create(19)`, then `confusion = confusion.update(labels, predictions)` a batch, then
+    `confusion.scores()`.
     """
+
     low: jax.Array
     high: jax.Array
 
@@ -96,8 +105,11 @@ class Confusion(flax.struct.PyTreeNode):
         union = labelled + counts.sum(0) - hits
         iou = np.where(labelled > 0, hits / np.maximum(union, 1), np.nan)
         return Scores(
-                iou, _mean(iou), _mean(iou[[k for k in moving if k < len(iou)]]),
-                float(hits.sum() / labelled.sum()) if labelled.sum() else math.nan)
+            iou,
+            _mean(iou),
+            _mean(iou[[k for k in moving if k < len(iou)]]),
+            float(hits.sum() / labelled.sum()) if labelled.sum() else math.nan,
+        )
 
 
 def _mean(values):

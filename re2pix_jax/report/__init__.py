@@ -1,1 +1,1 @@
-"""Pictures, videos and tables that people look at. numpy and Pillow only: nothing here computes a metric."""
+"""Pictures, videos and tables that people look at, on numpy and Pillow; nothing here computes a metric."""

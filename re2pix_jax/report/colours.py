@@ -11,11 +11,13 @@ PERCENTILES = (2.0, 98.0)
 def principal_colours(components, reference, size=None, smooth=False):
     """The first three principal components as red, green and blue.
 
-    The scale comes from the context alone, so one colour means one thing in every frame, predicted or true; values beyond it saturate.
+    The scale comes from the context alone, so one colour means one thing in every frame, predicted or true; values
+    beyond it saturate.
 
     Args:
         components: float [T, h, w, P], ordered by variance; where P < 3 the missing channels are mid-grey.
-        reference: float [M, h, w, P], whose percentiles 2 and 98 per component become 0 and 255: the context's components.
+        reference: float [M, h, w, P], whose percentiles 2 and 98 per component become 0 and 255: the context's
+            components.
         size: (height, width) of the pictures; None keeps the grid.
         smooth: bilinear between patches; by default each patch stays one flat square, which is what the model predicts.
 
@@ -37,5 +39,5 @@ def principal_colours(components, reference, size=None, smooth=False):
 def label_colours(labels):
     """Cityscapes' palette: integers [...] of train ids → uint8 [..., 3]; 255 and unknown ids are black."""
     palette = np.zeros((IGNORE + 1, 3), np.uint8)
-    palette[:len(COLOURS)] = COLOURS
+    palette[: len(COLOURS)] = COLOURS
     return palette[np.asarray(labels)]

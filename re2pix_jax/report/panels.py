@@ -12,8 +12,14 @@ MARGIN, BAR, TEXT = 4, 20, 13
 
 
 class Panel(NamedTuple):
-    """title: what it shows. frames: uint8 [T, H, W, 3], or None in place of a frame that does not exist (then a grey panel says so).
-    absent: what that grey panel says."""
+    """One thing through time.
+
+    Attributes:
+        title: what it shows.
+        frames: list of uint8 [H, W, 3], or None where there is no frame: then a grey panel says so.
+        absent: what that grey panel says.
+    """
+
     title: str
     frames: list
     absent: str = 'no truth'
@@ -26,8 +32,8 @@ def enlarge(frame, minimum_width=MINIMUM_WIDTH):
 
 
 def moment(seconds):
-    """How a time relative to the last context frame is written: '−0.35 s', '0.00 s', '+0.18 s'."""
-    return f'{seconds:+.2f} s'.replace('-', '−') if abs(seconds) > 5e-3 else '0.00 s'
+    """How a time relative to the last context frame is written: '-0.35 s', '0.00 s', '+0.18 s'."""
+    return f'{seconds:+.2f} s' if abs(seconds) > 5e-3 else '0.00 s'
 
 
 def video(panels, seconds, columns=2):
@@ -60,7 +66,7 @@ def video(panels, seconds, columns=2):
 
 
 def sheet(panels, seconds, heading=''):
-    """A contact sheet: one row a panel, one column a time step (at most `MAXIMUM_COLUMNS`, the first and the last always shown).
+    """A contact sheet: one row a panel, one column a time step, of which `MAXIMUM_COLUMNS` are shown at most.
 
     Args:
         panels, seconds: as in `video`.
@@ -114,14 +120,9 @@ def _font():
 
 
 def _width(text):
-    return int(np.ceil(_font().getlength(_plain(text))))
-
-
-def _plain(text):
-    """Pillow's built-in font has no typographic minus."""
-    return text.replace('−', '-')
+    return int(np.ceil(_font().getlength(text)))
 
 
 def _text(canvas, place, text, colour, right=False):
     left = place[0] - _width(text) if right else place[0]
-    ImageDraw.Draw(canvas).text((left, place[1]), _plain(text), fill=colour, font=_font())
+    ImageDraw.Draw(canvas).text((left, place[1]), text, fill=colour, font=_font())

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from re2pix_jax import weights
+from re2pix_jax.clips.sampling import BASE_FPS
 from re2pix_jax.generator import Generator, conditioning, flow
 from re2pix_jax.generator.dit import SpaceTimeDiT
 from re2pix_jax.pipeline import Re2Pix
@@ -17,7 +18,8 @@ class GeneratorTask(Task):
     def __init__(self, config):
         super().__init__(config)
         self.net = SpaceTimeDiT(**self.network_fields())
-        self.counts = conditioning.nested_counts(config.loss.nested_counts, self.net.components)
+        self.counts = (conditioning.nested_counts(config.loss.nested_counts, self.net.components)
+                       if self.net.components else ())
 
     def init(self, key, batch):
         net = self.net
@@ -44,8 +46,8 @@ class GeneratorTask(Task):
         settings = self.config.loss
         if self.net.components:
             future_components = conditioning.mixed_supervision(
-                context_components, future_components, settings.predicted_fraction,
-                lambda context: frozen['forecaster'].forecast(context, self.net.future_frames))
+                lambda context: frozen['forecaster'].forecast(context, self.net.future_frames),
+                context_components, future_components, settings.predicted_fraction)
             if settings.nested_dropout:
                 context_components, future_components = self._split(conditioning.nested_dropout(
                     nested_key, jnp.concatenate([context_components, future_components], axis=1), self.counts))

@@ -8,6 +8,7 @@ saving leaves the previous checkpoint as the latest.
 import hashlib
 import json
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from re2pix_jax.training.defaults import flatten
 
 FOLDER = 'checkpoints'
 FORMAT = 1
+_SLACK = 200_000  # bytes of a checkpoint that are not arrays
 
 # Fields that a resumed run may change: they say how long and how it runs and reports, not what is computed. (Another
 # `steps` does change a falling learning rate from there on.)
@@ -95,9 +97,22 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), data=ocp.args.JsonSave({'processes': _gather(data_state)}),
             meta=ocp.args.JsonSave(meta))
+        self.check_space(state)
         self._guarded(lambda: self._manager.save(step, args=items, force=True))
         self._saved = step
         return self.wait() if wait else None
+
+    def check_space(self, state):
+        """Raises UserError unless the disk has room for this process's share of a checkpoint of `state`.
+
+        Asked before anything is written, since running out in the middle leaves every thread of the writer complaining.
+        """
+        needed = sum(shard.data.nbytes for leaf in jax.tree.leaves(state)
+                     for shard in leaf.addressable_shards if shard.replica_id == 0)
+        free = shutil.disk_usage(self.path).free
+        if free < needed + _SLACK:
+            raise UserError(f'disk full: {self.path} has {free / 1e6:.1f} MB left, a checkpoint needs '
+                            f'{(needed + _SLACK) / 1e6:.1f} MB: free space and give the same command again')
 
     def wait(self):
         """Returns when what was saved is complete."""
@@ -121,8 +136,11 @@ class Checkpoints:
         except Exception as error:
             if disk_full(error) is None:
                 raise
+            for name in os.listdir(self.path):
+                if name.endswith('.orbax-checkpoint-tmp'):
+                    shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
             raise UserError(f'disk full while writing a checkpoint to {self.path}: free space and give the same command '
-                            'again, nothing half-written is used') from error
+                            'again, nothing half-written was left') from error
 
 
 def describe(config, bundles, batch):

@@ -12,7 +12,6 @@ def defaults():
     config.seed = 0  # every random number of the run follows from this
     config.steps = 1000  # optimiser steps in all
     config.batch_size = 8  # clips a step, over all devices and processes
-    config.dtype = 'float32'  # what networks compute in: 'float32' | 'bfloat16'; parameters stay float32
     config.model = ConfigDict()  # sizes of the trained network: its static fields
     config.dtype = 'float32'  # what networks compute in; 'bfloat16' on accelerators. Parameters are float32 in any case
     config.loss = ConfigDict()  # settings of the task's loss
@@ -54,7 +53,6 @@ def data(split):
         'labels': True,  # whether labels and depth are read too
         'workers': 0,  # processes that read; 0 = the training process
         'clips': 0,  # clips of the procedural world; 0 = all
-        'labels': True,  # whether labels and depth are read too
         'start': 0,  # first native frame of the window in evaluation
         'source_size': (),  # height, width before the crop; () = as the loader finds best
     })

@@ -65,13 +65,13 @@ def _train(task, config, workdir, train_data, make_eval_data, mesh, checkpoints,
         progress.note(f'going on from step {start} of {workdir}')
     frozen = jax.device_put(task.frozen, meshes.shardings(task.frozen, mesh, config.sharding))
     _write_json(os.path.join(workdir, 'config.json'), meta['config'])
-    log = writer.Writer(workdir, start)
+    checkpoints.check_space(state)
 
     layout = jax.tree.map(lambda x: x.sharding, state)
     train_step = jax.jit(states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0,
                          out_shardings=(layout, meshes.replicated(mesh), meshes.replicated(mesh)))
 
-    def evaluate(number):
+    def evaluate(log, number):
         with contextlib.closing(make_eval_data()) as data:
             batches = meshes.evaluation_batches(data, config.batch_size, mesh)
             values = task.evaluate(state.ema, {**frozen, 'ema': state.ema}, batches,
@@ -79,27 +79,27 @@ def _train(task, config, workdir, train_data, make_eval_data, mesh, checkpoints,
         log.scalars(number, {f'eval/{name}': value for name, value in values.items()})
         progress.note(f'step {number}/{config.steps}  ' + '  '.join(f'{k} {float(v):.5g}' for k, v in values.items()))
 
-    def settle(pending):
+    def settle(log, pending):
         """Reads a dispatched step's numbers, writes them where due, and stops the run where they are not finite."""
         number, local, metrics, finite = pending
         if not finite:
             _fail(workdir, number, local, jax.device_get(metrics), state, train_data, meta)
+        if number == start + 1:
+            progress.restart(number)  # the first step compiles: it says nothing about the rate
         if number % config.log_every == 0 or number == config.steps:
             metrics = jax.device_get(metrics)
             log.scalars(number, metrics)
             progress.report(number, float(metrics['loss']))
-        elif number == start + 1:
-            progress.restart(number)  # the first step compiles
 
     pending = None
-    try:
+    with writer.Writer(workdir, start) as log, contextlib.closing(progress):
         for number in range(start + 1, config.steps + 1):
             local = first if first is not None else next(train_data)
             first = None
             state, metrics, finite = train_step(state, frozen, meshes.global_batch(local, mesh), np.int32(number - 1))
             # The numbers of a step are read once the next one is under way, so that the devices never wait for them.
             if pending is not None:
-                settle(pending)
+                settle(log, pending)
             pending = (number, local, metrics, finite)
 
             last = number == config.steps or termination.reached(number)
@@ -107,18 +107,15 @@ def _train(task, config, workdir, train_data, make_eval_data, mesh, checkpoints,
                 number % config.eval_every == 0 or number == config.steps)
             due_save = last or (config.checkpoint_every and number % config.checkpoint_every == 0)
             if due_eval or due_save:
-                settle(pending)  # what a checkpoint holds is in the log before it
+                settle(log, pending)  # what a checkpoint holds is in the log before it
                 pending = None
                 if due_eval:
-                    evaluate(number)
+                    evaluate(log, number)
                 if due_save:
                     checkpoints.save(number, state, train_data.get_state(), meta, wait=last)
                 progress.restart(number)
             if last:
                 break
-    finally:
-        progress.finish()
-        log.close()
     if number < config.steps:
         progress.note(f'stopped by a signal after step {number}, saved; the same command goes on from there')
     return state

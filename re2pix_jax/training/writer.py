@@ -1,5 +1,6 @@
 """What a run leaves to read: log.jsonl, tensorboard files, and a line of progress."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,9 +8,12 @@ import sys
 import time
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 LOG = 'log.jsonl'
+_FLUSH_SECONDS = 20  # of the tensorboard file, which is synced to the disk each time
 
 
 class Writer:
@@ -25,28 +29,46 @@ class Writer:
     """
 
     def __init__(self, workdir, step):
-        self._file = self._board = None
+        self._log = self._board = None
         if jax.process_index() == 0:
             path = os.path.join(workdir, LOG)
             _drop_rows_after(path, step)
-            self._file = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (close() closes it)
-            self._board = SummaryWriter(os.path.join(workdir, 'tensorboard'), purge_step=step + 1, write_to_disk=True)
+            self._log = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (__exit__ closes it)
+            folder = os.path.join(workdir, 'tensorboard')
+            os.makedirs(folder, exist_ok=True)
+            # Not SummaryWriter: its thread would meet a full disk where nobody can report it.
+            self._board = EventsWriter(os.path.join(folder, 'events'))
+            self._board.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+            self._flushed = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if self._log is None:
+            return
+        for file in (self._log, self._board):
+            # Where the disk is full, closing fails once more; what is under way is the error to report.
+            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+                file.close()
 
     def scalars(self, step, values):
         """Writes {name: float} as the row of `step`."""
-        if self._file is None:
+        if self._log is None:
             return
         row = {name: float(value) for name, value in values.items()}
-        for name, value in row.items():
-            self._board.add_scalar(name, value, step)
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        self._file.write(json.dumps({'step': step, **row}) + '\n')
-        self._file.flush()
-
-    def close(self):
-        if self._file is not None:
-            self._file.close()
-            self._board.close()
+        try:
+            finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
+            self._log.write(json.dumps({'step': step, **finite}) + '\n')
+            self._log.flush()
+            for name, value in row.items():
+                self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value)))
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._board.flush()
+                self._flushed = time.monotonic()
+        except OSError as error:
+            error.filename = error.filename or self._log.name
+            raise
 
 
 def read_log(workdir):
@@ -102,7 +124,8 @@ class Progress:
         """Prints a line that stays."""
         self._print(text, live=False)
 
-    def finish(self):
+    def close(self):
+        """Ends the line that is being rewritten."""
         if self._open_line and not self._silent:
             self._stream.write('\n')
             self._open_line = False
@@ -114,7 +137,7 @@ class Progress:
             self._stream.write('\r\x1b[K' + text)
             self._open_line = True
         else:
-            self.finish()
+            self.close()
             self._stream.write(text + '\n')
         self._stream.flush()
 

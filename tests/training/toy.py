@@ -5,7 +5,8 @@ slow=SECONDS (sleeps before each batch).
 """
 
 import ast
-import sys
+import os
+import signal
 import time
 
 import flax.linen as nn
@@ -44,11 +45,14 @@ class Task:
         return jnp.mean((prediction - target) ** 2), {'statistics': dict(updates), 'ema_norm': average}
 
     def evaluate(self, params, frozen, batches, key):
+        @jax.jit
+        def squares(params, frozen, x):
+            return jnp.sum((self.net.apply(params, x) - jnp.tanh(x @ frozen['teacher']['kernel'])) ** 2)
+
         total = count = 0
         for batch in batches:
-            target = jnp.tanh(batch['x'] @ frozen['teacher']['kernel'])
-            total += float(jnp.sum((self.net.apply(params, batch['x']) - target) ** 2))
-            count += target.size
+            total += float(squares(params, frozen, batch['x']))
+            count += batch['x'].size
         return {'error': total / count}
 
 
@@ -57,17 +61,20 @@ class Data:
 
     def __init__(self, batch_size, poison=None, slow=0.0, stop=None):
         self.batch_size, self.poison, self.slow, self.stop, self.position = batch_size, poison, slow, stop, 0
+        self.on_batch = lambda position: None
 
     def __iter__(self):
         return self
 
     def __next__(self):
         time.sleep(self.slow)
-        first = self.position * self.batch_size
+        # Processes read neighbouring parts of each global batch.
+        first = (self.position * jax.process_count() + jax.process_index()) * self.batch_size
         size = self.batch_size if self.stop is None else min(self.batch_size, self.stop - first)
         if size <= 0:
             raise StopIteration
         self.position += 1
+        self.on_batch(self.position)
         records = np.arange(first, first + size)
         x = np.stack([np.random.default_rng(record).normal(size=8) for record in records]).astype(np.float32)
         if self.position == self.poison:
@@ -97,17 +104,21 @@ def make_config(**fields):
     return config.lock()
 
 
-def train(workdir, config, poison=None, slow=0.0):
+def train(workdir, config, poison=None, slow=0.0, stop=None):
+    """Trains as a command would; with `stop` the process gets a SIGTERM while that step's batch is read."""
     data = Data(mesh.local_batch_size(config.batch_size), poison, slow)
-    return loop.train(Task(), config, str(workdir), data, lambda: Data(config.batch_size, stop=21))
+    if stop:
+        data.on_batch = lambda position: position == stop and os.kill(os.getpid(), signal.SIGTERM)
+    return loop.train(Task(), config, str(workdir), data, lambda: Data(mesh.local_batch_size(config.batch_size), stop=21))
 
 
 def main(argv):
     fields = dict(item.split('=', 1) for item in argv[2:])
     fields = {name: ast.literal_eval(value) if value[0] in "0123456789-'" else value for name, value in fields.items()}
     options = {name: fields.pop(name) for name in ('poison', 'slow') if name in fields}
+    mesh.initialize_processes()
     state = train(argv[1], make_config(**fields), **options)
-    return 0 if int(state.step) >= 20 or 'steps' in fields else 143
+    return 0 if int(state.step) >= fields.get('steps', 20) else 143
 
 
 if __name__ == '__main__':

@@ -80,7 +80,7 @@ def car():
                 material={'b': TAIL, 'f': NOSE, 'l': PLAIN, 'r': PLAIN, 't': PLAIN})
     rows.append(quad((-w, 0.12, -2.08), (2 * w, 0, 0), (0, 0.18, 0), CAR))
     rows.append(quad((w, 0.12, 2.08), (-2 * w, 0, 0), (0, 0.18, 0), CAR))
-    glass = dict(label=CAR, material=GRID, accent=GLASS, paint=1, taper=0.22)
+    glass = {'label': CAR, 'material': GRID, 'accent': GLASS, 'paint': 1, 'taper': 0.22}
     pane = (1, 1, 0.08, 0.08, 0.86)
     rows.append(quad((-w, 0.88, -1.85), (2 * w, 0, 0), (0, 0.62, 0.4), parameters=pane, **glass))
     rows.append(quad((w, 0.88, 1.05), (-2 * w, 0, 0), (0, 0.62, -0.6), parameters=pane, **glass))
@@ -93,11 +93,11 @@ def car():
 
 def truck():
     w, rows = 1.22, []
-    rows += box((-w, w), (0.95, 3.45), (-4.0, 1.9), TRUCK, 'blrt', material=GRID, paint=2,
-                accent=(0.30, 0.30, 0.32), parameters={'b': (2, 1, 0.46, 0.02, 0.98), 'l': (4, 1, 0.46, 0.0, 1.0),
+    rows += box((-w, w), (0.95, 3.45), (-4.0, 1.9), TRUCK, 'bflrt', material=GRID, paint=2,
+                accent=(0.30, 0.30, 0.32), parameters={'b': (2, 1, 0.46, 0.02, 0.98), 'f': (1, 1, 0.5, 0, 0), 'l': (4, 1, 0.46, 0.0, 1.0),
                                                        'r': (4, 1, 0.46, 0.0, 1.0), 't': (1, 1, 0.5, 0, 0)})
     rows.append(quad((-w, 0.5, -4.02), (2 * w, 0, 0), (0, 0.45, 0), TRUCK, SLATS, (0.85, 0.10, 0.08), WHITE, (5, 1, 0.5, 0, 0)))
-    rows += box((-w, w), (0.55, 0.95), (-4.0, 2.0), TRUCK, 'lr', colour=(0.16, 0.16, 0.17))
+    rows += box((-w, w), (0.55, 0.95), (-4.0, 2.0), TRUCK, 'flr', colour=(0.16, 0.16, 0.17))
     rows += box((-1.15, 1.15), (0.45, 2.75), (2.05, 4.0), TRUCK, 'flrt', paint=1, material=GRID, accent=GLASS,
                 parameters={'f': (1, 1, 0.08, 0.5, 0.88), 'l': (1, 1, 0.2, 0.5, 0.85), 'r': (1, 1, 0.2, 0.5, 0.85),
                             't': (1, 1, 0.5, 0, 0)})
@@ -106,7 +106,7 @@ def truck():
 
 def bus():
     w, rows = 1.27, []
-    window = dict(material=GRID, accent=GLASS)
+    window = {'material': GRID, 'accent': GLASS}
     rows += box((-w, w), (0.35, 3.15), (-5.4, 5.4), BUS, 'bflrt', paint=1,
                 parameters={'b': (1, 1, 0.1, 0.52, 0.86), 'f': (1, 1, 0.06, 0.38, 0.84), 'l': (8, 1, 0.06, 0.45, 0.83),
                             'r': (8, 1, 0.06, 0.45, 0.83), 't': (1, 1, 0.5, 0, 0)}, **window)
@@ -154,7 +154,7 @@ def cyclist():
 def tree(rng):
     """A broad-leaved or a pointed tree, about one unit per metre."""
     green = np.array([0.16, 0.32, 0.10]) * rng.uniform(0.75, 1.35) + rng.uniform(-0.03, 0.05, 3) * (1, 1, 0.3)
-    trunk = dict(colour=(0.25, 0.18, 0.12))
+    trunk = {'colour': (0.25, 0.18, 0.12)}
     if rng.random() < 0.25:
         height = rng.uniform(5, 9)
         rows = [upright(0, 0, 0.4, 1.6, VEGETATION, **trunk)]
@@ -198,7 +198,7 @@ SIGN_LOOKS = (((0.92, 0.92, 0.92), (0.82, 0.05, 0.05), 1, 0.0),   # round, white
 def traffic_sign(rng):
     colour, accent, ellipse, taper = SIGN_LOOKS[rng.integers(len(SIGN_LOOKS))]
     size, low = rng.uniform(0.9, 1.15), rng.uniform(1.7, 2.2)
-    shape = dict(ellipse=ellipse, taper=taper)
+    shape = {'ellipse': ellipse, 'taper': taper}
     return [upright(0, 0, 0.25, low + 0.5 * size, POLE, colour=(0.45, 0.46, 0.47)),
             quad((-size / 2, low, -0.16), (size, 0, 0), (0, size, 0), SIGN, BOARD, colour, accent, emission=0.15, **shape),
             quad((size / 2, low, -0.12), (-size, 0, 0), (0, size, 0), SIGN, PLAIN, (0.42, 0.43, 0.44), **shape)]
@@ -241,13 +241,20 @@ def place(template, x, z, heading, scale=None, paint=None, second=None, swing=No
         if colour is not None:
             which = template[:, PAINT] == kind
             out[:, which, columns] = np.asarray(colour)[:, None]
-    sin, cos = np.sin(heading)[:, None, None], np.cos(heading)[:, None, None]
-    across, along = out[..., [0, 3, 6]], out[..., [2, 5, 8]]
-    out[..., [0, 3, 6]] = across * cos + along * sin
-    out[..., [2, 5, 8]] = along * cos - across * sin
-    out[..., 0] += x[:, None]
-    out[..., 2] += z[:, None]
-    return out.reshape(-1, COLUMNS)
+    n = len(template)
+    return stand(out.reshape(-1, COLUMNS), *(np.repeat(a, n) for a in (x, z, heading)))
+
+
+def stand(local, x, z, heading):
+    """Turns quads float64 [n, COLUMNS] from local axes into the world, in place; x, z, heading [n]. Returns them."""
+    sin, cos = np.sin(heading)[:, None], np.cos(heading)[:, None]
+    across, along = local[:, 0:9:3], local[:, 2:9:3]
+    turned = along * cos - across * sin
+    local[:, 0:9:3] = across * cos + along * sin
+    local[:, 2:9:3] = turned
+    local[:, 0] += x
+    local[:, 2] += z
+    return local
 
 
 TEMPLATES = {'car': rows(car()), 'truck': rows(truck()), 'bus': rows(bus()), 'person': rows(person()), 'cyclist': rows(cyclist())}

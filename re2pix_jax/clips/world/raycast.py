@@ -84,16 +84,15 @@ def cast(scene, x, y, ground):
     scene: Scene; x [W], y [H]: rays of columns and rows; ground [H]: 1/depth of the ground (<= 0 above the horizon).
     Returns (Hits of the nearest quads, Hits of the shadows on the ground that is not hidden)."""
     det = (scene.p * scene.normal).sum(-1)
-    inverse = np.stack([np.cross(scene.v, scene.p), np.cross(scene.p, scene.u), scene.normal], 1) / det[:, None, None]
+    inverse = (np.stack([np.cross(scene.v, scene.p), np.cross(scene.p, scene.u), scene.normal], 2) / det[:, None, None]).T.copy()
     first, last = _row_range(scene, y)
     count = last - first
     quad = np.repeat(np.arange(len(count)), count)
     start = np.cumsum(count) - count
     row = np.arange(len(quad)) - start[quad] + first[quad]
-    taken = inverse[quad]
-    slope = taken[:, :, 0]
-    offset = taken[:, :, 1] * y[row][:, None] + taken[:, :, 2]
-    (us, vs, ws), (uo, vo, wo) = slope.T, offset.T
+    down = y[row]
+    us, vs, ws = (inverse[i, 0][quad] for i in range(3))
+    uo, vo, wo = (inverse[i, 1][quad] * down + inverse[i, 2][quad] for i in range(3))
     half = 0.5 * scene.rows[quad, TAPER]
     low, high = np.full(len(quad), x[0] - 1e-9), np.full(len(quad), x[-1] + 1e-9)
     _narrow(low, high, us - half * vs, uo - half * vo)
@@ -110,9 +109,10 @@ def cast(scene, x, y, ground):
     span = np.repeat(np.arange(len(some)), length)
     column = np.arange(len(span)) + (left - (np.cumsum(length) - length))[span]
     pixel = (row[some] * len(x))[span] + column
-    slope, offset, quad = slope[some].astype(np.float32), offset[some].astype(np.float32), quad[some]
+    us, vs, ws, uo, vo, wo = (a[some].astype(np.float32) for a in (us, vs, ws, uo, vo, wo))
+    quad = quad[some]
     at = x.astype(np.float32)[column]
-    near = slope[span, 2] * at + offset[span, 2]
+    near = ws[span] * at + wo[span]
     dark = scene.rows[quad, MATERIAL] == SHADOW
     zbuffer = np.repeat(np.maximum(ground, 0.0).astype(np.float32), len(x))
     if dark.any():
@@ -130,7 +130,7 @@ def cast(scene, x, y, ground):
 
     def hits(which):
         s, a, w = span[which], at[which], near[which]
-        u, v = (slope[s, 0] * a + offset[s, 0]) / w, (slope[s, 1] * a + offset[s, 1]) / w
+        u, v = (us[s] * a + uo[s]) / w, (vs[s] * a + vo[s]) / w
         return Hits(pixel[which], quad[s], np.clip(u, 0, 1), np.clip(v, 0, 1), 1 / w)
 
     return hits(chosen), hits(shade)

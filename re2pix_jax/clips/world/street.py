@@ -6,13 +6,23 @@ number only, so that nothing appears or vanishes because of where the camera is.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
 from re2pix_jax.clips.world import models
-from re2pix_jax.clips.world.models import (BRICKS, BUILDING, FENCE, GRID, PLAIN, ROAD, SIDEWALK, SLATS, TERRAIN,
-                                           VEGETATION, WALL)
+from re2pix_jax.clips.world.models import (
+    BRICKS,
+    BUILDING,
+    FENCE,
+    GRID,
+    PLAIN,
+    ROAD,
+    SIDEWALK,
+    SLATS,
+    TERRAIN,
+    VEGETATION,
+    WALL,
+)
 
 CHUNK = 70.0
 STROLL = 30.0                      # how far people walk from where they were at time 0 (m)
@@ -64,9 +74,10 @@ class Street:
         self.parked = rng.uniform(0.35, 0.85)
         self._colours(rng)
         self._table = self._extend(600.0)
+        self._crossings, self._chunks, self._crossers = {}, {}, {}     # drawn once, kept as long as the clip
 
     def _colours(self, rng):
-        asphalt = rng.uniform(0.20, 0.32) * np.array([1.0, 1.0, 1.03])
+        asphalt = rng.uniform(0.25, 0.38) * np.array([1.0, 1.0, 1.03])
         pavement = rng.uniform(0.46, 0.62) * np.array([1.04, 1.0, 0.94 + 0.06 * rng.random()])
         grass = np.array([0.33, 0.37, 0.15]) * rng.uniform(0.8, 1.15) + rng.uniform(-0.04, 0.06) * np.array([1, 0.2, 0])
         d = (np.arange(int(2 * LUT_HALF * LUT_SCALE)) + 0.5) / LUT_SCALE - LUT_HALF
@@ -92,7 +103,7 @@ class Street:
             dashed &= far > 0.5
         if self.parking or rng.random() < 0.7:
             colour[edge] = white
-        self.section_label, self.section_colour, self.section_dashed = label, colour.astype(np.float32), dashed
+        self.section_label, self.section_colour, self.section_dashed = label, np.ascontiguousarray(colour.T, np.float32), dashed
         self.asphalt, self.white = asphalt.astype(np.float32), white.astype(np.float32)
 
     # --- course ---------------------------------------------------------------------------------------------------------
@@ -114,7 +125,7 @@ class Street:
     def centre(self, s):
         """Points (east, north) of the centreline, [..., 2]; START <= s."""
         place = (np.asarray(s, np.float64) - START) / STEP
-        top = float(np.max(place))
+        top = float(np.max(place, initial=0.0))
         if top + 2 >= len(self._table):
             self._table = self._extend(START + (top + 2000) * STEP)
         low = np.clip(np.floor(place).astype(np.int64), 0, len(self._table) - 2)
@@ -127,9 +138,13 @@ class Street:
         return self.centre(s) + np.asarray(d, np.float64)[..., None] * np.stack([np.cos(angle), -np.sin(angle)], -1)
 
     # --- chunks ---------------------------------------------------------------------------------------------------------
-    @functools.lru_cache(maxsize=256)  # noqa: B019 (a street lives as long as its clip)
     def crossing(self, number):
         """The crossing of a chunk, or None."""
+        if number not in self._crossings:
+            self._crossings[number] = self._draw_crossing(number)
+        return self._crossings[number]
+
+    def _draw_crossing(self, number):
         rng = np.random.default_rng([*self.seed, 2, number + (1 << 20)])
         s, kind, phase = CHUNK * (number + rng.uniform(0.3, 0.7)), rng.random(), rng.uniform(0, models.GREEN - 4)
         if rng.random() < 0.25:
@@ -140,8 +155,12 @@ class Street:
         found = (self.crossing(k) for k in range(int(np.floor(low / CHUNK)), int(np.floor(high / CHUNK)) + 1))
         return [c for c in found if c is not None]
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019
     def chunk(self, number):
+        if number not in self._chunks:
+            self._chunks[number] = self._draw_chunk(number)
+        return self._chunks[number]
+
+    def _draw_chunk(self, number):
         rng = np.random.default_rng([*self.seed, 3, number + (1 << 20)])
         crossing = self.crossing(number)
         parts = []
@@ -149,13 +168,20 @@ class Street:
             self._side(rng, number * CHUNK, side, crossing, parts)
         if crossing is not None:
             self._crossing_furniture(rng, crossing, parts)
-        return Chunk(np.concatenate(parts) if parts else np.zeros((0, models.COLUMNS)), self._people(rng, number, crossing),
-                     crossing)
+        return Chunk(self._stand(parts), self._people(rng, number, crossing), crossing)
 
-    def _put(self, parts, template, s, d, turn=0.0, **more):
-        s, d = np.atleast_1d(s), np.atleast_1d(d)
-        xz = self.position(s, d)
-        parts.append(models.place(template, xz[:, 0], xz[:, 1], self.heading(s) + turn, **more))
+    def _put(self, parts, thing, s, d, turn=0.0):
+        """Notes quads in local axes to be stood at (s, d), turned from the road's direction."""
+        parts.append((thing, s, d, turn))
+
+    def _stand(self, parts):
+        """All noted quads in the world, [n, COLUMNS]."""
+        if not parts:
+            return np.zeros((0, models.COLUMNS))
+        things, s, d, turn = zip(*parts, strict=True)
+        count, s = [len(thing) for thing in things], np.array(s)
+        xz, heading = self.position(s, np.array(d)), self.heading(s) + np.array(turn)
+        return models.stand(np.concatenate(things), *(np.repeat(a, count) for a in (xz[:, 0], xz[:, 1], heading)))
 
     def _side(self, rng, start, side, crossing, parts):
         verge, walk = self.verge[int(side > 0)], self.walk[int(side > 0)]
@@ -170,7 +196,7 @@ class Street:
             if not gap(cursor + width / 2, width / 2 + 2) and (style < 2 or rng.random() < 0.3):
                 self._put(parts, self._building(rng, side, width, tall, style), cursor + width / 2, side * (back + setback))
             cursor += width + (rng.choice([0.0, 0.3, 4.0]), rng.uniform(4, 12), rng.uniform(2, 14))[style]
-        if style > 0 or rng.random() < 0.25:                       # a fence, a wall or a hedge behind the pavement
+        if style > 0 or rng.random() < 0.4:                       # a fence, a wall or a hedge behind the pavement
             self._boundary(rng, start, side * (back + 0.15), gap, parts)
         if style > 0 or setback > 3:
             for s in np.arange(start + 3, start + CHUNK - 2, 8.0 if style == 2 else 13.0):
@@ -230,16 +256,16 @@ class Street:
             return
         wood = np.array([[0.72, 0.70, 0.64], [0.50, 0.34, 0.18], [0.16, 0.30, 0.26]])[rng.integers(3)]
         stone = np.array([[0.58, 0.32, 0.24], [0.60, 0.58, 0.54], [0.68, 0.62, 0.48]])[rng.integers(3)]
-        look = (dict(label=FENCE, material=SLATS, colour=wood, accent=wood * 0.35, parameters=(7, 1, 0.5, 0, 0)),
-                dict(label=WALL, material=BRICKS, colour=stone, accent=stone * 0.7, parameters=(2.5, round(tall / 0.4), 0, 0, 0)),
-                dict(label=VEGETATION, material=BRICKS, colour=np.array([0.14, 0.28, 0.09]), accent=np.array([0.10, 0.22, 0.07]),
-                     parameters=(3, 2, 0, 0, 0)))[kind]
-        a, b = self.position(s, np.full(len(s), d)), self.position(s + step, np.full(len(s), d))
-        panel = models.rows(models.box((-0.12, 0.12), (0, tall), (0, step), sides='blrt', **look))
-        turn = np.arctan2(*(b - a).T)
-        scale = np.ones((len(s), 3))
-        scale[:, 2] = np.hypot(*(b - a).T) / step
-        parts.append(models.place(panel, a[:, 0], a[:, 1], turn, scale))
+        label, material, colour, shade, repeats = (
+            (FENCE, SLATS, wood, 0.35, (7, 1)), (WALL, BRICKS, stone, 0.7, (2.5, round(tall / 0.4))),
+            (VEGETATION, BRICKS, np.array([0.14, 0.28, 0.09]), 0.75, (3, 2)))[kind]
+        panel = models.rows(models.box((-0.12, 0.12), (0, tall), (0, step), label, 'blrt', material=material, colour=colour,
+                                        accent=colour * shade, parameters=(*repeats, 0, 0, 0)))
+        stretch = 1.02 - d * self.curvature(s + step / 2)      # panels on the outside of a bend are longer
+        for at, factor in zip(s, stretch, strict=True):
+            piece = panel.copy()
+            piece[:, [2, 5, 8]] *= factor
+            self._put(parts, piece, at, d)
 
     def _parked(self, rng, start, side, gap, parts):
         s = start + np.arange(3.0, CHUNK - 2, 6.2)
@@ -248,12 +274,11 @@ class Street:
         colours, kind, size = paint(rng, len(s)), rng.random(len(s)), rng.uniform(0.94, 1.08, (len(s), 3))
         d = side * (self.kerb - 1.1)
         turn = 0.0 if side > 0 else np.pi
-        cars = keep & (kind > 0.06)
-        if cars.any():
-            self._put(parts, models.TEMPLATES['car'], s[cars], np.full(cars.sum(), d), turn, paint=colours[cars], scale=size[cars])
-        for value in np.flatnonzero(keep & (kind <= 0.06)):
-            self._put(parts, models.TEMPLATES['truck'], s[value], d, turn, paint=colours[None, value], second=np.array([[0.8, 0.8, 0.78]]),
-                      scale=np.array([[0.8, 0.85, 0.72]]))
+        for i in np.flatnonzero(keep):
+            van = kind[i] < 0.06
+            thing = models.place(models.TEMPLATES['truck' if van else 'car'], 0.0, 0.0, 0.0, paint=colours[i:i + 1],
+                                 second=np.array([[0.8, 0.8, 0.78]]), scale=np.array([[0.8, 0.85, 0.72]]) if van else size[i:i + 1])
+            self._put(parts, thing, s[i], d, turn)
 
     def _crossing_furniture(self, rng, crossing, parts):
         d = self.kerb + 0.7
@@ -276,12 +301,23 @@ class Street:
         if crossing is not None:
             n = rng.integers(1, 5)
             side = rng.choice([-1.0, 1.0], n)
+            start = rng.uniform(-4, 9, n)
+            if -15 < crossing.s < 45:      # nobody steps before a car that is already too near when the clip begins
+                start += 9.0
             s = crossing.s - (7.6 if crossing.junction else 0.0) + rng.uniform(-1.1, 1.1, n)
-            columns.append(np.stack([s, side * (self.kerb + 0.8), 0 * s, -side * rng.uniform(1.1, 1.7, n), rng.uniform(-4, 9, n)], -1))
+            columns.append(np.stack([s, side * (self.kerb + 0.8), 0 * s, -side * rng.uniform(1.1, 1.7, n), start], -1))
         table = np.concatenate(columns)
         n = len(table)
         return {'motion': table, 'phase': rng.uniform(0, 2 * np.pi, n), 'scale': np.repeat(rng.uniform(0.88, 1.08, (n, 1)), 3, 1),
                 'shirt': paint(rng, n), 'trousers': paint(rng, n) * 0.5}
+
+    def crossers(self, number):
+        """Those people of a chunk who cross the road: (s, d before, span, speed_d, start), each [k]; see `walkers`."""
+        if number not in self._crossers:
+            s, d, _, vd, start = self.chunk(number).people['motion'].T
+            who = vd != 0
+            self._crossers[number] = s[who], d[who], 2 * np.abs(d[who] / vd[who]), vd[who], start[who]
+        return self._crossers[number]
 
     def walkers(self, number, time):
         """Where the people of a chunk are at a time (s): (s, d, speed_s, speed_d), each [k]."""

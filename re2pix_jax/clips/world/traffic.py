@@ -15,19 +15,21 @@ from re2pix_jax.clips.world.street import CHUNK, paint
 FPS = 17
 KINDS = ('car', 'truck', 'bus', 'cyclist')
 HALF_LENGTH = np.array([2.2, 4.1, 5.5, 0.9])
-BURN_IN = 40             # steps before frame 0
+BURN_IN = 26             # steps before frame 0
 BEHIND, AHEAD = -60.0, 260.0
 
 
 @dataclasses.dataclass
 class History:
-    """Arrays over steps [T, N] (agent 0 is the ego car): s, d (m), v (m/s), turn (rad to the road), accel; fixed [N]: kind,
+    """Arrays over steps [T, N] (agent 0 is the ego car): s, d (m), v (m/s), turn (rad to the road), accel (m/s^2),
+    twist (rad/s, the rate of `turn`); fixed [N]: kind,
     way (+1 with us, -1 oncoming), paints and scale [N, 3]."""
     s: np.ndarray
     d: np.ndarray
     v: np.ndarray
     turn: np.ndarray
     accel: np.ndarray
+    twist: np.ndarray
     kind: np.ndarray
     way: np.ndarray
     colour: np.ndarray
@@ -37,7 +39,7 @@ class History:
 
 def _populate(street, rng):
     """Start of all agents: lists of (s, lane offset d, way, kind, wish for speed)."""
-    wish = rng.uniform(8.5, 16.0)
+    wish = rng.uniform(9.0, 17.0)
     agents = [(0.0, street.lane * (0.5 if street.lanes == 1 or rng.random() < 0.5 else 1.5), 1, 0, wish)]
     mix = rng.dirichlet([5.0, 1.6, 1.6])
     for lane in range(street.lanes):
@@ -46,7 +48,7 @@ def _populate(street, rng):
         s = rng.uniform(16, 34) if same else rng.uniform(-12, 22)
         while s < 230:
             kind = rng.choice(3, p=mix)
-            agents.append((s + HALF_LENGTH[kind], d, 1, kind, wish * rng.uniform(0.75, 1.12) if same else rng.uniform(7, 15)))
+            agents.append((s + HALF_LENGTH[kind], d, 1, kind, wish * rng.uniform(0.82, 1.12) if same else rng.uniform(7, 15)))
             s += 2 * HALF_LENGTH[kind] + rng.uniform(10, 45)
         s = rng.uniform(4, 30)
         while s < AHEAD - 15:
@@ -55,10 +57,10 @@ def _populate(street, rng):
             s += 2 * HALF_LENGTH[kind] + rng.uniform(9, 40)
     edge = street.lanes * street.lane - 0.15
     for way, first in ((1, 9.0), (-1, 15.0)):
-        s = rng.uniform(first, first + 18)
+        s = rng.uniform(first, first + 30)
         while s < 220:
             agents.append((s, way * edge, way, 3, rng.uniform(4.5, 7.0)))
-            s += rng.uniform(20, 60)
+            s += rng.uniform(24, 80)
     return [np.array(column) for column in zip(*agents, strict=True)]
 
 
@@ -68,7 +70,7 @@ def simulate(street, seed, last):
     s, d, way, kind, wish = _populate(street, rng)
     n = len(s)
     way, cyclist = way.astype(float), kind == 3
-    beat, tide, deep = rng.uniform(0.25, 0.9, n), rng.uniform(0, 2 * np.pi, n), rng.uniform(0.05, 0.35, n) * ~cyclist
+    beat, tide, deep = rng.uniform(0.25, 0.9, n), rng.uniform(0, 2 * np.pi, n), rng.uniform(0.03, 0.24, n) * ~cyclist
     sway, swing, wide = rng.uniform(0.2, 0.6, n), rng.uniform(0, 2 * np.pi, n), rng.uniform(0.05, 0.22, n)
     eager = rng.uniform(10, 35, n)
     colour = paint(rng, n)
@@ -90,18 +92,20 @@ def simulate(street, seed, last):
         goal = wish * (1 - deep * (1 + np.sin(beat * time + tide)))
         ratio = np.maximum(v, 0.0) / goal
         want = limits * (1 - np.minimum(ratio, 1.6) ** 4 - _press(v, pace, gap) ** 2 - _press(v, 0.0, stop) ** 2)
-        accel = accel + 0.22 * (np.clip(want, -5.5, limits) - accel)
+        accel = accel + 0.22 * (np.clip(want, -7.0, limits) - accel)
         v = np.maximum(v + accel * dt, 0.0)
         s = s + way * v * dt
         if street.lanes == 2:
             waited = waited + 1
             _change_lanes(street, s, home, v, way, half, wish, gap, pace, cyclist, waited, eager)
         pull = home + wide * np.sin(sway * time + swing) * np.minimum(v / 5, 1)
+        before = np.arctan2(slide, np.maximum(v, 1.0))
         slide = slide + dt * (2.2 * np.clip(pull - d, -0.7, 0.7) - 1.5 * slide)
         slide = np.clip(slide, -0.16 * v, 0.16 * v)
         d = d + slide * dt
         if step >= 0:
-            keep.append((s, d, v, np.arctan2(slide, np.maximum(v, 1.0)), accel))
+            turn = np.arctan2(slide, np.maximum(v, 1.0))
+            keep.append((s, d, v, turn, accel, (turn - before) / dt))
         near = s - s[0]
         gone = (way < 0) & (near < BEHIND) | (way > 0) & (near < BEHIND) & (np.arange(n) > 0)
         s = np.where(gone, s + (AHEAD - BEHIND), s)      # those we have left behind come again far ahead
@@ -133,12 +137,13 @@ def _stops(street, s, d, v, way, time):
         if crossing.junction and models.light_state(crossing.phase, time):
             gap = (crossing.s - s) * way - 10.5
             stop = np.where((gap > brake) & (gap < 70), np.minimum(stop, gap), stop)
-        walk_s, walk_d, _, slide = street.walkers(int(crossing.s // CHUNK), time)
-        for i in np.flatnonzero(slide):
-            gap = (walk_s[i] - s) * way - 4.0
-            soon = walk_d[i] + slide[i] * np.clip(gap / np.maximum(v, 1.0), 0, 3)
-            at_risk = (np.minimum(np.abs(walk_d[i] - d), np.abs(soon - d)) < 1.9) & (gap > brake) & (gap < 35)
-            stop = np.where(at_risk, np.minimum(stop, gap), stop)
+        who_s, who_d, span, slide, start = (a[:, None] for a in street.crossers(int(crossing.s // CHUNK)))
+        gap = (who_s - s) * way - 4.0
+        arrival = np.clip(gap / np.maximum(v, 1.0), 0, 3)
+        now, soon = (who_d + slide * np.clip(at - start, 0, span) for at in (time, time + arrival))
+        near = np.minimum(np.maximum(now, soon), np.maximum(np.minimum(now, soon), d))     # of the way in between
+        at_risk = (np.abs(near - d) < 1.7) & (gap > 0.5) & (gap < 38) & (time < start + span)
+        stop = np.minimum(stop, np.where(at_risk, gap, 1e3).min(0, initial=1e3))
     return stop
 
 

@@ -44,15 +44,15 @@ class Weather:
         if mood == 0:      # clear or partly cloudy
             direct, ambient = np.array([0.80, 0.76, 0.68]), np.array([0.52, 0.56, 0.62])
             zenith, horizon = np.array([0.28, 0.48, 0.82]), np.array([0.72, 0.82, 0.92])
-            cover, visibility = rng.uniform(0.1, 0.6), rng.uniform(130, 200)
+            cover, visibility = rng.uniform(0.1, 0.6), rng.uniform(95, 125)
         elif mood == 1:    # overcast, sometimes misty
-            direct, ambient = np.array([0.22, 0.22, 0.22]), np.array([0.74, 0.76, 0.78])
+            direct, ambient = np.array([0.26, 0.26, 0.26]), np.array([0.82, 0.84, 0.86])
             zenith, horizon = np.array([0.62, 0.66, 0.71]), np.array([0.80, 0.82, 0.84])
-            cover, visibility = rng.uniform(0.5, 1.0), rng.uniform(75, 160)
+            cover, visibility = rng.uniform(0.5, 1.0), rng.uniform(60, 110)
         else:              # low sun
             direct, ambient = np.array([0.92, 0.66, 0.42]), np.array([0.46, 0.44, 0.48])
             zenith, horizon = np.array([0.38, 0.46, 0.68]), np.array([0.96, 0.76, 0.56])
-            cover, visibility = rng.uniform(0.2, 0.8), rng.uniform(110, 180)
+            cover, visibility = rng.uniform(0.2, 0.8), rng.uniform(85, 115)
         hills = rng.uniform(0.015, 0.05) if rng.random() < 0.6 else 0.0
         return cls(sun, direct * exposure, ambient * exposure, zenith * min(exposure, 1.05), horizon * min(exposure, 1.03), cover,
                    visibility, hills, rng.uniform(0, 256, 4))

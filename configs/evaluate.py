@@ -1,0 +1,33 @@
+r"""Evaluation of a whole model on held-out clips of the procedural world.
+
+    python -m re2pix_jax.evaluate --config=configs/evaluate.py --workdir=runs/evaluate
+    python -m re2pix_jax.evaluate --config=configs/evaluate.py \
+        --config.model=runs/bundles/re2pix --workdir=runs/evaluate
+
+Any machine. Scores: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    return ConfigDict(
+        {
+            'model': 'tiny',  # shipped name, bundle folder or hf:owner/repo
+            'source': 'world',  # 'world' | 'records:FOLDER' (prepared clips) | 'videos:FOLDER' (no labels, so no mIoU)
+            'split': 'validation',
+            'clips': 256,  # at most
+            'start': 0,  # native frame where the context begins; Cityscapes, horizon 1: 7, for frame 19 has the labels
+            'horizon': 4,  # future frames: stride 3 at 17 fps [R], 0.18 s a step
+            'batch_size': 8,  # clips; changes speed and memory, not results
+            'workers': 2,  # processes that render or read clips; 0 = threads
+            'seed': 0,  # of the sampler's noise and the probe's minibatches
+            'guidance': 0.0,  # weight of representation guidance; the paper explores 0.4 [P]
+            'sampler_steps': 0,  # 0 = the model's own
+            'probe': {
+                'clips': 400,  # of the train split, one frame each; 0 = no linear probe
+                'steps': 300,
+                'batch_size': 8,  # frames
+            },
+        }
+    )

@@ -1,0 +1,54 @@
+"""DPT heads as DINO-Foresight saves them: `head.` in front of every key of a Lightning checkpoint."""
+
+import jax.numpy as jnp
+
+from re2pix_jax.errors import UserError
+from re2pix_jax.heads import DPTHead, Head
+from re2pix_jax.weights import torch_file
+from re2pix_jax.weights.kinds import KINDS, unflatten
+from re2pix_jax.weights.table import Table, batch_norm, conv, layer, need, transposed_conv
+
+FUSION, OURS = 'scratch.refinenet{}', 'refinenet{}'
+
+
+def _unit(theirs: str, ours: str) -> list:
+    return [rule for index in (1, 2) for rule in (
+        *layer(f'{theirs}.conv{index}', f'params/{ours}/conv{index}', conv),
+        *batch_norm(f'{theirs}.bn{index}', f'{ours}/bn{index}'))]
+
+
+TABLE = Table('the DPT head', (
+    *layer('projects.{}', 'params/projects_{}', conv),
+    *layer('resize_layers.0', 'params/resize_0', transposed_conv),
+    *layer('resize_layers.1', 'params/resize_1', transposed_conv),
+    *layer('resize_layers.3', 'params/resize_3', conv),
+    ('scratch.layer{}_rn.weight', 'params/layer{}_rn/kernel', conv),
+    *_unit(f'{FUSION}.resConfUnit1', f'{OURS}/unit1'),
+    *_unit(f'{FUSION}.resConfUnit2', f'{OURS}/unit2'),
+    *layer(f'{FUSION}.out_conv', f'params/{OURS}/out_conv', conv),
+    ('scratch.output_conv.0.weight', 'params/output_conv/kernel', conv),
+    *batch_norm('scratch.output_conv.1', 'output_bn'),
+    *layer('scratch.output_conv.4', 'params/output', conv),
+), ignored=(
+    r'.*\.num_batches_tracked',  # only for batch norms without momentum
+    r'scratch\.refinenet4\.resConfUnit1\..*',  # the coarsest level has no second input: never run
+))
+
+
+def convert(path) -> Head:
+    """Reads a head_*.ckpt file, with or without the `head.` in front."""
+    tensors = torch_file.tensors(path)
+    if any(key.startswith('head.') for key in tensors):
+        beside = sorted(key for key in tensors if not key.startswith('head.'))
+        if beside:
+            raise UserError(f'{path}: holds {len(beside)} tensors beside its head: {"; ".join(beside)}')
+        tensors = {key.removeprefix('head.'): array for key, array in tensors.items()}
+    features = need(tensors, 'scratch.layer1_rn.weight', 4, path).shape[0]
+    channels = tuple(need(tensors, f'projects.{index}.weight', 4, path).shape[0] for index in range(4))
+    classes = need(tensors, 'scratch.output_conv.4.weight', 4, path).shape[0]
+    normed = any('.resConfUnit2.bn1.' in key for key in tensors)
+    net = DPTHead(classes=classes, features=features, channels=channels, batch_norm=normed)
+    expected = KINDS['head'].expected(net, {}, {'params/projects_0/kernel': tensors['projects.0.weight'].transpose(2, 3, 1, 0)},
+                                      str(path))
+    converted = TABLE.convert(tensors, expected, path)
+    return Head(unflatten({key: jnp.asarray(array) for key, array in converted.items()}), net)

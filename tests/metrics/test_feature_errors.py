@@ -1,0 +1,37 @@
+"""Feature errors against plain numpy, and against the forecaster's own loss."""
+
+import numpy as np
+import pytest
+
+from re2pix_jax.forecaster import transformer
+from re2pix_jax.metrics import features
+
+
+def pair(shape=(2, 3, 4, 5, 6)):
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=shape).astype(np.float32)
+    return truth + rng.normal(0, 0.2, shape).astype(np.float32), truth
+
+
+def test_smooth_l1_is_the_training_loss_of_each_frame():
+    prediction, truth = pair()
+    distance = np.abs(prediction - truth)
+    expected = np.where(distance < 0.1, 5 * distance**2, distance - 0.05).mean(axis=(2, 3, 4))
+    found = features.smooth_l1(prediction, truth)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, transformer.smooth_l1(prediction, truth).mean(axis=(2, 3, 4)), rtol=1e-5)
+
+
+def test_smooth_l1_meets_at_beta():
+    zero, one = np.zeros((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32)
+    assert features.smooth_l1(one * 0.1, zero)[0] == pytest.approx(0.05, abs=1e-6)
+    assert features.smooth_l1(one * 3, zero, beta=1.0)[0] == pytest.approx(2.5)
+
+
+def test_cosine():
+    prediction, truth = pair()
+    norms = np.linalg.norm(prediction, axis=-1) * np.linalg.norm(truth, axis=-1)
+    expected = ((prediction * truth).sum(-1) / norms).mean(axis=(2, 3))
+    np.testing.assert_allclose(features.cosine(prediction, truth), expected, rtol=1e-5)
+    np.testing.assert_allclose(features.cosine(-3 * truth, truth), -1, rtol=1e-5)
+    np.testing.assert_array_equal(features.cosine(0 * truth, truth), 0)

@@ -1,0 +1,45 @@
+"""Attention against the formula written out, and dropout on its weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from re2pix_jax.nn.attention import SelfAttention, attend
+from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
+
+
+def _qkv(shape, keys=3):
+    return [jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0), keys)]
+
+
+def test_attend_is_softmax_attention_over_the_third_last_axis():
+    query, key, value = _qkv((2, 3, 5, 4, 6))
+    scores = np.einsum('...qhd,...khd->...hqk', query, key) / np.sqrt(6)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    expected = np.einsum('...hqk,...khd->...qhd', weights, value)
+    np.testing.assert_allclose(attend(query, key, value), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_path_agrees_when_nothing_is_dropped_and_is_unbiased():
+    query, key, value = _qkv((2, 5, 4, 6))
+    plain = attend(query, key, value)
+    kept = attend(query, key, value, 1e-9, jax.random.key(1))
+    np.testing.assert_allclose(plain, kept, atol=1e-5)
+    draws = jax.vmap(lambda rng: attend(query, key, value, 0.3, rng))(jax.random.split(jax.random.key(2), 3000))
+    np.testing.assert_allclose(draws.mean(0), plain, atol=0.08)
+    assert float(jnp.abs(draws[0] - draws[1]).max()) > 0.1
+
+
+def test_self_attention_ignores_the_order_of_tokens():
+    net = SelfAttention(heads=2)
+    x, = _qkv((3, 7, 8), 1)
+    params = net.init(jax.random.key(0), x)
+    order = np.array([3, 1, 0, 2, 6, 5, 4])
+    np.testing.assert_allclose(net.apply(params, x)[:, order], net.apply(params, x[:, order]), atol=1e-5)
+
+
+def test_feed_forward_widths():
+    assert swiglu_width(1536, 4.0) == 4096  # ViT-g
+    x, = _qkv((2, 3, 12), 1)
+    for net in (Mlp(20), FusedSwiGLU(16)):
+        assert net.init_with_output(jax.random.key(0), x)[0].shape == x.shape

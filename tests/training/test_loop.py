@@ -1,0 +1,181 @@
+"""The loop on a toy task: it learns, resumes exactly, stops where it must, and computes the same on any mesh."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from re2pix_jax.errors import UserError
+from re2pix_jax.training import checkpoint, loop, writer
+from tests.training import toy
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def start(workdir, *fields, devices=1, **popen):
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu',
+                   'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+    return subprocess.Popen([sys.executable, '-m', 'tests.training.toy', str(workdir), *fields], cwd=ROOT,
+                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def wait_for_step(workdir, step):
+    for _ in range(1200):
+        rows = writer.read_log(workdir)
+        if rows and rows[-1]['step'] >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f'{workdir} never reached step {step}')
+
+
+def log_of(workdir):
+    with open(os.path.join(workdir, 'log.jsonl'), encoding='utf-8') as file:
+        return file.read()
+
+
+def parameters(workdir):
+    run = loop.open_run(str(workdir), lambda config: toy.Task())
+    return jax.device_get((run.state.params, run.state.ema, run.state.opt_state))
+
+
+def same(a, b):
+    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory):
+    """A run of 20 steps without interruption, in a process of its own."""
+    workdir = tmp_path_factory.mktemp('straight')
+    status, _, err = finish(start(workdir))
+    assert status == 0, err
+    assert err == ''
+    return workdir
+
+
+def test_learns_and_logs_every_step_and_evaluation(straight):
+    rows = writer.read_log(straight)
+    steps = [row['step'] for row in rows if 'loss' in row]
+    assert steps == list(range(1, 21))
+    assert [row['step'] for row in rows if 'eval/error' in row] == [10, 20]
+    losses = [row['loss'] for row in rows if 'loss' in row]
+    assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
+    assert os.listdir(straight / 'tensorboard')
+    assert json.loads((straight / 'config.json').read_text())['optimizer']['learning_rate'] == 1e-2
+    assert sorted(os.listdir(straight / 'checkpoints')) == ['15', '20']
+
+
+def test_killed_run_resumes_bit_for_bit(straight, tmp_path):
+    for step in (7, 13):
+        process = start(tmp_path, 'slow=0.05')
+        wait_for_step(tmp_path, step)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+        assert writer.read_log(tmp_path)[-1]['step'] < 20
+    status, out, err = finish(start(tmp_path))
+    assert status == 0, err
+    assert 'going on from step 10' in out
+    assert log_of(tmp_path) == log_of(straight)
+    assert same(parameters(tmp_path), parameters(straight))
+
+
+def test_sigterm_saves_and_the_run_goes_on(straight, tmp_path):
+    process = start(tmp_path, 'slow=0.1', 'checkpoint_every=0')
+    wait_for_step(tmp_path, 3)
+    process.send_signal(signal.SIGTERM)
+    status, out, err = finish(process)
+    assert (status, err) == (143, '')
+    assert 'stopped by a signal after step' in out
+    stopped = writer.read_log(tmp_path)[-1]['step']
+    assert checkpoint.Checkpoints(tmp_path, read_only=True).latest() == stopped < 20
+    status, out, err = finish(start(tmp_path))
+    assert status == 0, err
+    assert log_of(tmp_path) == log_of(straight)
+
+
+@pytest.mark.parametrize('fields', [('sharding=replicate',), ('sharding=fsdp', 'mesh.data=4', 'mesh.model=2')])
+def test_eight_devices_compute_what_one_does(straight, tmp_path, fields):
+    status, _, err = finish(start(tmp_path, *fields, devices=8))
+    assert status == 0, err
+    for mine, reference in zip(writer.read_log(tmp_path), writer.read_log(straight), strict=True):
+        assert mine.keys() == reference.keys()
+        for name in ('loss', 'eval/error'):
+            assert mine.get(name, 0.0) == pytest.approx(reference.get(name, 0.0), abs=1e-5)
+    # Restored onto one device from eight, and as close to the run on one.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), parameters(tmp_path), parameters(straight))
+
+
+def test_complete_run_says_so_and_more_steps_go_on(straight, tmp_path, capsys):
+    config = toy.make_config(steps=4, eval_every=0)
+    toy.train(tmp_path, config)
+    capsys.readouterr()
+    state = toy.train(tmp_path, config)
+    assert int(state.step) == 4
+    assert 'is at step 4 of 4: nothing left to train' in capsys.readouterr().out
+    toy.train(tmp_path, toy.make_config(steps=6, eval_every=0))
+    assert [row['step'] for row in writer.read_log(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_loss_that_is_not_finite_stops_with_the_batch_named(straight, tmp_path):
+    status, _, err = finish(start(tmp_path, 'poison=7'))
+    assert status == 2
+    assert err.count('\n') == 1
+    assert err.startswith('error: the loss is nan at step 7, records 48 (toy/48), 49 (toy/49)')
+    assert str(tmp_path / 'failed') in err
+    noted = json.loads((tmp_path / 'failed' / 'step_7_process_0.json').read_text())
+    assert noted['names'] == [f'toy/{record}' for record in range(48, 56)]
+    batch = np.load(tmp_path / 'failed' / 'step_7_process_0.npz')
+    assert np.isnan(batch['x'][1]).all() and np.isfinite(batch['x'][0]).all()
+    # What is kept is the state before step 7, although step 8 was under way when the loss was read.
+    failed = loop.open_run(str(tmp_path / 'failed'), lambda config: toy.Task()).state
+    expected = toy.train(tmp_path / 'six', toy.make_config(steps=20, eval_every=0, checkpoint_every=0), stop=6)
+    assert int(failed.step) == 6
+    assert same(jax.device_get(failed.params), jax.device_get(expected.params))
+    assert checkpoint.Checkpoints(tmp_path, read_only=True).latest() == 5
+
+
+def test_another_config_is_refused_by_field(straight):
+    config = toy.make_config(**{'optimizer.learning_rate': 0.5, 'batch_size': 4, 'steps': 30, 'log_every': 2})
+    with pytest.raises(UserError) as error:
+        toy.train(straight, config)
+    assert f'{straight} belongs to another config' in str(error.value)
+    assert 'optimizer.learning_rate was 0.01, is 0.5' in str(error.value)
+    assert 'batch_size was 8, is 4' in str(error.value)
+    assert 'steps was' not in str(error.value) and 'log_every' not in str(error.value)
+
+
+def test_changed_bundle_is_refused_by_name_and_a_moved_one_is_not(straight):
+    changed = toy.Task({'teacher': {'path': 'bundles/teacher', 'sha256': 'bb'}})
+    config = toy.make_config()
+    with pytest.raises(UserError, match=r'other contents of the frozen bundle teacher \(bundles/teacher\)'):
+        loop.train(changed, config, str(straight), toy.Data(8))
+    moved = toy.Task({'teacher': {'path': 'elsewhere', 'sha256': 'aa'}})
+    config = toy.make_config(**{'frozen.teacher': 'elsewhere'})
+    assert int(loop.train(moved, config, str(straight), toy.Data(8)).step) == 20
+
+
+@pytest.mark.parametrize(('fields', 'message'), [
+    ({'steps': 0}, 'steps is 0'), ({'log_every': 0}, 'log_every is 0'), ({'eval_every': -1}, 'eval_every is -1'),
+    ({'ema': 1.0}, 'ema is 1.0'), ({'keep': 0}, 'keep is 0'), ({'sharding': 'zero'}, "sharding is 'zero'"),
+    ({'mesh.data': 3}, 'mesh.data x mesh.model is 3 x 1'), ({'optimizer.name': 'sgd'}, "optimizer.name is 'sgd'"),
+])
+def test_impossible_config_is_one_line(tmp_path, fields, message):
+    with pytest.raises(UserError, match=message) as error:
+        toy.train(tmp_path, toy.make_config(**fields))
+    assert '\n' not in str(error.value)
+
+
+def test_open_run_without_checkpoint(tmp_path):
+    with pytest.raises(UserError, match='holds no checkpoint'):
+        loop.open_run(str(tmp_path), lambda config: toy.Task())
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,314 @@
+"""The parts of the loop by themselves: sharding rules, optimiser, state, log."""
+
+import io
+import os
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
+
+from re2pix_jax.errors import UserError
+from re2pix_jax.training import checkpoint, defaults, mesh, optimizer, state, writer
+from tests.training import toy
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+# mesh
+
+@pytest.mark.parametrize(('shape', 'sizes', 'sharding', 'expected'), [
+    ((8, 64), (4, 1), 'replicate', P(None, None)),
+    ((8, 64), (4, 1), 'fsdp', P(None, 'data')),
+    ((64, 6), (4, 2), 'fsdp', P('data', 'model')),
+    ((64, 5), (4, 2), 'fsdp', P('data', None)),
+    ((64, 6), (4, 2), 'replicate', P(None, 'model')),
+    ((7, 9), (4, 1), 'fsdp', P(None, None)),
+    ((64,), (4, 2), 'fsdp', P('data')),
+    ((), (4, 2), 'fsdp', P()),
+])
+def test_sharding_rule(shape, sizes, sharding, expected):
+    devices = AbstractMesh(sizes, ('data', 'model'))
+    array = jax.ShapeDtypeStruct(shape, jnp.float32)
+    assert mesh.shardings([array], devices, sharding)[0].spec == expected
+
+
+def test_mesh_errors():
+    with pytest.raises(UserError, match='mesh.model is 3 but there are 1 devices'):
+        mesh.create(-1, 3)
+    with pytest.raises(UserError, match='mesh.data x mesh.model is 2 x 1'):
+        mesh.create(2, 1)
+    with pytest.raises(UserError, match='batch_size is 6 but mesh.data is 4 devices: choose a multiple of 4'):
+        mesh.check_batch_size(6, types.SimpleNamespace(shape={'data': 4}))
+    with pytest.raises(UserError, match="sharding is 'ddp'"):
+        mesh.shardings([], mesh.create(), 'ddp')
+
+
+def test_incomplete_environment_of_several_processes(monkeypatch):
+    monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'localhost:1')
+    monkeypatch.delenv('JAX_NUM_PROCESSES', raising=False)
+    with pytest.raises(UserError, match='JAX_NUM_PROCESSES and JAX_PROCESS_ID'):
+        mesh.initialize_processes()
+
+
+def test_record_ids_of_different_sources_stay_distinct():
+    records = np.array([0, 1, 5000, 1 << 40, (1 << 40) + 1, 2 << 40, (2 << 40) + 5000])
+    batch = mesh.global_batch({'record': records, 'frames': np.zeros((7, 2), np.uint8)}, mesh.create())
+    assert batch['record'].dtype == jnp.int32 and batch['frames'].dtype == jnp.uint8
+    assert batch['record'][:3].tolist() == [0, 1, 5000]
+    assert len(set(batch['record'].tolist())) == 7
+
+
+EIGHT_DEVICES = '''
+import jax, numpy as np
+from re2pix_jax.training import loop, mesh
+from tests.training import toy
+devices = mesh.create(4, 2)
+config = toy.make_config(sharding='fsdp', steps=1, eval_every=0)
+import tempfile
+with tempfile.TemporaryDirectory() as folder:
+    state = toy.train(folder, config)
+leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+kernels = [leaf for name, leaf in leaves.items() if name.endswith("['Dense_1']['kernel']")]
+assert len(kernels) == 4, leaves.keys()  # parameters, average, first and second moment
+for kernel in kernels:
+    assert kernel.sharding.spec == kernels[0].sharding.spec and 'data' in kernel.sharding.spec, kernel.sharding
+    assert kernel.addressable_shards[0].data.size == kernel.size // 8
+assert state.step.sharding.is_fully_replicated
+batch = mesh.global_batch({'x': np.arange(8.0)}, devices)
+assert len({float(shard.data[0]) for shard in batch['x'].addressable_shards}) == 4
+with jax.set_mesh(devices):
+    noise = jax.jit(lambda x: jax.random.normal(jax.random.key(0), (8, 3)) + 0 * x[:, None])(batch['x'])
+assert len(np.unique(np.asarray(noise))) == 24
+np.testing.assert_array_equal(noise, jax.random.normal(jax.random.key(0), (8, 3)))
+ragged = list(mesh.evaluation_batches(iter([{'x': np.ones(8)}, {'x': np.ones(3)}]), 8, devices))
+assert [len(b['x']) for b in ragged] == [8, 3] and ragged[1]['x'].sharding.is_fully_replicated
+print('as it should be')
+'''
+
+
+def test_state_and_batch_really_are_split_over_eight_devices():
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    done = subprocess.run([sys.executable, '-c', EIGHT_DEVICES], cwd=ROOT, env=environment, capture_output=True,
+                          text=True, check=False, timeout=120)
+    assert done.stdout.endswith('as it should be\n'), done.stderr
+
+
+# optimiser
+
+def config_of(**fields):
+    config = defaults.optimizer()
+    config.update(fields)
+    return config
+
+
+def test_schedules():
+    rate = optimizer.schedule(config_of(learning_rate=1.0, warmup_steps=4, schedule='cosine'), 24)
+    np.testing.assert_allclose([rate(i) for i in range(5)], [0.25, 0.5, 0.75, 1.0, 1.0], rtol=1e-6)
+    assert rate(14) == pytest.approx(0.5) and rate(24) == pytest.approx(0.0, abs=1e-7)
+    poly = optimizer.schedule(config_of(learning_rate=2.0, warmup_steps=0, schedule='poly', power=0.9), 10)
+    np.testing.assert_allclose([poly(i) for i in range(10)], [2 * (1 - i / 10) ** 0.9 for i in range(10)], rtol=1e-5)
+    constant = optimizer.schedule(config_of(learning_rate=3.0, warmup_steps=1, schedule='constant'), 10)
+    assert [float(constant(i)) for i in (0, 1, 9)] == [3.0, 3.0, 3.0]
+
+
+PARAMS = {'params': {
+    'Dense_0': {'kernel': np.ones((3, 4), np.float32), 'bias': np.ones(4, np.float32)},
+    'blocks': {'norm': {'scale': np.ones((2, 4), np.float32)}}, 'embedding': np.ones((5, 4), np.float32),
+}, 'batch_stats': {'norm': {'mean': np.ones((2, 4), np.float32)}}}
+
+
+def test_weight_decay_pulls_kernels_only():
+    transform, _ = optimizer.create(config_of(weight_decay=0.5, learning_rate=0.1, warmup_steps=0), 10)
+    zeros = jax.tree.map(np.zeros_like, PARAMS)
+    updates, _ = transform.update(zeros, transform.init(PARAMS), PARAMS)
+    moved = jax.tree.map(lambda x: bool(np.any(np.asarray(x) != 0)), updates)
+    assert moved['params']['Dense_0'] == {'kernel': True, 'bias': False}
+    assert not any(jax.tree.leaves((moved['params']['blocks'], moved['params']['embedding'], moved['batch_stats'])))
+    np.testing.assert_allclose(updates['params']['Dense_0']['kernel'], -0.05, rtol=1e-6)
+
+
+def test_clip_bounds_what_reaches_adam():
+    transform, _ = optimizer.create(config_of(name='adam', clip=1.0, warmup_steps=0), 10)
+    _, moments = transform.update({'w': jnp.array([30.0, 40.0])}, transform.init({'w': jnp.zeros(2)}))
+    np.testing.assert_allclose(optax.tree.get(moments, 'mu')['w'], 0.1 * np.array([0.6, 0.8]), rtol=1e-5)
+
+
+def test_statistics_get_no_gradient():
+    gradients = optimizer.without_statistics(PARAMS)
+    assert not gradients['batch_stats']['norm']['mean'].any()
+    assert gradients['params']['Dense_0']['bias'].all()
+
+
+@pytest.mark.parametrize(('fields', 'message'), [
+    ({'name': 'sgd'}, "optimizer.name is 'sgd': 'adam' or 'adamw' expected"),
+    ({'schedule': 'step'}, "optimizer.schedule is 'step'"),
+    ({'name': 'adam', 'weight_decay': 0.1}, "use 'adamw' or set it to 0"),
+    ({'clip': -1.0}, 'optimizer.clip is -1.0'),
+])
+def test_optimizer_errors(fields, message):
+    with pytest.raises(UserError, match=message):
+        optimizer.create(config_of(**fields), 10)
+
+
+# state
+
+def step_once(task, batch, number=0, decay=0.9, current=None):
+    transform, rate = optimizer.create(config_of(warmup_steps=0, learning_rate=0.1), 10)
+    current = current or state.create(task, transform, 0, batch)
+    step = jax.jit(state.make_step(task, transform, rate, 0, decay))
+    return current, *step(current, task.frozen, batch, np.int32(number))
+
+
+def test_step_moves_parameters_statistics_and_average():
+    batch = mesh.global_batch(next(toy.Data(4)), mesh.create())
+    before, after, metrics, finite = step_once(toy.Task(), batch)
+    assert bool(finite) and int(after.step) == 1
+    assert set(metrics) == {'loss', 'gradient_norm', 'learning_rate', 'ema_norm'}
+    old, new = (s.params['params']['Dense_0']['kernel'] for s in (before, after))
+    assert not np.array_equal(old, new)
+    assert not np.array_equal(*(s.params['batch_stats']['BatchNorm_0']['mean'] for s in (before, after)))
+    np.testing.assert_array_equal(before.ema['params']['Dense_0']['kernel'], old)
+    # At step 0 the decay is warmed up: min(0.9, 1 / 10).
+    np.testing.assert_allclose(after.ema['params']['Dense_0']['kernel'], 0.1 * old + 0.9 * new, rtol=1e-5)
+
+
+def test_statistics_come_from_the_batch_not_from_the_gradient():
+    data = toy.Data(4)
+    batch = mesh.global_batch(next(data), mesh.create())
+    task = toy.Task()
+    before, after, *_ = step_once(task, batch)
+    _, expected = task.loss(before.params, {**task.frozen, 'ema': before.ema}, batch, state.run_key(0, 'loss', 0))
+    np.testing.assert_allclose(after.params['batch_stats']['BatchNorm_0']['mean'],
+                               expected['statistics']['batch_stats']['BatchNorm_0']['mean'], rtol=1e-4, atol=1e-6)
+
+
+def test_ema_decay_warms_up():
+    assert [round(float(state.ema_decay(0.9, step)), 4) for step in (0, 10, 1000)] == [0.1, 0.55, 0.9]
+
+
+def test_failing_step_changes_nothing_and_neither_does_the_next():
+    devices = mesh.create()
+    data = toy.Data(4, poison=1)
+    bad, good = (mesh.global_batch(next(data), devices) for _ in range(2))
+    before, after, metrics, finite = step_once(toy.Task(), bad)
+    assert not bool(finite) and np.isnan(metrics['loss'])
+    _, later, _, finite = step_once(toy.Task(), good, number=1, current=after)
+    assert not bool(finite)
+    assert jax.tree.all(jax.tree.map(np.array_equal, before, later))
+
+
+def test_keys_differ_by_purpose_and_step_and_seed():
+    uses = [(0, 'loss', 0), (0, 'loss', 1), (0, 'init', 0), (1, 'loss', 0)]
+    assert len({tuple(jax.random.key_data(state.run_key(*use)).tolist()) for use in uses}) == 4
+    assert np.array_equal(jax.random.key_data(state.run_key(0, 'loss', jnp.int32(1))),
+                          jax.random.key_data(state.run_key(0, 'loss', 1)))
+
+
+def test_merge_names_unknown_statistics():
+    assert state.merge({'a': {'b': 1, 'c': 2}}, {'a': {'b': 3}}) == {'a': {'b': 3, 'c': 2}}
+    with pytest.raises(KeyError, match='batch_stat'):
+        state.merge({'batch_stats': {}}, {'batch_stat': {}})
+
+
+# log and progress
+
+def test_log_drops_later_rows_and_a_torn_line(tmp_path):
+    with writer.Writer(tmp_path, 0) as log:
+        for step in range(1, 5):
+            log.scalars(step, {'loss': float('inf') if step == 2 else step})
+    with open(tmp_path / 'log.jsonl', 'a') as file:
+        file.write('{"step": 5, "lo')
+    with writer.Writer(tmp_path, 3) as log:
+        log.scalars(4, {'loss': 40})
+    assert writer.read_log(tmp_path) == [
+        {'step': 1, 'loss': 1.0}, {'step': 2, 'loss': None}, {'step': 3, 'loss': 3.0}, {'step': 4, 'loss': 40.0}]
+    assert sorted(os.listdir(tmp_path)) == ['log.jsonl', 'tensorboard']
+
+
+def test_progress_on_a_terminal_and_off_it():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    plain, live = io.StringIO(), Terminal()
+    for stream in (plain, live):
+        progress = writer.Progress(0, 100, 8, stream)
+        progress.report(50, 0.5)
+        progress.note('step 50/100  error 1')
+        progress.close()
+    assert '\r' not in plain.getvalue() and plain.getvalue().count('\n') == 2
+    assert plain.getvalue().startswith('step 50/100  loss 0.5') and 'clips/s' in plain.getvalue()
+    assert live.getvalue().startswith('\r') and live.getvalue().endswith('error 1\n')
+
+
+@pytest.mark.parametrize(('seconds', 'text'), [(7, '7s'), (249, '4m 09s'), (3900, '1h 05m'), (183600, '2d 3h')])
+def test_duration(seconds, text):
+    assert writer.duration(seconds) == text
+
+
+# checkpoints
+
+def saved(folder, steps=(3,)):
+    checkpoints = checkpoint.Checkpoints(folder, keep=2)
+    for step in steps:
+        checkpoints.save(step, {'w': jnp.full(4, step, jnp.float32)}, {'position': step},
+                         checkpoint.describe({'steps': 9}, {}, {'x': np.zeros((2, 3), np.uint8)}), wait=True)
+    return checkpoints
+
+
+def test_checkpoint_round_trip_keeps_the_latest(tmp_path):
+    checkpoints = saved(tmp_path, (3, 6, 9))
+    assert checkpoints.latest() == 9 and len(os.listdir(checkpoints.path)) == 2
+    array = jax.ShapeDtypeStruct((4,), jnp.float32, sharding=mesh.replicated(mesh.create()))
+    arrays, data = checkpoints.restore(9, {'w': array})
+    assert data == {'position': 9} and arrays['w'].tolist() == [9.0] * 4
+    assert checkpoint.batch_spec(checkpoints.meta(9))['x'] == jax.ShapeDtypeStruct((2, 3), jnp.uint8)
+
+
+def test_unfinished_checkpoint_is_not_used(tmp_path):
+    path = saved(tmp_path, (3, 6)).path
+    os.rename(os.path.join(path, '6'), os.path.join(path, '6.orbax-checkpoint-tmp'))
+    again = checkpoint.Checkpoints(tmp_path)
+    assert again.latest() == 3
+
+
+def test_network_that_does_not_fit_the_checkpoint(tmp_path):
+    checkpoints = saved(tmp_path)
+    array = jax.ShapeDtypeStruct((5,), jnp.float32, sharding=mesh.replicated(mesh.create()))
+    for wrong in ({'w': array}, {'v': array}):
+        with pytest.raises(UserError, match='checkpoint .*/3 cannot be read into this run') as error:
+            checkpoints.restore(3, wrong)
+        assert '\n' not in str(error.value)
+
+
+def test_full_disk_is_noticed_before_and_while_writing(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path)
+    value = {'w': jnp.zeros(4)}
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1000))
+        with pytest.raises(UserError, match='disk full: .* has 0.0 MB left, a checkpoint needs 0.2 MB'):
+            checkpoints.save(4, value, None, {}, wait=True)
+    with monkeypatch.context() as patch:
+        def fail(*args, **kwargs):
+            os.mkdir(os.path.join(checkpoints.path, '5.orbax-checkpoint-tmp'))
+            raise ValueError('RESOURCE_EXHAUSTED: Failed to write: No space left on device')
+
+        patch.setattr(checkpoints._manager, 'save', fail)
+        with pytest.raises(UserError, match='disk full while writing a checkpoint to .*: free space'):
+            checkpoints.save(5, value, None, {}, wait=True)
+    assert os.listdir(checkpoints.path) == ['3']
+
+
+def test_config_survives_the_checkpoint():
+    config = toy.make_config()
+    meta = checkpoint.describe(config, {}, {})
+    restored = checkpoint.load_config(meta)
+    assert restored.to_dict() == config.to_dict() and restored.data.size == (64, 128)
+    assert restored.is_locked

@@ -1,0 +1,197 @@
+"""Bundles: what is saved comes back, to the byte, and what is wrong is said in one line."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from re2pix_jax import weights
+from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
+from re2pix_jax.errors import UserError
+from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
+from re2pix_jax.heads import DPTHead, Head
+from re2pix_jax.weights import bundle, kinds
+
+KINDS = ('encoder', 'principal', 'forecaster', 'head')
+
+
+@pytest.fixture(scope='module')
+def parts():
+    keys = iter(jax.random.split(jax.random.key(0), 9))
+    net = VisionTransformer(patch_size=4, width=12, depth=2, heads=2, registers=1, layers=(0, 1), position_grid=(2, 3))
+    encoder = Encoder(net.init(next(keys), jnp.zeros((1, 8, 12, 3))), net, image_size=(8, 12))
+    principal = Principal(*(jax.random.normal(next(keys), shape) for shape in ((24,), (24,), (24,), (6, 24), (6,))))
+    net = MaskedFeatureTransformer(components=6, width=12, depth=1, heads=2, frames=3, grid=(2, 3))
+    forecaster = Forecaster(net.init(next(keys), jnp.zeros((1, 3, 2, 3, 6))), net, encoder, principal)
+    net = DPTHead(classes=5, features=4, channels=(4, 4, 4, 4))
+    head = Head(net.init(next(keys), jnp.zeros((1, 2, 3, 24))), net)
+    return {'encoder': encoder, 'principal': principal, 'forecaster': forecaster, 'head': head}
+
+
+def files(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob('*')) if file.is_file()}
+
+
+def edit(folder, **changes):
+    file = folder / 'config.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('storage', ['float32', 'float16'])
+def test_round_trip(parts, tmp_path, kind, storage):
+    bundle.save_part(tmp_path / 'one', parts[kind], storage=storage, about={'data': 'none'})
+    loaded = weights.load(tmp_path / 'one')
+    assert type(loaded) is type(parts[kind])
+    assert jax.tree.structure(loaded) == jax.tree.structure(parts[kind])  # static fields too
+    for ours, theirs in zip(jax.tree.leaves(loaded), jax.tree.leaves(parts[kind])):
+        assert ours.dtype == jnp.float32
+        np.testing.assert_allclose(ours, theirs, rtol=0 if storage == 'float32' else 1e-3, atol=1e-6)
+    assert weights.read(tmp_path / 'one').storage == storage
+    bundle.save_part(tmp_path / 'two', loaded, storage=storage, about={'data': 'none'})
+    assert files(tmp_path / 'one') == files(tmp_path / 'two')
+
+
+def test_every_kind_of_the_package_round_trips(micro_bundles, tmp_path):
+    for kind in kinds.KINDS:
+        part = weights.load(micro_bundles / kind)
+        weights.save(tmp_path / kind, part)
+        assert files(tmp_path / kind) == files(micro_bundles / kind)
+        assert kinds.kind_of(part).name == kind
+
+
+def test_parts_are_named_or_nested(parts, tmp_path, monkeypatch):
+    weights.save(tmp_path / 'a' / 'encoder', parts['encoder'])
+    weights.save(tmp_path / 'a' / 'principal', parts['principal'], parts={'encoder': tmp_path / 'a' / 'encoder'})
+    monkeypatch.chdir(tmp_path)
+    weights.save('a/forecaster', parts['forecaster'], parts={'encoder': 'a/encoder', 'principal': 'a/principal', 'vae': ''})
+    config = json.loads((tmp_path / 'a/forecaster/config.json').read_text())
+    assert config['parts'] == {'encoder': '../encoder', 'principal': '../principal'}
+    weights.save('a/whole', parts['forecaster'])
+    shutil.move('a', 'b')  # relative references move along
+    edit(tmp_path / 'b/whole', parts={'encoder': str(tmp_path / 'b/encoder'), 'principal': 'principal'})
+    for name in ('b/forecaster', 'b/whole'):
+        loaded = weights.load(name)
+        for ours, theirs in zip(jax.tree.leaves(loaded), jax.tree.leaves(parts['forecaster'])):
+            np.testing.assert_array_equal(ours, theirs)
+    assert weights.digest('b/forecaster') == weights.digest('b/whole')
+
+
+def test_saving_over_a_bundle_keeps_the_parts_inside_it(parts, tmp_path):
+    weights.save(tmp_path / 'f', parts['forecaster'])
+    before = files(tmp_path / 'f')
+    weights.save(tmp_path / 'f', parts['forecaster'], parts={'encoder': tmp_path / 'f' / 'encoder'})
+    assert files(tmp_path / 'f') == before
+    assert [path.name for path in tmp_path.iterdir()] == ['f']
+
+
+def test_digest_sees_tensors_and_sizes_and_nothing_else(parts, tmp_path):
+    for name, about, factor in (('a', None, 1), ('b', {'note': 1}, 1), ('c', None, 2)):
+        part = parts['encoder'].replace(params=jax.tree.map(lambda x, f=factor: x * f, parts['encoder'].params))
+        weights.save(tmp_path / name, part, about=about, card=name)
+    assert weights.digest(tmp_path / 'a') == weights.digest(tmp_path / 'b') != weights.digest(tmp_path / 'c')
+
+
+def test_shipped_names(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, 'SHIPPED', tmp_path)
+    weights.save(tmp_path / 'tiny', parts['forecaster'])
+    assert isinstance(weights.load('tiny'), Forecaster) and isinstance(weights.load('tiny/encoder'), Encoder)
+    with pytest.raises(UserError, match=r"tinny: no such model, did you mean 'tiny'.*shipped name \(tiny\)"):
+        weights.load('tinny')
+
+
+def test_unmatched_tensors_are_all_in_one_message(parts, tmp_path):
+    tree = jax.device_get(parts['encoder'].params)['params']
+    tree = {**tree, 'norm': {'scale': np.zeros(7, np.float32)}, 'extra': np.zeros(3, np.float32)}
+    network = kinds.KINDS['encoder'].describe_net(parts['encoder'])
+    bundle.save(tmp_path / 'e', 'encoder', network, {'params': tree})
+    with pytest.raises(UserError) as caught:
+        weights.load(tmp_path / 'e')
+    message = str(caught.value)
+    for text in ('3 tensors do not match', 'missing params/norm/bias [12]', 'left over params/extra [3]',
+                 'params/norm/scale has shape [7] and not [12]'):
+        assert text in message
+    assert '\n' not in message
+
+
+def test_damaged_bundles(parts, tmp_path):
+    def fresh():
+        weights.save(tmp_path / 'e', parts['encoder'])
+        return tmp_path / 'e'
+
+    def refused(match):
+        with pytest.raises(UserError, match=match) as caught:
+            weights.load(tmp_path / 'e')
+        assert '\n' not in str(caught.value)
+
+    file = fresh() / 'weights.safetensors'
+    file.write_bytes(file.read_bytes()[:-9])
+    refused('weights.safetensors: is not a whole safetensors file')
+    (fresh() / 'weights.safetensors').unlink()
+    refused('cannot be read')
+    (fresh() / 'config.json').write_text('{"format": 1')
+    refused('config.json: is not readable JSON')
+    (fresh() / 'config.json').write_text('[]')
+    refused('is not a bundle')
+    edit(fresh(), format=2)
+    refused('has format 2 and this version reads up to 1: update')
+    edit(fresh(), kind='wheel')
+    refused("unknown kind 'wheel': expected one of encoder, ")
+    edit(fresh(), size=3)
+    refused('unknown entries size; a encoder may have image_size')
+    edit(fresh(), network={'width': 12, 'colour': 3})
+    refused(r'unknown fields \[colour\] and lacks \[depth, heads, layers')
+    edit(fresh(), network=kinds.KINDS['encoder'].describe_net(parts['encoder']) | {'heads': 5})
+    refused('cannot be built of these network fields')
+    edit(fresh(), parts={'vae': 'vae'})
+    refused('unknown: vae')
+    with pytest.raises(UserError, match='holds a encoder, where a head is needed'):
+        fresh()
+        weights.load(tmp_path / 'e', 'head')
+    with pytest.raises(UserError, match='folder without config.json'):
+        weights.load(tmp_path)
+
+
+def test_parts_that_do_not_fit(parts, tmp_path):
+    small = Principal(*(jnp.ones(shape) for shape in ((24,), (24,), (24,), (4, 24), (4,))))
+    weights.save(tmp_path / 'f', parts['forecaster'].replace(principal=small))
+    with pytest.raises(UserError, match='turn 24 into 4, the forecaster takes 6'):
+        weights.load(tmp_path / 'f')
+
+
+def test_nothing_half_written_remains(parts, tmp_path):
+    big = parts['principal'].replace(mean=jnp.full(24, 1e6))
+    with pytest.raises(UserError, match='tensor mean holds values beyond float16'):
+        weights.save(tmp_path / 'p', big, storage='float16')
+    with pytest.raises(UserError, match='gone: no such model'):
+        weights.save(tmp_path / 'f', parts['forecaster'], parts={'encoder': tmp_path / 'gone'})
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'letter').write_text('x')
+    with pytest.raises(UserError, match='already exists and is not a bundle'):
+        weights.save(tmp_path / 'mine', parts['encoder'])
+    assert (tmp_path / 'mine' / 'letter').read_text() == 'x'
+
+
+def test_the_hub_is_asked_and_its_failure_told(parts, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'huggingface_hub', None)
+    with pytest.raises(UserError, match='needs the huggingface_hub package.*pass the folder'):
+        weights.load('hf:owner/repo')
+
+    class Hub:
+        @staticmethod
+        def snapshot_download(name):
+            if name == 'owner/repo':
+                return str(tmp_path / 'e')
+            raise ConnectionError('no route\nto the hub')
+
+    monkeypatch.setitem(__import__('sys').modules, 'huggingface_hub', Hub)
+    weights.save(tmp_path / 'e', parts['encoder'])
+    assert isinstance(weights.load('hf:owner/repo'), Encoder)
+    with pytest.raises(UserError, match=r'hf:owner/other: could not be fetched .*\(no route\).*pass the folder'):
+        weights.load('hf:owner/other')
+    with pytest.raises(UserError, match='expected "hf:owner/repo"'):
+        weights.load('hf:owner')

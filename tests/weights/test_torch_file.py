@@ -1,0 +1,106 @@
+"""The reader of torch files: what it admits, what it refuses. Files are assembled here, byte by byte: torch is not needed."""
+
+import pickle
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from re2pix_jax.errors import UserError
+from re2pix_jax.weights import torch_file
+
+
+def literal(value) -> bytes:
+    return pickle.dumps(value, 2)[2:-1]  # without protocol mark and stop
+
+
+def tensor(key, storage, count, shape, stride, offset=0) -> bytes:
+    reference = b'(' + literal('storage') + f'ctorch\n{storage}\n'.encode() + literal(key) + literal('cpu') + literal(count)
+    return (b'ctorch._utils\n_rebuild_tensor_v2\n(' + reference + b'tQ' + literal(offset) + literal(shape) + literal(stride)
+            + literal(False) + b'ccollections\nOrderedDict\n)RtR')
+
+
+def write(path, body: bytes, **storages):
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('archive/data.pkl', b'\x80\x02' + body + b'.')
+        for key, array in storages.items():
+            archive.writestr(f'archive/data/{key.removeprefix("s")}', array.tobytes())
+    return path
+
+
+@pytest.mark.parametrize(('storage', 'dtype'), [
+    ('FloatStorage', np.float32), ('HalfStorage', np.float16), ('BFloat16Storage', ml_dtypes.bfloat16), ('LongStorage', np.int64)])
+def test_tensors_of_every_precision(tmp_path, storage, dtype):
+    values = np.arange(12).astype(dtype)
+    body = b'}' + literal('w') + tensor('0', storage, 12, (3, 2), (1, 6), 2) + b's'
+    content = torch_file.tensors(write(tmp_path / 'w.pth', body, s0=values))
+    assert content['w'].dtype == dtype
+    np.testing.assert_array_equal(content['w'].astype(np.float32), [[2, 8], [3, 9], [4, 10]])
+
+
+def test_lightning_files_and_namespaces(tmp_path):
+    namespace = b'cargparse\nNamespace\n)R' + literal({'heads': 4}) + b'b'
+    parameter = b'ctorch._utils\n_rebuild_parameter\n(' + tensor('0', 'FloatStorage', 2, (2,), (1,)) + literal(True) \
+        + b'ccollections\nOrderedDict\n)RtR'
+    body = b'}' + literal('state_dict') + b'}' + literal('a.weight') + parameter + b's' + b's' \
+        + literal('hyper_parameters') + b'}' + literal('args') + namespace + b's' + b's'
+    content = torch_file.read(write(tmp_path / 'w.ckpt', body, s0=np.array([1, 2], np.float32)))
+    assert content['hyper_parameters']['args'].heads == 4
+    np.testing.assert_array_equal(torch_file.tensors_in(content, 'w')['a.weight'], [1, 2])
+
+
+def test_numpy_arrays_and_scikit_learns_pca_as_attributes(tmp_path):
+    model = b'csklearn.decomposition._pca\nPCA\n)\x81' + literal({'mean_': np.arange(3.0), 'noise_variance_': np.float32(2)}) + b'b'
+    content = torch_file.read(write(tmp_path / 'p.pth', b'}' + literal('pca_model') + model + b's'))
+    np.testing.assert_array_equal(content['pca_model'].mean_, [0, 1, 2])
+    assert float(content['pca_model'].noise_variance_) == 2
+
+
+@pytest.mark.parametrize('function', ['os.system', 'posix.system', 'subprocess.getoutput', 'builtins.eval'])
+def test_a_malicious_pickle_does_nothing(tmp_path, function):
+    module, name = function.split('.')
+    proof = tmp_path / 'proof'
+    command = f'touch {proof}' if name != 'eval' else f'open({str(proof)!r}, "w")'
+    body = f'c{module}\n{name}\n('.encode() + literal(command) + b'tR'
+    path = write(tmp_path / 'evil.pth', body)
+    with zipfile.ZipFile(path) as archive:
+        pickle.loads(archive.read('archive/data.pkl'))
+    assert proof.exists()  # it is what it says
+    proof.unlink()
+    with pytest.raises(UserError, match=f'evil.pth: its pickle asks for {module}.{name}, .*refused'):
+        torch_file.read(path)
+    assert not proof.exists()
+
+
+def test_object_arrays_are_refused(tmp_path):
+    body = literal(np.array([{}, None], dtype=object))
+    with pytest.raises(UserError, match='numpy array of object'):
+        torch_file.read(write(tmp_path / 'o.pth', body))
+
+
+def test_tensors_beyond_their_storage_are_refused(tmp_path):
+    body = b'}' + literal('w') + tensor('0', 'FloatStorage', 4, (3, 2), (2, 1)) + b's'
+    with pytest.raises(UserError, match='reaches beyond its storage'):
+        torch_file.read(write(tmp_path / 'w.pth', body, s0=np.zeros(4, np.float32)))
+    with pytest.raises(UserError, match='storage 0 holds 3 values and needs 4'):
+        torch_file.read(write(tmp_path / 'v.pth', body, s0=np.zeros(3, np.float32)))
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match='absent.pth: cannot be read: No such file'):
+        torch_file.read(tmp_path / 'absent.pth')
+    (tmp_path / 'text.pth').write_text('hello')
+    with pytest.raises(UserError, match='text.pth: is not a whole zip file'):
+        torch_file.read(tmp_path / 'text.pth')
+    with zipfile.ZipFile(tmp_path / 'zip.pth', 'w') as archive:
+        archive.writestr('a/b', b'')
+    with pytest.raises(UserError, match='without data.pkl'):
+        torch_file.read(tmp_path / 'zip.pth')
+    with pytest.raises(UserError, match='cut.pth: is damaged'):
+        torch_file.read(write(tmp_path / 'cut.pth', b'}' + literal('w') + b's'))
+    with pytest.raises(UserError, match='these are not: epoch'):
+        torch_file.tensors(write(tmp_path / 'n.pth', literal({'epoch': 3})))
+    (tmp_path / 'x.safetensors').write_bytes(b'\x05\0\0\0\0\0\0\0abc')
+    with pytest.raises(UserError, match='x.safetensors: is not a whole safetensors file'):
+        torch_file.tensors(tmp_path / 'x.safetensors')
