@@ -11,7 +11,7 @@ import json
 
 from absl import flags
 
-from re2pix_jax import cli, evaluation, prediction
+from re2pix_jax import cli, evaluation, prediction, weights
 
 CONFIG = cli.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder to write to', required=True)
@@ -20,7 +20,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'folder to write to', required=Tr
 def main(argv):
     config = CONFIG.value
     with prediction.staged(WORKDIR.value) as folder:
-        model = prediction.load_model(config.model)
+        model = weights.load(config.model, kind=('re2pix', 'forecaster'))
         report = {'model': config.model} | evaluation.evaluate(model, config)
         text = evaluation.describe(report)
         (folder / 'metrics.json').write_text(json.dumps(report, indent=2, allow_nan=False) + '\n')

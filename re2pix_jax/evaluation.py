@@ -15,13 +15,15 @@ rounding.
 
 import functools
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from re2pix_jax.clips import loader
+from re2pix_jax.clips import loader, sampling
 from re2pix_jax.errors import UserError
+from re2pix_jax.forecaster import Forecaster
 from re2pix_jax.metrics import features as feature_metrics
 from re2pix_jax.metrics import image, probe, segmentation
 from re2pix_jax.prediction import stride_of
@@ -32,11 +34,21 @@ FORMAT = 1
 METHODS = ('re2pix', 'copy_last', 'vae')
 
 
+class StageOne(flax.struct.PyTreeNode):
+    """A forecaster by itself, with what a whole model would say of its frames."""
+
+    forecaster: Forecaster
+    size: tuple[int, int] = flax.struct.field(pytree_node=False)
+    fps: float = flax.struct.field(pytree_node=False)
+    context_frames: int = flax.struct.field(pytree_node=False)
+
+
 def evaluate(model, config):
-    """All numbers of a model.
+    """All numbers of a model, or of a forecaster by itself.
 
     Args:
-        model: `pipeline.Re2Pix`; without a head its mIoUs are left out.
+        model: `pipeline.Re2Pix`, whose mIoUs are left out without a head, or a `Forecaster`, of which only its encoder's
+            probes and its own errors are given.
         config: as configs/evaluate.py makes it: clips, horizon, split, source, start, batch_size, workers, seed,
             guidance, sampler_steps (0 = the model's), probe {clips, steps, batch_size} (0 clips = no probe).
 
@@ -47,8 +59,13 @@ def evaluate(model, config):
     Raises:
         UserError: clips that can't be read, are too few or too short, or settings out of range.
     """
+    whole = not isinstance(model, Forecaster)
+    if not whole:
+        patch = model.encoder.net.patch_size
+        size = tuple(side * patch for side in model.net.grid)
+        model = StageOne(model, size, sampling.BASE_FPS / sampling.STRIDE, model.net.frames - 1)
     _check(model, config)
-    sampler_steps = config.sampler_steps or model.sampler_steps
+    sampler_steps = config.sampler_steps or (model.sampler_steps if whole else 0)
     probes = fit_probes(model, config)
     totals = _Totals(config.horizon)
     batches = loader.create(
@@ -62,8 +79,11 @@ def evaluate(model, config):
     for batch in track(batches, config.clips, 'evaluate', size=size):
         clips, labels, record = (_pad(batch[name], config.batch_size) for name in ('frames', 'labels', 'record'))
         labels[len(batch['record']) :] = segmentation.IGNORE
-        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(config.seed)))(record.astype(np.uint32))
-        seen = _observe(model, probes, clips, keys, config.horizon, config.guidance, sampler_steps)
+        seen = _observe_features(model, probes, clips, config.horizon)
+        if whole:
+            keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(config.seed)))(record.astype(np.uint32))
+            frames = _observe_frames(model, clips, keys, config.horizon, config.guidance, sampler_steps)
+            seen = {name: seen[name] | frames[name] for name in seen} | {'frames': frames['frames']}
         totals.add(clips, labels, seen, len(batch['record']))
     if not totals.clips:
         raise UserError(f'{config.source}: split {config.split} holds no clips to evaluate')
@@ -82,7 +102,7 @@ def evaluate(model, config):
         'seed': config.seed,
         'probe': dict(config.probe) | {'split': 'train'},
     }
-    return {'format': FORMAT, 'protocol': protocol} | totals.report(model)
+    return {'format': FORMAT, 'protocol': protocol} | totals.report(model.fps, whole)
 
 
 def _check(model, config):
@@ -169,35 +189,45 @@ def fit_probes(model, config):
     }
 
 
-@functools.partial(jax.jit, static_argnames=('horizon', 'guidance', 'sampler_steps'))
-def _observe(model, probes, clips, keys, horizon, guidance, sampler_steps):
-    """What the model makes of clips uint8 [B, M + horizon, H, W, 3]: frames of every method, errors, and labels of
-    every reader."""
+@functools.partial(jax.jit, static_argnames='horizon')
+def _observe_features(model, probes, clips, horizon):
+    """What stage 1 makes of clips uint8 [B, M + horizon, H, W, 3]: feature errors, and the labels that each reader of
+    features sees."""
     context = model.context_frames
-    features = model.forecaster.encoder.encode(clips)
-    components = model.forecaster.principal.project(features)
-    out = model.rollout(clips[:, :context], keys, horizon, guidance=guidance, sampler_steps=sampler_steps)
+    forecaster = model.forecaster
+    features = forecaster.encoder.encode(clips)
+    components = forecaster.principal.project(features)
+    forecast = forecaster.forecast(components[:, :context], horizon)
     copied = jnp.broadcast_to(components[:, context - 1 : context], components[:, context:].shape)
-    reconstructed = model.vae.decode(model.vae.encode(clips))
-    vae = reconstructed[:, context:]
     error = {
-        're2pix': feature_metrics.smooth_l1(out['components'], components[:, context:]),
+        're2pix': feature_metrics.smooth_l1(forecast, components[:, context:]),
         'copy_last': feature_metrics.smooth_l1(copied, components[:, context:]),
-        'vae': feature_metrics.smooth_l1(model.forecaster.encode(vae), components[:, context:]),
     }
     guessed = {f'probe_{kind}': fitted.labels(features[:, context:]) for kind, fitted in probes.items()}
-    if model.head is not None:
+    if getattr(model, 'head', None) is not None:
         read = lambda values: model.head.labels(values, tuple(clips.shape[2:4]))
-        true = read(model.forecaster.features(components[:, context - 1 :]))
+        true = read(forecaster.features(components[:, context - 1 :]))
         guessed |= {
-            're2pix': model.segment(out['frames']),
-            'vae': model.segment(vae),
             'truth': true[:, 1:],
             'copy_last': jnp.broadcast_to(true[:, :1], true[:, 1:].shape),
             'head': read(features[:, context:]),
-            'forecast': read(model.forecaster.features(out['components'])),
+            'forecast': read(forecaster.features(forecast)),
         }
-    return {'frames': out['frames'], 'reconstructed': reconstructed, 'error': error, 'guessed': guessed}
+    return {'error': error, 'guessed': guessed}
+
+
+@functools.partial(jax.jit, static_argnames=('horizon', 'guidance', 'sampler_steps'))
+def _observe_frames(model, clips, keys, horizon, guidance, sampler_steps):
+    """What the whole model makes of the clips: predicted and reconstructed frames, and the labels that the head reads in
+    them."""
+    context = model.context_frames
+    predicted = model.rollout(clips[:, :context], keys, horizon, guidance=guidance, sampler_steps=sampler_steps)['frames']
+    reconstructed = model.vae.decode(model.vae.encode(clips))
+    vae = reconstructed[:, context:]
+    truth = model.forecaster.encode(clips[:, context:])
+    error = {'vae': feature_metrics.smooth_l1(model.forecaster.encode(vae), truth)}
+    guessed = {'re2pix': model.segment(predicted), 'vae': model.segment(vae)} if model.head is not None else {}
+    return {'frames': {'re2pix': predicted, 'vae': reconstructed}, 'error': error, 'guessed': guessed}
 
 
 _count = jax.jit(jax.vmap(segmentation.Confusion.update, in_axes=(0, 1, 1)))
@@ -214,15 +244,16 @@ class _Totals:
     def add(self, clips, labels, seen, count):
         """`count` of the clips are real, the rest is padding, whose labels are all ignored."""
         context = clips.shape[1] - self.horizon
-        future = clips[:count, context:]
-        frames, reconstructed = (np.asarray(seen[name])[:count] for name in ('frames', 'reconstructed'))
-        copied = np.broadcast_to(clips[:count, context - 1 : context], future.shape)
-        for method, compared in zip(METHODS, (frames, copied, reconstructed[:, context:]), strict=True):
-            self._append(method, 'psnr', image.psnr(compared, future))
-            self._append(method, 'ssim', image.ssim(compared, future))
+        if 'frames' in seen:
+            future = clips[:count, context:]
+            frames, reconstructed = (np.asarray(seen['frames'][name])[:count] for name in ('re2pix', 'vae'))
+            copied = np.broadcast_to(clips[:count, context - 1 : context], future.shape)
+            for method, compared in zip(METHODS, (frames, copied, reconstructed[:, context:]), strict=True):
+                self._append(method, 'psnr', image.psnr(compared, future))
+                self._append(method, 'ssim', image.ssim(compared, future))
+            self._append('all', 'psnr', image.psnr(reconstructed, clips[:count]))
         for method, error in seen['error'].items():
             self._append(method, 'feature_error', np.asarray(error)[:count])
-        self._append('all', 'psnr', image.psnr(reconstructed, clips[:count]))
         for name, guessed in seen['guessed'].items():
             empty = jax.tree.map(lambda x: jnp.stack([x] * self.horizon), segmentation.Confusion.create())
             self.confusions[name] = _count(self.confusions.get(name, empty), labels[:, context:], guessed)
@@ -242,40 +273,38 @@ class _Totals:
         whole = parts[step] if step is not None else functools.reduce(segmentation.Confusion.merge, parts)
         return whole.scores().to_dict() if whole.counts().any() else None
 
-    def report(self, model):
-        reconstruction = np.concatenate([values.ravel() for values in self.values['all', 'psnr']]).mean()
-        steps, forecaster = [], []
-        for step in range(self.horizon):
-            row = {'step': step + 1, 'seconds': (step + 1) / model.fps}
-            for method in (*METHODS, 'truth'):
-                scores = self._scores(method, step) or {}
-                row[method] = {
-                    metric: self._step(method, metric, step) for name, metric in self.values if name == method
-                }
-                row[method] |= {name: scores[name] for name in ('miou', 'moving_miou') if name in scores}
-            steps.append(row)
-            ours, copy = (self._step(method, 'feature_error', step) for method in ('re2pix', 'copy_last'))
-            scores = self._scores('forecast', step) or {}
-            forecaster.append(
-                {
-                    'step': step + 1,
-                    'smooth_l1': ours,
-                    'copy_last': copy,
-                    'ratio': ours / copy if copy else None,
-                    'miou': scores.get('miou'),
-                    'moving_miou': scores.get('moving_miou'),
-                }
-            )
-        return {
-            'vae': {
-                'reconstruction_psnr': float(reconstruction),
-                'frames': int(sum(v.size for v in self.values['all', 'psnr'])),
-            },
+    def report(self, fps, whole):
+        """The sections of `evaluate`'s result; of a forecaster by itself only those of stage 1."""
+        report = {
             'encoder': {f'probe_{kind}': self._scores(f'probe_{kind}') for kind in probe.KINDS},
             'head': {'true_features': self._scores('head'), 'true_principal_features': self._scores('truth')},
-            'forecaster': {'steps': forecaster},
-            'steps': steps,
+            'forecaster': {'steps': [self._forecaster_row(step) for step in range(self.horizon)]},
         }
+        if whole:
+            psnr = np.concatenate([values.ravel() for values in self.values['all', 'psnr']])
+            report['vae'] = {'reconstruction_psnr': float(psnr.mean()), 'frames': int(psnr.size)}
+            report['steps'] = [self._frames_row(step, fps) for step in range(self.horizon)]
+        return report
+
+    def _forecaster_row(self, step):
+        ours, copy = (self._step(method, 'feature_error', step) for method in ('re2pix', 'copy_last'))
+        scores = self._scores('forecast', step) or {}
+        return {
+            'step': step + 1,
+            'smooth_l1': ours,
+            'copy_last': copy,
+            'ratio': ours / copy if copy else None,
+            'miou': scores.get('miou'),
+            'moving_miou': scores.get('moving_miou'),
+        }
+
+    def _frames_row(self, step, fps):
+        row = {'step': step + 1, 'seconds': (step + 1) / fps}
+        for method in (*METHODS, 'truth'):
+            scores = self._scores(method, step) or {}
+            row[method] = {metric: self._step(method, metric, step) for name, metric in self.values if name == method}
+            row[method] |= {name: scores[name] for name in ('miou', 'moving_miou') if name in scores}
+        return row
 
 
 def describe(report):
@@ -293,8 +322,9 @@ def describe(report):
         f'{protocol["start_frame"]} on; {protocol["sampler_steps"]} sampler steps, guidance {protocol["guidance"]:g}, '
         f'seed {protocol["seed"]}'
     )
-    vae = report['vae']
-    stages = [['VAE', f'PSNR of reconstruction ({vae["frames"]} frames)', f'{vae["reconstruction_psnr"]:.2f} dB']]
+    stages = []
+    if vae := report.get('vae'):
+        stages.append(['VAE', f'PSNR of reconstruction ({vae["frames"]} frames)', f'{vae["reconstruction_psnr"]:.2f} dB'])
     for kind, how in (('bilinear', 'logits a patch, upsampled'), ('subpixel', 'logits a pixel of the patch')):
         if scores := report['encoder'][f'probe_{kind}']:
             stages.append(['encoder', f'mIoU of linear probe, {how}', f'{percent(scores)} %'])
@@ -314,7 +344,7 @@ def describe(report):
         heading,
         table.table(['stage', 'measure', 'value'], stages),
         'Stage 1: SmoothL1 on principal components, beta 0.1\n' + table.table(header, rows),
-        'Predicted frames\n' + table.horizon_table(report['steps']),
-        table.LEGEND,
     ]
+    if 'steps' in report:
+        blocks += ['Predicted frames\n' + table.horizon_table(report['steps']), table.LEGEND]
     return '\n\n'.join(blocks)

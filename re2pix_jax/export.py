@@ -8,25 +8,36 @@ from re2pix_jax import cli  # first: it quietens what the native libraries print
 
 # isort: split
 import contextlib
+import os
 
 from absl import flags
 
 from re2pix_jax import tasks
 from re2pix_jax.clips import loader
+from re2pix_jax.errors import UserError
 from re2pix_jax.training import loop, mesh
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _OUT = flags.DEFINE_string('out', None, 'Bundle folder to write.', required=True)
+_STORAGE = flags.DEFINE_enum('storage', 'float32', ['float32', 'float16'], 'Precision of the tensors in the files.')
+_CARD = flags.DEFINE_string('card', None, 'Text file that becomes MODEL_CARD.md; a short one is made without it.')
 _EMA = flags.DEFINE_bool('ema', True, 'Export the running average of the parameters rather than the last ones.')
 
 
 def main(argv):
     del argv
+    card = ''
+    if _CARD.value:
+        if not os.path.isfile(_CARD.value):
+            raise UserError(f'--card={_CARD.value}: no such file; give the text of the model card')
+        with open(_CARD.value, encoding='utf-8') as file:
+            card = file.read()
     run = loop.open_run(_WORKDIR.value, tasks.create)
     with contextlib.closing(
             loader.create(run.config.eval_data, run.config.batch_size, run.config.seed, training=False)) as data:
         batches = mesh.evaluation_batches(data, run.config.batch_size, run.mesh)
-        run.task.save(run.state.ema if _EMA.value else run.state.params, _OUT.value, batches)
+        params = run.state.ema if _EMA.value else run.state.params
+        run.task.save(params, _OUT.value, batches, storage=_STORAGE.value, card=card)
     print(f'{_OUT.value}: step {int(run.state.step)} of {_WORKDIR.value}')
 
 

@@ -65,7 +65,7 @@ class Re2Pix:
         components = _pad_time(components, past_frames + -(-horizon // chunk) * chunk)
         latents = self.vae.encode(context)[:, -past_frames:]
         for start in range(0, horizon, chunk):
-            noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, start))(keys)
+            noise_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, start)
             future = self.generator.sample(
                 latents[:, start:start + past_frames], components[:, start:start + past_frames],
                 components[:, start + past_frames:start + past_frames + chunk], noise_keys,

@@ -71,7 +71,7 @@ def command(tmp_path_factory):
 
     def run(*arguments):
         done = subprocess.run([sys.executable, 'command.py', *arguments], cwd=folder, capture_output=True,
-                              text=True, check=False, timeout=60, env={**os.environ, 'PYTHONPATH': ROOT})
+                              text=True, check=False, timeout=600, env={**os.environ, 'PYTHONPATH': ROOT})
         return done.returncode, done.stdout, done.stderr
 
     return run

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.metrics import features, image
 from tests.conftest import ROOT, SIZE
 
-# Runs many command lines in one process (imports and compilation are slow): argv lists in, [status, stdout, stderr] out.
+# Many command lines in one process, for imports and compilation are slow: argv lists in, [status, stdout, stderr] out.
 RUNNER = '''
 import contextlib, io, json, resource, sys
 from absl.testing import flagsaver
@@ -81,6 +82,22 @@ def drive(count, size=(40, 72)):
     return np.stack([picture[:, 2 * k:2 * k + size[1]] for k in range(count)])
 
 
+def stirred(model, scale=0.1):
+    """The model with noise on the weights of both stages, which end in zeros at first and would ignore their inputs."""
+    def stir(part):
+        leaves, tree = jax.tree.flatten(part.params)
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        noisy = [leaf + scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+        return part.replace(params=jax.tree.unflatten(tree, noisy))
+
+    return model.replace(forecaster=stir(model.forecaster), generator=stir(model.generator))
+
+
+@pytest.fixture(scope='module')
+def model(micro_bundles):
+    return stirred(weights.load(micro_bundles / 're2pix'))
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('videos')
@@ -95,16 +112,17 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def outcomes(folder, micro_bundles, tmp_path_factory):
+def outcomes(folder, model, micro_bundles, tmp_path_factory):
     """{name: (status, stdout, stderr, out folder)} of every command line above."""
     outs = tmp_path_factory.mktemp('outs')
+    weights.save(outs / 'model', model)
     lines = {name: line for name, (line, _) in BAD.items()} | GOOD
     commands = {}
     for name, line in lines.items():
-        first = [f'--out={outs / name}', f'--model={micro_bundles}/re2pix', '--horizon=2']  # a later flag wins
+        first = [f'--out={outs / name}', f'--model={outs}/model', '--horizon=2']  # a later flag wins
         commands[name] = first + line.format(dir=folder, model=micro_bundles).split()
-    done = subprocess.run(
-        [sys.executable, '-c', RUNNER], input=json.dumps(commands), cwd=ROOT, capture_output=True, text=True, check=False)
+    runner = [sys.executable, '-c', RUNNER]
+    done = subprocess.run(runner, input=json.dumps(commands), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return {name: (*outcome, outs / name) for name, outcome in json.loads(done.stdout).items()}
 
@@ -168,11 +186,6 @@ def test_exit_status_of_the_command_itself(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture(scope='module')
-def model(micro_bundles):
-    return weights.load(micro_bundles / 're2pix')
-
-
 def test_rows_are_what_the_parts_say(model):
     frames = video.fit(drive(6), SIZE)
     found = prediction.predict(model, prediction.Clip('drive', frames), horizon=2, seed=3)
@@ -221,10 +234,10 @@ def test_output_appears_at_once_or_not_at_all(tmp_path):
         (folder / 'metrics.json').write_text('1')
         assert [file.name for file in out.iterdir()] == [folder.name]
     assert [file.name for file in out.iterdir()] == ['metrics.json']
-    with pytest.raises(UserError, match=r'out: writing failed \(no space left on device\); nothing half-written'):
-        with prediction.staged(out) as folder:
-            (folder / 'metrics.json').write_text('2')
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    message = r'out: writing failed \(no space left on device\); nothing half-written'
+    with pytest.raises(UserError, match=message), prediction.staged(out) as folder:
+        (folder / 'metrics.json').write_text('2')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert (out / 'metrics.json').read_text() == '1' and len(list(out.iterdir())) == 1
     with pytest.raises(KeyError), prediction.staged(tmp_path / 'new'):
         raise KeyError

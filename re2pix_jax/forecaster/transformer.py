@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from re2pix_jax.errors import UserError
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import Mlp
+from re2pix_jax.nn.positions import resize_matrix
 
 
 class Layer(nn.Module):
@@ -92,6 +93,16 @@ class MaskedFeatureTransformer(nn.Module):
             shape[axis] = size
             codes.append(jnp.broadcast_to(table.reshape(shape), (*sizes, self.width // 3)))
         return jnp.concatenate(codes, axis=-1)
+
+
+def adapt_grid(params, grid: tuple[int, int]):
+    """Parameters for another feature grid: the row and column codes are interpolated linearly (align_corners False).
+
+    This is how the published model goes from 16x32 to 32x64 before it is fine-tuned; give the network the same `grid`.
+    """
+    tables = {name: resize_matrix(params['params'][name].shape[0], size, 'linear') @ params['params'][name]
+              for name, size in zip(('d_1', 'd_2'), grid)}
+    return {**params, 'params': {**params['params'], **tables}}
 
 
 def smooth_l1(prediction, target, beta: float = 0.1):

@@ -21,14 +21,14 @@ class Generator(flax.struct.PyTreeNode):
     net: SpaceTimeDiT = flax.struct.field(pytree_node=False)
 
     @functools.partial(jax.jit, static_argnames=('steps', 'guidance', 'guidance_channels', 'method'))
-    def sample(self, context_latents, context_components, future_components, key, steps=15, guidance=0.0,
+    def sample(self, context_latents, context_components, future_components, keys, steps=15, guidance=0.0,
                guidance_channels=8, method='euler'):
         """Draw one future per sample of the batch.
 
         Args:
             context_latents: [B, M, H, W, c], clean.
             context_components, future_components: [B, M, h, w, P] and [B, F, h, w, P]; None for a baseline generator.
-            key: of the initial noise; the noise of a sample depends on its place in the batch.
+            keys: typed PRNG keys [B] of the initial noise, one per sample: a future does not depend on its batch.
             steps: sampler steps, 15 [R] to 50; at least 1.
             guidance: weight w of representation guidance, 0 for none; the paper explores 0.4 with 8 channels [P].
             guidance_channels: how many leading components the coarse prediction keeps.
@@ -45,13 +45,15 @@ class Generator(flax.struct.PyTreeNode):
                             'them: set guidance to 0')
         widen, narrow = (double, functools.partial(combine, weight=guidance)) if guidance else (lambda x: x,) * 2
         if guidance:
-            context_components, future_components = (
-                full_and_coarse(x, guidance_channels) for x in (context_components, future_components))
+            # A map over a tree leaves a missing (None) entry as it is, for the network to complain about.
+            context_components, future_components = jax.tree.map(
+                lambda x: full_and_coarse(x, guidance_channels), (context_components, future_components))
         cache = net.apply(self.params, widen(context_latents), context_components, method='context')
 
         def velocity(z, t):
             prediction = net.apply(self.params, cache, widen(z), widen(t), future_components, method='denoise')
             return flow.velocity(narrow(prediction), z, t)
 
-        shape = (context_latents.shape[0], net.future_frames, *net.latent_grid, net.latent_channels)
-        return SAMPLERS[method](velocity, jax.random.normal(key, shape), steps)
+        shape = (net.future_frames, *net.latent_grid, net.latent_channels)
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        return SAMPLERS[method](velocity, noise, steps)

@@ -7,6 +7,7 @@ Both predictions are made in one pass over a batch twice as long, so context, no
 
 import jax.numpy as jnp
 
+from re2pix_jax.errors import UserError
 from re2pix_jax.generator.conditioning import keep_first
 
 
@@ -16,7 +17,12 @@ def double(x):
 
 
 def full_and_coarse(components, channels):
-    """Components [B, ..., P] → [2B, ..., P]: whole ones first, then those with only the first `channels` kept."""
+    """Components [B, ..., P] → [2B, ..., P]: whole ones first, then those with only the first `channels` kept.
+
+    UserError unless `channels` lies between 0 and P.
+    """
+    if not 0 <= channels <= components.shape[-1]:
+        raise UserError(f'representation guidance keeps {channels} of {components.shape[-1]} components; keep from 0 to all')
     return jnp.concatenate([components, keep_first(components, channels)])
 
 

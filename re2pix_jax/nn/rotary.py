@@ -4,8 +4,8 @@ A code is a pair of arrays (cosine, sine), each [N, dim / 2]; `rotate` turns the
 rotated this way give dot products that depend on the difference of their positions alone.
 """
 
-import numpy as np
 import jax.numpy as jnp
+import numpy as np
 
 THETA = 10_000.0
 

@@ -67,7 +67,7 @@ class GeneratorTask(Task):
             future_components = frozen['forecaster'].forecast(context_components, self.net.future_frames)
         generator = Generator(params=params, net=self.net)
         sample = generator.sample(context, context_components, future_components, keys, steps=self.config.loss.sampler_steps)
-        mean = lambda error: jnp.square(error).mean(axis=(1, 2, 3, 4))  # noqa: E731
+        mean = lambda error: jnp.square(error).mean(axis=(1, 2, 3, 4))
         return {'latent_mse': mean(sample - target), 'copy_last_mse': mean(context[:, -1:] - target)}
 
     def save(self, params, path, batches, **saving):

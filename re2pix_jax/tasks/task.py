@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import numpy as np
 
 from re2pix_jax import errors, weights
 
@@ -48,16 +47,17 @@ class Task:
         raise TypeError(f'{type(self).__name__} does not say how to save')
 
     @functools.cached_property
-    def _measure(self):
-        return jax.jit(self.measure)
+    def _sums(self):
+        """Sums over the batch, on device: on several processes a scalar is on all of them and a split batch is not."""
+        return jax.jit(lambda *arguments: jax.tree.map(lambda values: values.sum(), self.measure(*arguments)))
 
     def evaluate(self, params, frozen, batches, key):
         """Means over all clips of `batches`. A clip's key comes from its record id, so batch size and order do not matter."""
         sums, count = {}, 0
         for batch in batches:
             keys = jax.vmap(lambda record: jax.random.fold_in(key, record))(batch['record'])
-            for name, values in self._measure(params, frozen, batch, keys).items():
-                sums[name] = sums.get(name, 0.0) + np.asarray(values, np.float64).sum()
+            for name, total in self._sums(params, frozen, batch, keys).items():
+                sums[name] = sums.get(name, 0.0) + float(total)
             count += batch['record'].shape[0]
         if not count:
             raise errors.UserError(f'{self.config.task}: the evaluation data holds no clips; check config.eval_data')

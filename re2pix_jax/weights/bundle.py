@@ -141,24 +141,25 @@ def read(name) -> Bundle:
                   config['storage'], card.read_text() if card.is_file() else '')
 
 
-def load(name, kind: str | None = None):
+def load(name, kind: str | tuple[str, ...] | None = None):
     """Opens a bundle as the part that its kind says, with float32 parameters.
 
     Args:
         name: a shipped name ("tiny", "tiny/encoder"), a folder or "hf:owner/repo".
-        kind: the kind it has to be, or None for any.
+        kind: the kind it has to be, several that it may be, or None for any.
 
     Raises:
         UserError: as `read`, and if kinds, sizes or tensors do not fit. All tensors that do not are in one message.
     """
     bundle = read(name)
-    if kind is not None and bundle.kind != kind:
-        raise UserError(f'{bundle.path}: holds a {bundle.kind}, where a {kind} is needed')
+    wanted = (kind,) if isinstance(kind, str) else kind
+    if wanted is not None and bundle.kind not in wanted:
+        raise UserError(f'{bundle.path}: holds kind {bundle.kind}, where kind {" or ".join(wanted)} is needed')
     rules = KINDS[bundle.kind]
     known = rules.extras()
     strange = sorted(set(bundle.extras) - set(known) - {'about'})
     if strange:
-        raise UserError(f'{bundle.path}/config.json: unknown entries {", ".join(strange)}; a {bundle.kind} may have '
+        raise UserError(f'{bundle.path}/config.json: unknown entries {", ".join(strange)}; kind {bundle.kind} may have '
                         f'{", ".join([*known, "about"])}')
     net = rules.build_net(bundle.network, f'{bundle.path}/config.json')
     unmatched(f'{bundle.path}/weights.safetensors', rules.expected(net, bundle.network, bundle.tensors, str(bundle.path)),
@@ -169,7 +170,7 @@ def load(name, kind: str | None = None):
     absent = [part for part in rules.parts if part not in bundle.parts and part not in rules.optional]
     beyond = [part for part in bundle.parts if part not in rules.parts + rules.references]
     if absent or beyond:
-        raise UserError(f'{bundle.path}/config.json: "parts" of a {bundle.kind} are {", ".join(rules.parts) or "none"}; '
+        raise UserError(f'{bundle.path}/config.json: "parts" of kind {bundle.kind} are {", ".join(rules.parts) or "none"}; '
                         f'absent: {", ".join(absent) or "none"}, unknown: {", ".join(beyond) or "none"}')
     fields |= {part: load(_reference(bundle.path, bundle.parts[part]), part) for part in rules.parts if part in bundle.parts}
     part = rules.part_class()(**fields)

@@ -85,7 +85,7 @@ class Kind:
         missing = sorted(name for name, field in fields.items() if name not in network
                          and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
         if unknown or missing:
-            raise UserError(f'{where}: "network" of a {self.name} has unknown fields [{", ".join(unknown)}] and lacks '
+            raise UserError(f'{where}: "network" of kind {self.name} has unknown fields [{", ".join(unknown)}] and lacks '
                             f'[{", ".join(missing)}]: it takes {", ".join(sorted(fields))}')
         return net_class(**{name: tuples(value) for name, value in network.items()})
 
@@ -114,7 +114,7 @@ class Kind:
         """Shapes of the tensors that a bundle of this kind must hold, by '/'-joined path."""
         if self.name == 'principal':
             if sorted(network) != ['components', 'features']:
-                raise UserError(f'{where}: "network" of a principal must be its two sizes, components and features')
+                raise UserError(f'{where}: "network" of kind principal must be its two sizes, components and features')
             count, channels = network['components'], network['features']
             return {'mean': (channels,), 'std': (channels,), 'pca_mean': (channels,), 'components': (count, channels),
                     'variance': (count,)}
@@ -124,7 +124,7 @@ class Kind:
             shapes = jax.eval_shape(net.init, jax.random.key(0), *self.inputs(net, tensors))
         except (TypeError, ValueError, ArithmeticError, IndexError) as error:
             message = str(error).strip().split('\n')[0]
-            raise UserError(f'{where}: a {self.name} cannot be built of these network fields: {message}') from error
+            raise UserError(f'{where}: kind {self.name} cannot be built of these network fields: {message}') from error
         return flatten(jax.tree.map(lambda leaf: leaf.shape, nn.meta.unbox(shapes), is_leaf=lambda x: hasattr(x, 'shape')))
 
 

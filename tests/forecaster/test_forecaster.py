@@ -7,6 +7,7 @@ import pytest
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer, masked_smooth_l1, smooth_l1
+from re2pix_jax.forecaster.transformer import adapt_grid
 
 NET = MaskedFeatureTransformer(components=6, width=24, depth=2, heads=2, frames=4, grid=(2, 3))
 
@@ -79,6 +80,16 @@ def test_the_loss_sees_the_last_frame_only(components):
     target = components[:, :4]
     assert float(masked_smooth_l1(target.at[:, :-1].add(1.0), target)) == 0.0
     np.testing.assert_allclose(masked_smooth_l1(target.at[:, -1].add(1.0), target), 0.95, rtol=1e-5)
+
+
+def test_adapting_the_grid_interpolates_the_codes(params, components):
+    finer = adapt_grid(params, (4, 6))
+    large = jnp.repeat(jnp.repeat(components[:, :4], 2, axis=2), 2, axis=3)
+    assert NET.clone(grid=(4, 6)).apply(finer, large).shape == (2, 4, 4, 6, 6)
+    rows, coarse = finer['params']['d_1'], params['params']['d_1']
+    np.testing.assert_allclose(rows[1], 0.75 * coarse[0] + 0.25 * coarse[1], atol=1e-6)
+    np.testing.assert_array_equal(rows[0], coarse[0])
+    np.testing.assert_array_equal(finer['params']['d_0'], params['params']['d_0'])
 
 
 def test_what_it_refuses(forecaster, params, components):

@@ -23,7 +23,8 @@ def test_enlarging_repeats_pixels_until_text_can_be_read():
     assert panels.enlarge(frame(0, (256, 512))).shape == (256, 512, 3)
 
 
-@pytest.mark.parametrize('seconds, text', [(3 / 17, '+0.18 s'), (0.0, '0.00 s'), (-6 / 17, '-0.35 s'), (1e-9, '0.00 s')])
+@pytest.mark.parametrize(
+    'seconds, text', [(3 / 17, '+0.18 s'), (0.0, '0.00 s'), (-6 / 17, '-0.35 s'), (1e-9, '0.00 s')])
 def test_moments(seconds, text):
     assert panels.moment(seconds) == text
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,27 +17,34 @@ from re2pix_jax.training import checkpoint, loop, writer
 from tests.training import toy
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PATIENCE = 600  # seconds; a busy machine is no failure
 
 
-def start(workdir, *fields, devices=1, **popen):
+def start(workdir, *fields, devices=1, variables=None):
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu',
-                   'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+                   'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', **(variables or {})}
     return subprocess.Popen([sys.executable, '-m', 'tests.training.toy', str(workdir), *fields], cwd=ROOT,
-                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
-    out, err = process.communicate(timeout=120)
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     return process.returncode, out, err
 
 
-def wait_for_step(workdir, step):
-    for _ in range(1200):
+def wait_for_step(process, workdir, step):
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
         rows = writer.read_log(workdir)
         if rows and rows[-1]['step'] >= step:
             return
-        time.sleep(0.05)
-    raise AssertionError(f'{workdir} never reached step {step}')
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError(f'step {step} was not reached: {process.communicate()[1]}')
 
 
 def log_of(workdir):
@@ -78,7 +86,7 @@ def test_learns_and_logs_every_step_and_evaluation(straight):
 def test_killed_run_resumes_bit_for_bit(straight, tmp_path):
     for step in (7, 13):
         process = start(tmp_path, 'slow=0.05')
-        wait_for_step(tmp_path, step)
+        wait_for_step(process, tmp_path, step)
         process.send_signal(signal.SIGKILL)
         finish(process)
         assert writer.read_log(tmp_path)[-1]['step'] < 20
@@ -91,7 +99,7 @@ def test_killed_run_resumes_bit_for_bit(straight, tmp_path):
 
 def test_sigterm_saves_and_the_run_goes_on(straight, tmp_path):
     process = start(tmp_path, 'slow=0.1', 'checkpoint_every=0')
-    wait_for_step(tmp_path, 3)
+    wait_for_step(process, tmp_path, 3)
     process.send_signal(signal.SIGTERM)
     status, out, err = finish(process)
     assert (status, err) == (143, '')
@@ -113,6 +121,23 @@ def test_eight_devices_compute_what_one_does(straight, tmp_path, fields):
             assert mine.get(name, 0.0) == pytest.approx(reference.get(name, 0.0), abs=1e-5)
     # Restored onto one device from eight, and as close to the run on one.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), parameters(tmp_path), parameters(straight))
+
+
+def test_two_processes_compute_what_one_does(straight, tmp_path):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    processes = [start(tmp_path, 'steps=10', 'eval_every=0', variables={
+        'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}', 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': str(index)})
+        for index in range(2)]
+    for status, _, err in [finish(process) for process in processes]:
+        assert status == 0, err
+    # The learning rate falls faster over 10 steps than over 20, from the end of the warm-up on.
+    for mine, reference in zip(writer.read_log(tmp_path)[:4], writer.read_log(straight)[:4], strict=True):
+        assert mine['loss'] == pytest.approx(reference['loss'], abs=1e-5)
+    assert sorted(os.listdir(tmp_path / 'checkpoints')) == ['10', '5']
+    with pytest.raises(UserError, match='was written by 2 processes, this run has 1'):
+        toy.train(tmp_path, toy.make_config(steps=12))
 
 
 def test_complete_run_says_so_and_more_steps_go_on(straight, tmp_path, capsys):

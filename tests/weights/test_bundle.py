@@ -22,12 +22,12 @@ KINDS = ('encoder', 'principal', 'forecaster', 'head')
 def parts():
     keys = iter(jax.random.split(jax.random.key(0), 9))
     net = VisionTransformer(patch_size=4, width=12, depth=2, heads=2, registers=1, layers=(0, 1), position_grid=(2, 3))
-    encoder = Encoder(net.init(next(keys), jnp.zeros((1, 8, 12, 3))), net, image_size=(8, 12))
+    encoder = Encoder(jax.jit(net.init)(next(keys), jnp.zeros((1, 8, 12, 3))), net, image_size=(8, 12))
     principal = Principal(*(jax.random.normal(next(keys), shape) for shape in ((24,), (24,), (24,), (6, 24), (6,))))
     net = MaskedFeatureTransformer(components=6, width=12, depth=1, heads=2, frames=3, grid=(2, 3))
-    forecaster = Forecaster(net.init(next(keys), jnp.zeros((1, 3, 2, 3, 6))), net, encoder, principal)
+    forecaster = Forecaster(jax.jit(net.init)(next(keys), jnp.zeros((1, 3, 2, 3, 6))), net, encoder, principal)
     net = DPTHead(classes=5, features=4, channels=(4, 4, 4, 4))
-    head = Head(net.init(next(keys), jnp.zeros((1, 2, 3, 24))), net)
+    head = Head(jax.jit(net.init)(next(keys), jnp.zeros((1, 2, 3, 24))), net)
     return {'encoder': encoder, 'principal': principal, 'forecaster': forecaster, 'head': head}
 
 
@@ -141,14 +141,14 @@ def test_damaged_bundles(parts, tmp_path):
     edit(fresh(), kind='wheel')
     refused("unknown kind 'wheel': expected one of encoder, ")
     edit(fresh(), size=3)
-    refused('unknown entries size; a encoder may have image_size')
+    refused('unknown entries size; kind encoder may have image_size')
     edit(fresh(), network={'width': 12, 'colour': 3})
     refused(r'unknown fields \[colour\] and lacks \[depth, heads, layers')
     edit(fresh(), network=kinds.KINDS['encoder'].describe_net(parts['encoder']) | {'heads': 5})
     refused('cannot be built of these network fields')
     edit(fresh(), parts={'vae': 'vae'})
     refused('unknown: vae')
-    with pytest.raises(UserError, match='holds a encoder, where a head is needed'):
+    with pytest.raises(UserError, match='holds kind encoder, where kind head is needed'):
         fresh()
         weights.load(tmp_path / 'e', 'head')
     with pytest.raises(UserError, match='folder without config.json'):

@@ -5,6 +5,7 @@ The files lie beside the repository (../shared/golden/dino_foresight_small) and 
 
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_principal_components_fit():
 def test_prediction_and_loss(expected, images, forecaster):
     components = forecaster.encode(images)
     compare(components, expected['pca_features_bthwc'])
-    prediction = forecaster.net.apply(forecaster.params, components)
+    prediction = jax.jit(forecaster.net.apply)(forecaster.params, components)
     compare(prediction, expected['predicted_pca_bthwc'])
     compare(forecaster.features(prediction), expected['predicted_features_bthwc'])
     compare(masked_smooth_l1(prediction, components), expected['masked_smooth_l1'])

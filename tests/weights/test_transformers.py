@@ -14,8 +14,8 @@ transformers = pytest.importorskip('transformers')
 @pytest.mark.parametrize('in_file', [True, False])
 def test_every_layer_agrees(tmp_path, registers, swiglu, in_file):
     torch.manual_seed(0)
-    sizes = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, image_size=28, patch_size=4, mlp_ratio=4,
-                 use_swiglu_ffn=swiglu)
+    sizes = {'hidden_size': 24, 'num_hidden_layers': 3, 'num_attention_heads': 3, 'image_size': 28, 'patch_size': 4,
+             'mlp_ratio': 4, 'use_swiglu_ffn': swiglu}
     if registers:
         model = transformers.Dinov2WithRegistersModel(
             transformers.Dinov2WithRegistersConfig(num_register_tokens=registers, **sizes))

@@ -1,8 +1,7 @@
 """The procedural world as a source: clips of 30 frames at 17 Hz, rendered when they are asked for, with true labels
 and depth."""
 
-from re2pix_jax.clips import sampling
-from re2pix_jax.clips import world
+from re2pix_jax.clips import sampling, world
 from re2pix_jax.errors import UserError
 
 CLIPS = {'train': 1000, 'validation': 64, 'test': 64}  # [O] the world is endless; so many unless told otherwise

@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from re2pix_jax.errors import UserError
+from re2pix_jax.generator.conditioning import keep_first, mixed_count, mixed_supervision, nested_counts, nested_dropout
+
+COMPONENTS = 1 + jax.random.uniform(jax.random.key(0), (300, 2, 1, 2, 20))
+
+
+def test_counts():
+    assert nested_counts('doublings', 1152) == (8, 16, 32, 64, 128, 256, 512, 1024, 1152)
+    assert nested_counts('doublings', 144) == (8, 16, 32, 64, 128, 144)
+    assert nested_counts('doublings', 64) == (8, 16, 32, 64)
+    assert nested_counts('multiples', 1152) == tuple(range(8, 1153, 8))
+    assert nested_counts('multiples', 20) == (8, 16, 20)
+    assert nested_counts('doublings', 8) == nested_counts('multiples', 5 + 3) == (8,)
+    assert nested_counts('doublings', 5) == nested_counts('multiples', 5) == (5,)
+
+
+def test_unknown_counts_are_refused():
+    with pytest.raises(UserError, match="'halvings' is unknown; choose 'doublings' or 'multiples'"):
+        nested_counts('halvings', 64)
+    with pytest.raises(UserError, match='at least one component, got 0'):
+        nested_counts('doublings', 0)
+
+
+def test_dropout_keeps_a_prefix_for_all_frames_of_a_sample():
+    counts = (4, 8, 20)
+    dropped = nested_dropout(jax.random.key(1), COMPONENTS, counts)
+    kept = np.asarray(dropped != 0)
+    prefix = kept[:, :1, :1, :1]
+    np.testing.assert_array_equal(kept, np.broadcast_to(prefix, kept.shape))
+    lengths = prefix.reshape(300, 20).sum(-1)
+    np.testing.assert_array_equal(prefix.reshape(300, 20), np.arange(20) < lengths[:, None])
+    np.testing.assert_array_equal(np.where(kept, COMPONENTS, 0), dropped)
+    values, numbers = np.unique(lengths, return_counts=True)
+    assert tuple(values) == counts and numbers.min() > 70
+
+
+def test_one_count_is_no_draw():
+    np.testing.assert_array_equal(nested_dropout(jax.random.key(0), COMPONENTS, (20,)), COMPONENTS)
+
+
+@pytest.mark.parametrize('counts', [(), (0, 8), (8, 21)])
+def test_counts_outside_the_components_are_refused(counts):
+    with pytest.raises(UserError, match='non-empty set of numbers from 1 to 20'):
+        nested_dropout(jax.random.key(0), COMPONENTS, counts)
+
+
+def test_output_is_independent_of_dropped_channels():
+    def output(components):
+        return jnp.tanh(keep_first(components, 6)).sum()
+
+    gradient = jnp.abs(jax.grad(output)(COMPONENTS)).reshape(-1, 20).max(0)
+    assert gradient[:6].min() > 0 and gradient[6:].max() == 0
+    # Not even through values that are not finite.
+    spoilt = COMPONENTS.at[..., 6:].set(jnp.nan)
+    assert jnp.isfinite(output(spoilt))
+
+
+@pytest.mark.parametrize('batch, fraction, expected', [(64, 0.1, 6), (8, 0.1, 1), (2, 0.1, 1), (8, 0.0, 0), (8, 1.0, 8)])
+def test_mixed_count(batch, fraction, expected):
+    assert mixed_count(batch, fraction) == expected
+
+
+def test_a_fraction_outside_the_unit_interval_is_refused():
+    with pytest.raises(UserError, match='fraction is 1.5; it must lie between 0 and 1'):
+        mixed_count(8, 1.5)
+
+
+def test_predictions_replace_a_leading_slice_and_run_on_nothing_else():
+    context, future = COMPONENTS[:10], COMPONENTS[10:20]
+    seen = []
+
+    def predict(context):
+        seen.append(context)
+        return -2 * context
+
+    mixed = mixed_supervision(predict, context, future, 0.3)
+    np.testing.assert_array_equal(mixed[:3], -2 * context[:3])
+    np.testing.assert_array_equal(mixed[3:], future[3:])
+    assert [x.shape[0] for x in seen] == [3]
+    gradient = jax.grad(lambda x: mixed_supervision(predict, x, future, 0.3).sum())(context)
+    assert jnp.abs(gradient).max() == 0
+
+
+def test_no_fraction_never_calls_the_predictor():
+    future = COMPONENTS[:4]
+    assert mixed_supervision(None, COMPONENTS[:4], future, 0.0) is future

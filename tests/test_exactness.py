@@ -1,0 +1,65 @@
+"""What must not change a run: being killed, and the number of devices."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from re2pix_jax.training import writer
+from tests.conftest import ROOT
+
+
+def start(bundles, workdir, *arguments, devices=1):
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+    return subprocess.Popen([sys.executable, '-m', 'tests.micro_run', str(bundles), str(workdir), *arguments], cwd=ROOT,
+                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def parameters(workdir):
+    """The final parameters and their average, as one flat list of arrays."""
+    import jax
+    import orbax.checkpoint as ocp
+    folder = max((workdir / 'checkpoints').iterdir(), key=lambda path: int(path.name))
+    return jax.tree.leaves(ocp.StandardCheckpointer().restore(folder / 'state'))
+
+
+@pytest.mark.parametrize('task', ['forecaster', 'generator'])
+def test_a_killed_run_goes_on_bit_for_bit(task, micro_bundles, tmp_path):
+    settings = [task, 'steps=8', 'checkpoint_every=2']
+    straight, broken = tmp_path / 'straight', tmp_path / 'broken'
+    finish(start(micro_bundles, straight, *settings))
+
+    process = start(micro_bundles, broken, *settings)
+    deadline = time.monotonic() + 200
+    while not any(row['step'] >= 5 for row in writer.read_log(str(broken / task))):
+        assert process.poll() is None and time.monotonic() < deadline, 'the run ended before it could be killed'
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    finish(start(micro_bundles, broken, *settings))
+
+    assert writer.read_log(str(broken / task)) == writer.read_log(str(straight / task))
+    assert len(writer.read_log(str(broken / task))) == 8
+    for ours, theirs in zip(parameters(broken / task), parameters(straight / task), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_eight_devices_give_the_losses_of_one(micro_bundles, tmp_path):
+    settings = ['forecaster', 'generator', 'steps=4', 'batch_size=8', 'checkpoint_every=0']
+    for devices in (1, 8):
+        finish(start(micro_bundles, tmp_path / str(devices), *settings, devices=devices))
+    for task in ('forecaster', 'generator'):
+        one, eight = (writer.read_log(str(tmp_path / str(devices) / task)) for devices in (1, 8))
+        assert len(one) == len(eight) == 4
+        np.testing.assert_allclose([row['loss'] for row in eight], [row['loss'] for row in one], rtol=1e-5)
+        assert len({row['loss'] for row in one}) == 4  # every step saw other clips and other noise
