@@ -26,7 +26,7 @@ def get_config(size='tiny'):
         base=dict(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, norm_groups=32,
              quant_conv=True, mid_attention=True)))
     config.loss.update(l2=4.0, kl=1e-5)
-    config.steps = pick(tiny=1600, small=50_000, base=200_000)
+    config.steps = pick(tiny=2400, small=50_000, base=200_000)
     config.batch_size = pick(tiny=8, small=32, base=32)
     config.optimizer.learning_rate = pick(tiny=2e-3, small=3e-4, base=1e-4)
     config.ema = pick(tiny=0.995, small=0.9999, base=0.9999)

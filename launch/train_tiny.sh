@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Reproduces the shipped `tiny` bundle from nothing: world → VAE, encoder → components → head, forecaster → generator → bundle.
-#   bash launch/train_tiny.sh [OUT]            about two hours on 2 cores; a second call goes on where the first was cut off
-# VIDEOS=DIR adds real driving videos (a folder of mp4 files) to what the VAE, the encoder and both stages see; the shipped
-# weights were trained so, see MODEL_CARD.md for which videos.
+#   bash launch/train_tiny.sh [OUT]      about two and a half hours on 2 cores; a second call goes on where the first was cut off
+# VIDEOS=DIR adds real driving videos (a folder of mp4 files, a sixth of the clips) to what the VAE, the components and both stages
+# see; the shipped weights were trained so, MODEL_CARD.md says on which. What needs labels is trained on the world alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
@@ -11,27 +11,28 @@ parts="$out/parts"
 mkdir -p "$parts"
 
 [ -d "$out/world" ] || python -m re2pix_jax.prepare world --out "$out/world" --size 64x128 --clips 1500 --validation_clips 64
-sources="('records:$out/world',)" weights="(1.0,)"
+world=(--config.data.sources="('records:$out/world',)")
+mixed=("${world[@]}")
 if [ -n "${VIDEOS:-}" ]; then
-  sources="('records:$out/world','videos:$VIDEOS')" weights="(0.8,0.2)"
+  mixed=(--config.data.sources="('records:$out/world','videos:$VIDEOS')" --config.data.weights="(0.85,0.15)")
 fi
 
-train() {  # train NAME [overrides ...]: trains to the end, then exports the bundle once
+train() {  # train NAME [overrides ...]: trains to the end, then exports the bundle
   local name="$1"; shift
   [ ! -d "$parts/$name" ] || return 0
   python -m re2pix_jax.train --config="configs/$name.py:tiny" --workdir="$out/$name" \
-    --config.data.sources="$sources" --config.data.weights="$weights" --config.eval_data.sources="('records:$out/world',)" "$@"
+    --config.eval_data.sources="('records:$out/world',)" "$@"
   python -m re2pix_jax.export --workdir="$out/$name" --out="$parts/$name"
 }
 
-train autoencoder
-train encoder
+train autoencoder "${mixed[@]}"
+train encoder "${world[@]}"
 [ -d "$parts/principal" ] || python -m re2pix_jax.fit_pca --config=configs/principal.py:tiny --out="$parts/principal" \
-  --config.frozen.encoder="$parts/encoder" --config.data.sources="$sources" --config.data.weights="$weights"
+  --config.frozen.encoder="$parts/encoder" "${mixed[@]}"
 features=(--config.frozen.encoder="$parts/encoder" --config.frozen.principal="$parts/principal")
-train head "${features[@]}"
-train forecaster "${features[@]}"
-train generator --config.frozen.forecaster="$parts/forecaster" --config.frozen.vae="$parts/autoencoder" \
+train head "${world[@]}" "${features[@]}"
+train forecaster "${mixed[@]}" "${features[@]}"
+train generator "${mixed[@]}" --config.frozen.forecaster="$parts/forecaster" --config.frozen.vae="$parts/autoencoder" \
   --config.frozen.head="$parts/head"
 echo "The model is $parts/generator; evaluate it with"
 echo "  python -m re2pix_jax.evaluate --config=configs/evaluate.py --config.model=$parts/generator --workdir=$out/evaluation"

@@ -1,10 +1,19 @@
-"""Every config trains: each one, shrunk to micro sizes, takes two steps and evaluates."""
+"""Every config works: the tiny ones train, shrunk to micro sizes; all of them are traced at the sizes they name."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from re2pix_jax import tasks
+from re2pix_jax import tasks, weights
 from re2pix_jax.clips import loader
+from re2pix_jax.encoder import Encoder, Principal
+from re2pix_jax.encoder.vit import VisionTransformer
+from re2pix_jax.forecaster import Forecaster
+from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer
 from re2pix_jax.training import loop, writer
+from re2pix_jax.vae import Autoencoder
+from re2pix_jax.vae.autoencoder import AutoencoderKL
 from tests.conftest import ROOT, load_config, shrink
 
 TRAINED = ('autoencoder', 'encoder', 'head', 'forecaster', 'generator')
@@ -14,10 +23,9 @@ def test_every_config_is_known_here():
     assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == {*TRAINED, 'principal', 'evaluate'}
 
 
-@pytest.mark.parametrize('size', ['tiny', 'small', 'base'])
 @pytest.mark.parametrize('name', TRAINED)
-def test_shrunk_config_trains(name, size, micro_bundles, tmp_path):
-    config = shrink(load_config(name, size), micro_bundles, eval_every=2)
+def test_shrunk_config_trains(name, micro_bundles, tmp_path):
+    config = shrink(load_config(name), micro_bundles, eval_every=2)
     config.eval_data.clips = 3  # a ragged last batch
     task = tasks.create(config)
     train_data = loader.create(config.data, config.batch_size, config.seed)
@@ -27,6 +35,56 @@ def test_shrunk_config_trains(name, size, micro_bundles, tmp_path):
     assert [row['step'] for row in rows if 'loss' in row] == [1, 2]
     assert any(key.startswith('eval/') for row in rows for key in row)
     assert all(value is not None for row in rows for value in row.values())
+
+
+def network(cls, name, size):
+    """The network that a config describes, and its variables as shapes."""
+    fields = {key: tuple(value) if isinstance(value, (list, tuple)) else value for key, value in load_config(name, size).model.items()}
+    return cls(**fields)
+
+
+def abstract_parts(size):
+    """The frozen parts of a size, with shapes for arrays: enough to trace a loss, too little to cost memory."""
+    key = jax.random.key(0)
+    encoder_net, vae_net = network(VisionTransformer, 'encoder', size), network(AutoencoderKL, 'autoencoder', size)
+    net = network(MaskedFeatureTransformer, 'forecaster', size)
+    channels = encoder_net.width * len(encoder_net.layers)
+    height, width = load_config('forecaster', size).data.size
+    vae_frames = load_config('autoencoder', size).data.size
+    array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    encoder = Encoder(params=jax.eval_shape(encoder_net.init, key, array(1, height, width, 3)), net=encoder_net)
+    count = load_config('principal', size).components
+    principal = Principal(array(channels), array(channels), array(channels), array(count, channels), array(count))
+    params = jax.eval_shape(net.init, key, array(1, net.frames, *net.grid, net.components))
+    return {
+        'encoder': encoder, 'principal': principal,
+        'forecaster': Forecaster(params=params, net=net, encoder=encoder, principal=principal),
+        'vae': Autoencoder(params=jax.eval_shape(vae_net.init, key, array(1, *vae_frames, 3)), net=vae_net)}
+
+
+@pytest.mark.parametrize('size', ['tiny', 'small', 'base'])
+@pytest.mark.parametrize('name', TRAINED)
+def test_config_traces_at_its_own_size(name, size, monkeypatch):
+    """Grids, channels and frames of all configs of a size fit together, forward and backward."""
+    parts = abstract_parts(size)
+    monkeypatch.setattr(weights, 'load', lambda path, *_: parts[path])
+    monkeypatch.setattr(weights, 'digest', lambda path: path)
+    config = load_config(name, size)
+    for part in config.frozen:
+        config.frozen[part] = part
+    task = tasks.create(config)
+    shape = (config.batch_size, config.data.frames, *config.data.size)
+    batch = {'frames': jax.ShapeDtypeStruct((*shape, 3), np.uint8), 'record': jax.ShapeDtypeStruct(shape[:1], np.int32)}
+    if config.data.labels:
+        batch |= {'labels': jax.ShapeDtypeStruct(shape, np.uint8), 'depth': jax.ShapeDtypeStruct(shape, np.float32)}
+    params = jax.eval_shape(task.init, jax.random.key(0), batch)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
+
+    def step(params, frozen, batch):
+        return jax.value_and_grad(task.loss, has_aux=True)(params, {**frozen, 'ema': params}, batch, jax.random.key(0))
+    (loss, metrics), gradients = jax.eval_shape(step, params, task.frozen, batch)
+    assert loss.shape == () and metrics
+    assert jax.tree.map(lambda leaf: leaf.shape, gradients) == jax.tree.map(lambda leaf: leaf.shape, params)
 
 
 @pytest.mark.parametrize('name', [*TRAINED, 'principal'])

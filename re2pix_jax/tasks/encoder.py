@@ -8,6 +8,7 @@ import optax
 from re2pix_jax import weights
 from re2pix_jax.encoder import Encoder, normalise
 from re2pix_jax.encoder.vit import VisionTransformer
+from re2pix_jax.errors import UserError
 from re2pix_jax.tasks.task import Task
 
 CLASSES = 19
@@ -51,6 +52,8 @@ class EncoderTask(Task):
     def __init__(self, config):
         super().__init__(config)
         self.net = VisionTransformer(**self.network_fields())
+        if config.loss.cells < 1 or self.net.patch_size % config.loss.cells:
+            raise UserError(f'config.loss.cells: expected a divisor of the patch size {self.net.patch_size}, got {config.loss.cells}')
         self.projector = PrototypeProjector(config.loss.prototypes)
         self.decoder = DenseDecoder(config.loss.cells)
 
