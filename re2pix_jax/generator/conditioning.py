@@ -29,7 +29,7 @@ def nested_counts(kind, components):
 
 
 def keep_first(components, count):
-    """Zero all but the first `count` channels; components [..., P], count an int or an array that broadcasts to [...]."""
+    """Zero all but the first `count` channels; components [..., P], count an int or array that broadcasts to [...]."""
     kept = jnp.arange(components.shape[-1]) < jnp.asarray(count)[..., None]
     return jnp.where(kept, components, 0)
 
@@ -48,7 +48,7 @@ def nested_dropout(key, components, counts):
 
 
 def mixed_count(batch, fraction):
-    """How many samples of a batch are supervised with predictions: the fraction rounded, but at least 1 when above 0."""
+    """How many samples of a batch are supervised with predictions: the fraction rounded, at least 1 when above 0."""
     if not 0.0 <= fraction <= 1.0:
         raise UserError(f'the mixed-supervision fraction is {fraction}; it must lie between 0 and 1')
     return max(1, round(batch * fraction)) if fraction > 0 else 0
@@ -57,10 +57,10 @@ def mixed_count(batch, fraction):
 def mixed_supervision(predict, context, future, fraction):
     """Replace the future components of a fixed leading slice of the batch by stage 1's own predictions.
 
-    `predict(context [n, M, h, w, P]) -> [n, F, h, w, P]` runs on that slice alone, and no gradient goes through it. The
-    paper draws every sample's source with probability 0.9 / 0.1 [P]; a fixed slice of an already shuffled batch gives the
-    same mixture, and the rest of the batch never pays for stage 1 [O]. With fewer than 1 / fraction samples in a batch the
-    minimum of one sample raises the share above `fraction`.
+    `predict(context [n, M, h, w, P]) -> [n, F, h, w, P]` runs on that slice alone, and no gradient goes through it.
+    The paper draws every sample's source with probability 0.9 / 0.1 [P]; a fixed slice of an already shuffled batch
+    gives the same mixture, and the rest of the batch never pays for stage 1 [O]. With fewer than 1 / fraction samples
+    in a batch the minimum of one sample raises the share above `fraction`.
     Returns future [B, F, h, w, P]; UserError when the fraction is outside [0, 1].
     """
     count = mixed_count(future.shape[0], fraction)

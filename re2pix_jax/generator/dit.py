@@ -1,12 +1,12 @@
 """The space-time diffusion transformer that denoises the latents of future frames, given context frames and features.
 
-Blocks are temporal attention → spatial attention → SwiGLU, with RMSNorm, parameter-free QK-norm, rotary positions, and an
-adaLN-zero modulation computed once and shared by all layers, after the authors' later flow model [R].
+Blocks are temporal attention → spatial attention → SwiGLU, with RMSNorm, parameter-free QK-norm, rotary positions, and
+an adaLN-zero modulation computed once and shared by all layers, after the authors' later flow model [R].
 
-Two streams share every weight. The *context* stream holds the M clean frames at t = 1; it never sees the future, so its
-temporal keys and values (the cache) are computed once and serve every sampler step. The *future* stream holds the noised
-frames at their t and attends in time to [cache; itself] [O]. Context frames attend to each other in both directions [O].
-Spatial attention stays within a frame.
+Two streams share every weight. The *context* stream holds the M clean frames at t = 1; it never sees the future, so
+its temporal keys and values (the cache) are computed once and serve every sampler step. The *future* stream holds the
+noised frames at their t and attends in time to [cache; itself] [O]. Context frames attend to each other in both
+directions [O]. Spatial attention stays within a frame.
 """
 
 import functools
@@ -110,7 +110,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, modulation, codes, cache):
-        time_shift, time_scale, time_gate, space_shift, space_scale, space_gate, ff_shift, ff_scale, ff_gate = modulation
+        time_shift, time_scale, time_gate, space_shift, space_scale, space_gate, *feed_forward = modulation
+        ff_shift, ff_scale, ff_gate = feed_forward
         time_code, space_code = codes
         norm = functools.partial(nn.RMSNorm, EPSILON, dtype=self.dtype)
         y = modulate(norm(name='time_norm')(x), time_shift, time_scale).swapaxes(1, 2)
@@ -151,7 +152,8 @@ class SpaceTimeDiT(nn.Module):
         if self.width % (4 * self.heads):
             raise UserError(f'the generator width {self.width} must be a multiple of 4 * heads = {4 * self.heads}')
         if any(side % self.patch_size for side in self.latent_grid):
-            raise UserError(f'the latent grid {tuple(self.latent_grid)} must be a multiple of patch_size {self.patch_size}')
+            raise UserError(f'the latent grid {tuple(self.latent_grid)} must be a multiple of patch_size '
+                            f'{self.patch_size}')
         zeros = nn.initializers.zeros
         hidden = math.ceil(8 * self.width / 3 / self.ffn_multiple) * self.ffn_multiple
         self.embed = nn.Dense(self.width, dtype=self.dtype)
@@ -183,7 +185,8 @@ class SpaceTimeDiT(nn.Module):
         expected = (frames, *self.latent_grid, self.latent_channels)
         if latents.ndim != 5 or latents.shape[1:] != expected:
             raise UserError(f'the generator expected {name} latents [B, T, H, W, c] of shape (B, '
-                            f'{", ".join(map(str, expected))}), got {latents.shape}; match frames and resolution to the model')
+                            f'{", ".join(map(str, expected))}), got {latents.shape}; '
+                            'match frames and resolution to the model')
         x = self.embed(patchify(latents.astype(self.dtype), self.patch_size))
         if self.components:
             x = self.fusion(x, components)

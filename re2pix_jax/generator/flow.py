@@ -2,8 +2,8 @@
 
     z_t = t x + (1 - t) eps,    dz/dt = x - eps = (x - z_t) / (1 - t)
 
-The network predicts x; its implied velocity is what is trained and what samplers integrate, both with (1 - t) clamped from
-below at 0.05, as in the authors' later flow model [R]. t is one scalar per sample.
+The network predicts x; its implied velocity is what is trained and what samplers integrate, both with (1 - t) clamped
+from below at 0.05, as in the authors' later flow model [R]. t is one scalar per sample.
 """
 
 import jax
@@ -37,8 +37,8 @@ def velocity(prediction, z_t, t, clamp=CLAMP):
 def loss(prediction, x, eps, z_t, t, clamp=CLAMP):
     """Mean squared error between the implied and the true velocity, a float32 scalar.
 
-    Only the implied velocity is clamped: it is what the sampler integrates, so it is what must come out as x - eps, also in
-    the last 5 % of the path, where the prediction is then not x itself but a little beyond it.
+    Only the implied velocity is clamped: it is what the sampler integrates, so it is what must come out as x - eps,
+    also in the last 5 % of the path, where the prediction is then not x itself but a little beyond it.
     """
     implied = velocity(prediction.astype(jnp.float32), z_t, t, clamp)
     return jnp.mean(jnp.square(implied - (x - eps)))

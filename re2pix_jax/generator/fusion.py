@@ -9,8 +9,8 @@ from re2pix_jax.errors import UserError
 class EarlyFusion(nn.Module):
     """Adds an embedding of the components to the embedding of the latent patches.
 
-    The components are brought to the patch grid bilinearly where the two grids differ, and embedded by a linear layer of
-    their own. The resampling is antialiased when it shrinks [O].
+    The components are brought to the patch grid bilinearly where the two grids differ, and embedded by a linear layer
+    of their own. The resampling is antialiased when it shrinks [O].
     """
 
     components: int
@@ -24,7 +24,8 @@ class EarlyFusion(nn.Module):
                             'pass them, or use a generator trained with components=0')
         if components.shape[-1] != self.components or components.shape[:2] != patches.shape[:2]:
             raise UserError(f'the generator expected components [B, T, h, w, P] with B, T = {patches.shape[:2]} and '
-                            f'P = {self.components}, got shape {components.shape}; use the forecaster it was trained with')
+                            f'P = {self.components}, got shape {components.shape}; '
+                            'use the forecaster it was trained with')
         if components.shape[2:4] != patches.shape[2:4]:
             shape = (*patches.shape[:4], components.shape[-1])
             components = jax.image.resize(components, shape, 'bilinear')

@@ -22,7 +22,8 @@ def full_and_coarse(components, channels):
     UserError unless `channels` lies between 0 and P.
     """
     if not 0 <= channels <= components.shape[-1]:
-        raise UserError(f'representation guidance keeps {channels} of {components.shape[-1]} components; keep from 0 to all')
+        raise UserError(f'representation guidance keeps {channels} of {components.shape[-1]} components; '
+                        'keep from 0 to all of them')
     return jnp.concatenate([components, keep_first(components, channels)])
 
 

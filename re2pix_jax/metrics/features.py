@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from re2pix_jax.forecaster import transformer
+
 BETA = 0.1
 """Where SmoothL1 goes from quadratic to linear: stage 1's training loss uses the same. [R]"""
 
@@ -19,9 +21,7 @@ def smooth_l1(prediction, truth, beta=BETA):
     Returns:
         float32 [...].
     """
-    distance = jnp.abs(prediction.astype(jnp.float32) - truth.astype(jnp.float32))
-    loss = jnp.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta)
-    return loss.mean(axis=(-3, -2, -1))
+    return transformer.smooth_l1(prediction, truth, beta).mean(axis=(-3, -2, -1))
 
 
 @jax.jit

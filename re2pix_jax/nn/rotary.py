@@ -1,7 +1,7 @@
 """Rotary position codes (RoPE, arXiv 2104.09864): one-dimensional for time, two-dimensional for space.
 
-A code is a pair of arrays (cosine, sine), each [N, dim / 2]; `rotate` turns the N vectors of a head by it. Queries and keys
-rotated this way give dot products that depend on the difference of their positions alone.
+A code is a pair of arrays (cosine, sine), each [N, dim / 2]; `rotate` turns the N vectors of a head by it. Queries and
+keys rotated this way give dot products that depend on the difference of their positions alone.
 """
 
 import jax.numpy as jnp

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from re2pix_jax import weights
 from re2pix_jax.forecaster import Forecaster
-from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, masked_smooth_l1, smooth_l1
+from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, masked_smooth_l1
+from re2pix_jax.metrics.features import smooth_l1
 from re2pix_jax.tasks.task import Task
 
 
@@ -28,7 +29,7 @@ class ForecasterTask(Task):
         components = self._components(frozen, batch)
         prediction = self.net.apply(params, components, deterministic=False, rngs={'dropout': key})
         loss = masked_smooth_l1(prediction, components)
-        return loss, {'copy_last_ratio': loss / smooth_l1(components[:, -2], components[:, -1])}
+        return loss, {'copy_last_ratio': loss / smooth_l1(components[:, -2], components[:, -1]).mean()}
 
     def measure(self, params, frozen, batch, keys):
         """Roll-out error by step, beside that of repeating the last context frame (the sums' ratio is the score)."""
@@ -40,8 +41,8 @@ class ForecasterTask(Task):
         values = {}
         for step in range(horizon):
             truth = components[:, context + step]
-            values[f'smooth_l1_step{step + 1}'] = jax.vmap(smooth_l1)(prediction[:, step], truth)
-            values[f'copy_last_step{step + 1}'] = jax.vmap(smooth_l1)(components[:, context - 1], truth)
+            values[f'smooth_l1_step{step + 1}'] = smooth_l1(prediction[:, step], truth)
+            values[f'copy_last_step{step + 1}'] = smooth_l1(components[:, context - 1], truth)
         return values
 
     def evaluate(self, params, frozen, batches, key):

@@ -1,8 +1,9 @@
-"""The Stable Diffusion family's variational autoencoder, and `Autoencoder`, the part that turns frames into latents and back.
+"""The Stable Diffusion family's variational autoencoder, and `Autoencoder`, the part that turns frames into latents.
 
-Structure and semantics are those of diffusers' `AutoencoderKL`, and so are the module names (`down_blocks.0.resnets.1.conv1`
-is `down_blocks_0/resnets_1/conv1` here), so published weights of the family map one to one. Which VAE Re2Pix uses is not
-known; this family is what the same group uses in related work [R], its tiny sizes are ours [O].
+Structure and semantics are those of diffusers' `AutoencoderKL`, and so are the module names: its
+`down_blocks.0.resnets.1.conv1` is `down_blocks_0/resnets_1/conv1` here, so published weights of the family map one to
+one. Which VAE Re2Pix uses is not known; this family is what the same group uses in related work [R], its tiny sizes
+are ours [O].
 """
 
 import functools
@@ -100,7 +101,7 @@ class MidBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """3x3 convolution of stride 2; the padding is one row below and one column to the right only, as in the original."""
+    """3x3 convolution of stride 2, padded by one row below and one column to the right only, as in the original."""
 
     dtype: str = 'float32'
 
@@ -189,8 +190,8 @@ class AutoencoderKL(nn.Module):
     """The network. Defaults are Stable Diffusion's (f = 8, 83,653,863 parameters).
 
     `norm_groups` must divide every entry of `block_out_channels`; f = 2 ** (len(block_out_channels) - 1).
-    Methods: `encode(images) -> (mean, logvar)` and `decode(latents) -> images`; images are float [B, H, W, 3] in [-1, 1],
-    latents unscaled.
+    Methods: `encode(images) -> (mean, logvar)` and `decode(latents) -> images`; images are float [B, H, W, 3] in
+    [-1, 1], latents unscaled.
     """
 
     block_out_channels: tuple = (128, 256, 512, 512)
@@ -253,9 +254,9 @@ class Autoencoder(flax.struct.PyTreeNode):
 
     @jax.jit
     def moments(self, frames):
-        """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → unscaled (mean, logvar), float32 [B, T, H/f, W/f, c] each.
+        """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → unscaled mean and log-variance.
 
-        Raises UserError when H or W is not a multiple of f.
+        Both are float32 [B, T, H/f, W/f, c]. Raises UserError when H or W is not a multiple of f.
         """
         if frames.dtype == jnp.uint8:
             frames = frames.astype(jnp.float32) / 127.5 - 1.0

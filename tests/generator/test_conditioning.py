@@ -60,7 +60,8 @@ def test_output_is_independent_of_dropped_channels():
     assert jnp.isfinite(output(spoilt))
 
 
-@pytest.mark.parametrize('batch, fraction, expected', [(64, 0.1, 6), (8, 0.1, 1), (2, 0.1, 1), (8, 0.0, 0), (8, 1.0, 8)])
+@pytest.mark.parametrize('batch, fraction, expected',
+                         [(64, 0.1, 6), (8, 0.1, 1), (2, 0.1, 1), (8, 0.0, 0), (8, 1.0, 8)])
 def test_mixed_count(batch, fraction, expected):
     assert mixed_count(batch, fraction) == expected
 

@@ -1,3 +1,5 @@
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ def draw_params(net, seed=0):
 
 def draw_inputs(net, batch=2, seed=1):
     generator = np.random.default_rng(seed)
-    inputs = [None if x is None else jnp.asarray(generator.normal(size=x.shape), jnp.float32) for x in net.example(batch)]
+    inputs = jax.tree.map(lambda x: jnp.asarray(generator.normal(size=x.shape), jnp.float32), list(net.example(batch)))
     inputs[2] = jnp.asarray(generator.uniform(size=batch), jnp.float32)
     return inputs
 
@@ -88,12 +90,12 @@ def naive(net, params, context_latents, noisy_latents, t, context_components, fu
         embedding = dense(p['time_embedding']['outer'], silu(dense(p['time_embedding']['inner'], embedding)))
         shared = np.split(dense(p['modulation']['linear'], silu(embedding))[:, None], 9, axis=-1)
         for layer in range(net.depth):
-            q = jax.tree.map(lambda leaf: leaf[layer], p['layers'])
+            q = jax.tree.map(operator.itemgetter(layer), p['layers'])
             y = rms(x) * q['time_norm']['scale'] * (1 + shared[1]) + shared[0]
             x = x + shared[2] * attention(q['time'], y, time_angles, net.heads, mask)
             y = rms(x) * q['space_norm']['scale'] * (1 + shared[4]) + shared[3]
-            everywhere = np.ones((h * w, h * w), bool)
-            x = x + shared[5] * attention(q['space'], y.swapaxes(0, 1), space_angles, net.heads, everywhere).swapaxes(0, 1)
+            y = attention(q['space'], y.swapaxes(0, 1), space_angles, net.heads, np.ones((h * w, h * w), bool))
+            x = x + shared[5] * y.swapaxes(0, 1)
             y = rms(x) * q['ff_norm']['scale'] * (1 + shared[7]) + shared[6]
             gate, value = np.split(dense(q['ff']['w12'], y), 2, axis=-1)
             x = x + shared[8] * dense(q['ff']['w3'], silu(gate) * value)
@@ -114,12 +116,13 @@ def test_two_streams_equal_one_masked_sequence(net):
     assert ('fusion' in params['params']) == bool(net.components)
     expected = naive(net, params, *inputs)
     assert np.abs(expected).std() > 0.1
-    np.testing.assert_allclose(jax.jit(net.apply)(params, *inputs), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    actual = jax.jit(net.apply)(params, *inputs)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.fixture(scope='module')
 def first_sample_gradient(params):
-    """Gradients of the first sample's output, by the parameters and by all inputs, for a net that is NET but for `remat`."""
+    """Gradients of the first sample's output by the parameters and by all inputs, without and with `remat`."""
     def gradient(net):
         return jax.grad(lambda params, *inputs: jnp.sin(net.apply(params, *inputs)[0]).sum(), argnums=range(6))
 
@@ -175,8 +178,8 @@ def test_patchify_round_trip_and_order():
 
 
 def test_hidden_width_of_the_published_size():
-    net = SpaceTimeDiT(latent_channels=4, latent_grid=(32, 64), patch_size=2, components=1152, width=1152, depth=12, heads=8,
-                       context_frames=4, future_frames=4)
+    net = SpaceTimeDiT(latent_channels=4, latent_grid=(32, 64), patch_size=2, components=1152, width=1152, depth=12,
+                       heads=8, context_frames=4, future_frames=4)
     layers = jax.eval_shape(net.init, jax.random.key(0), *net.example())['params']['layers']
     assert layers['ff']['w3']['kernel'].shape == (12, 3072, 1152)
     assert layers['time']['qkv']['kernel'].shape == (12, 1152, 3 * 1152)
