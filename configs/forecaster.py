@@ -23,7 +23,7 @@ def get_config(size='tiny'):
         tiny=dict(components=144, width=144, depth=4, heads=4, frames=5, grid=(8, 16), dropout=0.0),
         small=dict(components=576, width=576, depth=8, heads=8, frames=5, grid=(8, 16), dropout=0.1),
         base=dict(components=1152, width=1152, depth=12, heads=8, frames=5, grid=(16, 32), dropout=0.1)))
-    config.steps = pick(tiny=1100, small=30_000, base=37_200)
+    config.steps = pick(tiny=1900, small=30_000, base=37_200)
     config.batch_size = pick(tiny=4, small=32, base=64)
     config.optimizer.update(name='adam', schedule='cosine', warmup_steps=0, clip=1.0)
     config.optimizer.learning_rate = pick(tiny=1.2e-3, small=6.4e-4, base=6.4e-4)

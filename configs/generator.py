@@ -21,8 +21,8 @@ def get_config(size='tiny'):
     frames = pick(tiny=(64, 128), small=(128, 256), base=(256, 512))
     config.frozen.update(forecaster='', vae='', head='')  # the head is only passed on to the exported model
     config.model.update(pick(
-        tiny=dict(latent_channels=8, latent_grid=(16, 32), patch_size=2, components=144, width=144, depth=6, heads=4,
-             context_frames=4, future_frames=4, ffn_multiple=32),
+        tiny=dict(latent_channels=8, latent_grid=(16, 32), patch_size=2, components=144, width=144, depth=4, heads=4,
+                  context_frames=4, future_frames=4, ffn_multiple=32, unroll=True),
         small=dict(latent_channels=4, latent_grid=(16, 32), patch_size=2, components=576, width=384, depth=12, heads=6,
              context_frames=4, future_frames=4),
         base=dict(latent_channels=4, latent_grid=(32, 64), patch_size=2, components=1152, width=768, depth=12, heads=12,

@@ -51,7 +51,7 @@ BAD = {
     'too low': ('--video={dir}/low.mp4', r'low\.mp4.*12.*at least 16'),
     'too narrow': ('--video={dir}/narrow.mp4', r'narrow\.mp4.*12.*at least 16'),
     'unknown model': ('--video={dir}/good.mp4 --model=tinny', r'tinny: no such model'),
-    'other kind': ('--video={dir}/good.mp4 --model={model}/head', r'holds a head, where a re2pix is needed'),
+    'other kind': ('--video={dir}/good.mp4 --model={model}/head', r'holds kind head, where kind re2pix is needed'),
     'out is a file': ('--video={dir}/good.mp4 --out={dir}/text.mp4', r"text\.mp4: can't be written \(file exists\)"),
     'out unwritable': ('--video={dir}/good.mp4 --out=/proc/1/none', r"/proc/1/none: can't be written"),
     'full disk': ('--world=validation:0', r'writing failed \(file too large\); nothing half-written was left'),
