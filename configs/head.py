@@ -24,7 +24,7 @@ def get_config(size='tiny'):
         base=dict(classes=19, features=256, channels=(128, 256, 512, 512), batch_norm=False)))
     config.steps = pick(tiny=300, small=20_000, base=18_600)  # base: 100 epochs of 2975 frames at batch 16 [R]
     config.batch_size = 16
-    config.optimizer.update(name='adamw', schedule='poly', warmup_steps=pick(tiny=50, small=2000, base=1860), weight_decay=1e-4)
+    config.optimizer.update(name='adamw', schedule='poly', warmup_steps=pick(tiny=120, small=2000, base=1860), weight_decay=1e-4)
     config.optimizer.learning_rate = pick(tiny=2e-3, small=3e-4, base=1e-4)
     config.ema = pick(tiny=0.99, small=0.999, base=0.999)
     config.data.update(size=frames, frames=1)
