@@ -33,11 +33,11 @@ def get_config(size='tiny'):
         predicted_fraction=0.1,  # of the samples are trained on stage 1's own forecast [P]
         time_mean=-0.4, time_std=1.0,  # logit-normal [R]; the mean suits few-channel latents [O]
         sampler_steps=20)
-    config.steps = pick(tiny=2500, small=50_000, base=200_000)
+    config.steps = pick(tiny=800, small=50_000, base=200_000)
     config.batch_size = pick(tiny=8, small=32, base=64)
-    config.optimizer.update(name='adamw', schedule='cosine', warmup_steps=0, b2=0.95, clip=1.0)
+    config.optimizer.update(name='adamw', schedule='cosine', warmup_steps=pick(tiny=30, small=0, base=0), b2=0.95, clip=1.0)
     config.optimizer.learning_rate = pick(tiny=1.5e-3, small=3e-4, base=1e-4)
-    config.ema = pick(tiny=0.995, small=0.9999, base=0.9999)
+    config.ema = pick(tiny=0.99, small=0.9999, base=0.9999)
     config.data.update(size=frames, frames=8, strides=(3,), crop=(0.5, 1.0), flip=0.5, labels=False)
     if size == 'tiny':
         config.data.crop = (1.0, 1.0)  # half of a 64-pixel frame is too little to enlarge

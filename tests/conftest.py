@@ -66,18 +66,18 @@ def micro_bundles(tmp_path_factory):
     images = jnp.zeros((1, *SIZE, 3))
 
     net = VisionTransformer(**MICRO['encoder'])
-    encoder = Encoder(params=net.init(key, images), net=net)
+    encoder = Encoder(params=jax.jit(net.init)(key, images), net=net)
     features = encoder.encode(frames)
     components = principal.fit(principal.Moments().update(features), MICRO['forecaster']['components'])
     net = AutoencoderKL(**MICRO['autoencoder'], quant_conv=True, mid_attention=True)
-    vae = Autoencoder(params=net.init(key, images), net=net, scaling_factor=1.5, shift_factor=0.1)
+    vae = Autoencoder(params=jax.jit(net.init)(key, images), net=net, scaling_factor=1.5, shift_factor=0.1)
     net = MaskedFeatureTransformer(**MICRO['forecaster'], frames=5)
-    forecaster = Forecaster(params=net.init(key, jnp.zeros((1, 5, 4, 8, 32))), net=net, encoder=encoder, principal=components)
+    forecaster = Forecaster(params=jax.jit(net.init)(key, jnp.zeros((1, 5, 4, 8, 32))), net=net, encoder=encoder, principal=components)
     net = DPTHead(classes=19, **MICRO['head'])
-    head = Head(params=net.init(key, features[0, :1]), net=net)
+    head = Head(params=jax.jit(net.init)(key, features[0, :1]), net=net)
     net = SpaceTimeDiT(**MICRO['generator'], patch_size=2, context_frames=4, future_frames=4)
     latents, parts = jnp.zeros((1, 4, 8, 16, 4)), jnp.zeros((1, 4, 4, 8, 32))
-    generator = Generator(params=net.init(key, latents, latents, jnp.zeros((1,)), parts, parts), net=net)
+    generator = Generator(params=jax.jit(net.init)(key, latents, latents, jnp.zeros((1,)), parts, parts), net=net)
     model = Re2Pix(forecaster=forecaster, vae=vae, generator=generator, head=head, size=SIZE, sampler_steps=2)
     for name, part in dict(encoder=encoder, principal=components, vae=vae, forecaster=forecaster, head=head,
                            generator=generator, re2pix=model).items():

@@ -67,10 +67,9 @@ def assert_close(first, second, path=''):
         assert first == second, path
 
 
-@pytest.mark.parametrize('batch_size', [5, 4])
-def test_batch_size_does_not_matter(report, model, batch_size):
-    """Five clips in batches of 2 + 2 + 1, of 5, and of 4 + 1."""
-    assert_close(report, evaluation.evaluate(model, config(batch_size=batch_size)))
+def test_batch_size_does_not_matter(report, model):
+    """Five clips in batches of 2 + 2 + 1 and of 3 + 2."""
+    assert_close(report, evaluation.evaluate(model, config(batch_size=3)))
 
 
 def test_protocol_stands_beside_the_numbers(report):
