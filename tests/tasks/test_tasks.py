@@ -26,7 +26,7 @@ def in_batches(batch, size):
 def test_evaluation_depends_on_records_and_not_on_batches(name, micro_bundles):
     task = tasks.create(shrink(load_config(name), micro_bundles))
     data = clips(5, 8)
-    params = task.init(jax.random.key(0), in_batches(data, 2)[0])
+    params = jax.jit(task.init)(jax.random.key(0), in_batches(data, 2)[0])
     params = jax.tree.map(lambda leaf: leaf + 0.02 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params)
     by_two, by_five = (task.evaluate(params, task.frozen, in_batches(data, size), jax.random.key(1)) for size in (2, 5))
     assert by_two.keys() == by_five.keys() and by_two
@@ -56,7 +56,7 @@ def test_generator_trains_on_stage_one_only_for_its_slice(micro_bundles):
         config = shrink(load_config('generator'), micro_bundles)
         config.loss.update(predicted_fraction=fraction, nested_dropout=False)
         task = tasks.create(config)
-        params = jax.tree.map(lambda leaf: leaf + 0.05, task.init(jax.random.key(0), data))
+        params = jax.tree.map(lambda leaf: leaf + 0.05, jax.jit(task.init)(jax.random.key(0), data))
         forecaster = task.frozen['forecaster']
         other = forecaster.replace(params=jax.tree.map(lambda leaf: leaf + 0.1, forecaster.params))
         return [float(jax.jit(task.loss)(params, task.frozen | {'forecaster': part}, data, jax.random.key(2))[0])
@@ -103,7 +103,7 @@ def test_student_gets_gradients_and_teacher_does_not(micro_bundles):
     config.loss.dense = 0.0
     task = tasks.create(config)
     data = {name: jnp.asarray(value) for name, value in clips(2, 1).items()}
-    params = task.init(jax.random.key(0), data)
+    params = jax.jit(task.init)(jax.random.key(0), data)
 
     def loss(params, teacher):
         return task.loss(params, {'ema': teacher}, data, jax.random.key(1))[0]
