@@ -23,8 +23,9 @@ def get_config(size='tiny'):
         small=dict(patch_size=14, width=384, depth=12, heads=6, registers=4, layers=(2, 5, 8, 11), position_grid=(8, 16)),
         base=dict(patch_size=14, width=768, depth=12, heads=12, registers=4, layers=(2, 5, 8, 11), position_grid=(37, 37))))
     # dense and distill weigh the two losses; 0 turns one off.
-    config.loss.update(dense=1.0, depth=0.3, cells=pick(tiny=4, small=7, base=7), balance=0.5, distill=0.0, prototypes=512, mask=0.4, jitter=0.2,
-                       student_temperature=0.1, teacher_temperature=0.05)
+    config.loss.update(
+        dense=1.0, depth=0.3, cells=pick(tiny=4, small=7, base=7), balance=0.5, jitter=0.2,
+        distill=0.0, prototypes=512, mask=0.4, student_temperature=0.1, teacher_temperature=0.05)
     config.steps = pick(tiny=2200, small=50_000, base=200_000)
     config.batch_size = pick(tiny=16, small=64, base=128)
     config.optimizer.learning_rate = pick(tiny=2e-3, small=5e-4, base=2e-4)

@@ -164,8 +164,10 @@ class SpaceTimeDiT(nn.Module):
         self.time_embedding = TimeEmbedding(self.width, self.dtype)
         self.modulation = Modulation(9, self.dtype)
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
-        self.layers = nn.scan(block, variable_axes={'params': 0}, split_rngs={'params': True}, length=self.depth,
-                              unroll=self.depth if self.unroll else 1, in_axes=(nn.broadcast, nn.broadcast, 0), out_axes=0)(self.heads, hidden, self.dtype)
+        layers = nn.scan(
+            block, variable_axes={'params': 0}, split_rngs={'params': True}, length=self.depth,
+            unroll=self.depth if self.unroll else 1, in_axes=(nn.broadcast, nn.broadcast, 0), out_axes=0)
+        self.layers = layers(self.heads, hidden, self.dtype)
         self.final_norm = nn.RMSNorm(EPSILON, dtype=self.dtype)
         self.final_modulation = Modulation(2, self.dtype)
         self.out = nn.Dense(self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros)

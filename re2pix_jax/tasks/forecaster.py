@@ -1,6 +1,5 @@
 """Trains stage 1: from the components of four frames to those of the fifth."""
 
-import jax
 import jax.numpy as jnp
 
 from re2pix_jax import weights
