@@ -6,6 +6,7 @@ import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true')  # compiling, not computing, takes the time of these tests
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,19 @@ def shrink(config, bundles=None, **overrides):
     return config
 
 
+def random_variables(net, *inputs):
+    """Variables of a network as numpy draws them: at once where `net.init` compiles for seconds, and with no layer at zero."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name in ('scale', 'gamma', 'var'):
+            return np.ones(leaf.shape, np.float32)
+        fan_in = np.prod(leaf.shape[:-1]) if name == 'kernel' else 2500
+        return rng.normal(0, fan_in ** -0.5, leaf.shape).astype(np.float32)
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(net.init, jax.random.key(0), *inputs))
+
+
 @pytest.fixture(scope='session')
 def micro_bundles(tmp_path_factory):
     """A folder of bundles with random weights, one per part, that fit each other."""
@@ -61,23 +75,22 @@ def micro_bundles(tmp_path_factory):
     from re2pix_jax.vae.autoencoder import AutoencoderKL
 
     folder = tmp_path_factory.mktemp('bundles')
-    key = jax.random.key(0)
     frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3)), jnp.uint8)
     images = jnp.zeros((1, *SIZE, 3))
 
     net = VisionTransformer(**MICRO['encoder'])
-    encoder = Encoder(params=jax.jit(net.init)(key, images), net=net)
+    encoder = Encoder(params=random_variables(net, images), net=net)
     features = encoder.encode(frames)
     components = principal.fit(principal.Moments().update(features), MICRO['forecaster']['components'])
     net = AutoencoderKL(**MICRO['autoencoder'], quant_conv=True, mid_attention=True)
-    vae = Autoencoder(params=jax.jit(net.init)(key, images), net=net, scaling_factor=1.5, shift_factor=0.1)
+    vae = Autoencoder(params=random_variables(net, images), net=net, scaling_factor=1.5, shift_factor=0.1)
     net = MaskedFeatureTransformer(**MICRO['forecaster'], frames=5)
-    forecaster = Forecaster(params=jax.jit(net.init)(key, jnp.zeros((1, 5, 4, 8, 32))), net=net, encoder=encoder, principal=components)
+    forecaster = Forecaster(params=random_variables(net, jnp.zeros((1, 5, 4, 8, 32))), net=net, encoder=encoder, principal=components)
     net = DPTHead(classes=19, **MICRO['head'])
-    head = Head(params=jax.jit(net.init)(key, features[0, :1]), net=net)
+    head = Head(params=random_variables(net, features[0, :1]), net=net)
     net = SpaceTimeDiT(**MICRO['generator'], patch_size=2, context_frames=4, future_frames=4)
     latents, parts = jnp.zeros((1, 4, 8, 16, 4)), jnp.zeros((1, 4, 4, 8, 32))
-    generator = Generator(params=jax.jit(net.init)(key, latents, latents, jnp.zeros((1,)), parts, parts), net=net)
+    generator = Generator(params=random_variables(net, latents, latents, jnp.zeros((1,)), parts, parts), net=net)
     model = Re2Pix(forecaster=forecaster, vae=vae, generator=generator, head=head, size=SIZE, sampler_steps=2)
     for name, part in dict(encoder=encoder, principal=components, vae=vae, forecaster=forecaster, head=head,
                            generator=generator, re2pix=model).items():

@@ -54,6 +54,8 @@ class EncoderTask(Task):
         self.net = VisionTransformer(**self.network_fields())
         if config.loss.cells < 1 or self.net.patch_size % config.loss.cells:
             raise UserError(f'config.loss.cells: expected a divisor of the patch size {self.net.patch_size}, got {config.loss.cells}')
+        if not (config.loss.dense or config.loss.distill):
+            raise UserError('config.loss.dense and config.loss.distill are both 0: set one of them above 0')
         self.projector = PrototypeProjector(config.loss.prototypes)
         self.decoder = DenseDecoder(config.loss.cells)
 

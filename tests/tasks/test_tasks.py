@@ -81,6 +81,13 @@ def test_unknown_task_is_named():
         tasks.create(config)
 
 
+def test_an_encoder_without_any_loss_is_refused(micro_bundles):
+    config = shrink(load_config('encoder'), micro_bundles)
+    config.loss.update(dense=0.0, distill=0.0)
+    with pytest.raises(errors.UserError, match='config.loss.dense and config.loss.distill are both 0'):
+        tasks.create(config)
+
+
 def test_sinkhorn_balances_prototypes():
     scores = jax.random.normal(jax.random.key(0), (256, 8)) * 3 + jnp.arange(8.0)
     assigned = np.asarray(encoder.sinkhorn(scores, iterations=20))
@@ -100,7 +107,7 @@ def test_masked_blocks_are_rectangles_of_about_the_asked_size():
 
 def test_student_gets_gradients_and_teacher_does_not(micro_bundles):
     config = shrink(load_config('encoder'), micro_bundles)
-    config.loss.dense = 0.0
+    config.loss.update(dense=0.0, distill=1.0)
     task = tasks.create(config)
     data = {name: jnp.asarray(value) for name, value in clips(2, 1).items()}
     params = jax.jit(task.init)(jax.random.key(0), data)
