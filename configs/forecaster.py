@@ -3,7 +3,7 @@
     python -m re2pix_jax.train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
         --config.frozen.encoder=runs/bundles/encoder --config.frozen.principal=runs/bundles/principal
 
-tiny: about 20 minutes on 2 cores; score in re2pix_jax/bundles/tiny/MODEL_CARD.md. small: one GPU; not yet run.
+tiny: about 30 minutes on one core; score in re2pix_jax/bundles/tiny/MODEL_CARD.md. small: one GPU; not yet run.
 base: the published low-resolution recipe (224×448, 800 epochs of 2975 clips at an effective batch of 64) [R]; not yet run.
 """
 

@@ -3,7 +3,7 @@
     python -m re2pix_jax.train --config=configs/generator.py:tiny --workdir=runs/generator \
         --config.frozen.forecaster=runs/bundles/forecaster --config.frozen.vae=runs/bundles/vae
 
-tiny: about 45 minutes on 2 cores; score in re2pix_jax/bundles/tiny/MODEL_CARD.md. small: one GPU; not yet run.
+tiny: about 30 minutes on 2 cores; score in re2pix_jax/bundles/tiny/MODEL_CARD.md. small: one GPU; not yet run.
 base: DiT-B at 256×512 over Stable Diffusion's latents [O]; not yet run.
 The baseline without features is this config with --config.model.components=0.
 """
@@ -33,7 +33,7 @@ def get_config(size='tiny'):
         predicted_fraction=0.1,  # of the samples are trained on stage 1's own forecast [P]
         time_mean=-0.4, time_std=1.0,  # logit-normal [R]; the mean suits few-channel latents [O]
         sampler_steps=20)
-    config.steps = pick(tiny=800, small=50_000, base=200_000)
+    config.steps = pick(tiny=460, small=50_000, base=200_000)
     config.batch_size = pick(tiny=8, small=32, base=64)
     config.optimizer.update(name='adamw', schedule='cosine', warmup_steps=pick(tiny=30, small=0, base=0), b2=0.95, clip=1.0)
     config.optimizer.learning_rate = pick(tiny=1.5e-3, small=3e-4, base=1e-4)
