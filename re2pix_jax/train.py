@@ -30,10 +30,15 @@ def main(argv):
     task = tasks.create(config)
     batch_size = mesh.local_batch_size(config.batch_size)
 
-    def make_eval_data():
-        return loader.create(config.eval_data, batch_size, config.seed, training=False)
+    def make_data(settings, training):
+        data = loader.create(settings, batch_size, config.seed, training)
+        task.check_data(data.encoded_by())
+        return data
 
-    with contextlib.closing(loader.create(config.data, batch_size, config.seed, training=True)) as train_data:
+    def make_eval_data():
+        return make_data(config.eval_data, training=False)
+
+    with contextlib.closing(make_data(config.data, training=True)) as train_data:
         state = loop.train(task, config, _WORKDIR.value, train_data, make_eval_data)
     return 0 if int(state.step) >= config.steps else 143
 

@@ -85,7 +85,7 @@ def micro_bundles(tmp_path_factory):
     net = AutoencoderKL(**MICRO['autoencoder'], quant_conv=True, mid_attention=True)
     vae = Autoencoder(params=random_variables(net, images), net=net, scaling_factor=1.5, shift_factor=0.1)
     net = MaskedFeatureTransformer(**MICRO['forecaster'], frames=5)
-    forecaster = Forecaster(params=random_variables(net, jnp.zeros((1, 5, 4, 8, 32))), net=net, encoder=encoder, principal=components)
+    forecaster = Forecaster(params=random_variables(net, jnp.zeros((1, 4, 4, 8, 32))), net=net, encoder=encoder, principal=components)
     net = DPTHead(classes=19, **MICRO['head'])
     head = Head(params=random_variables(net, features[0, :1]), net=net)
     net = SpaceTimeDiT(**MICRO['generator'], patch_size=2, context_frames=4, future_frames=4)

@@ -55,7 +55,7 @@ def abstract_parts(size):
     encoder = Encoder(params=jax.eval_shape(encoder_net.init, key, array(1, height, width, 3)), net=encoder_net)
     count = load_config('principal', size).components
     principal = Principal(array(channels), array(channels), array(channels), array(count, channels), array(count))
-    params = jax.eval_shape(net.init, key, array(1, net.frames, *net.grid, net.components))
+    params = jax.eval_shape(net.init, key, array(1, net.frames - 1, *net.grid, net.components))
     return {
         'encoder': encoder, 'principal': principal,
         'forecaster': Forecaster(params=params, net=net, encoder=encoder, principal=principal),

@@ -14,6 +14,7 @@ from re2pix_jax.clips import sampling
 from re2pix_jax.clips.datasets import open_source
 from re2pix_jax.errors import UserError
 
+_ENCODED = 'encoded:'
 _SOURCE = 1 << 40  # record = source * _SOURCE + clip
 
 
@@ -26,7 +27,7 @@ def create(data, batch_size: int, seed: int = 0, training: bool = True,
 
     Args:
         data: a ConfigDict (or anything with `get`):
-            sources: tuple of 'world' | 'records:FOLDER' | 'videos:FOLDER'.
+            sources: tuple of 'world' | 'records:FOLDER' | 'videos:FOLDER', or all of them 'encoded:FOLDER'.
             weights: shares of the sources in training, positive; empty: equal. An epoch is counted for each source by
                 itself.
             split: 'train' | 'validation' | 'test'.
@@ -82,7 +83,8 @@ class Loader:
     """Iterator of batches, dicts of numpy arrays.
 
     'frames' uint8 [B, T, H, W, 3], 'labels' uint8 [B, T, H, W], 'depth' float32 [B, T, H, W], 'record' int64 [B].
-    Labels and depth are left out with `data.labels = False`.
+    Labels and depth are left out with `data.labels = False`. From encoded sources 'components' float16 [B, T, h, w, P] and
+    'latents' float16 [B, T, H/f, W/f, c] come instead of these three.
     """
 
     def __init__(self, iterator, kept: dict, sample):
@@ -118,6 +120,11 @@ class Loader:
         """What a number in 'record' stands for: 'source/clip'."""
         return self._sample.name(int(record))
 
+    def encoded_by(self) -> dict:
+        """{source: {name of a frozen network: sha256 of its bundle}} of the sources that come encoded."""
+        return {name: source.parts for name, source in zip(self._sample.settings['sources'], self._sample.sources)
+                if name.startswith(_ENCODED)}
+
     def close(self) -> None:
         """Ends the worker processes."""
         if hasattr(self._iterator, 'close'):
@@ -148,6 +155,8 @@ class _Sample:
         except UserError as error:
             raise UserError(f'{self.name(record)}: {error}') from error
         clip = source.read(index, window, labels=settings['labels'])
+        if 'frames' not in clip:  # encoded: nothing to cut
+            return {**clip, 'record': np.int64(record)}
         height, width = clip['frames'].shape[1:3]
         if settings['training']:
             box, flip = sampling.crop(rng, height, width, size, settings['crop']), rng.random() < settings['flip']
@@ -197,6 +206,8 @@ def _settings(data, batch_size, training) -> dict:
     low, high = settings['crop']
     for name, right, expected in (
             ('sources', settings['sources'], 'at least one source'),
+            ('sources', len({name.startswith(_ENCODED) for name in settings['sources']}) <= 1,
+             'all of them encoded, or none: a batch holds either features or frames'),
             ('weights', len(settings['weights']) == len(settings['sources']) and min(settings['weights']) > 0,
              f'{len(settings["sources"])} positive numbers, one for each source'),
             ('strides', settings['strides'] and min(settings['strides']) > 0, 'positive numbers'),
@@ -208,6 +219,9 @@ def _settings(data, batch_size, training) -> dict:
             ('workers', settings['workers'] >= 0, 'at least 0')):
         if not right:
             raise UserError(f'data.{name} = {settings[name]}: expected {expected}')
+    if training and settings['sources'][0].startswith(_ENCODED) and (low < 1 or settings['flip']):
+        raise UserError(f'{settings["sources"][0]}: these frames were encoded whole and as they are; '
+                        'set data.crop=(1.0, 1.0) and data.flip=0')
     if batch_size < 1:
         raise UserError(f'batch_size = {batch_size}: expected at least 1 clip for every process')
     return settings

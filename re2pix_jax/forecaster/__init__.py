@@ -10,7 +10,7 @@ import jax
 from re2pix_jax.encoder import Encoder
 from re2pix_jax.encoder.principal import Principal
 from re2pix_jax.forecaster import rollout
-from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, masked_smooth_l1, smooth_l1
+from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, smooth_l1
 
 
 @flax.struct.dataclass
@@ -50,4 +50,4 @@ class Forecaster:
         return self.principal.reconstruct(components)
 
 
-__all__ = ['Forecaster', 'MaskedFeatureTransformer', 'masked_smooth_l1', 'rollout', 'smooth_l1']
+__all__ = ['Forecaster', 'MaskedFeatureTransformer', 'rollout', 'smooth_l1']

@@ -24,11 +24,10 @@ def forecast(params, net, components, steps: int):
     if steps < 1:
         raise UserError(f'a forecast of {steps} steps was asked for: at least 1 is needed')
     context = components[:, -context_frames:].astype(jnp.float32)
-    masked = jnp.zeros_like(context[:, :1])
 
     def step(context, _):
-        predicted = net.apply(params, jnp.concatenate([context, masked], axis=1))[:, -1:]
-        return jnp.concatenate([context[:, 1:], predicted], axis=1), predicted[:, 0]
+        predicted = net.apply(params, context)
+        return jnp.concatenate([context[:, 1:], predicted[:, None]], axis=1), predicted
 
     _, predictions = jax.lax.scan(step, context, length=steps)
     return jnp.moveaxis(predictions, 0, 1)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator.fusion import EarlyFusion
 from re2pix_jax.nn import rotary
-from re2pix_jax.nn.attention import attend
+from re2pix_jax.nn.attention import attend, split_heads
 from re2pix_jax.nn.feedforward import FusedSwiGLU
 
 EPSILON = 1e-5
@@ -93,9 +93,9 @@ class RotaryAttention(nn.Module):
     def __call__(self, x, code, cache=None):
         width = x.shape[-1]
         dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
-        qkv = dense(3 * width, name='qkv')(x).reshape(*x.shape[:-1], 3, self.heads, width // self.heads)
-        query, key = (rotary.rotate(unit_rms(qkv[..., index, :, :]), code) for index in (0, 1))
-        own = key, value = key, qkv[..., 2, :, :]
+        query, key, value = split_heads(dense(3 * width, name='qkv')(x), self.heads)
+        query, key = (rotary.rotate(unit_rms(x), code) for x in (query, key))
+        own = key, value
         if cache is not None:
             key, value = (jnp.concatenate(pair, axis=-3) for pair in zip(cache, own))
         return dense(width, name='out')(attend(query, key, value).reshape(x.shape)), own

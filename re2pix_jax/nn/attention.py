@@ -22,18 +22,23 @@ def attend(query, key, value, dropout: float = 0.0, rng=None):
     Returns:
         [..., N, heads, d], in the dtype of `query`.
     """
-    batch = query.shape[:-3]
-    query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-    if rng is None or dropout == 0.0:
-        mixed = jax.nn.dot_product_attention(query, key, value)
-    else:
-        # The fused kernels have no dropout on the weights, and torch's MultiheadAttention has: spell it out.
-        scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) * query.shape[-1] ** -0.5
-        weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(query.dtype)
+    # Heads before tokens: batched products over the last two axes, which every backend does without strided reads.
+    query, key, value = (x.swapaxes(-3, -2) for x in (query, key, value))
+    scale = query.shape[-1] ** -0.5
+    scores = jnp.einsum('...qd,...kd->...qk', query * scale, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores).astype(query.dtype)
+    if rng is not None and dropout > 0.0:
         keep = jax.random.bernoulli(rng, 1.0 - dropout, weights.shape)
         weights = jnp.where(keep, weights / (1.0 - dropout), 0.0)
-        mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, value)
-    return mixed.reshape(*batch, *mixed.shape[-3:])
+    return jnp.einsum('...qk,...kd->...qd', weights, value).swapaxes(-3, -2)
+
+
+def split_heads(qkv, heads: int):
+    """[..., N, 3 width] -> query, key and value, [..., N, heads, d] each.
+
+    Split before the reshape: the gradient is then one concatenation instead of three padded sums.
+    """
+    return [x.reshape(*x.shape[:-1], heads, -1) for x in jnp.split(qkv, 3, axis=-1)]
 
 
 class SelfAttention(nn.Module):
@@ -51,7 +56,6 @@ class SelfAttention(nn.Module):
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
         initial = nn.initializers.xavier_uniform()
         qkv = nn.Dense(3 * width, dtype=dtype, kernel_init=initial, name='qkv')(x)
-        qkv = qkv.reshape(*x.shape[:-1], 3, self.heads, width // self.heads)
         rng = None if deterministic or self.dropout == 0.0 else self.make_rng('dropout')
-        mixed = attend(qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :], self.dropout, rng)
+        mixed = attend(*split_heads(qkv, self.heads), self.dropout, rng)
         return nn.Dense(width, dtype=dtype, kernel_init=initial, name='proj')(mixed.reshape(x.shape))

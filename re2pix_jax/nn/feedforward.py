@@ -1,7 +1,15 @@
 """Position-wise feed-forward layers."""
 
+import math
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+
+
+def gelu(x):
+    """The exact GELU by erf, as torch has it; jax's own takes erfc, several times the work on a CPU."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 class Mlp(nn.Module):
@@ -14,7 +22,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x, deterministic: bool = True):
         dtype = jnp.dtype(self.dtype)
-        hidden = nn.gelu(nn.Dense(self.hidden, dtype=dtype, name='fc1')(x), approximate=False)
+        hidden = gelu(nn.Dense(self.hidden, dtype=dtype, name='fc1')(x))
         hidden = nn.Dropout(self.dropout)(hidden, deterministic)
         return nn.Dropout(self.dropout)(nn.Dense(x.shape[-1], dtype=dtype, name='fc2')(hidden), deterministic)
 

@@ -16,6 +16,7 @@ class AutoencoderTask(Task):
 
     Stable Diffusion's VAE adds LPIPS and an adversary [R]; neither is possible without downloaded weights, so ours is smoother.
     """
+    kind = 'vae'
 
     def __init__(self, config):
         super().__init__(config)

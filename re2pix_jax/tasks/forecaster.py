@@ -4,13 +4,14 @@ import jax.numpy as jnp
 
 from re2pix_jax import weights
 from re2pix_jax.forecaster import Forecaster
-from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, masked_smooth_l1
+from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer
 from re2pix_jax.metrics.features import smooth_l1
 from re2pix_jax.tasks.task import Task
 
 
 class ForecasterTask(Task):
-    """SmoothL1 (beta 0.1) on the principal components of the masked last frame [R]."""
+    """SmoothL1 (beta 0.1) on the principal components of the frame to forecast [R]."""
+    kind = 'forecaster'
     frozen_parts = ('encoder', 'principal')
 
     def __init__(self, config):
@@ -18,17 +19,19 @@ class ForecasterTask(Task):
         self.net = MaskedFeatureTransformer(**self.network_fields())
 
     def _components(self, frozen, batch):
+        if 'components' in batch:  # encoded clips
+            return batch['components'].astype(jnp.float32)
         return frozen['principal'].project(frozen['encoder'].encode(batch['frames']))
 
     def init(self, key, batch):
-        components = jnp.zeros((1, self.net.frames, *self.net.grid, self.net.components))
-        return self.net.init(key, components)
+        return self.net.init(key, jnp.zeros((1, self.net.frames - 1, *self.net.grid, self.net.components)))
 
     def loss(self, params, frozen, batch, key):
         components = self._components(frozen, batch)
-        prediction = self.net.apply(params, components, deterministic=False, rngs={'dropout': key})
-        loss = masked_smooth_l1(prediction, components)
-        return loss, {'copy_last_ratio': loss / smooth_l1(components[:, -2], components[:, -1]).mean()}
+        context, target = components[:, :-1], components[:, -1]
+        prediction = self.net.apply(params, context, deterministic=False, rngs={'dropout': key})
+        loss = smooth_l1(prediction, target).mean()
+        return loss, {'copy_last_ratio': loss / smooth_l1(context[:, -1], target).mean()}
 
     def measure(self, params, frozen, batch, keys):
         """Roll-out error by step, beside that of repeating the last context frame (the sums' ratio is the score)."""

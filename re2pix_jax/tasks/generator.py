@@ -29,19 +29,26 @@ class GeneratorTask(Task):
         context, future = self._split(latents), self._split(components)
         return net.init(key, context[0], context[1], jnp.zeros((1,)), future[0], future[1])
 
+    def load_params(self, name):
+        part = weights.load(name, ('re2pix', 'generator'))
+        return getattr(part, 'generator', part).params
+
     def _split(self, array):
         if array is None:
             return None, None
         return array[:, :self.net.context_frames], array[:, self.net.context_frames:]
 
-    def _conditions(self, frozen, frames):
+    def _conditions(self, frozen, batch):
         """Latents, and the components of the true frames (None for the baseline without features), split in context and future."""
-        latents = self._split(frozen['vae'].encode(frames))
-        components = self._split(frozen['forecaster'].encode(frames) if self.net.components else None)
-        return latents, components
+        if 'latents' in batch:  # encoded clips
+            latents, components = (batch[name].astype(jnp.float32) for name in ('latents', 'components'))
+        else:
+            latents = frozen['vae'].encode(batch['frames'])
+            components = frozen['forecaster'].encode(batch['frames']) if self.net.components else None
+        return self._split(latents), self._split(components if self.net.components else None)
 
     def loss(self, params, frozen, batch, key):
-        latents, (context_components, future_components) = self._conditions(frozen, batch['frames'])
+        latents, (context_components, future_components) = self._conditions(frozen, batch)
         nested_key, time_key, noise_key = jax.random.split(key, 3)
         settings = self.config.loss
         if self.net.components:
@@ -61,7 +68,7 @@ class GeneratorTask(Task):
 
     def measure(self, params, frozen, batch, keys):
         """Error of sampled latents under stage 1's own forecast, beside that of repeating the last context frame."""
-        (context, target), (context_components, _) = self._conditions(frozen, batch['frames'])
+        (context, target), (context_components, _) = self._conditions(frozen, batch)
         future_components = None
         if self.net.components:
             future_components = frozen['forecaster'].forecast(context_components, self.net.future_frames)

@@ -14,6 +14,7 @@ IGNORE = 255
 
 class HeadTask(Task):
     """Cross-entropy on PCA-reconstructed features, so that the head meets the features that stage 1 will give it [R]."""
+    kind = 'head'
     frozen_parts = ('encoder', 'principal')
 
     def __init__(self, config):

@@ -6,6 +6,8 @@ import jax
 
 from re2pix_jax import errors, weights
 
+ENCODING_PARTS = ('encoder', 'principal', 'vae')
+
 
 class Task:
     """Base of the five tasks. A subclass names its network and says how it is initialised, trained, measured and saved.
@@ -14,6 +16,7 @@ class Task:
     bundles: {name: {'path', 'sha256'}} of those parts, recorded in checkpoints.
     """
     frozen_parts: tuple[str, ...] = ()
+    kind = ''  # of the bundle that `save` writes, if it holds all that is trained
 
     def __init__(self, config):
         self.config = config
@@ -25,6 +28,18 @@ class Task:
             self.frozen[name] = with_dtype(weights.load(path), config.dtype)
             self.bundles[name] = {'path': path, 'sha256': weights.digest(path)}
 
+    def check_data(self, encoded_by):
+        """Refuses encoded clips (`Loader.encoded_by`) that other networks made than the frozen parts of this task."""
+        mine = {name: bundle['sha256'] for name, bundle in self.bundles.items()}
+        for bundle in self.bundles.values():
+            mine |= weights.part_digests(bundle['path'])
+        for source, theirs in encoded_by.items():
+            for name in ENCODING_PARTS:
+                if name in mine and mine[name] != theirs.get(name):
+                    problem = 'another one' if name in theirs else 'none'
+                    raise errors.UserError(f'{source}: expected clips encoded by the {name} of config.frozen, they were by '
+                                           f'{problem}; run prepare encode again with it')
+
     def network_fields(self):
         """Static fields of the network: `config.model` with tuples for lists."""
         fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in self.config.model.items()}
@@ -33,6 +48,13 @@ class Task:
     def init(self, key, batch):
         """Parameters (float32) for batches such as `batch`."""
         raise TypeError(f'{type(self).__name__} does not say how to initialise')
+
+    def load_params(self, name):
+        """Parameters to start from, of a bundle such as `save` writes."""
+        if not self.kind:
+            raise errors.UserError(f'config.init: the {self.config.task} task starts from random parameters only, as bundles lack '
+                                   'what it trains beside the network; leave it empty')
+        return weights.load(name, self.kind).params
 
     def loss(self, params, frozen, batch, key):
         """(scalar loss, {name: scalar metric}) of one batch; pure."""

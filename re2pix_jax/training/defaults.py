@@ -13,6 +13,7 @@ def defaults():
     config.steps = 1000  # optimiser steps in all
     config.batch_size = 8  # clips a step, over all devices and processes
     config.model = ConfigDict()  # sizes of the trained network: its static fields
+    config.init = ''  # bundle whose parameters a new run starts from; none = random ones
     config.dtype = 'float32'  # what networks compute in; 'bfloat16' on accelerators. Parameters are float32 in any case
     config.loss = ConfigDict()  # settings of the task's loss
     config.frozen = ConfigDict()  # bundles that the task uses without training them: name -> path
@@ -61,7 +62,7 @@ def data(split):
 def optimizer():
     """The fields of `optimizer`."""
     return ConfigDict({
-        'name': 'adamw',  # 'adam' | 'adamw'
+        'name': 'adamw',  # 'adam' | 'adamw' | 'muon': that for the kernels of repeated layers, adam for the rest
         'learning_rate': 1e-3,  # at the end of the warm-up
         'warmup_steps': 100,  # linear
         'schedule': 'cosine',  # after the warm-up: 'constant' | 'cosine' | 'poly', the last two down to 0 at `steps`
@@ -69,7 +70,8 @@ def optimizer():
         'b1': 0.9,
         'b2': 0.999,
         'eps': 1e-8,
-        'weight_decay': 0.0,  # adamw only, kernels only
+        'muon_momentum': 0.95,
+        'weight_decay': 0.0,  # adamw and muon, kernels only
         'clip': 1.0,  # largest global norm of the gradient; 0 = no clipping
     })
 

@@ -138,7 +138,10 @@ def _start(task, config, workdir, train_data, mesh, checkpoints, transform):
     abstract = abstract_state(task, config, transform, checkpoint.batch_spec(meta), mesh)
     create = jax.jit(lambda batch: states.create(task, transform, config.seed, batch),
                      out_shardings=jax.tree.map(lambda x: x.sharding, abstract))
-    return create(batch), meta, local
+    state = create(batch)
+    if config.get('init'):
+        state = states.start_from(state, task.load_params(config.init), config.init)
+    return state, meta, local
 
 
 def abstract_state(task, config, transform, batch, mesh):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from re2pix_jax.errors import UserError
 from re2pix_jax.training import optimizer as optimizers
 
 
@@ -35,6 +36,22 @@ def create(task, optimizer, seed, batch):
     params = task.init(run_key(seed, 'init'), batch)
     ema = jax.tree.map(_averaged, params)
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
+
+
+def start_from(state, params, name):
+    """The new `state` with `params` for its parameters and their average, laid out over the devices as those were.
+
+    Raises:
+      UserError: shapes or names differ from those of the config's network; `name` says where the parameters come from.
+    """
+    given, wanted = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (params, state.params))
+    wrong = sorted(jax.tree_util.keystr(path, simple=True, separator='.') for path in {*given, *wanted}
+                   if path not in given or path not in wanted or given[path].shape != wanted[path].shape)
+    if wrong:
+        listed = ', '.join(wrong[:3]) + (f' and {len(wrong) - 3} more' if len(wrong) > 3 else '')
+        raise UserError(f'config.init: the parameters of {name} do not fit config.model (by name or shape: {listed})')
+    place = lambda tree: jax.tree.map(lambda new, old: jax.device_put(new.astype(old.dtype), old.sharding), params, tree)
+    return state.replace(params=place(state.params), ema=place(state.ema))
 
 
 def ema_decay(decay, step):

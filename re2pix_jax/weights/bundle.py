@@ -192,6 +192,18 @@ def digest(name) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def part_digests(name) -> dict[str, str]:
+    """`digest` of every part that a bundle holds or refers to, and of theirs: {'encoder': ..., 'principal': ...}."""
+    path = resolve(name)
+    config = _read_config(path)
+    found = {}
+    for part, reference in config.get('parts', {}).items():
+        if part in KINDS[config['kind']].parts:
+            inner = _reference(path, reference)
+            found |= {part: digest(inner), **part_digests(inner)}
+    return found
+
+
 def shipped() -> list[str]:
     """Names of the bundles that come with the package."""
     return sorted(file.parent.name for file in SHIPPED.glob('*/config.json'))

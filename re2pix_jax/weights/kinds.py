@@ -26,7 +26,7 @@ def _vae_inputs(net, tensors):
 
 
 def _forecaster_inputs(net, tensors):
-    return (_array(1, net.frames, *net.grid, net.components),)
+    return (_array(1, net.frames - 1, *net.grid, net.components),)
 
 
 def _head_inputs(net, tensors):

@@ -293,7 +293,7 @@ def test_the_command_prepares_the_world_and_videos(tmp_path, drives):
 
 def test_the_command_ends_in_one_line(tmp_path):
     for arguments, words in [
-            (['moon', '--out', tmp_path / 'x'], 'expected one dataset: world or videos'),
+            (['moon', '--out', tmp_path / 'x'], 'expected one dataset: world, videos, encode'),
             (['world'], '--out is missing'), (['world', '--out', tmp_path / 'x', '--size', '64'], '--size 64'),
             (['videos', '--out', tmp_path / 'x'], '--raw is missing'),
             (['videos', '--out', tmp_path / 'x', '--raw', tmp_path / 'none'], 'no such folder')]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer, masked_smooth_l1, smooth_l1
+from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer, smooth_l1
 from re2pix_jax.forecaster.transformer import adapt_grid
 
 NET = MaskedFeatureTransformer(components=6, width=24, depth=2, heads=2, frames=4, grid=(2, 3))
@@ -14,7 +14,7 @@ NET = MaskedFeatureTransformer(components=6, width=24, depth=2, heads=2, frames=
 
 @pytest.fixture(scope='module')
 def params():
-    params = jax.jit(NET.init)(jax.random.key(0), jnp.zeros((1, 4, 2, 3, 6)))
+    params = jax.jit(NET.init)(jax.random.key(0), jnp.zeros((1, 3, 2, 3, 6)))
     kernel = jax.random.normal(jax.random.key(1), (24, 6))  # the zero initialisation would hide everything
     params['params']['fc_out']['kernel'] = kernel
     return params
@@ -31,21 +31,20 @@ def forecaster(params):
 
 
 def test_starts_by_predicting_zero(components):
-    fresh = NET.init(jax.random.key(0), components[:, :4])
-    np.testing.assert_array_equal(NET.apply(fresh, components[:, :4]), 0.0)
+    fresh = NET.init(jax.random.key(0), components[:, :3])
+    np.testing.assert_array_equal(NET.apply(fresh, components[:, :3]), 0.0)
 
 
-def test_the_last_frame_is_never_looked_at(params, components):
-    clip = components[:, :4]
-    np.testing.assert_array_equal(NET.apply(params, clip), NET.apply(params, clip.at[:, -1].set(jnp.nan)))
+def test_every_context_frame_matters(params, components):
+    context = components[:, :3]
     for frame in range(3):
-        changed = NET.apply(params, clip.at[:, frame].add(1.0))
-        assert float(jnp.abs(changed - NET.apply(params, clip))[:, -1].max()) > 1e-3
+        changed = NET.apply(params, context.at[:, frame].add(1.0))
+        assert float(jnp.abs(changed - NET.apply(params, context)).max()) > 1e-3
 
 
 def test_one_step_is_the_forward_pass(forecaster, params, components):
-    clip = components[:, :4]
-    np.testing.assert_allclose(forecaster.forecast(clip[:, :3], 1)[:, 0], NET.apply(params, clip)[:, -1], atol=1e-5)
+    context = components[:, :3]
+    np.testing.assert_allclose(forecaster.forecast(context, 1)[:, 0], NET.apply(params, context), atol=1e-5)
 
 
 def test_the_window_slides(forecaster, components):
@@ -63,11 +62,11 @@ def test_only_the_latest_frames_are_context(forecaster, components):
 
 
 def test_dropout_needs_a_key_and_acts(params, components):
-    one, other = (NET.apply(params, components[:, :4], deterministic=False, rngs={'dropout': jax.random.key(seed)})
+    one, other = (NET.apply(params, components[:, :3], deterministic=False, rngs={'dropout': jax.random.key(seed)})
                   for seed in (0, 1))
     assert float(jnp.abs(one - other).max()) > 1e-2
-    still = NET.clone(dropout=0.0).apply(params, components[:, :4], deterministic=False)
-    np.testing.assert_allclose(still, NET.apply(params, components[:, :4]), atol=1e-5)
+    still = NET.clone(dropout=0.0).apply(params, components[:, :3], deterministic=False)
+    np.testing.assert_allclose(still, NET.apply(params, components[:, :3]), atol=1e-5)
 
 
 def test_smooth_l1_is_quadratic_then_linear():
@@ -76,16 +75,10 @@ def test_smooth_l1_is_quadratic_then_linear():
     np.testing.assert_allclose(smooth_l1(prediction, target), [0.0125, 0.05, 0.25, 0.95], rtol=1e-6)
 
 
-def test_the_loss_sees_the_last_frame_only(components):
-    target = components[:, :4]
-    assert float(masked_smooth_l1(target.at[:, :-1].add(1.0), target)) == 0.0
-    np.testing.assert_allclose(masked_smooth_l1(target.at[:, -1].add(1.0), target), 0.95, rtol=1e-5)
-
-
 def test_adapting_the_grid_interpolates_the_codes(params, components):
     finer = adapt_grid(params, (4, 6))
-    large = jnp.repeat(jnp.repeat(components[:, :4], 2, axis=2), 2, axis=3)
-    assert NET.clone(grid=(4, 6)).apply(finer, large).shape == (2, 4, 4, 6, 6)
+    large = jnp.repeat(jnp.repeat(components[:, :3], 2, axis=2), 2, axis=3)
+    assert NET.clone(grid=(4, 6)).apply(finer, large).shape == (2, 4, 6, 6)
     rows, coarse = finer['params']['d_1'], params['params']['d_1']
     np.testing.assert_allclose(rows[1], 0.75 * coarse[0] + 0.25 * coarse[1], atol=1e-6)
     np.testing.assert_array_equal(rows[0], coarse[0])
@@ -97,7 +90,7 @@ def test_what_it_refuses(forecaster, params, components):
         forecaster.forecast(components[:, :2], 1)
     with pytest.raises(UserError, match='0 steps'):
         forecaster.forecast(components, 0)
-    with pytest.raises(UserError, match='given 5 frames of 2x3 with 6 components; it takes 4 frames'):
+    with pytest.raises(UserError, match='given 5 frames of 2x3 with 6 components; it takes 3 frames'):
         NET.apply(params, components)
     with pytest.raises(UserError, match='must be a multiple of 3'):
-        NET.clone(width=26).init(jax.random.key(0), components[:, :4])
+        NET.clone(width=26).init(jax.random.key(0), components[:, :3])

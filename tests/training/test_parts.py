@@ -134,6 +134,22 @@ def test_weight_decay_pulls_kernels_only():
     np.testing.assert_allclose(updates['params']['Dense_0']['kernel'], -0.05, rtol=1e-6)
 
 
+def test_muon_is_optax_muon_for_the_kernels_of_repeated_layers():
+    """Also where layers are stacked; everything else goes to Adam with the same learning rate."""
+    draw = np.random.default_rng(0).normal
+    one, first = draw(size=(6, 4)).astype(np.float32), draw(size=(3, 4)).astype(np.float32)
+    params = {'layers_0': {'dense': {'kernel': one}}, 'layers': {'dense': {'kernel': np.stack([one, 2 * one])}},
+              'embed': {'kernel': first}}
+    transform, _ = optimizer.create(config_of(name='muon', learning_rate=0.1, warmup_steps=0, clip=0.0, schedule='constant'), 10)
+    updates, _ = transform.update(params, transform.init(params), params)
+    peer = optax.contrib.muon(0.1, consistent_rms=0.2)
+    expected, _ = peer.update({'w': one}, peer.init({'w': one}), {'w': one})
+    np.testing.assert_allclose(updates['layers_0']['dense']['kernel'], expected['w'], rtol=1e-4, atol=1e-6)
+    for stacked in updates['layers']['dense']['kernel']:  # orthogonalised: the size of the gradient does not matter
+        np.testing.assert_allclose(stacked, expected['w'], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(updates['embed']['kernel'], -0.1 * np.sign(first), rtol=1e-3)
+
+
 def test_clip_bounds_what_reaches_adam():
     transform, _ = optimizer.create(config_of(name='adam', clip=1.0, warmup_steps=0), 10)
     _, moments = transform.update({'w': jnp.array([30.0, 40.0])}, transform.init({'w': jnp.zeros(2)}))
@@ -147,9 +163,9 @@ def test_statistics_get_no_gradient():
 
 
 @pytest.mark.parametrize(('fields', 'message'), [
-    ({'name': 'sgd'}, "optimizer.name is 'sgd': 'adam' or 'adamw' expected"),
+    ({'name': 'sgd'}, "optimizer.name is 'sgd': 'adam', 'adamw' or 'muon' expected"),
     ({'schedule': 'step'}, "optimizer.schedule is 'step'"),
-    ({'name': 'adam', 'weight_decay': 0.1}, "use 'adamw' or set it to 0"),
+    ({'name': 'adam', 'weight_decay': 0.1}, "use 'adamw' or 'muon' or set it to 0"),
     ({'clip': -1.0}, 'optimizer.clip is -1.0'),
 ])
 def test_optimizer_errors(fields, message):
@@ -312,3 +328,13 @@ def test_config_survives_the_checkpoint():
     restored = checkpoint.load_config(meta)
     assert restored.to_dict() == config.to_dict() and restored.data.size == (64, 128)
     assert restored.is_locked
+
+def test_a_run_starts_from_given_parameters_or_says_which_do_not_fit():
+    fresh = state.TrainState(jnp.zeros((), jnp.int32), {'a': jnp.zeros(3), 'b': jnp.zeros(2)}, {'a': jnp.zeros(3), 'b': jnp.zeros(2)}, ())
+    started = state.start_from(fresh, {'a': np.arange(3, dtype=np.float16), 'b': np.ones(2)}, 'bundle')
+    for tree in (started.params, started.ema):
+        np.testing.assert_array_equal(tree['a'], [0, 1, 2])
+        assert tree['a'].dtype == jnp.float32
+    assert started.params['a'].unsafe_buffer_pointer() != started.ema['a'].unsafe_buffer_pointer()  # the step donates both
+    with pytest.raises(UserError, match=r'config.init: the parameters of bundle do not fit config.model \(by name or shape: a, b, c\)'):
+        state.start_from(fresh, {'a': np.zeros(4), 'c': np.zeros(2)}, 'bundle')

@@ -25,7 +25,7 @@ def parts():
     encoder = Encoder(jax.jit(net.init)(next(keys), jnp.zeros((1, 8, 12, 3))), net, image_size=(8, 12))
     principal = Principal(*(jax.random.normal(next(keys), shape) for shape in ((24,), (24,), (24,), (6, 24), (6,))))
     net = MaskedFeatureTransformer(components=6, width=12, depth=1, heads=2, frames=3, grid=(2, 3))
-    forecaster = Forecaster(jax.jit(net.init)(next(keys), jnp.zeros((1, 3, 2, 3, 6))), net, encoder, principal)
+    forecaster = Forecaster(jax.jit(net.init)(next(keys), jnp.zeros((1, 2, 2, 3, 6))), net, encoder, principal)
     net = DPTHead(classes=5, features=4, channels=(4, 4, 4, 4))
     head = Head(jax.jit(net.init)(next(keys), jnp.zeros((1, 2, 3, 24))), net)
     return {'encoder': encoder, 'principal': principal, 'forecaster': forecaster, 'head': head}

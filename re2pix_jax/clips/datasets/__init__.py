@@ -1,4 +1,4 @@
-"""Sources of clips: the procedural world, prepared records, folders of videos; one file each.
+"""Sources of clips: the procedural world, prepared records, folders of videos, encoded clips; one file each.
 
 A source is anything that can say how many clips it has and give some frames of one of them (`Source`). `records.write`
 turns any source into ArrayRecord files in the layout of tensorflow-datasets.
@@ -42,7 +42,8 @@ def open_source(name: str, split: str, size, clips: int = 0) -> Source:
     """The source that a config names.
 
     Args:
-        name: 'world', 'records:FOLDER' (prepared clips) or 'videos:FOLDER' (video files and image folders).
+        name: 'world', 'records:FOLDER' (prepared clips), 'videos:FOLDER' (video files and image folders) or 'encoded:FOLDER'
+            (components and latents instead of frames).
         split: 'train', 'validation' or 'test'.
         size: (height, width) at which the world is rendered and videos are fitted; records come as they were prepared.
         clips: how many clips of the world; 0: its default for the split. Other sources give all they have.
@@ -60,4 +61,7 @@ def open_source(name: str, split: str, size, clips: int = 0) -> Source:
     if kind == 'videos' and path:
         from re2pix_jax.clips.datasets import videos
         return videos.Videos(path, split, size=size)
-    raise UserError(f'source {name!r}: expected "world", "records:FOLDER" or "videos:FOLDER"')
+    if kind == 'encoded' and path:
+        from re2pix_jax.clips.datasets import encoded
+        return encoded.Encoded(path, split, size)
+    raise UserError(f'source {name!r}: expected "world", "records:FOLDER", "videos:FOLDER" or "encoded:FOLDER"')

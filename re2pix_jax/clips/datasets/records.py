@@ -34,6 +34,7 @@ from re2pix_jax.errors import UserError
 
 FORMAT = 1
 MANIFEST = 'manifest.json'
+FIELDS = ['frames', 'labels', 'depth']
 CENTIMETRE = 0.01
 
 
@@ -45,17 +46,15 @@ class Records:
     """
 
     def __init__(self, path, split: str = 'train'):
-        import tensorflow_datasets as tfds  # here: half a second that other sources need not wait for
         self.path = pathlib.Path(path)
-        self.manifest = _manifest(self.path)
+        self.manifest = read_manifest(self.path)
         if split not in self.manifest['splits']:
             raise UserError(f'{path}: no split {split!r}, there is {", ".join(self.manifest["splits"])}')
+        if self.manifest.get('fields', FIELDS) != FIELDS:
+            raise UserError(f'{path}: holds {", ".join(self.manifest["fields"])} rather than frames; '
+                            f'expected as source: "encoded:{path}"')
         self.clips = self.manifest['splits'][split]
-        try:
-            self._reader = tfds.builder_from_directory(self.path).as_data_source(split)
-        except Exception as error:
-            raise UserError(f'{path}: the records can\'t be opened ({_reason(error)}); '
-                            'prepare the folder again') from error
+        self._reader = open_reader(self.path, split)
 
     def __len__(self):
         return self.clips['count']
@@ -79,7 +78,7 @@ class Records:
                 depth = np.stack([_decode_or(record['depth'][k], shape, 0, np.uint16) for k in indices])
                 clip['depth'] = depth.astype(np.float32) * np.float32(CENTIMETRE)
         except Exception as error:  # damaged data shows in many ways: the reader's, the parser's, the image decoder's
-            raise UserError(f'{self.path}: record {index} ({self.name(index)}) can\'t be read ({_reason(error)}); '
+            raise UserError(f'{self.path}: record {index} ({self.name(index)}) can\'t be read ({reason(error)}); '
                             'prepare the folder again') from error
         return clip
 
@@ -100,9 +99,22 @@ def write(out, splits: dict, image_format: str = 'png', quality: int = 95, proce
         UserError: `out` exists already, an unknown image format, or what a source raises.
         OSError: the disk is full.
     """
-    out = pathlib.Path(out)
     if image_format not in ('png', 'jpeg'):
         raise UserError(f'image format {image_format!r}: expected png or jpeg')
+    write_folder(out, splits, _encoded(splits, image_format, quality, processes), FIELDS,
+                 {'source': source, 'image_format': image_format})
+
+
+def write_folder(out, splits: dict, encoding, fields, about: dict) -> None:
+    """Writes a folder of records and its manifest whole or not at all, see `write`.
+
+    Args:
+        splits: name → `Source`, of which only the length is used.
+        encoding: context manager of a function split → iterator of (record, frame rate, [height, width]).
+        fields: names of what a record holds for every frame.
+        about: what else the manifest says.
+    """
+    out = pathlib.Path(out)
     if out.exists():
         raise UserError(f'{out}: exists already; remove it or choose another folder')
     partial = out.with_name(out.name + '.partial')
@@ -111,9 +123,9 @@ def write(out, splits: dict, image_format: str = 'png', quality: int = 95, proce
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         kept = {split: {'count': len(clips), 'names': [], 'frames': [], 'fps': []} for split, clips in splits.items()}
-        with _encoded(splits, image_format, quality, processes) as encoded:
-            size = _write_tfds(partial, splits, kept, encoded, failures)
-        manifest = {'format': FORMAT, 'source': source, 'image_format': image_format, 'size': size, 'splits': kept}
+        with encoding as encoded:
+            size = _write_tfds(partial, splits, kept, encoded, fields, failures)
+        manifest = {'format': FORMAT, **about, 'fields': fields, 'size': size, 'splits': kept}
         (partial / MANIFEST).write_text(json.dumps(manifest) + '\n')
         os.rename(partial, out)
     except BaseException as error:
@@ -126,7 +138,7 @@ def write(out, splits: dict, image_format: str = 'png', quality: int = 95, proce
         raise
 
 
-def _write_tfds(partial, splits, kept, encoded, failures) -> list[int]:
+def _write_tfds(partial, splits, kept, encoded, fields, failures) -> list[int]:
     """Feeds the encoded clips to a TFDS builder; fills in `kept`, the manifest's splits. Returns [height, width]."""
     from re2pix_jax.clips.datasets import tfds_layout
     size = []
@@ -139,15 +151,25 @@ def _write_tfds(partial, splits, kept, encoded, failures) -> list[int]:
                     raise UserError(f'{split} clip {number}: {shape} pixels, those before it {size}; expected one size')
                 size[:] = shape
                 kept[split]['names'].append(example['name'].decode())
-                kept[split]['frames'].append(len(example['frames']))
+                kept[split]['frames'].append(len(example[fields[0]]))
                 kept[split]['fps'].append(fps)
-                yield number, example
+                yield example
         except Exception as error:
             failures.append(error)
             raise
 
-    tfds_layout.build(partial, {split: feed(split) for split in splits})
+    tfds_layout.build(partial, {split: feed(split) for split in splits}, fields)
     return size
+
+
+def open_reader(path, split):
+    """The records of a split, by index."""
+    import tensorflow_datasets as tfds  # here: half a second that other sources need not wait for
+    try:
+        return tfds.builder_from_directory(path).as_data_source(split)
+    except Exception as error:
+        raise UserError(f'{path}: the records can\'t be opened ({reason(error)}); '
+                        'prepare the folder again') from error
 
 
 @contextlib.contextmanager
@@ -211,7 +233,7 @@ def _decode_or(encoded, shape, unknown, dtype) -> np.ndarray:
     return _decode(encoded).astype(dtype, copy=False) if encoded else np.full(shape, unknown, dtype)
 
 
-def _manifest(path) -> dict:
+def read_manifest(path) -> dict:
     file = path / MANIFEST
     if not file.is_file():
         raise UserError(f'{path}: no prepared clips there (no {MANIFEST}); make them with python -m re2pix_jax.prepare')
@@ -225,7 +247,7 @@ def _manifest(path) -> dict:
     return manifest
 
 
-def _reason(error) -> str:
+def reason(error) -> str:
     return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
