@@ -23,7 +23,7 @@ setuptools.setup(
     extras_require={
         'cuda': ['jax[cuda13]>=0.10.2'],
         'tpu': ['jax[tpu]>=0.10.2'],
-        'colab': ['jax[cuda12]>=0.10.2', 'matplotlib>=3.9', 'huggingface_hub>=1.0'],
+        'colab': ['jax[cuda12]>=0.10.2', 'huggingface_hub>=1.0'],
         'test': ['pytest>=8', 'pytest-xdist>=3.6', 'scikit-learn>=1.5', 'scipy>=1.13', 'ruff>=0.8'],
     },
 )

@@ -3,7 +3,7 @@
     python -m re2pix_jax.train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
         --config.frozen.encoder=runs/bundles/encoder --config.frozen.principal=runs/bundles/principal
 
-tiny: about 30 minutes on one core; score in re2pix_jax/bundles/tiny/MODEL_CARD.md. small: one GPU; not yet run.
+tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md. small: one GPU; not yet run.
 base: the published low-resolution recipe (224×448, 800 epochs of 2975 clips at an effective batch of 64) [R]; not yet run.
 """
 
@@ -23,13 +23,15 @@ def get_config(size='tiny'):
         tiny=dict(components=144, width=144, depth=4, heads=4, frames=5, grid=(8, 16), dropout=0.0),
         small=dict(components=576, width=576, depth=8, heads=8, frames=5, grid=(8, 16), dropout=0.1),
         base=dict(components=1152, width=1152, depth=12, heads=8, frames=5, grid=(16, 32), dropout=0.1)))
-    config.steps = pick(tiny=1900, small=30_000, base=37_200)
+    config.steps = pick(tiny=4500, small=30_000, base=37_200)
     config.batch_size = pick(tiny=4, small=32, base=64)
-    config.optimizer.update(name='adam', schedule='cosine', warmup_steps=0, clip=1.0)
-    config.optimizer.learning_rate = pick(tiny=1.2e-3, small=6.4e-4, base=6.4e-4)
+    config.optimizer.update(name=pick(tiny='muon', small='adam', base='adam'), schedule='cosine',
+                            warmup_steps=pick(tiny=100, small=0, base=0), clip=1.0)
+    config.optimizer.learning_rate = pick(tiny=4e-3, small=6.4e-4, base=6.4e-4)
     config.ema = pick(tiny=0.995, small=0.999, base=0.9999)
     config.data.update(size=frames, frames=5, strides=(2, 3, 4), crop=(0.5, 1.0), flip=0.5, labels=False)
     if size == 'tiny':
         config.data.crop = (1.0, 1.0)  # half of a 64-pixel frame is too little to enlarge
+        config.data.strides = (3,)  # the one it is used at: so small a network has nothing to spare for others [O]
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
     return config

@@ -35,8 +35,9 @@ def get_config(size='tiny'):
         sampler_steps=20)
     config.steps = pick(tiny=460, small=50_000, base=200_000)
     config.batch_size = pick(tiny=8, small=32, base=64)
-    config.optimizer.update(name='adamw', schedule='cosine', warmup_steps=pick(tiny=30, small=0, base=0), b2=0.95, clip=1.0)
-    config.optimizer.learning_rate = pick(tiny=1.5e-3, small=3e-4, base=1e-4)
+    config.optimizer.update(name=pick(tiny='muon', small='adamw', base='adamw'), schedule='cosine',
+                            warmup_steps=pick(tiny=100, small=0, base=0), b2=0.95, clip=1.0)
+    config.optimizer.learning_rate = pick(tiny=2.5e-3, small=3e-4, base=1e-4)
     config.ema = pick(tiny=0.99, small=0.9999, base=0.9999)
     config.data.update(size=frames, frames=8, strides=(3,), crop=(0.5, 1.0), flip=0.5, labels=False)
     if size == 'tiny':

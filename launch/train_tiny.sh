@@ -31,8 +31,20 @@ train encoder "${world[@]}"
   --config.frozen.encoder="$parts/encoder" "${mixed[@]}"
 features=(--config.frozen.encoder="$parts/encoder" --config.frozen.principal="$parts/principal")
 train head "${world[@]}" "${features[@]}"
-train forecaster "${mixed[@]}" "${features[@]}"
-train generator "${mixed[@]}" --config.frozen.forecaster="$parts/forecaster" --config.frozen.vae="$parts/autoencoder" \
+# The frozen networks see every frame once, not at every step of both stages.
+encode() {  # encode NAME SOURCE
+  [ -d "$out/$1_encoded" ] || python -m re2pix_jax.prepare encode --source "$2" --out "$out/$1_encoded" --size 64x128 \
+    --encoder "$parts/encoder" --principal "$parts/principal" --vae "$parts/autoencoder"
+}
+encode world "records:$out/world"
+encoded=(--config.data.sources="('encoded:$out/world_encoded',)" --config.data.flip=0.0)
+if [ -n "${VIDEOS:-}" ]; then
+  encode videos "videos:$VIDEOS"
+  encoded=(--config.data.sources="('encoded:$out/world_encoded','encoded:$out/videos_encoded')" \
+    --config.data.weights="(0.92,0.08)" --config.data.flip=0.0)
+fi
+train forecaster "${encoded[@]}" "${features[@]}"
+train generator "${encoded[@]}" --config.frozen.forecaster="$parts/forecaster" --config.frozen.vae="$parts/autoencoder" \
   --config.frozen.head="$parts/head"
 echo "The model is $parts/generator; evaluate it with"
 echo "  python -m re2pix_jax.evaluate --config=configs/evaluate.py --config.model=$parts/generator --workdir=$out/evaluation"

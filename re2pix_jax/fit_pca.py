@@ -2,33 +2,102 @@
 
     python -m re2pix_jax.fit_pca --config=configs/principal.py:tiny --out=runs/bundles/principal \
         --config.frozen.encoder=runs/bundles/encoder
+
+Clips are split over all devices. A pass that was cut off goes on where the last minute was saved, when the same command is
+given again. `explained_variance.png` in the bundle shows how much each number of components holds.
 """
 
+from re2pix_jax import cli  # first: it quietens what the native libraries print while they load
+
+# isort: split
+import contextlib
+import io
+import json
+import os
+import pathlib
+import time
+
+import jax
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from re2pix_jax import cli, weights
+from re2pix_jax import weights
 from re2pix_jax.clips import loader
 from re2pix_jax.encoder import principal
 from re2pix_jax.errors import UserError
+from re2pix_jax.report import curves
+from re2pix_jax.training import checkpoint, mesh
 
 CONFIG = cli.config_flag()
 OUT = flags.DEFINE_string('out', None, 'folder of the bundle to write', required=True)
+SAVE_SECONDS = 60
 
 
 def main(argv):
-    config = CONFIG.value
+    del argv
+    config, out = CONFIG.value, pathlib.Path(OUT.value)
     if not config.frozen.encoder:
         raise UserError('config.frozen.encoder: expected the path of an encoder bundle, got none')
+    mesh.initialize_processes()
+    devices = mesh.create(config.mesh.data, config.mesh.model)
+    mesh.check_batch_size(config.batch_size, devices)
     encoder = weights.load(config.frozen.encoder)
-    moments = principal.Moments()
-    batches = loader.create(config.data, config.batch_size, config.seed)
-    for _ in tqdm(range(-(-config.clips // config.batch_size)), desc='features', mininterval=5):
-        moments.update(encoder.encode(next(batches)['frames']))
+    run = {'config': checkpoint.plain(config), 'encoder': weights.digest(config.frozen.encoder)}
+    progress = Progress(out.with_name(out.name + '.progress.npz'), run)
+    with contextlib.closing(loader.create(config.data, mesh.local_batch_size(config.batch_size), config.seed)) as clips, \
+            jax.set_mesh(devices):
+        encoder = jax.device_put(encoder, mesh.replicated(devices))
+        moments = progress.restore(clips)
+        steps = -(-config.clips // config.batch_size)
+        for _ in tqdm(range(progress.step, steps), desc='features', mininterval=5, initial=progress.step, total=steps):
+            batch = mesh.global_batch({'frames': next(clips)['frames']}, devices)
+            moments.update(encoder.encode(batch['frames']))
+            progress.advance(moments, clips)
     fitted = principal.fit(moments, config.components)
-    weights.save(OUT.value, fitted, parts={'encoder': config.frozen.encoder})
-    print(f'{moments.count} tokens: {config.components} of {len(fitted.mean)} components explain '
-          f'{100 * float(fitted.variance.sum()):.1f} % of the variance; written to {OUT.value}')
+    if jax.process_index() == 0:
+        weights.save(out, fitted, parts={'encoder': config.frozen.encoder})
+        curves.explained_variance(out / 'explained_variance.png', np.asarray(fitted.variance))
+        progress.path.unlink(missing_ok=True)
+        print(f'{moments.count} tokens: {config.components} of {len(fitted.mean)} components explain '
+              f'{100 * float(fitted.variance.sum()):.1f} % of the variance; written to {out}')
+
+
+class Progress:
+    """Moments and the data's position in a file beside the bundle, for a pass that is cut off."""
+
+    def __init__(self, path: pathlib.Path, run: dict):
+        self.path, self.run, self.step, self.saved = path, run, 0, time.monotonic()
+
+    def restore(self, clips) -> principal.Moments:
+        """What an earlier call with the same settings gathered, and `clips` brought to where it stopped."""
+        if not self.path.is_file():
+            return principal.Moments()
+        try:
+            with np.load(self.path, allow_pickle=False) as state:
+                about = json.loads(str(state['about']))
+                moments = principal.Moments.from_state(state)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f'{self.path}: is damaged ({error}); remove it to start over') from error
+        if about['run'] != self.run:
+            raise UserError(f'{self.path}: belongs to a pass with another config or encoder; remove it to start over')
+        clips.set_state(about['data'])
+        self.step = about['step']
+        return moments
+
+    def advance(self, moments, clips) -> None:
+        """Counts a batch; once a minute, saves. Every process keeps the same moments, and its own position in the data."""
+        self.step += 1
+        if time.monotonic() - self.saved < SAVE_SECONDS or jax.process_count() > 1:
+            return
+        about = json.dumps({'run': self.run, 'step': self.step, 'data': clips.get_state()})
+        buffer = io.BytesIO()
+        np.savez(buffer, about=np.asarray(about), **moments.state())
+        partial = self.path.with_suffix('.partial')
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(buffer.getvalue())
+        os.replace(partial, self.path)
+        self.saved = time.monotonic()
 
 
 if __name__ == '__main__':

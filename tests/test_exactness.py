@@ -7,10 +7,11 @@ import sys
 import time
 
 import numpy as np
-import pytest
 
 from re2pix_jax.training import writer
 from tests.conftest import ROOT
+
+TASKS = ('forecaster', 'generator')
 
 
 def start(bundles, workdir, *arguments, devices=1):
@@ -32,33 +33,37 @@ def parameters(workdir):
     return jax.tree.leaves(ocp.StandardCheckpointer().restore(folder / 'state'))
 
 
-@pytest.mark.parametrize('task', ['forecaster', 'generator'])
-def test_a_killed_run_goes_on_bit_for_bit(task, micro_bundles, tmp_path):
-    settings = [task, 'steps=8', 'checkpoint_every=2']
-    straight, broken = tmp_path / 'straight', tmp_path / 'broken'
-    finish(start(micro_bundles, straight, *settings))
-
-    process = start(micro_bundles, broken, *settings)
+def kill_in(task, workdir, process):
+    """Kills the run without warning in the middle of a task."""
     deadline = time.monotonic() + 200
-    while not any(row['step'] >= 5 for row in writer.read_log(str(broken / task))):
+    while not any(row['step'] >= 5 for row in writer.read_log(str(workdir / task))):
         assert process.poll() is None and time.monotonic() < deadline, 'the run ended before it could be killed'
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    finish(start(micro_bundles, broken, *settings))
 
-    assert writer.read_log(str(broken / task)) == writer.read_log(str(straight / task))
-    assert len(writer.read_log(str(broken / task))) == 8
-    for ours, theirs in zip(parameters(broken / task), parameters(straight / task), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+
+def test_a_killed_run_goes_on_bit_for_bit(micro_bundles, tmp_path):
+    run_both = [*TASKS, 'steps=8', 'checkpoint_every=2']
+    straight, broken = tmp_path / 'straight', tmp_path / 'broken'
+    finish(start(micro_bundles, straight, *run_both))
+    for task in TASKS:
+        kill_in(task, broken, start(micro_bundles, broken, *run_both))
+    finish(start(micro_bundles, broken, *run_both))
+
+    for task in TASKS:
+        assert writer.read_log(str(broken / task)) == writer.read_log(str(straight / task))
+        assert len(writer.read_log(str(broken / task))) == 8
+        for ours, theirs in zip(parameters(broken / task), parameters(straight / task), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_eight_devices_give_the_losses_of_one(micro_bundles, tmp_path):
-    settings = ['forecaster', 'generator', 'steps=4', 'batch_size=8', 'checkpoint_every=0']
+    settings = [*TASKS, 'steps=4', 'batch_size=8', 'checkpoint_every=0']
     for devices in (1, 8):
         finish(start(micro_bundles, tmp_path / str(devices), *settings, devices=devices))
-    for task in ('forecaster', 'generator'):
+    for task in TASKS:
         one, eight = (writer.read_log(str(tmp_path / str(devices) / task)) for devices in (1, 8))
         assert len(one) == len(eight) == 4
         np.testing.assert_allclose([row['loss'] for row in eight], [row['loss'] for row in one], rtol=1e-5)

@@ -4,6 +4,8 @@ Features are standardised per channel and projected on their leading principal d
 published fit stacks every feature in memory; count, sum and second moments are enough and stream.
 """
 
+import functools
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -46,59 +48,102 @@ class Principal:
         return standardised * self.std + self.mean
 
 
-@jax.jit
-def _block_moments(features, shift):
-    """Sum and second moment of float32 tokens [N, C] about `shift`."""
+@functools.partial(jax.jit, donate_argnums=0)
+def _add(sums, features, shift):
+    """Adds the sum and the second moment of tokens [N, C] about `shift` to double-float sums, two float32 arrays each.
+
+    Knuth's two-sum keeps what a float32 addition rounds away, in the second array.
+    """
     centred = features.astype(jnp.float32) - shift
-    return centred.sum(axis=0), jnp.matmul(centred.T, centred, precision='highest')
+    moments = centred.sum(axis=0), jnp.matmul(centred.T, centred, precision='highest')
+
+    def add(pair, value):
+        high, low = pair
+        total = high + value
+        added = total - high
+        return total, low + ((high - (total - added)) + (value - added))
+
+    return tuple(add(pair, value) for pair, value in zip(sums, moments))
 
 
 class Moments:
-    """Count, sum and second moments of features, gathered batch by batch.
+    """Count, sum and second moments of features, gathered batch by batch in memory that does not grow with their number.
 
-    Blocks are summed on the device in float32 about the first batch's mean (so that nothing large cancels), and added up
-    on the host in float64. Moments gathered by several processes, or in several runs, merge exactly.
+    A batch is summed in float32 about the first batch's mean, so that nothing large cancels; batches are added up, on the device, as
+    unevaluated sums of two float32 numbers (48 bits): a billion tokens lose no more than one batch does, about 1e-6 of its
+    spread. Under a mesh, features may lie split over devices. Moments of several runs merge.
     """
 
-    BLOCK = 16384  # tokens to a float32 sum: few enough that its rounding stays near 1e-6
+    BLOCK = 16384  # tokens to a float32 sum
 
     def __init__(self):
         self.count = 0
-        self.shift = self.first = self.second = None
+        self.shift = self._sums = None
 
     def update(self, features) -> 'Moments':
         """Adds features [..., C] of any leading shape; returns itself."""
         tokens = features.reshape(-1, features.shape[-1])
+        channels = tokens.shape[-1]
         if self.shift is None:
-            channels = tokens.shape[-1]
-            self.shift = np.asarray(jnp.mean(tokens.astype(jnp.float32), axis=0))
-            self.first, self.second = np.zeros(channels), np.zeros((channels, channels))
-        if tokens.shape[-1] != len(self.shift):
-            raise UserError(f'features have {tokens.shape[-1]} channels and those before them {len(self.shift)}')
+            self.shift = np.asarray(jnp.mean(jnp.asarray(tokens, jnp.float32), axis=0))
+            self._sums = _zeros(channels)
+        if channels != len(self.shift):
+            raise UserError(f'features have {channels} channels and those before them {len(self.shift)}')
         for start in range(0, len(tokens), self.BLOCK):
-            first, second = _block_moments(tokens[start:start + self.BLOCK], self.shift)
-            self.first += np.asarray(first, np.float64)
-            self.second += np.asarray(second, np.float64)
+            self._sums = _add(self._sums, tokens[start:start + self.BLOCK], self.shift)
         self.count += len(tokens)
         return self
+
+    def sync(self) -> 'Moments':
+        """Waits for the device; returns itself."""
+        jax.block_until_ready(self._sums)
+        return self
+
+    @property
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """First [C] and second [C, C] moments about `shift`, summed over tokens, float64."""
+        return tuple(np.asarray(high, np.float64) + np.asarray(low, np.float64) for high, low in self._sums)
 
     def merge(self, other: 'Moments') -> 'Moments':
         """Adds what another has gathered; returns itself."""
         if other.count == 0:
             return self
         if self.count == 0:
-            self.count, self.shift = other.count, other.shift.copy()
-            self.first, self.second = other.first.copy(), other.second.copy()
-            return self
+            self.shift, self._sums = other.shift, _zeros(len(other.shift))
         if len(self.shift) != len(other.shift):
             raise UserError(f'moments of {len(other.shift)} channels cannot join moments of {len(self.shift)}')
         # The other's moments, moved from its shift to ours.
         move = other.shift.astype(np.float64) - self.shift
-        cross = np.outer(other.first, move)
-        self.second += other.second + cross + cross.T + other.count * np.outer(move, move)
-        self.first += other.first + other.count * move
+        (first, second), (other_first, other_second) = self.sums, other.sums
+        cross = np.outer(other_first, move)
+        second = second + other_second + cross + cross.T + other.count * np.outer(move, move)
+        first = first + other_first + other.count * move
+        self._sums = _split(first), _split(second)
         self.count += other.count
         return self
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything gathered so far, exactly, as arrays for `from_state`."""
+        (first, first_low), (second, second_low) = jax.device_get(self._sums)
+        return {'count': np.asarray(self.count), 'shift': self.shift, 'first': first, 'first_low': first_low,
+                'second': second, 'second_low': second_low}
+
+    @classmethod
+    def from_state(cls, state) -> 'Moments':
+        moments = cls()
+        moments.count, moments.shift = int(state['count']), np.asarray(state['shift'])
+        moments._sums = tuple((jnp.asarray(state[name]), jnp.asarray(state[f'{name}_low'])) for name in ('first', 'second'))
+        return moments
+
+
+def _zeros(channels):
+    return tuple((jnp.zeros(shape), jnp.zeros(shape)) for shape in ((channels,), (channels, channels)))
+
+
+def _split(value):
+    """float64 as two float32 numbers."""
+    high = value.astype(np.float32)
+    return jnp.asarray(high), jnp.asarray((value - high).astype(np.float32))
 
 
 def fit(moments: Moments, num_components: int) -> Principal:
@@ -118,10 +163,11 @@ def fit(moments: Moments, num_components: int) -> Principal:
     if moments.count <= num_components:
         raise UserError(f'{num_components} principal components need more than {num_components} feature tokens and '
                         f'{moments.count} were given: use more frames or fewer components')
-    if not (np.isfinite(moments.first).all() and np.isfinite(moments.second).all()):
+    first, second = moments.sums
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise UserError('the features hold NaN or infinite values: check the encoder and the frames it was given')
-    offset = moments.first / moments.count
-    covariance = moments.second / moments.count - np.outer(offset, offset)
+    offset = first / moments.count
+    covariance = second / moments.count - np.outer(offset, offset)
     variance = np.diagonal(covariance).clip(min=0.0)
     mean = moments.shift + offset
     std = np.where(variance > 1e-12 * (1.0 + mean**2), np.sqrt(variance), 1.0)

@@ -17,13 +17,12 @@ import pathlib
 import shutil
 
 import jax
-import ml_dtypes  # noqa: F401  (gives numpy its bfloat16, which safetensors needs to read such files)
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.weights import hub
 from re2pix_jax.weights.kinds import KINDS, flatten, kind_of, tuples, unflatten, unmatched
+from re2pix_jax.weights.stored import read_safetensors, write_safetensors
 
 FORMAT = 1
 SHIPPED = pathlib.Path(__file__).parents[1] / 'bundles'
@@ -39,7 +38,7 @@ class Bundle:
         path: its folder.
         kind, network, storage, parts, card: as in `save`.
         extras: everything else in config.json.
-        tensors: flat dict of numpy arrays, in storage precision.
+        tensors: flat dict of `Stored` tensors, in storage precision.
     """
 
     path: pathlib.Path
@@ -72,7 +71,7 @@ def save(path, kind: str, network: dict, tree: dict, parts: dict | None = None, 
                         f'storages {", ".join(STORAGES)}')
     if path.exists() and not (path / 'config.json').is_file() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f'{path}: already exists and is not a bundle: choose another folder or remove it')
-    tensors = {name: _stored(name, array, storage) for name, array in flatten(tree).items()}
+    tensors = flatten(tree)
     partial = path.with_name(path.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -81,7 +80,8 @@ def save(path, kind: str, network: dict, tree: dict, parts: dict | None = None, 
         config = {'format': FORMAT, 'kind': kind, 'network': network, 'storage': storage}
         config |= ({'parts': references} if references else {}) | (extras or {})
         (partial / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-        (partial / 'weights.safetensors').write_bytes(safetensors.numpy.save(tensors))
+        write_safetensors(partial / 'weights.safetensors', tensors,
+                          lambda _, array: storage if _floating(array) else array.dtype)
         (partial / 'MODEL_CARD.md').write_text(card or _default_card(config, tensors))
         if path.exists():
             old = path.with_name(path.name + '.old')
@@ -116,8 +116,7 @@ def save_part(path, part, parts: dict | None = None, storage: str = 'float32', c
     held |= {name: named[name] for name in kind.references if name in named}
     extras = {name: getattr(part, name) for name, default in kind.extras().items() if getattr(part, name) != default}
     extras |= {'about': about} if about else {}
-    tree = jax.device_get(kind.tensors_of(part))
-    save(path, kind.name, kind.describe_net(part), tree, held, extras, storage, card)
+    save(path, kind.name, kind.describe_net(part), kind.tensors_of(part), held, extras, storage, card)
 
 
 def read(name) -> Bundle:
@@ -128,13 +127,7 @@ def read(name) -> Bundle:
     """
     path = resolve(name)
     config = _read_config(path)
-    file = path / 'weights.safetensors'
-    try:
-        tensors = safetensors.numpy.load(file.read_bytes())
-    except OSError as error:
-        raise UserError(f'{file}: cannot be read ({error.strerror}): the bundle is incomplete, fetch it again') from error
-    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f'{file}: is not a whole safetensors file ({error}): fetch it again') from error
+    tensors = read_safetensors(path / 'weights.safetensors')
     card = path / 'MODEL_CARD.md'
     extras = {key: value for key, value in config.items() if key not in OWN_KEYS[:-1]}
     return Bundle(path, config['kind'], config['network'], tensors, config.get('parts', {}), extras,
@@ -213,7 +206,7 @@ def resolve(name) -> pathlib.Path:
     """The folder of a bundle, given its folder, shipped name or "hf:owner/repo" (fetched on first use)."""
     text = os.fspath(name)
     if text.startswith('hf:'):
-        return _fetch(text)
+        return resolve(hub.fetch(text))
     if (pathlib.Path(text) / 'config.json').is_file():
         return pathlib.Path(text)
     if not os.path.isabs(text) and (SHIPPED / text / 'config.json').is_file():
@@ -229,25 +222,6 @@ def _reference(path: pathlib.Path, reference: str):
     """Where a part of the bundle at `path` lies: a folder relative to it, else whatever `resolve` takes."""
     relative = path / reference
     return relative if not reference.startswith('hf:') and relative.is_dir() else reference
-
-
-def _fetch(text: str) -> pathlib.Path:
-    owner_and_repo = text.removeprefix('hf:').strip('/')
-    hint = 'or download it elsewhere and pass the folder'
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UserError(f'{text}: needs the huggingface_hub package: pip install huggingface_hub, {hint}') from error
-    if owner_and_repo.count('/') < 1:
-        raise UserError(f'{text}: expected "hf:owner/repo", {hint}')
-    owner, repository, *inside = owner_and_repo.split('/')
-    try:
-        folder = huggingface_hub.snapshot_download(f'{owner}/{repository}')
-    except Exception as error:  # The hub's client raises errors of its own, of its HTTP library and of the file system.
-        message = str(error).strip().split('\n')[0] or type(error).__name__
-        raise UserError(f'{text}: could not be fetched from the Hugging Face Hub ({message}): check the name and the '
-                        f'network, {hint}') from error
-    return resolve(os.path.join(folder, *inside))
 
 
 def _read_config(path: pathlib.Path) -> dict:
@@ -285,20 +259,12 @@ def _place_part(name: str, part, path: pathlib.Path, partial: pathlib.Path, stor
     return inside
 
 
-def _stored(name: str, array, storage: str) -> np.ndarray:
-    array = np.asarray(array)
-    if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != 'bfloat16':
-        return np.ascontiguousarray(array)
-    with np.errstate(over='ignore'):
-        stored = np.ascontiguousarray(array.astype(storage))
-    if storage == 'float16' and not np.array_equal(np.isfinite(stored), np.isfinite(array.astype(np.float32))):
-        raise UserError(f'tensor {name} holds values beyond float16 (65504): save it with storage float32')
-    return stored
+def _floating(array) -> bool:
+    return np.issubdtype(array.dtype, np.floating) or array.dtype.name == 'bfloat16'
 
 
-def _single(array: np.ndarray) -> np.ndarray:
-    floating = np.issubdtype(array.dtype, np.floating) or array.dtype.name == 'bfloat16'
-    return array.astype(np.float32) if floating else array
+def _single(array) -> np.ndarray:
+    return np.asarray(array, np.float32 if _floating(array) else None)
 
 
 def _check_forecaster(path, part) -> None:

@@ -103,6 +103,9 @@ def convert(path, encoder=None, principal: Principal | None = None, heads: int |
         if lacking:
             raise UserError(f'{path}: holds no {", ".join(lacking)}: convert the PCA file too and pass it')
         principal = principal_of(*(tensors[name] for name in ('mean', 'std', 'pca_mean', 'pca_components')), None, path)
+    if principal.num_components != net.components:
+        raise UserError(f'{path}: the forecaster takes {net.components} components, the PCA gives {principal.num_components}; '
+                        'expected the PCA file that belongs to it')
     if encoder is None:
         inside = {key.removeprefix('dino_v2.'): array for key, array in tensors.items() if key.startswith('dino_v2.')}
         if not inside:

@@ -1,6 +1,7 @@
 """DPT heads as DINO-Foresight saves them: `head.` in front of every key of a Lightning checkpoint."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.heads import DPTHead, Head
@@ -48,7 +49,7 @@ def convert(path) -> Head:
     classes = need(tensors, 'scratch.output_conv.4.weight', 4, path).shape[0]
     normed = any('.resConfUnit2.bn1.' in key for key in tensors)
     net = DPTHead(classes=classes, features=features, channels=channels, batch_norm=normed)
-    expected = KINDS['head'].expected(net, {}, {'params/projects_0/kernel': tensors['projects.0.weight'].transpose(2, 3, 1, 0)},
-                                      str(path))
+    first = conv(np.asarray(tensors['projects.0.weight']))  # the features' channels are read from it
+    expected = KINDS['head'].expected(net, {}, {'params/projects_0/kernel': first}, str(path))
     converted = TABLE.convert(tensors, expected, path)
     return Head(unflatten({key: jnp.asarray(array) for key, array in converted.items()}), net)

@@ -74,7 +74,7 @@ class Table:
                     problems.append(f'left over {key} {list(array.shape)}')
                 continue
             try:
-                value = np.ascontiguousarray(matches[0][2](array), np.float32)
+                value = np.ascontiguousarray(matches[0][2](np.asarray(array)), np.float32)
             except ValueError:
                 value = array
             if value.shape != tuple(expected[path]):

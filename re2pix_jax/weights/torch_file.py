@@ -12,10 +12,9 @@ import zipfile
 
 import ml_dtypes
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.weights.stored import Stored, read_safetensors
 
 STORAGES = {
     'DoubleStorage': np.float64, 'FloatStorage': np.float32, 'HalfStorage': np.float16,
@@ -49,7 +48,7 @@ class PCA(Attributes):
 
 
 def read(path) -> object:
-    """The object in a file that `torch.save` wrote; tensors come back as numpy arrays (bfloat16 as ml_dtypes').
+    """The object in a file that `torch.save` wrote; tensors come back as `Stored` (bfloat16 as ml_dtypes').
 
     Raises:
         UserError: if the file cannot be read, is no such zip, is damaged, or asks for anything that is not admitted.
@@ -75,26 +74,20 @@ def read(path) -> object:
         raise UserError(f'{path}: is damaged ({type(error).__name__}: {message}): fetch it again') from error
 
 
-def tensors(path) -> dict[str, np.ndarray]:
+def tensors(path) -> dict[str, Stored]:
     """The tensors of a torch file, or of a .safetensors file, by name."""
     if str(path).endswith('.safetensors'):
-        try:
-            with open(path, 'rb') as file:
-                return safetensors.numpy.load(file.read())
-        except OSError as error:
-            raise UserError(f'{path}: cannot be read: {error.strerror or error}') from error
-        except (safetensors.SafetensorError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(f'{path}: is not a whole safetensors file ({error}): fetch it again') from error
+        return read_safetensors(path)
     return tensors_in(read(path), path)
 
 
-def tensors_in(content, where) -> dict[str, np.ndarray]:
+def tensors_in(content, where) -> dict[str, Stored]:
     """The tensors of what `read` gave: those of its 'state_dict' entry where it has one (as Lightning's files), or its own."""
     if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
         content = content['state_dict']
     if not isinstance(content, dict) or not content:
         raise UserError(f'{where}: expected a dict of tensors and found {type(content).__name__}')
-    strange = [str(key) for key, value in content.items() if not isinstance(value, np.ndarray)]
+    strange = [str(key) for key, value in content.items() if not isinstance(value, Stored | np.ndarray)]
     if strange:
         raise UserError(f'{where}: expected nothing but tensors in its state dict, and these are not: {", ".join(strange)}')
     return dict(content)
@@ -104,7 +97,6 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str, where: str):
         super().__init__(io.BytesIO(archive.read(f'{root}data.pkl')))
         self.archive, self.root, self.where = archive, root, where
-        self.storages: dict[str, np.ndarray] = {}
 
     def find_class(self, module: str, name: str):
         if module in ('torch', 'torch.storage') and name in STORAGES:
@@ -117,31 +109,42 @@ class _Unpickler(pickle.Unpickler):
                         f'such a file could run any code; convert it where you trust it, to plain tensors')
 
     def persistent_load(self, reference):
-        """('storage', dtype, key, device, number of elements) -> that storage as a flat array."""
+        """('storage', dtype, key, device, number of elements) -> that storage, not yet read."""
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != 'storage' \
                 or not isinstance(reference[1], np.dtype):
             raise UserError(f'{self.where}: refers to something that is no tensor storage: refused')
         _, dtype, key, _, count = reference[:5]
-        if key not in self.storages:
-            flat = np.frombuffer(self.archive.read(f'{self.root}data/{key}'), dtype)
-            if len(flat) < count:
-                raise UserError(f'{self.where}: storage {key} holds {len(flat)} values and needs {count}: fetch the file again')
-            self.storages[key] = flat
-        return self.storages[key]
+        name = f'{self.root}data/{key}'
+        held = self.archive.getinfo(name).file_size // dtype.itemsize
+        if held < count:
+            raise UserError(f'{self.where}: storage {key} holds {held} values and needs {count}: fetch the file again')
+        return Stored((held,), dtype, lambda: _storage(self.where, name, dtype))
+
+
+def _storage(path, name, dtype) -> np.ndarray:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return np.frombuffer(archive.read(name), dtype)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path}: is damaged ({error}): fetch it again') from error
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_):
-    """A view of `storage`, checked against its bounds and copied."""
-    if not isinstance(storage, np.ndarray) or len(size) != len(stride) or min([offset, *size, *stride, 0]) < 0:
+    """A tensor as a part of `storage`, checked against its bounds."""
+    if not isinstance(storage, Stored) or len(size) != len(stride) or min([offset, *size, *stride, 0]) < 0:
         raise ValueError('a tensor with impossible sizes')
     count = int(np.prod(size, dtype=np.int64))
     last = offset + sum((length - 1) * step for length, step in zip(size, stride))
-    if count and last >= len(storage):
+    if count and last >= storage.size:
         raise ValueError('a tensor reaches beyond its storage')
-    if not count:
-        return np.zeros(size, storage.dtype)
-    view = np.lib.stride_tricks.as_strided(storage[offset:], size, [step * storage.itemsize for step in stride])
-    return np.array(view)
+
+    def cut():
+        if not count:
+            return np.zeros(size, storage.dtype)
+        bytes_apart = [step * storage.dtype.itemsize for step in stride]
+        return np.lib.stride_tricks.as_strided(storage.read()[offset:], size, bytes_apart, writeable=False)
+
+    return Stored(tuple(size), storage.dtype, cut)
 
 
 def _rebuild_parameter(data, *_):

@@ -178,12 +178,12 @@ def test_nothing_half_written_remains(parts, tmp_path):
 
 def test_the_hub_is_asked_and_its_failure_told(parts, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'huggingface_hub', None)
-    with pytest.raises(UserError, match='needs the huggingface_hub package.*pass the folder'):
+    with pytest.raises(UserError, match='needs the huggingface_hub package.*pass the path'):
         weights.load('hf:owner/repo')
 
     class Hub:
         @staticmethod
-        def snapshot_download(name):
+        def snapshot_download(name, allow_patterns):
             if name == 'owner/repo':
                 return str(tmp_path / 'e')
             raise ConnectionError('no route\nto the hub')
@@ -191,7 +191,7 @@ def test_the_hub_is_asked_and_its_failure_told(parts, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'huggingface_hub', Hub)
     weights.save(tmp_path / 'e', parts['encoder'])
     assert isinstance(weights.load('hf:owner/repo'), Encoder)
-    with pytest.raises(UserError, match=r'hf:owner/other: could not be fetched .*\(no route\).*pass the folder'):
+    with pytest.raises(UserError, match=r'hf:owner/other: could not be fetched .*\(no route\).*pass the path'):
         weights.load('hf:owner/other')
     with pytest.raises(UserError, match='expected "hf:owner/repo"'):
         weights.load('hf:owner')
