@@ -3,7 +3,8 @@
     python -m re2pix_jax.train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
         --config.frozen.encoder=runs/bundles/encoder --config.frozen.principal=runs/bundles/principal
 
-tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md. small: one GPU; not yet run.
+tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md.
+small: one GPU; not yet run.
 base: the published low-resolution recipe (224×448, 800 epochs of 2975 clips at an effective batch of 64) [R]; not yet run.
 """
 

@@ -7,10 +7,8 @@ import pathlib
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true')  # compiling, not computing, takes the time of these tests
-
-ROOT = pathlib.Path(__file__).parent.parent
 # The processes of a run, and the next run, compile the same programs.
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.pytest_cache' / 'jax'))
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parent.parent / '.pytest_cache' / 'jax'))
 os.environ.setdefault('JAX_COMPILATION_CACHE_MAX_SIZE', str(1 << 29))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '0')
@@ -20,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+ROOT = pathlib.Path(__file__).parent.parent
 SIZE = (32, 64)
 MICRO = {
     'autoencoder': dict(block_out_channels=(8, 8, 16), layers_per_block=1, latent_channels=4, norm_groups=4),
