@@ -50,7 +50,8 @@ def start_from(state, params, name):
     if wrong:
         listed = ', '.join(wrong[:3]) + (f' and {len(wrong) - 3} more' if len(wrong) > 3 else '')
         raise UserError(f'config.init: the parameters of {name} do not fit config.model (by name or shape: {listed})')
-    place = lambda tree: jax.tree.map(lambda new, old: jax.device_put(new.astype(old.dtype), old.sharding), params, tree)
+    # Copies: the step donates both trees, and one buffer cannot be given away twice.
+    place = lambda tree: jax.tree.map(lambda new, old: jax.device_put(jnp.array(new, old.dtype), old.sharding), params, tree)
     return state.replace(params=place(state.params), ema=place(state.ema))
 
 

@@ -331,7 +331,7 @@ def test_config_survives_the_checkpoint():
 
 def test_a_run_starts_from_given_parameters_or_says_which_do_not_fit():
     fresh = state.TrainState(jnp.zeros((), jnp.int32), {'a': jnp.zeros(3), 'b': jnp.zeros(2)}, {'a': jnp.zeros(3), 'b': jnp.zeros(2)}, ())
-    started = state.start_from(fresh, {'a': np.arange(3, dtype=np.float16), 'b': np.ones(2)}, 'bundle')
+    started = state.start_from(fresh, {'a': jnp.arange(3.0), 'b': np.ones(2, np.float16)}, 'bundle')
     for tree in (started.params, started.ema):
         np.testing.assert_array_equal(tree['a'], [0, 1, 2])
         assert tree['a'].dtype == jnp.float32
