@@ -3,7 +3,8 @@
     python -m re2pix_jax.train --config=configs/generator.py:tiny --workdir=runs/generator \
         --config.frozen.forecaster=runs/bundles/forecaster --config.frozen.vae=runs/bundles/vae
 
-tiny: about 30 minutes on 2 cores; score in re2pix_jax/bundles/tiny/MODEL_CARD.md. small: one GPU; not yet run.
+tiny: about an hour on 2 cores from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md.
+small: one GPU; not yet run.
 base: DiT-B at 256×512 over Stable Diffusion's latents [O]; not yet run.
 The baseline without features is this config with --config.model.components=0.
 """
@@ -33,7 +34,7 @@ def get_config(size='tiny'):
         predicted_fraction=0.1,  # of the samples are trained on stage 1's own forecast [P]
         time_mean=-0.4, time_std=1.0,  # logit-normal [R]; the mean suits few-channel latents [O]
         sampler_steps=20)
-    config.steps = pick(tiny=460, small=50_000, base=200_000)
+    config.steps = pick(tiny=2200, small=50_000, base=200_000)
     config.batch_size = pick(tiny=8, small=32, base=64)
     config.optimizer.update(name=pick(tiny='muon', small='adamw', base='adamw'), schedule='cosine',
                             warmup_steps=pick(tiny=100, small=0, base=0), b2=0.95, clip=1.0)

@@ -1,4 +1,10 @@
-"""The frozen encoder: driving frames in, semantic features (and their principal components) out."""
+"""The frozen encoder: driving frames in, semantic features (and their principal components) out.
+
+DINOv2 and DINOv3 are one module, `VisionTransformer`. The two other encoders that DINO-Foresight offers are left out, because
+either would be a second network behind flags of this one. SAM's ViT-B/16 attends within windows, adds relative positions to the
+scores and has neither class token nor final norm; EVA-02-CLIP's B/14 norms inside its feed-forward, has a table and rotary
+positions at once, and no LayerScale.
+"""
 
 from typing import Any
 
@@ -10,7 +16,7 @@ import jax.numpy as jnp
 from re2pix_jax.encoder.principal import Principal
 from re2pix_jax.encoder.vit import VisionTransformer
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet in RGB, [0, 1]: what DINOv2 was trained with
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet in RGB, [0, 1]: what DINOv2 and DINOv3 (web images) were trained with
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 

@@ -1,12 +1,15 @@
-"""The DINOv2 family of vision transformers (Oquab et al. 2023; with registers: Darcet et al. 2023).
+"""The vision transformers of DINOv2 (Oquab et al. 2023; with registers: Darcet et al. 2023) and DINOv3 (Siméoni et al. 2025).
 
-Module names follow the published state dict, so that the table that reads it is one to one.
+They are one architecture that differs in sizes and in its positions: DINOv2 adds a learned table to the patches, DINOv3 has
+none and turns the queries and keys of the patches instead. Module names follow DINOv2's published state dict, so that the
+table that reads it is one to one.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
 from re2pix_jax.nn.positions import resize_table
@@ -21,23 +24,26 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """x + ls1(attn(norm1 x)), then x + ls2(mlp(norm2 x)): [B, N, D] -> [B, N, D]."""
+    """x + ls1(attn(norm1 x)), then x + ls2(mlp(norm2 x)): [B, N, D] -> [B, N, D]. Fields as in `VisionTransformer`."""
 
     heads: int
     ffn: str
     mlp_ratio: float
+    biased: str
+    norm_eps: float
     dtype: str
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, code):
+        """`code`: the rotary code of the N tokens, or None."""
         dtype, width = jnp.dtype(self.dtype), x.shape[-1]
         if self.ffn == 'swiglu':
             mlp = FusedSwiGLU(swiglu_width(width, self.mlp_ratio), self.dtype, name='mlp')
         else:
             mlp = Mlp(int(width * self.mlp_ratio), dtype=self.dtype, name='mlp')
-        attn = SelfAttention(self.heads, dtype=self.dtype, name='attn')
-        x = x + LayerScale(name='ls1')(attn(nn.LayerNorm(1e-6, dtype=dtype, name='norm1')(x)))
-        return x + LayerScale(name='ls2')(mlp(nn.LayerNorm(1e-6, dtype=dtype, name='norm2')(x)))
+        attn = SelfAttention(self.heads, biased=self.biased, dtype=self.dtype, name='attn')
+        x = x + LayerScale(name='ls1')(attn(nn.LayerNorm(self.norm_eps, dtype=dtype, name='norm1')(x), code=code))
+        return x + LayerScale(name='ls2')(mlp(nn.LayerNorm(self.norm_eps, dtype=dtype, name='norm2')(x)))
 
 
 class VisionTransformer(nn.Module):
@@ -45,13 +51,19 @@ class VisionTransformer(nn.Module):
 
     Attributes:
         patch_size: pixels a side of one patch.
-        width, depth, heads: of the transformer. DINOv2: S 384/12/6, B 768/12/12, L 1024/24/16, g 1536/40/24.
-        registers: extra tokens that take part in attention and are dropped at the end (4 in the *_reg models, or 0).
+        width, depth, heads: of the transformer. DINOv2: S 384/12/6, B 768/12/12, L 1024/24/16, g 1536/40/24;
+            DINOv3: S, S+, B, L the same, H+ 1280/32/20, 7B 4096/40/32.
+        registers: extra tokens that take part in attention and are dropped at the end (4 in DINOv2's *_reg models and in
+            DINOv3, or 0).
         layers: zero-based blocks whose outputs are the features, each through the final norm.
-        position_grid: (rows, columns) of the learned position table; other grids are interpolated.
-        ffn: 'mlp', or 'swiglu' as in ViT-g.
+        position_grid: (rows, columns) of the learned position table, other grids are interpolated; or None: there is no
+            table, and queries and keys of the patches are turned by rotary codes.
+        ffn: 'mlp', or 'swiglu' as in ViT-g, S+, H+ and 7B.
         mlp_ratio: hidden width over width (before the two thirds of SwiGLU).
         antialias, offset: convention of that interpolation. Published models with registers: True, 0.0; without: False, 0.1.
+        theta: of the rotary codes, where there is no table.
+        biased: which of query, key and value have a bias: 'qkv' in DINOv2, 'qv' in DINOv3, '' in its 7B.
+        norm_eps: of every LayerNorm: 1e-6 in DINOv2, 1e-5 in DINOv3.
         dtype: compute dtype; parameters are float32.
     """
 
@@ -61,34 +73,46 @@ class VisionTransformer(nn.Module):
     heads: int
     registers: int
     layers: tuple[int, ...]
-    position_grid: tuple[int, int]
+    position_grid: tuple[int, int] | None
     ffn: str = 'mlp'
     mlp_ratio: float = 4.0
     antialias: bool = True
     offset: float = 0.0
+    theta: float = 100.0
+    biased: str = 'qkv'
+    norm_eps: float = 1e-6
     dtype: str = 'float32'
 
     def setup(self):
+        if not self.layers or min(self.layers) < 0 or max(self.layers) >= self.depth:
+            raise UserError(f'layers {list(self.layers)} of an encoder of {self.depth} blocks: expected numbers from 0 to '
+                            f'{self.depth - 1}, at least one; choose others')
+        if self.width % (self.heads * (1 if self.position_grid else 4)):
+            raise UserError(f'an encoder of width {self.width} cannot have {self.heads} heads: expected heads of the same size'
+                            f'{"" if self.position_grid else ", a multiple of 4 for rotary positions"}; give another number')
         small = nn.initializers.normal(0.02)
-        rows, columns = self.position_grid
         self.cls_token = self.param('cls_token', small, (1, 1, self.width))
         self.mask_token = self.param('mask_token', nn.initializers.zeros, (1, self.width))
-        self.pos_embed = self.param('pos_embed', small, (1, 1 + rows * columns, self.width))
+        if self.position_grid:
+            rows, columns = self.position_grid
+            self.pos_embed = self.param('pos_embed', small, (1, 1 + rows * columns, self.width))
         if self.registers:
             self.register_tokens = self.param('register_tokens', small, (1, self.registers, self.width))
         # A convolution whose stride is its size is a matrix product over patches, and faster as one.
         self.patch_embed = nn.Dense(self.width, dtype=jnp.dtype(self.dtype))
-        self.blocks = [Block(self.heads, self.ffn, self.mlp_ratio, self.dtype) for _ in range(self.depth)]
-        self.norm = nn.LayerNorm(1e-6, dtype=jnp.dtype(self.dtype))
+        self.blocks = [Block(self.heads, self.ffn, self.mlp_ratio, self.biased, self.norm_eps, self.dtype)
+                       for _ in range(self.depth)]
+        self.norm = nn.LayerNorm(self.norm_eps, dtype=jnp.dtype(self.dtype))
 
     def __call__(self, images):
         """Normalised images float [B, H, W, 3] -> features [B, H/patch, W/patch, len(layers) * width]."""
         x, grid = self._embed(images, None)
+        code = self._code(grid)
         kept = {}
         for index, block in enumerate(self.blocks):
             if index > max(self.layers) and not self.is_initializing():
                 break
-            x = block(x)
+            x = block(x, code)
             if index in self.layers:
                 kept[index] = self._patches(self.norm(x), grid)
         return jnp.concatenate([kept[index] for index in self.layers], axis=-1)
@@ -104,8 +128,9 @@ class VisionTransformer(nn.Module):
             (class token [B, width], patch tokens [B, h, w, width]).
         """
         x, grid = self._embed(images, mask)
+        code = self._code(grid)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, code)
         x = self.norm(x)
         return x[:, 0], self._patches(x, grid)
 
@@ -120,13 +145,20 @@ class VisionTransformer(nn.Module):
         x = self.patch_embed(patches.reshape(batch, grid[0] * grid[1], size * size * channels))
         if mask is not None:
             x = jnp.where(mask.reshape(batch, -1, 1), self.mask_token.astype(x.dtype), x)
-        table = self.pos_embed[0, 1:].reshape(*self.position_grid, self.width)
-        x = x + resize_table(table, grid, self.antialias, self.offset).reshape(1, -1, self.width).astype(x.dtype)
-        cls = jnp.broadcast_to(self.cls_token + self.pos_embed[:, :1], (batch, 1, self.width)).astype(x.dtype)
-        if not self.registers:
-            return jnp.concatenate([cls, x], axis=1), grid
-        registers = jnp.broadcast_to(self.register_tokens, (batch, self.registers, self.width)).astype(x.dtype)
-        return jnp.concatenate([cls, registers, x], axis=1), grid
+        cls = self.cls_token
+        if self.position_grid:
+            table = self.pos_embed[0, 1:].reshape(*self.position_grid, self.width)
+            x = x + resize_table(table, grid, self.antialias, self.offset).reshape(1, -1, self.width).astype(x.dtype)
+            cls = cls + self.pos_embed[:, :1]
+        front = jnp.concatenate([cls, self.register_tokens], axis=1) if self.registers else cls
+        front = jnp.broadcast_to(front, (batch, *front.shape[1:])).astype(x.dtype)
+        return jnp.concatenate([front, x], axis=1), grid
+
+    def _code(self, grid):
+        """The rotary code of all tokens, or None where a table holds the positions."""
+        if self.position_grid:
+            return None
+        return rotary.centred_space_code(*grid, self.width // self.heads, self.theta, still=1 + self.registers)
 
     def _patches(self, x, grid):
         return x[:, 1 + self.registers:].reshape(x.shape[0], *grid, self.width)

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from re2pix_jax.nn.rotary import rotate
+
 
 def attend(query, key, value, dropout: float = 0.0, rng=None):
     """Softmax attention, scaled by 1/sqrt(d).
@@ -41,21 +43,53 @@ def split_heads(qkv, heads: int):
     return [x.reshape(*x.shape[:-1], heads, -1) for x in jnp.split(qkv, 3, axis=-1)]
 
 
+class QueryKeyValue(nn.Module):
+    """One fused projection: [..., N, width] -> [..., N, 3 width].
+
+    Attributes:
+        biased: which of 'q', 'k' and 'v' have a bias, in that order; the bias is as long as those together.
+        dtype: compute dtype.
+    """
+
+    biased: str = 'qkv'
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x):
+        width, dtype = x.shape[-1], jnp.dtype(self.dtype)
+        kernel = self.param('kernel', nn.initializers.xavier_uniform(), (width, 3 * width))
+        y = x.astype(dtype) @ kernel.astype(dtype)
+        if not self.biased:
+            return y
+        bias = self.param('bias', nn.initializers.zeros, (len(self.biased) * width,)).astype(dtype)
+        pieces = dict(zip(self.biased, jnp.split(bias, len(self.biased))))
+        return y + jnp.concatenate([pieces.get(name, jnp.zeros(width, dtype)) for name in 'qkv'])
+
+
 class SelfAttention(nn.Module):
     """Self-attention with one fused projection to query, key and value: [..., N, width] -> [..., N, width].
 
-    Used by DINOv2's blocks and, the same thing under other names, by torch's `MultiheadAttention`.
+    Used by the encoders' blocks and, the same thing under other names, by torch's `MultiheadAttention`.
+
+    Attributes:
+        heads: of them.
+        dropout: probability with which an attention weight is dropped.
+        dtype: compute dtype.
+        biased: as in `QueryKeyValue`.
     """
 
     heads: int
     dropout: float = 0.0
     dtype: str = 'float32'
+    biased: str = 'qkv'
 
     @nn.compact
-    def __call__(self, x, deterministic: bool = True):
-        width, dtype = x.shape[-1], jnp.dtype(self.dtype)
-        initial = nn.initializers.xavier_uniform()
-        qkv = nn.Dense(3 * width, dtype=dtype, kernel_init=initial, name='qkv')(x)
+    def __call__(self, x, deterministic: bool = True, code=None):
+        """`code` is a rotary code of the N tokens, by which queries and keys are turned; None for no positions."""
+        query, key, value = split_heads(QueryKeyValue(self.biased, self.dtype, name='qkv')(x), self.heads)
+        if code is not None:
+            query, key = rotate(query, code), rotate(key, code)
         rng = None if deterministic or self.dropout == 0.0 else self.make_rng('dropout')
-        mixed = attend(*split_heads(qkv, self.heads), self.dropout, rng)
-        return nn.Dense(width, dtype=dtype, kernel_init=initial, name='proj')(mixed.reshape(x.shape))
+        mixed = attend(query, key, value, self.dropout, rng)
+        initial = nn.initializers.xavier_uniform()
+        return nn.Dense(x.shape[-1], dtype=jnp.dtype(self.dtype), kernel_init=initial, name='proj')(mixed.reshape(x.shape))

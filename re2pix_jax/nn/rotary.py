@@ -10,8 +10,8 @@ import numpy as np
 THETA = 10_000.0
 
 
-def _angles(positions, pairs):
-    frequencies = THETA ** (-np.arange(pairs) / pairs)
+def _angles(positions, pairs, theta=THETA):
+    frequencies = theta ** (-np.arange(pairs) / pairs)
     return np.asarray(positions, np.float64)[:, None] * frequencies
 
 
@@ -26,6 +26,25 @@ def space_code(height, width, dim):
     half with the column."""
     rows, columns = np.divmod(np.arange(height * width), width)
     angles = np.concatenate([_angles(rows, dim // 4), _angles(columns, dim // 4)], axis=-1)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def centred_space_code(height, width, dim, theta, still=0):
+    """Code of a grid whose sides both reach from -1 to 1 whatever its size, as DINOv3 has it.
+
+    Args:
+        height, width: of the grid; its patches come in row-major order, their centres lie at (2 i + 1) / side - 1.
+        dim: channels of a head, a multiple of 4: half turn with the row, half with the column.
+        theta: how far the frequencies reach: from one turn per unit down to almost 1 / theta.
+        still: number of tokens in front of the patches that do not turn.
+
+    Returns:
+        (cosine, sine), float32 [still + height * width, dim / 2].
+    """
+    rows, columns = np.divmod(np.arange(height * width), width)
+    centres = [2 * np.pi * ((2 * place + 1) / side - 1) for place, side in ((rows, height), (columns, width))]
+    angles = np.concatenate([_angles(centre, dim // 4, theta) for centre in centres], axis=-1)
+    angles = np.concatenate([np.zeros((still, dim // 2)), angles])
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 

@@ -1,5 +1,6 @@
 """DINOv2 weights: the hub's .pth files, and the same weights under the names of the `transformers` package."""
 
+import functools
 import re
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from re2pix_jax.encoder import Encoder, VisionTransformer
 from re2pix_jax.errors import UserError
 from re2pix_jax.weights import torch_file
 from re2pix_jax.weights.kinds import KINDS, unflatten
+from re2pix_jax.weights.stored import Stored
 from re2pix_jax.weights.table import Table, count, keep, layer, need, norm, patches
 
 BLOCK, OURS = 'blocks.{}', 'params/blocks_{}'
@@ -51,10 +53,10 @@ FUSED = (
     (('mlp.gate_proj', 'mlp.up_proj'), 'mlp.w12'),
 )
 HEADS = {384: 6, 768: 12, 1024: 16, 1536: 24}  # of the published sizes; a state dict does not hold it
-LAYERS = {12: (2, 5, 8, 11), 24: (4, 11, 17, 23), 40: (9, 19, 29, 39)}  # by depth; 12 is published, the others are [O]
+LAYERS = {12: (2, 5, 8, 11), 24: (4, 11, 17, 23), 32: (7, 15, 23, 31), 40: (9, 19, 29, 39)}  # by depth; 12 is [P], others [O]
 
 
-def to_hub_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def to_hub_names(tensors: dict[str, np.ndarray | Stored], where) -> dict[str, np.ndarray | Stored]:
     """A state dict of `transformers`' Dinov2Model or Dinov2WithRegistersModel under the hub's names; others pass unchanged."""
     if not any(key.endswith('embeddings.cls_token') for key in tensors):
         return tensors
@@ -63,17 +65,53 @@ def to_hub_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         for pattern, replacement in RENAMED:
             key = re.sub(pattern, replacement, key)
         renamed[key] = array
-    for pieces, fused in FUSED:
-        for key in [key for key in renamed if f'.{pieces[0]}.' in key]:
-            names = [key.replace(pieces[0], piece) for piece in pieces]
-            lacking = [name for name in names if name not in renamed]
-            if lacking:
-                raise UserError(f'{key}: the file lacks {", ".join(lacking)}, which belong to it')
-            renamed[key.replace(pieces[0], fused)] = np.concatenate([renamed.pop(name) for name in names])
-    return renamed
+    return fuse(renamed, FUSED, where)
 
 
-def network_of(tensors: dict[str, np.ndarray], where, heads: int | None = None, layers=None) -> VisionTransformer:
+def fuse(tensors: dict, groups, where, whole: tuple[str, ...] = ('weight', 'bias')) -> dict:
+    """Joins, along their first axis, the layers that a file holds in pieces; nothing is read before it is needed.
+
+    Args:
+        tensors: by name.
+        groups: (names of the pieces in order, name of the whole), each a part of a name between dots.
+        where: the file, for messages.
+        whole: which of 'weight' and 'bias' must have every piece; the other is joined of the pieces there are.
+
+    Raises:
+        UserError: a piece is missing, or is not as wide as the others.
+    """
+    joined = dict(tensors)
+    for pieces, fused in groups:
+        starts = {(key.partition(f'.{piece}.')[0], key.rpartition('.')[2]) for piece in pieces for key in tensors
+                  if f'.{piece}.' in key}
+        for start, end in sorted(starts):
+            names = [f'{start}.{piece}.{end}' for piece in pieces]
+            held = [name for name in names if name in joined]
+            lacking = [name for name in names if name not in joined]
+            if lacking and end in whole:
+                raise UserError(f'{where}: has {held[0]} and lacks {", ".join(lacking)}, which belong to it: fetch it again')
+            arrays = [joined.pop(name) for name in held]
+            if len({tuple(array.shape[1:]) for array in arrays}) > 1:
+                raise UserError(f'{where}: {", ".join(held)} have shapes {", ".join(str(list(array.shape)) for array in arrays)}: '
+                                f'expected the same but for the first side; fetch the file again')
+            shape = (sum(array.shape[0] for array in arrays), *arrays[0].shape[1:])
+            joined[f'{start}.{fused}.{end}'] = Stored(shape, arrays[0].dtype, functools.partial(_joined, arrays))
+    return joined
+
+
+def _joined(arrays) -> np.ndarray:
+    return np.concatenate([np.asarray(array) for array in arrays])
+
+
+def feed_forward(down, gated: bool) -> dict:
+    """The network's fields `ffn` and `mlp_ratio`, given the last weight [width, hidden] of a block's MLP or SwiGLU (gated)."""
+    width, hidden = down.shape
+    if gated:
+        return {'ffn': 'swiglu', 'mlp_ratio': 1.5 * hidden / width}  # of which SwiGLU takes two thirds
+    return {'ffn': 'mlp', 'mlp_ratio': hidden / width}
+
+
+def network_of(tensors: dict[str, np.ndarray | Stored], where, heads: int | None = None, layers=None) -> VisionTransformer:
     """The network whose sizes the tensors (hub names) show; `heads` and `layers` are needed for sizes that are not published."""
     kernel = need(tensors, 'patch_embed.proj.weight', 4, where)
     table = need(tensors, 'pos_embed', 3, where)
@@ -86,19 +124,20 @@ def network_of(tensors: dict[str, np.ndarray], where, heads: int | None = None, 
         raise UserError(f'{where}: width {width} and depth {depth} are not those of a published DINOv2: say how many heads it '
                         f'has and which layers are its features')
     registers = tensors['register_tokens'].shape[1] if 'register_tokens' in tensors else 0
-    swiglu = any('.mlp.w12.' in key for key in tensors)
-    ratio = 4.0
-    if not swiglu and 'blocks.0.mlp.fc1.weight' in tensors:
-        ratio = tensors['blocks.0.mlp.fc1.weight'].shape[0] / width
+    gated = any('.mlp.w12.' in key for key in tensors)
+    down = need(tensors, f'blocks.0.mlp.{"w3" if gated else "fc2"}.weight', 2, where)
     return VisionTransformer(
         patch_size=kernel.shape[2], width=width, depth=depth, heads=heads, registers=registers, layers=tuple(layers),
-        position_grid=(side, side), ffn='swiglu' if swiglu else 'mlp', mlp_ratio=ratio,
+        position_grid=(side, side), **feed_forward(down, gated),
         antialias=registers > 0, offset=0.0 if registers else 0.1)
 
 
 def encoder_of(tensors: dict[str, np.ndarray], where, heads=None, layers=None, image_size=None) -> Encoder:
     """A DINOv2 state dict, under either naming, as an `Encoder`."""
-    tensors = to_hub_names(tensors)
+    rotary = any(key.startswith('rope_embed') or key.endswith('layer.0.attention.q_proj.weight') for key in tensors)
+    if rotary and not any(key.endswith(('pos_embed', 'position_embeddings')) for key in tensors):
+        raise UserError(f'{where}: has no position table, as DINOv3: expected DINOv2, which has one; convert it as dinov3')
+    tensors = to_hub_names(tensors, where)
     net = network_of(tensors, where, heads, layers)
     expected = KINDS['encoder'].expected(net, {}, {}, str(where))
     flat = TABLE.convert(tensors, expected, where)

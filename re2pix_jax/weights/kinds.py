@@ -17,7 +17,7 @@ NOT_OF_THE_NETWORK = ('parent', 'name', 'dtype')  # dtype: in what precision to 
 
 
 def _encoder_inputs(net, tensors):
-    rows, columns = net.position_grid
+    rows, columns = net.position_grid or (1, 1)
     return (_array(1, rows * net.patch_size, columns * net.patch_size, 3),)
 
 

@@ -143,3 +143,58 @@ def test_compute_precision_leaves_parameters_and_results_in_float32(autoencoder,
     half, _ = jax.jit(lambda params: net.apply(params, images, method='encode'))(autoencoder.params)
     single = autoencoder.moments(frames)[0][0, :1]
     assert half.dtype == jnp.float32 and 0 < jnp.abs(half - single).max() < 0.05 * jnp.abs(single).max()
+
+
+def test_upsampling_is_the_convolution_of_the_repeated_map():
+    rng = np.random.default_rng(0)
+    x, bias = rng.normal(size=(2, 3, 5, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 4, 4)).astype(np.float32)
+    padded = np.pad(x.repeat(2, 1).repeat(2, 2), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = sum(padded[:, i:i + 6, j:j + 10] @ kernel[i, j] for i in range(3) for j in range(3)) + bias
+    actual = Upsample().apply({'params': {'conv': {'kernel': kernel, 'bias': bias}}}, x)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_slices_of_frames_change_nothing(autoencoder, frames):
+    latents, sliced = autoencoder.encode(frames), autoencoder.replace(frames_at_once=4)  # 6 frames: a slice of 4 and one of 2
+    np.testing.assert_allclose(sliced.encode(frames), latents, atol=1e-5)
+    np.testing.assert_allclose(sliced.decode_float(latents), autoencoder.decode_float(latents), atol=1e-5)
+    np.testing.assert_allclose(sliced.moments(frames)[1], autoencoder.moments(frames)[1], atol=1e-4)
+
+
+def test_tiles_as_large_as_the_frame_change_nothing(autoencoder, frames):
+    latents, tiled = autoencoder.encode(frames), autoencoder.replace(tile=6)
+    np.testing.assert_array_equal(tiled.encode(frames), latents)
+    np.testing.assert_array_equal(tiled.decode(latents), autoencoder.decode(latents))
+
+
+def test_smaller_tiles_approximate_in_any_slices(autoencoder, frames):
+    tiled = autoencoder.replace(tile=4)
+    latents = autoencoder.encode(frames)
+    assert tiled.encode(frames).shape == latents.shape
+    images = tiled.decode_float(latents)
+    np.testing.assert_allclose(tiled.replace(frames_at_once=1).decode_float(latents), images, atol=1e-5)
+    whole = autoencoder.decode_float(latents)
+    assert 0 < jnp.abs(images - whole).mean() < 0.5 * jnp.abs(whole - whole.mean()).mean()
+
+
+def test_memory_grows_with_the_tile_and_not_with_the_frame(autoencoder):
+    def needed(part, side):
+        latents = jax.ShapeDtypeStruct((1, 1, side, 2 * side, 3), jnp.float32)
+        frame = side * 4 * 2 * side * 4 * 3 * 4  # the result itself, in bytes, grows
+        return Autoencoder.decode_float.lower(part, latents).compile().memory_analysis().temp_size_in_bytes - 3 * frame
+
+    tiled = autoencoder.replace(tile=8)
+    assert needed(tiled, 32) < 1.5 * needed(tiled, 16)
+    assert needed(autoencoder, 32) > 3 * needed(autoencoder, 16)
+
+
+@pytest.mark.parametrize('limits', [{'tile': 0}, {'frames_at_once': -1}])
+def test_limits_that_are_none_are_refused(autoencoder, frames, limits):
+    with pytest.raises(UserError, match=f'{next(iter(limits))} of the autoencoder is .*: expected a positive number'):
+        autoencoder.replace(**limits).encode(frames)
+
+
+def test_sides_that_are_not_multiples_are_refused_in_tiles_too(autoencoder):
+    with pytest.raises(UserError, match='18x24 frames; both sides must be multiples of 4'):
+        autoencoder.replace(tile=4).encode(jnp.zeros((1, 1, 18, 24, 3), jnp.uint8))

@@ -1,0 +1,148 @@
+"""The convert command: published files in, bundles out; and what it says of files that are not what they should be."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from re2pix_jax import weights
+from tests.conftest import ROOT
+
+DATA = pathlib.Path(__file__).parent / 'weights' / 'data'
+GOLDEN = ROOT.parent / 'shared' / 'golden' / 'dino_foresight_small'
+
+# Many command lines in one process: argv lists in, [status, stdout, stderr] out.
+RUNNER = '''
+import contextlib, io, json, sys
+from absl.testing import flagsaver
+from re2pix_jax import cli, convert
+outcomes = {}
+for name, arguments in json.load(sys.stdin).items():
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = ['convert', *arguments]
+    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.run(convert.main, arguments=('kind', 'source', 'destination'))
+        except SystemExit as end:
+            status = end.code or 0
+    outcomes[name] = [status, out.getvalue(), err.getvalue()]
+json.dump(outcomes, sys.stdout)
+'''
+
+# name: (arguments, what the error says); {dir} holds the files, {golden} those of the authors' own code
+BAD = {
+    'kind': ('dinov4 {dir}/dinov2.safetensors {out}', r'convert dinov4: expected as kind one of dinov2, dinov3, sd-vae, dino-fore'),
+    'absent': ('dinov2 {dir}/none.pth {out}', r'none\.pth: no such file or folder; give one, or hf:'),
+    'cut': ('dinov2 {dir}/cut.safetensors {out} --heads=2 --layers=0,1', r'cut\.safetensors: is not a whole safetensors file'),
+    'other kind': ('dpt-head {dir}/dinov2.safetensors {out}', r'has no tensor scratch\.layer1_rn\.weight .*right kind of file'),
+    'other family': ('dinov3 {dir}/dinov2.safetensors {out}', r'expected DINOv3'),
+    'shape': ('dinov2 {dir}/shape.safetensors {out} --heads=2 --layers=0,1', r'1 tensors do not match DINOv2: .*has shape \[5\]'),
+    'left over': ('dinov2 {dir}/more.safetensors {out} --heads=2 --layers=0,1', r'2 tensors .*left over head\.bias .*left over head\.w'),
+    'sizes': ('dinov2 {dir}/dinov2.safetensors {out}', r'not those of a published DINOv2: say how many heads'),
+    'layers': ('dinov2 {dir}/dinov2.safetensors {out} --layers=a,b', r'--layers=a,b: expected numbers of blocks'),
+    'image size': ('dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --image_size=9', r'--image_size=9: expected HEIGHTx'),
+    'hub': ('sd-vae hf:owner/repo {out}', r'hf:owner/repo: .*pass the path'),
+    'hub name': ('sd-vae hf:owner {out}', r'expected "hf:owner/repo" or "hf:owner/repo:file"'),
+    'empty folder': ('dpt-head {dir}/empty {out}', r'empty: holds 0 weight files, expected model\.safetensors'),
+    'destination': ('dinov2 {dir}/dinov2.safetensors {dir}/letters --heads=2 --layers=0,1', r'letters: already exists and is not a bundle'),
+    'few arguments': ('dinov2 {dir}/dinov2.safetensors', r'positional arguments expected: KIND SOURCE DESTINATION'),
+}
+GOOD = {
+    'dinov2': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --image_size=16x24',
+    'half': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --storage=float16',
+}
+PUBLISHED = {
+    'dino-foresight': 'dino-foresight {golden}/dinof.ckpt {out} --heads=3 --pca={golden}/pca.pth',
+    'dpt-head': 'dpt-head {golden}/head_segm.ckpt {out}',
+}
+BAD_PUBLISHED = {
+    'other pca': ('dino-foresight {golden}/dinof.ckpt {out} --heads=3 --pca={dir}/pca.pth',
+                  r'dinof\.ckpt: the forecaster takes 36 components, the PCA gives 20; expected the PCA file that belongs to it'),
+}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('published')
+    tensors = {name: array for name, array in load_file(DATA / 'dinov2.safetensors').items() if name not in ('input', 'output')}
+    bias = next(name for name in tensors if name.endswith('norm1.bias'))
+    for name, change in (('dinov2', {}), ('shape', {bias: np.zeros(5, np.float16)}),
+                         ('more', {'head.weight': np.zeros((2, 2), np.float16), 'head.bias': np.zeros(2, np.float16)})):
+        save_file({**tensors, **change}, folder / f'{name}.safetensors')
+    (folder / 'cut.safetensors').write_bytes((folder / 'dinov2.safetensors').read_bytes()[:-100])
+    (folder / 'empty').mkdir()
+    (folder / 'letters').mkdir()
+    (folder / 'letters' / 'one').write_text('dear reader')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def outcomes(folder, tmp_path_factory):
+    """{name: (status, stdout, stderr, out folder)} of every command line above."""
+    outs = tmp_path_factory.mktemp('bundles')
+    lines = {name: line for name, (line, _) in BAD.items()} | GOOD
+    if GOLDEN.is_dir():
+        lines |= PUBLISHED | {name: line for name, (line, _) in BAD_PUBLISHED.items()}
+        _fewer_components(folder / 'pca.pth')
+    commands = {name: line.format(dir=folder, out=outs / name.replace(' ', '_'), golden=GOLDEN).split() for name, line in lines.items()}
+    done = subprocess.run([sys.executable, '-c', RUNNER], input=json.dumps(commands), cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {'HF_HUB_OFFLINE': '1'}, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return {name: (*outcome, outs / name.replace(' ', '_')) for name, outcome in json.loads(done.stdout).items()}
+
+
+def _fewer_components(path):
+    """A PCA file as the authors write it, with 20 components of 96 channels; pickled here, class by class, without torch."""
+    import zipfile
+
+    from tests.weights.test_torch_file import literal
+    arrays = {'mean_': np.zeros(96), 'components_': np.eye(96)[:20]}
+    model = b'csklearn.decomposition._pca\nPCA\n)\x81' + literal(arrays) + b'b'
+    body = b'}' + literal('pca_model') + model + b's' + b''.join(
+        literal(name) + literal(value) + b's' for name, value in (('mean', np.zeros(96)), ('std', np.ones(96))))
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('archive/data.pkl', b'\x80\x02' + body + b'.')
+
+
+@pytest.mark.parametrize('name', [*BAD, *BAD_PUBLISHED])
+def test_bad_input_is_one_line_and_leaves_nothing(name, outcomes):
+    if name not in outcomes:
+        pytest.skip('the authors\' files are not here')
+    status, out, error, destination = outcomes[name]
+    assert (status, out) == (2, '') and error.startswith('error: ') and error.count('\n') == 1, error
+    assert re.search((BAD | BAD_PUBLISHED)[name][1], error), error
+    assert not destination.exists()
+
+
+@pytest.mark.parametrize('name', GOOD)
+def test_a_bundle_is_written_and_round_trips(name, outcomes, tmp_path):
+    status, out, error, destination = outcomes[name]
+    assert status == 0 and re.search(r'dinov2, [\d,]+ parameters from', out), error
+    encoder = weights.load(destination, 'encoder')
+    assert encoder.image_size == ((16, 24) if name == 'dinov2' else None)
+    about = json.loads((destination / 'config.json').read_text())['about']
+    assert about['converted from'].startswith('dinov2 ') and len(about['sha256']) == 64
+    weights.save(tmp_path / 'again', encoder, storage='float16' if name == 'half' else 'float32')
+    assert (tmp_path / 'again' / 'weights.safetensors').read_bytes() == (destination / 'weights.safetensors').read_bytes()
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason='the authors\' files are not here')
+def test_the_authors_files(outcomes):
+    for name in PUBLISHED:
+        assert outcomes[name][0] == 0, outcomes[name][2]
+    forecaster, head = weights.load(outcomes['dino-foresight'][3]), weights.load(outcomes['dpt-head'][3])
+    assert forecaster.net.components == 36 and head.net.classes == 19
+    expected = np.load(GOLDEN / 'expected.npz')
+    truth = expected['predicted_pca_bthwc'][:, -1]
+    error = np.abs(np.asarray(forecaster.forecast(expected['pca_features_bthwc'][:, :4], 1))[:, 0] - truth).max() / np.abs(truth).max()
+    assert error < 1e-5
+    unpredicted = expected['images_bt3hw'][:, :1].transpose(0, 1, 3, 4, 2)
+    assert forecaster.encode(unpredicted).shape == (2, 1, 4, 8, 36)
+    # The PCA file, unlike the checkpoint, knows how much each component explains.
+    assert 0 < float(forecaster.principal.variance.sum()) <= 1
