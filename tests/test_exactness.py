@@ -15,7 +15,9 @@ TASKS = ('forecaster', 'generator')
 
 
 def start(bundles, workdir, *arguments, devices=1):
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+                   # One run after the other compiles the same programs.
+                   'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled'), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5'}
     return subprocess.Popen([sys.executable, '-m', 'tests.micro_run', str(bundles), str(workdir), *arguments], cwd=ROOT,
                             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
