@@ -67,7 +67,7 @@ class ResnetBlock(nn.Module):
         y = conv(self.features, 3, self.dtype, name='conv2')(nn.silu(norm(name='norm2')(y)))
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, self.dtype, name='conv_shortcut')(x)
-        return x + y
+        return x.astype(jnp.float32) + y
 
 
 class AttentionBlock(nn.Module):
@@ -82,7 +82,7 @@ class AttentionBlock(nn.Module):
         dense = functools.partial(nn.Dense, features, dtype=self.dtype)
         y = GroupNorm(self.norm_groups, name='group_norm')(x).reshape(batch, height * width, 1, features)
         y = jax.nn.dot_product_attention(dense(name='to_q')(y), dense(name='to_k')(y), dense(name='to_v')(y))
-        return x + dense(name='to_out_0')(y).reshape(x.shape)
+        return x.astype(jnp.float32) + dense(name='to_out_0')(y).reshape(x.shape)
 
 
 class MidBlock(nn.Module):
@@ -218,7 +218,8 @@ class AutoencoderKL(nn.Module):
     """The network. Defaults are Stable Diffusion's (f = 8, 83,653,863 parameters).
 
     `norm_groups` must divide every entry of `block_out_channels`; f = 2 ** (len(block_out_channels) - 1).
-    `dtype` is what the convolutions between the first and the last are computed in; latents and images are float32.
+    `dtype` is what convolutions and attention are computed in. Norms, the sums of residual blocks, the last convolution
+    and the quant convolutions stay in float32, where rounding would be seen in the result, and so do latents and images.
     Methods: `encode(images) -> (mean, logvar)` and `decode(latents) -> images`; images are float [B, H, W, 3] in
     [-1, 1], latents unscaled.
     """
