@@ -64,7 +64,8 @@ def _train(task, config, workdir, train_data, make_eval_data, mesh, checkpoints,
     if start:
         progress.note(f'going on from step {start} of {workdir}')
     frozen = jax.device_put(task.frozen, meshes.shardings(task.frozen, mesh, config.sharding))
-    _write_json(os.path.join(workdir, 'config.json'), meta['config'])
+    if jax.process_index() == 0:  # the folder may be shared by all of them
+        _write_json(os.path.join(workdir, 'config.json'), meta['config'])
     checkpoints.check_space(state)
 
     layout = jax.tree.map(lambda x: x.sharding, state)
