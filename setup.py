@@ -8,6 +8,7 @@ ROOT = pathlib.Path(__file__).parent
 REQUIREMENTS = [
     line.split('#')[0].strip() for line in (ROOT / 'requirements.txt').read_text().splitlines()
     if line.split('#')[0].strip()]
+TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'scikit-learn>=1.5', 'scipy>=1.13', 'ruff>=0.8']
 
 setuptools.setup(
     name='re2pix_jax',
@@ -24,6 +25,7 @@ setuptools.setup(
         'cuda': ['jax[cuda13]>=0.10.2'],
         'tpu': ['jax[tpu]>=0.10.2'],
         'colab': ['jax[cuda12]>=0.10.2', 'huggingface_hub>=1.0'],
-        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'scikit-learn>=1.5', 'scipy>=1.13', 'ruff>=0.8'],
+        'test': TEST,
+        'parity': [*TEST, 'torch==2.13.0', 'transformers>=5.0', 'diffusers>=0.36'],
     },
 )

@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh test
 ruff check .
-JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile "$@"
+JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"

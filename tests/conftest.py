@@ -15,6 +15,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = (32, 64)
+LONGEST = ('test_exactness.py', 'test_configs.py', 'test_tasks.py', 'test_evaluate.py', 'test_predict.py', 'test_loop.py')
 MICRO = {
     'autoencoder': dict(block_out_channels=(8, 8, 16), layers_per_block=1, latent_channels=4, norm_groups=4),
     'encoder': dict(patch_size=8, width=24, depth=4, heads=3, registers=2, layers=(0, 1, 2, 3), position_grid=(4, 8)),
@@ -22,6 +23,11 @@ MICRO = {
     'forecaster': dict(components=32, width=24, depth=2, heads=2, grid=(4, 8)),
     'generator': dict(latent_channels=4, latent_grid=(8, 16), components=32, width=24, depth=2, heads=2, ffn_multiple=8),
 }
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def load_config(name, size='tiny'):

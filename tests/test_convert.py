@@ -1,39 +1,21 @@
 """The convert command: published files in, bundles out; and what it says of files that are not what they should be."""
 
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from re2pix_jax import weights
+from tests.commands import outcomes as run_commands
 from tests.conftest import ROOT
+from tests.weights import torch_pickles
+from tests.weights.torch_pickles import entries, literal
 
 DATA = pathlib.Path(__file__).parent / 'weights' / 'data'
 GOLDEN = ROOT.parent / 'shared' / 'golden' / 'dino_foresight_small'
-
-# Many command lines in one process: argv lists in, [status, stdout, stderr] out.
-RUNNER = '''
-import contextlib, io, json, sys
-from absl.testing import flagsaver
-from re2pix_jax import cli, convert
-outcomes = {}
-for name, arguments in json.load(sys.stdin).items():
-    out, err = io.StringIO(), io.StringIO()
-    sys.argv = ['convert', *arguments]
-    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            cli.run(convert.main, arguments=('kind', 'source', 'destination'))
-        except SystemExit as end:
-            status = end.code or 0
-    outcomes[name] = [status, out.getvalue(), err.getvalue()]
-json.dump(outcomes, sys.stdout)
-'''
 
 # name: (arguments, what the error says); {dir} holds the files, {golden} those of the authors' own code
 BAD = {
@@ -53,6 +35,14 @@ BAD = {
     'destination': ('dinov2 {dir}/dinov2.safetensors {dir}/letters --heads=2 --layers=0,1', r'letters: already exists and is not a bundle'),
     'few arguments': ('dinov2 {dir}/dinov2.safetensors', r'positional arguments expected: KIND SOURCE DESTINATION'),
 }
+# Every kind of file that torch writes and that this command takes: {dir}/evil holds one of each suffix for every malicious pickle.
+TORCH_FORMATS = {
+    '.pth': 'dinov2 {dir}/evil/NAME.pth {out}', '.ckpt': 'dino-foresight {dir}/evil/NAME.ckpt {out}',
+    '.bin': 'sd-vae {dir}/evil/NAME.bin {out}', 'head': 'dpt-head {dir}/evil/NAME.ckpt {out}',
+    'DINOv3': 'dinov3 {dir}/evil/NAME.bin {out}', 'PCA': 'dino-foresight {dir}/dinov2.safetensors {out} --pca={dir}/evil/NAME.pth',
+}
+EVIL = {f'{name} in {kind}': (line.replace('NAME', name.replace(' ', '_')), rf'its pickle asks for {refused}, which weights do not need')
+        for name, (_, refused) in torch_pickles.malicious('').items() for kind, line in TORCH_FORMATS.items()}
 GOOD = {
     'dinov2': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --image_size=16x24',
     'half': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --storage=float16',
@@ -79,6 +69,11 @@ def folder(tmp_path_factory):
     (folder / 'empty').mkdir()
     (folder / 'letters').mkdir()
     (folder / 'letters' / 'one').write_text('dear reader')
+    (folder / 'evil').mkdir()
+    (folder / 'evil' / 'config.json').write_text('{"_class_name": "AutoencoderKL", "model_type": "dinov3_vit"}')
+    for name, (body, _) in torch_pickles.malicious(folder / 'proof').items():
+        for suffix in ('.pth', '.ckpt', '.bin'):
+            torch_pickles.write(folder / 'evil' / f'{name.replace(" ", "_")}{suffix}', entries(state_dict=body))
     return folder
 
 
@@ -86,38 +81,35 @@ def folder(tmp_path_factory):
 def outcomes(folder, tmp_path_factory):
     """{name: (status, stdout, stderr, out folder)} of every command line above."""
     outs = tmp_path_factory.mktemp('bundles')
-    lines = {name: line for name, (line, _) in BAD.items()} | GOOD
+    lines = {name: line for name, (line, _) in (BAD | EVIL).items()} | GOOD
     if GOLDEN.is_dir():
         lines |= PUBLISHED | {name: line for name, (line, _) in BAD_PUBLISHED.items()}
         _fewer_components(folder / 'pca.pth')
     commands = {name: line.format(dir=folder, out=outs / name.replace(' ', '_'), golden=GOLDEN).split() for name, line in lines.items()}
-    done = subprocess.run([sys.executable, '-c', RUNNER], input=json.dumps(commands), cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {'HF_HUB_OFFLINE': '1'}, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return {name: (*outcome, outs / name.replace(' ', '_')) for name, outcome in json.loads(done.stdout).items()}
+    found = run_commands('convert', commands, ('kind', 'source', 'destination'), HF_HUB_OFFLINE='1')
+    return {name: (*outcome, outs / name.replace(' ', '_')) for name, outcome in found.items()}
 
 
 def _fewer_components(path):
     """A PCA file as the authors write it, with 20 components of 96 channels; pickled here, class by class, without torch."""
-    import zipfile
-
-    from tests.weights.test_torch_file import literal
     arrays = {'mean_': np.zeros(96), 'components_': np.eye(96)[:20]}
     model = b'csklearn.decomposition._pca\nPCA\n)\x81' + literal(arrays) + b'b'
-    body = b'}' + literal('pca_model') + model + b's' + b''.join(
-        literal(name) + literal(value) + b's' for name, value in (('mean', np.zeros(96)), ('std', np.ones(96))))
-    with zipfile.ZipFile(path, 'w') as archive:
-        archive.writestr('archive/data.pkl', b'\x80\x02' + body + b'.')
+    torch_pickles.write(path, entries(pca_model=model, mean=literal(np.zeros(96)), std=literal(np.ones(96))))
 
 
-@pytest.mark.parametrize('name', [*BAD, *BAD_PUBLISHED])
+@pytest.mark.parametrize('name', [*BAD, *EVIL, *BAD_PUBLISHED])
 def test_bad_input_is_one_line_and_leaves_nothing(name, outcomes):
     if name not in outcomes:
         pytest.skip('the authors\' files are not here')
     status, out, error, destination = outcomes[name]
     assert (status, out) == (2, '') and error.startswith('error: ') and error.count('\n') == 1, error
-    assert re.search((BAD | BAD_PUBLISHED)[name][1], error), error
+    assert re.search((BAD | EVIL | BAD_PUBLISHED)[name][1], error), error
     assert not destination.exists()
+
+
+def test_no_malicious_file_was_obeyed(outcomes, folder):
+    assert all(outcomes[name][0] == 2 for name in EVIL)
+    assert (folder / 'evil').is_dir() and not (folder / 'proof').exists()
 
 
 @pytest.mark.parametrize('name', GOOD)

@@ -17,29 +17,8 @@ from re2pix_jax import prediction, weights
 from re2pix_jax.clips import video
 from re2pix_jax.errors import UserError
 from re2pix_jax.metrics import features, image
+from tests.commands import outcomes as run_commands
 from tests.conftest import ROOT, SIZE
-
-# Many command lines in one process, for imports and compilation are slow: argv lists in, [status, stdout, stderr] out.
-RUNNER = '''
-import contextlib, io, json, resource, sys
-from absl.testing import flagsaver
-from re2pix_jax import cli, predict
-outcomes = {}
-for name, arguments in json.load(sys.stdin).items():
-    out, err = io.StringIO(), io.StringIO()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if name == 'full disk':
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    sys.argv = ['predict', *arguments]
-    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            cli.run(predict.main, arguments=())
-        except SystemExit as end:
-            status = end.code or 0
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    outcomes[name] = [status, out.getvalue(), err.getvalue()]
-json.dump(outcomes, sys.stdout)
-'''
 
 # name: (arguments after --out, what the error says); {dir} holds the videos, {model} the micro bundles
 BAD = {
@@ -121,12 +100,9 @@ def outcomes(folder, model, micro_bundles, tmp_path_factory):
     for name, line in lines.items():
         first = [f'--out={outs / name}', f'--model={outs}/model', '--horizon=2']  # a later flag wins
         commands[name] = first + line.format(dir=folder, model=micro_bundles).split()
-    runner = [sys.executable, '-c', RUNNER]
-    environment = os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}  # compiles several times faster
-    done = subprocess.run(
-        runner, input=json.dumps(commands), cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return {name: (*outcome, outs / name) for name, outcome in json.loads(done.stdout).items()}
+    # Without optimisation it compiles several times faster.
+    found = run_commands('predict', commands, file_limit={'full disk': 2000}, JAX_DISABLE_MOST_OPTIMIZATIONS='1')
+    return {name: (*outcome, outs / name) for name, outcome in found.items()}
 
 
 @pytest.mark.parametrize('name', BAD)

@@ -3,12 +3,10 @@
 import json
 import pathlib
 
-import jax.numpy as jnp
-
 from re2pix_jax.errors import UserError
 from re2pix_jax.vae import Autoencoder, AutoencoderKL
 from re2pix_jax.weights import torch_file
-from re2pix_jax.weights.kinds import KINDS, unflatten
+from re2pix_jax.weights.kinds import KINDS
 from re2pix_jax.weights.table import Table, conv, count, layer, need, norm
 
 FILES = tuple(f'diffusion_pytorch_model{kind}' for kind in ('.safetensors', '.fp16.safetensors', '.bin', '.fp16.bin'))
@@ -133,10 +131,9 @@ def autoencoder_of(tensors: dict, config: dict | None, where, scaling_factor: fl
         block_out_channels=tuple(settings['block_out_channels']), layers_per_block=settings['layers_per_block'],
         latent_channels=settings['latent_channels'], norm_groups=settings['norm_num_groups'],
         quant_conv=settings['use_quant_conv'], mid_attention=settings['mid_block_add_attention'])
-    converted = TABLE.convert(tensors, KINDS['vae'].expected(net, {}, {}, str(where)), where)
+    params = TABLE.convert(tensors, KINDS['vae'].expected(net, {}, {}, str(where)), where)
     scale = settings['scaling_factor'] if scaling_factor is None else scaling_factor
     shift = settings['shift_factor'] if shift_factor is None else shift_factor
-    params = unflatten({key: jnp.asarray(array) for key, array in converted.items()})
     return Autoencoder(params, net, float(scale), float(shift or 0.0))
 
 

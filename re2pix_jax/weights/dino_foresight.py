@@ -7,7 +7,7 @@ from re2pix_jax.encoder import Principal
 from re2pix_jax.errors import UserError
 from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
 from re2pix_jax.weights import dinov2, torch_file
-from re2pix_jax.weights.kinds import KINDS, unflatten
+from re2pix_jax.weights.kinds import KINDS
 from re2pix_jax.weights.table import Table, count, dense, flat, keep, layer, need, norm
 
 LAYER, OURS = 'maskvit.transformer.layers.{}', 'params/layers_{}'
@@ -97,7 +97,7 @@ def convert(path, encoder=None, principal: Principal | None = None, heads: int |
         components=embed.shape[1], width=embed.shape[0], depth=count(tensors, 'maskvit.transformer.layers.{}.'), heads=heads,
         frames=len(tables[0]), grid=(len(tables[1]), len(tables[2])), mlp_ratio=hidden.shape[0] / embed.shape[0],
         dropout=arguments.get('dropout', 0.1))
-    converted = TABLE.convert(tensors, KINDS['forecaster'].expected(net, {}, {}, str(path)), path)
+    params = TABLE.convert(tensors, KINDS['forecaster'].expected(net, {}, {}, str(path)), path)
     if principal is None:
         lacking = [name for name in ('mean', 'std', 'pca_mean', 'pca_components') if name not in tensors]
         if lacking:
@@ -113,4 +113,4 @@ def convert(path, encoder=None, principal: Principal | None = None, heads: int |
         layers, size = arguments.get('d_layers'), arguments.get('img_size')
         encoder = dinov2.encoder_of(inside, path, encoder_heads, tuple(layers) if layers else None,
                                     tuple(size) if size else None)
-    return Forecaster(unflatten({key: jnp.asarray(array) for key, array in converted.items()}), net, encoder, principal)
+    return Forecaster(params, net, encoder, principal)

@@ -3,13 +3,12 @@
 import functools
 import re
 
-import jax.numpy as jnp
 import numpy as np
 
 from re2pix_jax.encoder import Encoder, VisionTransformer
 from re2pix_jax.errors import UserError
 from re2pix_jax.weights import torch_file
-from re2pix_jax.weights.kinds import KINDS, unflatten
+from re2pix_jax.weights.kinds import KINDS
 from re2pix_jax.weights.stored import Stored
 from re2pix_jax.weights.table import Table, count, keep, layer, need, norm, patches
 
@@ -140,8 +139,7 @@ def encoder_of(tensors: dict[str, np.ndarray], where, heads=None, layers=None, i
     tensors = to_hub_names(tensors, where)
     net = network_of(tensors, where, heads, layers)
     expected = KINDS['encoder'].expected(net, {}, {}, str(where))
-    flat = TABLE.convert(tensors, expected, where)
-    return Encoder(unflatten({path: jnp.asarray(array) for path, array in flat.items()}), net, image_size)
+    return Encoder(TABLE.convert(tensors, expected, where), net, image_size)
 
 
 def convert(path, heads: int | None = None, layers: tuple[int, ...] | None = None,

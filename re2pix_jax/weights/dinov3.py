@@ -3,13 +3,11 @@
 import json
 import pathlib
 
-import jax.numpy as jnp
-
 from re2pix_jax.encoder import Encoder, VisionTransformer
 from re2pix_jax.errors import UserError
 from re2pix_jax.weights import torch_file
 from re2pix_jax.weights.dinov2 import LAYERS, feed_forward, fuse
-from re2pix_jax.weights.kinds import KINDS, unflatten
+from re2pix_jax.weights.kinds import KINDS
 from re2pix_jax.weights.table import Table, count, keep, layer, need, norm, patches
 
 MODEL_TYPE = 'dinov3_vit'
@@ -83,8 +81,8 @@ def encoder_of(tensors: dict, config: dict, where, heads=None, layers=None, imag
         tensors.pop('embeddings.register_tokens', None)  # stored even where it is empty
     expected = KINDS['encoder'].expected(net, {}, {}, str(where))
     # A bias is joined of those that exist: none of the published keys has one, and 7B has none at all.
-    flat = TABLES[net.ffn].convert(fuse(tensors, JOINED[net.ffn], where, whole=('weight',)), expected, where)
-    return Encoder(unflatten({path: jnp.asarray(array) for path, array in flat.items()}), net, image_size)
+    params = TABLES[net.ffn].convert(fuse(tensors, JOINED[net.ffn], where, whole=('weight',)), expected, where)
+    return Encoder(params, net, image_size)
 
 
 def convert(path, heads: int | None = None, layers: tuple[int, ...] | None = None,

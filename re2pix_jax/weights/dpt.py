@@ -1,12 +1,11 @@
 """DPT heads as DINO-Foresight saves them: `head.` in front of every key of a Lightning checkpoint."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.heads import DPTHead, Head
 from re2pix_jax.weights import torch_file
-from re2pix_jax.weights.kinds import KINDS, unflatten
+from re2pix_jax.weights.kinds import KINDS
 from re2pix_jax.weights.table import Table, batch_norm, conv, layer, need, transposed_conv
 
 FUSION, OURS = 'scratch.refinenet{}', 'refinenet{}'
@@ -51,5 +50,4 @@ def convert(path) -> Head:
     net = DPTHead(classes=classes, features=features, channels=channels, batch_norm=normed)
     first = conv(np.asarray(tensors['projects.0.weight']))  # the features' channels are read from it
     expected = KINDS['head'].expected(net, {}, {'params/projects_0/kernel': first}, str(path))
-    converted = TABLE.convert(tensors, expected, path)
-    return Head(unflatten({key: jnp.asarray(array) for key, array in converted.items()}), net)
+    return Head(TABLE.convert(tensors, expected, path), net)

@@ -8,9 +8,11 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.weights.kinds import unflatten
 
 
 def keep(array):
@@ -56,8 +58,8 @@ class Table:
     rules: tuple[tuple[str, str, Callable], ...]
     ignored: tuple[str, ...] = ()
 
-    def convert(self, tensors: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]], where) -> dict[str, np.ndarray]:
-        """Published tensors to a flat dict of float32 parameters, in the shapes that the network wants.
+    def convert(self, tensors: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]], where) -> dict:
+        """Published tensors to the tree of float32 parameters that the network wants, one tensor in memory beside it.
 
         Raises:
             UserError: one, with every tensor that is left over, missing, or of another shape.
@@ -65,7 +67,7 @@ class Table:
         compiled = [(re.compile(re.escape(theirs).replace(r'\{\}', r'(\d+)')), ours, layout)
                     for theirs, ours, layout in self.rules]
         ignored = [re.compile(pattern) for pattern in self.ignored]
-        found, sources, problems = {}, {}, []
+        found, problems = {}, []
         for key, array in tensors.items():
             matches = [(match, ours, layout) for pattern, ours, layout in compiled if (match := pattern.fullmatch(key))]
             path = matches[0][1].format(*matches[0][0].groups()) if matches else None
@@ -74,17 +76,17 @@ class Table:
                     problems.append(f'left over {key} {list(array.shape)}')
                 continue
             try:
-                value = np.ascontiguousarray(matches[0][2](np.asarray(array)), np.float32)
+                value = jnp.asarray(np.ascontiguousarray(matches[0][2](np.asarray(array)), np.float32))
             except ValueError:
                 value = array
             if value.shape != tuple(expected[path]):
                 problems.append(f'{key} has shape {list(array.shape)}, which does not give {path} {list(expected[path])}')
-            found[path], sources[path] = value, key
+            found[path] = value
         problems += [f'missing {self.source_of(path)} for {path} {list(expected[path])}'
                      for path in sorted(set(expected) - set(found))]
         if problems:
             raise UserError(f'{where}: {len(problems)} tensors do not match {self.model}: {"; ".join(problems)}')
-        return found
+        return unflatten(found)
 
     def source_of(self, path: str) -> str:
         """The published key that our parameter comes from."""

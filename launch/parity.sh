@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Set up torch, transformers and diffusers beside the rest (once) and compare the frozen networks with theirs on random weights:
+# prints the largest relative error of each. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh parity
+JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -s tests/weights/test_transformers.py tests/weights/test_diffusers.py "$@"

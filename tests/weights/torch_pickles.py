@@ -1,0 +1,51 @@
+"""Files as torch.save writes them, assembled byte by byte: torch is not needed, and they may hold what it would not write."""
+
+import pickle
+import zipfile
+
+
+def literal(value) -> bytes:
+    """The pickle of a plain value, without protocol mark and stop."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def call(function: str, *arguments: bytes) -> bytes:
+    """What calls 'module.name' with pickled arguments when it is unpickled."""
+    module, _, name = function.rpartition('.')
+    return f'c{module}\n{name}\n('.encode() + b''.join(arguments) + b'tR'
+
+
+def tensor(key, storage, count, shape, stride, offset=0) -> bytes:
+    reference = b'(' + literal('storage') + f'ctorch\n{storage}\n'.encode() + literal(key) + literal('cpu') + literal(count)
+    return (b'ctorch._utils\n_rebuild_tensor_v2\n(' + reference + b'tQ' + literal(offset) + literal(shape) + literal(stride)
+            + literal(False) + b'ccollections\nOrderedDict\n)RtR')
+
+
+def entries(**values: bytes) -> bytes:
+    """A dict of pickled values."""
+    return b'}' + b''.join(literal(name) + value + b's' for name, value in values.items())
+
+
+def write(path, body: bytes, **storages):
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('archive/data.pkl', b'\x80\x02' + body + b'.')
+        for key, array in storages.items():
+            archive.writestr(f'archive/data/{key.removeprefix("s")}', array.tobytes())
+    return path
+
+
+def malicious(proof) -> dict[str, tuple[bytes, str]]:
+    """{name: (a pickle that makes the file `proof` where it is believed, what a reader has to name)}."""
+    touch = literal(f'touch {proof}')
+    write_it = literal(f'open({str(proof)!r}, "w")')
+    # `compile` makes the code and `eval` runs it: the outer call is reached only once the inner one has run.
+    nested = call('builtins.eval', call('builtins.compile', write_it, literal('<file>'), literal('eval')))
+    return {
+        'os.system': (call('os.system', touch), 'os.system'),
+        'posix.system': (call('posix.system', touch), 'posix.system'),
+        'getoutput': (call('subprocess.getoutput', touch), 'subprocess.getoutput'),
+        'eval': (call('builtins.eval', write_it), 'builtins.eval'),
+        'nested reduce': (nested, 'builtins.eval'),
+        'inside an admitted call': (call('collections.OrderedDict', b']' + b'(' + call('os.system', touch) + b'e'), 'os.system'),
+        'as the state of an admitted object': (b'cargparse\nNamespace\n)R' + entries(heads=call('os.system', touch)) + b'b', 'os.system'),
+    }
