@@ -45,7 +45,7 @@ def main(argv):
     encoder = weights.load(config.frozen.encoder)
     run = {'config': checkpoint.plain(config), 'encoder': weights.digest(config.frozen.encoder)}
     progress = Progress(out.with_name(out.name + '.progress.npz'), run)
-    with contextlib.closing(loader.create(config.data, mesh.local_batch_size(config.batch_size), config.seed)) as clips, \
+    with contextlib.closing(loader.create(config.data, config.batch_size, config.seed)) as clips, \
             jax.set_mesh(devices):
         encoder = jax.device_put(encoder, mesh.replicated(devices))
         moments = progress.restore(clips)

@@ -28,10 +28,9 @@ def main(argv):
     config = _CONFIG.value
     mesh.initialize_processes()
     task = tasks.create(config)
-    batch_size = mesh.local_batch_size(config.batch_size)
 
     def make_data(settings, training):
-        data = loader.create(settings, batch_size, config.seed, training)
+        data = loader.create(settings, config.batch_size, config.seed, training)
         task.check_data(data.encoded_by())
         return data
 

@@ -18,7 +18,7 @@ def outcomes(module: str, commands: dict, positional=(), file_limit: dict | None
     Args:
         module: the module's name.
         commands: {name: list of arguments}.
-        positional: names of the positional arguments, as the module gives them to cli.run.
+        positional: names of the positional arguments, or None, as the module gives them to cli.run.
         file_limit: {name: bytes}: the size at which every file that this command writes is cut, as on a full disk.
         **variables: environment variables of the process.
     """
@@ -31,6 +31,7 @@ def outcomes(module: str, commands: dict, positional=(), file_limit: dict | None
 
 def _run(module, commands, positional, file_limit):
     from absl.testing import flagsaver
+    from array_record.python import array_record_data_source  # noqa: F401 (has flags, which must be there before they are saved)
 
     from re2pix_jax import cli
     main, found = importlib.import_module(f're2pix_jax.{module}').main, {}
@@ -41,7 +42,7 @@ def _run(module, commands, positional, file_limit):
         sys.argv = [module, *arguments]
         with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                cli.run(main, arguments=tuple(positional))
+                cli.run(main, arguments=positional)
             except SystemExit as end:
                 status = end.code or 0
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,11 +1,12 @@
-"""From sources to batches (grain): this process's shard → shuffle → repeat → mix → sample a window → batch.
+"""From sources to batches (grain): shuffle → repeat → mix → batch → this process's share → sample windows.
 
-The order of the records depends on (seed, process, number of processes) alone, and a window on (seed, epoch, record)
-alone, so the state of an iterator is a handful of counters and a run that resumes from it sees the very batches that
-it would have seen.
+The order of the records depends on the seed alone, and a window on (seed, epoch, record) alone. So neither the number of
+processes nor that of workers changes what a run sees, and its place in the data is one number: the batches it has had.
 """
 
+import bisect
 import os
+import sys
 
 import grain
 import numpy as np
@@ -16,18 +17,20 @@ from re2pix_jax.errors import UserError
 
 _ENCODED = 'encoded:'
 _SOURCE = 1 << 40  # record = source * _SOURCE + clip
+_REPLACEMENTS = 8  # clips in a row that cannot be read, at which even data.unreadable = 'skip' stops
 
 
 def create(data, batch_size: int, seed: int = 0, training: bool = True,
            process: tuple[int, int] | None = None) -> 'Loader':
-    """An iterator of batches, of this process's share of the records.
+    """An iterator of this process's shares of the batches.
 
     Training: batches without end, random windows, other ones in every epoch. Otherwise: one pass in order of the
-    records, window from `start` at the first of `strides`, centre crop, no flip; the last batch may be smaller.
+    records, a fixed window at the first of `strides`, centre crop, no flip; the last batch may be smaller.
 
     Args:
         data: a ConfigDict (or anything with `get`):
-            sources: tuple of 'world' | 'records:FOLDER' | 'videos:FOLDER', or all of them 'encoded:FOLDER'.
+            sources: tuple of 'world' | 'records:FOLDER' | 'videos:FOLDER' | a dataset's raw folder, see `open_source`, or all of
+                them 'encoded:FOLDER'.
             weights: shares of the sources in training, positive; empty: equal. An epoch is counted for each source by
                 itself.
             split: 'train' | 'validation' | 'test'.
@@ -36,47 +39,45 @@ def create(data, batch_size: int, seed: int = 0, training: bool = True,
             strides: in frames at 17 Hz; drawn uniformly in training.
             crop: (lo, hi), scale of the random crop; (1, 1): none.
             flip: probability of a horizontal flip.
+            time_flip: probability that a training window runs backwards; default 0.
             labels: whether to decode labels and depth; default True.
+            label_size: (height, width) of labels and depth; default (): `size`.
             clips: how many clips of the world; 0: its default.
-            start: first native frame of the window in evaluation; default 0.
+            window: 'start' (evaluation windows begin at the native frame `start`, default 0), or 'target' (they end at the frame
+                that the dataset's protocol predicts, with the first of `strides` in native frames).
+            unreadable: 'stop' (default) at a clip that cannot be read, or 'skip': another one takes its place, and each
+                is named on stderr and counted (`Loader.skipped`).
             source_size: (height, width) at which the world is rendered and videos are fitted before the crop; default
                 (): `size` for the world and for evaluation, `size` / lo for videos in training, so that crops of these
                 are not blown up.
             workers: processes that read; 0: threads of this one.
-        batch_size: clips in a batch of this process (global batch / number of processes).
+        batch_size: clips in a batch, all processes together.
         seed: of order and windows.
         process: (index, count); default: those of jax.
 
     Raises:
         UserError: a source that can't be opened, settings that contradict each other, clips all too short for the
-            window, fewer clips than processes.
+            window, a batch that the processes cannot share evenly.
     """
     settings = _settings(data, batch_size, training)
     process = process or _process()
+    if batch_size % process[1]:
+        raise UserError(f'batch_size is {batch_size} but there are {process[1]} processes: choose a multiple of {process[1]}')
     sources = [open_source(name, settings['split'], _source_size(name, settings), settings['clips'])
                for name in settings['sources']]
     records = [_usable(number, source, settings) for number, source in enumerate(sources)]
-    index, count = process
-    short = [name for name, ids in zip(settings['sources'], records) if len(ids) < count]
-    if short and training or sum(map(len, records)) < count:
-        raise UserError(f'{(short or settings["sources"])[0]}: fewer clips than the {count} processes that read; '
-                        'use fewer processes or more clips')
-    sample = _Sample(sources, settings, seed)
     if training:
-        shards = []
-        for number, ids in enumerate(records):
-            shard = grain.MapDataset.source(ids[index::count]).shuffle(seed=_seed32(seed, number)).repeat()
-            # The epoch is counted here, before mixing: every source has its own.
-            shards.append(shard.map_with_index(_WithEpoch(len(ids[index::count]))))
-        dataset = shards[0] if len(shards) == 1 else grain.MapDataset.mix(shards, weights=settings['weights'])
+        # Epochs are counted before mixing: every source has its own.
+        endless = [grain.MapDataset.source(_Endless(ids, seed, number)) for number, ids in enumerate(records)]
+        dataset = endless[0] if len(endless) == 1 else grain.MapDataset.mix(endless, weights=settings['weights'])
     else:
         ids = [record for of_source in records for record in of_source]
-        dataset = grain.MapDataset.source(ids[index::count]).map(_WithEpoch.first)
-    # Batches are made before the iterator: their order is then the same for any number of workers.
-    dataset = dataset.map(sample).batch(batch_size, drop_remainder=training)
-    kept = {'workers': settings['workers'], 'processes': count, 'batch_size': batch_size,
-            'records': sum(map(len, records))}
-    return Loader(_iterate(dataset, settings['workers']), kept, sample)
+        dataset = grain.MapDataset.source([(record, 0) for record in ids])
+    # Batched before anything is read: a share is then a function of its number, whoever reads it.
+    dataset = dataset.batch(batch_size, drop_remainder=training, batch_fn=list)
+    sample = _Sample(sources, records, settings, seed)
+    return Loader(dataset.map(_Share(sample, batch_size // process[1], process[0])), settings['workers'],
+                  {'batch_size': batch_size, 'records': sum(map(len, records))}, sample)
 
 
 class Loader:
@@ -85,36 +86,46 @@ class Loader:
     'frames' uint8 [B, T, H, W, 3], 'labels' uint8 [B, T, H, W], 'depth' float32 [B, T, H, W], 'record' int64 [B].
     Labels and depth are left out with `data.labels = False`. From encoded sources 'components' float16 [B, T, h, w, P] and
     'latents' float16 [B, T, H/f, W/f, c] come instead of these three.
+
+    Attributes:
+        skipped: clips that could not be read and were replaced.
     """
 
-    def __init__(self, iterator, kept: dict, sample):
-        self._iterator, self._kept, self._sample = iterator, kept, sample
+    def __init__(self, shares, workers: int, kept: dict, sample):
+        self._shares, self._workers, self._kept, self._sample = shares, workers, kept, sample
+        self.skipped = 0
+        self._go_to(0)
 
     def __iter__(self):
         return self
 
     def __next__(self):
         try:
-            return next(self._iterator)
+            batch = next(self._iterator)
         except UserError as error:  # grain appends a paragraph of its own about tracebacks
             raise UserError(str(error).partition('\n')[0]) from error
+        self._batches += 1
+        for message in batch.pop('skipped'):
+            self.skipped += 1
+            print(f'skipped, {self.skipped} so far: {message}', file=sys.stderr, flush=True)
+        return batch
 
     def get_state(self) -> dict:
         """Where the iterator stands: a dict for JSON, the same on all processes. What is read ahead does not count."""
-        return {**self._kept, 'position': self._iterator.get_state()}
+        return {**self._kept, 'batches': self._batches}
 
     def set_state(self, state: dict) -> None:
         """Goes on right after the batch at which `state` was taken.
 
         Raises:
-            UserError: it was taken with other numbers of workers, processes, clips in a batch or records, with which
-                it means other data.
+            UserError: it was taken with another number of clips in a batch, or of records, with which it means other data.
         """
         for name, kept in self._kept.items():
             if state.get(name) != kept:
                 raise UserError(f'data state: {name.replace("_", " ")} was {state.get(name)}, now {kept}; '
                                 'resume with the former number or start a new run')
-        self._iterator.set_state(state['position'])
+        self.close()
+        self._go_to(state['batches'])
 
     def record_name(self, record: int) -> str:
         """What a number in 'record' stands for: 'source/clip'."""
@@ -130,12 +141,29 @@ class Loader:
         if hasattr(self._iterator, 'close'):
             self._iterator.close()
 
+    def _go_to(self, batches):
+        self._batches, self._iterator = batches, _iterate(self._shares[batches:], self._workers)
+
+
+class _Share:
+    """A batch of (record, epoch) → the arrays of one process's rows. Picklable, for it travels to the workers."""
+
+    def __init__(self, sample, size, index):
+        self.sample, self.rows = sample, slice(index * size, (index + 1) * size)
+
+    def __call__(self, asked):
+        rows = asked[self.rows]
+        # Of a last batch this process may have none: one is read for its shape.
+        clips = [self.sample(row) for row in rows or asked[:1]]
+        batch = {name: np.stack([clip[name] for clip in clips])[:len(rows)] for name in clips[0] if name != 'skipped'}
+        return {**batch, 'skipped': [message for clip in clips for message in clip['skipped']]}
+
 
 class _Sample:
-    """(record, epoch) → one sampled clip. Picklable, for it travels to the workers."""
+    """(record, epoch) → one sampled clip."""
 
-    def __init__(self, sources, settings, seed):
-        self.sources, self.settings, self.seed = sources, settings, seed
+    def __init__(self, sources, records, settings, seed):
+        self.sources, self.records, self.settings, self.seed = sources, records, settings, seed
 
     def name(self, record):
         number, index = divmod(record, _SOURCE)
@@ -143,46 +171,76 @@ class _Sample:
 
     def __call__(self, asked):
         record, epoch = asked
-        number, index = divmod(record, _SOURCE)
-        source, settings, size = self.sources[number], self.settings, self.settings['size']
-        native = source.num_frames(index), source.fps(index), settings['frames']
-        rng = sampling.generator(self.seed, epoch, record)
+        known = self.records[record // _SOURCE]
+        place, skipped = bisect.bisect_left(known, record), []
+        while True:
+            number, index = divmod(record, _SOURCE)
+            source, rng = self.sources[number], sampling.generator(self.seed, epoch, record)
+            window = self._window(record, source, index, rng)
+            try:
+                # Prepared frames come as images: what the crop cuts away is then never copied.
+                read = getattr(source, 'read_images', source.read)
+                clip = read(index, window, labels=self.settings['labels'])
+                break
+            except UserError as error:
+                skipped.append(str(error))
+                if self.settings['unreadable'] == 'stop' or len(skipped) == min(_REPLACEMENTS, len(known)):
+                    raise
+                record = known[(place + len(skipped)) % len(known)]
+        if 'frames' in clip:  # encoded clips have nothing to cut
+            clip = self._cut(clip, rng)
+        return {**clip, 'record': np.int64(record), 'skipped': skipped}
+
+    def _window(self, record, source, index, rng):
+        settings, native = self.settings, (source.num_frames(index), source.fps(index), self.settings['frames'])
         try:
             if settings['training']:
                 window = sampling.window(rng, *native, settings['strides'])
-            else:
-                window = sampling.evaluation_window(*native, settings['strides'][0], settings['start'])
+                return window[::-1] if settings['time_flip'] and rng.random() < settings['time_flip'] else window
+            if settings['window'] == 'start':
+                return sampling.evaluation_window(*native, settings['strides'][0], settings['start'])
+            target = getattr(source, 'target', lambda _: None)(index)
+            if target is None:
+                raise UserError('has no frame that a protocol evaluates; set data.window="start"')
+            return sampling.target_window(target, settings['frames'], settings['strides'][0])
         except UserError as error:
             raise UserError(f'{self.name(record)}: {error}') from error
-        clip = source.read(index, window, labels=settings['labels'])
-        if 'frames' not in clip:  # encoded: nothing to cut
-            return {**clip, 'record': np.int64(record)}
-        height, width = clip['frames'].shape[1:3]
+
+    def _cut(self, clip, rng):
+        settings, size = self.settings, self.settings['size']
+        height, width = sampling.sides(clip['frames'])
         if settings['training']:
             box, flip = sampling.crop(rng, height, width, size, settings['crop']), rng.random() < settings['flip']
         else:
             box, flip = sampling.centre_box(height, width, size), False
-        return {**sampling.apply(clip, box, size, flip), 'record': np.int64(record)}
+        return sampling.apply(clip, box, size, flip, settings['label_size'])
 
 
-class _WithEpoch:
-    """record at a position of the endless shard → (record, epoch)."""
+class _Endless:
+    """A source's records over and over, each epoch in an order of its own: position → (record, epoch).
 
-    def __init__(self, length):
-        self.length = length
+    Not grain's shuffle, which takes ten milliseconds a record where there are few of them.
+    """
 
-    def __call__(self, position, record):
-        return record, position // self.length
+    def __init__(self, ids, seed, number):
+        self.ids, self.seed, self.number, self.orders = np.asarray(ids), seed, number, {}
 
-    @staticmethod
-    def first(record):
-        return record, 0
+    def __len__(self):
+        return 1 << 48
+
+    def __getitem__(self, position):
+        epoch, place = divmod(int(position), len(self.ids))
+        order = self.orders.get(epoch)
+        if order is None:
+            order = np.random.default_rng([self.seed, self.number, epoch]).permutation(self.ids)
+            self.orders = {epoch - 1: self.orders.get(epoch - 1), epoch: order}  # threads may still be in the one before
+        return int(order[place]), epoch
 
 
 def _iterate(dataset, workers):
-    # A buffer of a few batches: grain's default of 500 would hold gigabytes of frames.
-    threads = 1 if workers else max(1, min(4, os.cpu_count() or 1))
-    iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    # Few batches are read ahead: grain's default of 500 would hold gigabytes of frames.
+    threads = 1 if workers else min(4, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
+    iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
     if workers:
         from absl import flags
         if not flags.FLAGS.is_parsed():  # grain reads flags of its own, which outside of a command nobody has parsed
@@ -199,9 +257,9 @@ def _settings(data, batch_size, training) -> dict:
         'split': get('split', 'train'),
         'size': tuple(get('size', (64, 128))), 'frames': get('frames', 8), 'strides': tuple(get('strides', (3,))),
         'crop': tuple(get('crop', (1.0, 1.0))), 'flip': get('flip', 0.0), 'labels': get('labels', True),
-        'clips': get('clips', 0),
-        'start': get('start', 0), 'source_size': tuple(get('source_size', ()) or ()), 'workers': get('workers', 0),
-        'training': training}
+        'label_size': tuple(get('label_size', ()) or ()), 'time_flip': get('time_flip', 0.0), 'clips': get('clips', 0),
+        'window': get('window', 'start'), 'start': get('start', 0), 'unreadable': get('unreadable', 'stop'),
+        'source_size': tuple(get('source_size', ()) or ()), 'workers': get('workers', 0), 'training': training}
     settings['weights'] = settings['weights'] or (1.0,) * len(settings['sources'])
     low, high = settings['crop']
     for name, right, expected in (
@@ -213,6 +271,10 @@ def _settings(data, batch_size, training) -> dict:
             ('strides', settings['strides'] and min(settings['strides']) > 0, 'positive numbers'),
             ('crop', 0 < low <= high <= 1, '0 < lo <= hi <= 1'),
             ('flip', 0 <= settings['flip'] <= 1, 'a probability'),
+            ('time_flip', 0 <= settings['time_flip'] <= 1, 'a probability'),
+            ('window', settings['window'] in ('start', 'target'), '"start" or "target"'),
+            ('unreadable', settings['unreadable'] in ('stop', 'skip'), '"stop" or "skip"'),
+            ('label_size', len(settings['label_size']) in (0, 2) and min(settings['label_size'], default=1) > 0, '(height, width)'),
             ('size', len(settings['size']) == 2 and min(settings['size']) > 0, '(height, width)'),
             ('frames', settings['frames'] > 0, 'at least 1'),
             ('start', settings['start'] >= 0, 'at least 0'),
@@ -223,7 +285,7 @@ def _settings(data, batch_size, training) -> dict:
         raise UserError(f'{settings["sources"][0]}: these frames were encoded whole and as they are; '
                         'set data.crop=(1.0, 1.0) and data.flip=0')
     if batch_size < 1:
-        raise UserError(f'batch_size = {batch_size}: expected at least 1 clip for every process')
+        raise UserError(f'batch_size = {batch_size}: expected at least 1 clip')
     return settings
 
 
@@ -248,11 +310,6 @@ def _usable(number, source, settings) -> list[int]:
                 raise UserError(f'{settings["sources"][number]}: all clips are too short, even {source.name(longest)}: '
                                 f'{error}') from error
     return [number * _SOURCE + index for index in ids]
-
-
-def _seed32(seed, number) -> int:
-    """A seed for the order of one source, in the 32 bits that grain takes."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def _process() -> tuple[int, int]:

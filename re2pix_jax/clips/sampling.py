@@ -13,6 +13,7 @@ from re2pix_jax.errors import UserError
 
 BASE_FPS = 17.0
 STRIDE = 3  # of evaluation: 0.18 s a step [R]
+TERMS = {'short': 1, 'mid': 3, 'long': 6}  # steps from the last context frame to the evaluated one [R]
 
 
 class Box(NamedTuple):
@@ -80,6 +81,21 @@ def evaluation_window(num_frames: int, fps: float, frames: int, stride: int, sta
     return start + native_stride(stride, fps) * np.arange(frames)
 
 
+def target_window(target: int, frames: int, stride: int) -> np.ndarray:
+    """The window of the evaluation protocol: int64 [frames] that ends at the native frame `target`.
+
+    The stride counts native frames, whatever their rate: 3 for Cityscapes, nuScenes and CoVLA alike. [R]
+
+    Raises:
+        UserError: the window would begin before the clip.
+    """
+    window = target + stride * np.arange(1 - frames, 1)
+    if window[0] < 0:
+        raise UserError(f'{frames} frames at stride {stride} that end at frame {target} would begin at {window[0]}; ask for fewer '
+                        'frames (a shorter term)')
+    return window
+
+
 def crop(rng: np.random.Generator, height: int, width: int, size, scale) -> Box:
     """A random box of the aspect of `size`, anywhere in the frame. [R]
 
@@ -98,13 +114,26 @@ def centre_box(height: int, width: int, size) -> Box:
     return Box((height - tall) // 2, (width - wide) // 2, tall, wide)
 
 
-def resize(frames: np.ndarray, box: Box, size) -> np.ndarray:
-    """Cuts `box` out of frames uint8 [T, H, W, 3]; bilinear with antialias to uint8 [T, height, width, 3]."""
-    if (box.height, box.width) == tuple(size):  # no resampling: the pixels themselves
+def resize(frames, box: Box, size) -> np.ndarray:
+    """Cuts `box` out of frames; bilinear with antialias to uint8 [T, height, width, 3].
+
+    frames: uint8 [T, H, W, 3], or a list of Pillow's images, which spares a copy of what is cut away.
+    """
+    same = (box.height, box.width) == tuple(size)  # no resampling: the pixels themselves
+    if same and isinstance(frames, np.ndarray):
         return _cut(frames, box)
-    # Cut first: the `box` of Image.resize lets pixels from outside of it into its margin.
-    return np.stack([np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-                     for frame in np.ascontiguousarray(_cut(frames, box))])
+    resized = np.empty((len(frames), *size, 3), np.uint8)
+    for place, frame in zip(resized, frames):
+        image = frame if isinstance(frame, Image.Image) else Image.fromarray(np.ascontiguousarray(frame))
+        # Cut first: the `box` of Image.resize lets pixels from outside of it into its margin.
+        image = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+        place[:] = np.asarray(image if same else image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return resized
+
+
+def sides(frames) -> tuple[int, int]:
+    """(height, width) of frames as `resize` takes them."""
+    return frames.shape[1:3] if isinstance(frames, np.ndarray) else frames[0].size[::-1]
 
 
 def pick(values: np.ndarray, box: Box, size) -> np.ndarray:
@@ -116,10 +145,30 @@ def pick(values: np.ndarray, box: Box, size) -> np.ndarray:
     return values[:, rows[:, None], columns]
 
 
-def apply(clip: dict, box: Box, size, flip: bool = False) -> dict:
-    """The same box and flip for the whole clip: 'frames', and 'labels' and 'depth' where there are any."""
-    changed = {name: (resize if name == 'frames' else pick)(values, box, size) for name, values in clip.items()}
+def apply(clip: dict, box: Box, size, flip: bool = False, label_size=None) -> dict:
+    """The same box and flip for the whole clip: 'frames', and 'labels' and 'depth' where there are any.
+
+    Labels and depth may have more pixels than the frames: the box is scaled to theirs. They come at `label_size`, or `size`.
+    """
+    height, width = sides(clip['frames'])
+    changed = {}
+    for name, values in clip.items():
+        if name == 'frames':
+            changed[name] = resize(values, box, size)
+        else:
+            down, right = values.shape[1] / height, values.shape[2] / width
+            scaled = Box(*(round(side * scale) for side, scale in zip(box, (down, right, down, right))))
+            changed[name] = pick(values, scaled, label_size or size)
     return {name: values[:, :, ::-1] for name, values in changed.items()} if flip else changed
+
+
+def cover(frame: np.ndarray, size) -> np.ndarray:
+    """Scales a frame uint8 [H, W, 3] down, keeping its aspect, until it just covers `size`; never up."""
+    scale = max(size[0] / frame.shape[0], size[1] / frame.shape[1])
+    if scale >= 1:
+        return frame
+    wanted = max(size[0], round(frame.shape[0] * scale)), max(size[1], round(frame.shape[1] * scale))
+    return resize(frame[None], Box(0, 0, *frame.shape[:2]), wanted)[0]
 
 
 def _cut(values, box):

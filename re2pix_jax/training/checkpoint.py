@@ -1,8 +1,8 @@
 """Checkpoints: all that a run resumes from, bound to the config and the frozen bundles that made it.
 
 `workdir`/checkpoints/<step>/ holds state (arrays, any mesh), data (the iterator's state after the batches that were
-consumed) and meta (format, config, bundles, shape of a batch). Orbax writes beside and renames, so a run cut off while
-saving leaves the previous checkpoint as the latest.
+consumed, the same for every process) and meta (format, config, bundles, shape of a batch). Orbax writes beside and
+renames, so a run cut off while saving leaves the previous checkpoint as the latest.
 """
 
 import hashlib
@@ -13,19 +13,19 @@ import shutil
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from re2pix_jax.errors import UserError, disk_full
 from re2pix_jax.training.defaults import flatten
 
 FOLDER = 'checkpoints'
-FORMAT = 1
+FORMAT = 2
 _SLACK = 200_000  # bytes of a checkpoint that are not arrays
 
 # Fields that a resumed run may change: they say how long and how it runs and reports, not what is computed. (Another
 # `steps` does change a falling learning rate from there on.)
-FREE = ('steps', 'log_every', 'eval_every', 'checkpoint_every', 'keep', 'mesh', 'sharding', 'eval_data')
+FREE = ('steps', 'log_every', 'eval_every', 'checkpoint_every', 'keep', 'mesh', 'sharding', 'eval_data', 'data.workers',
+        'data.unreadable')
 
 
 class Checkpoints:
@@ -69,18 +69,14 @@ class Checkpoints:
           abstract_state: TrainState of ShapeDtypeStructs with the shardings wanted, on any mesh.
 
         Returns:
-          (TrainState, state of this process's data iterator).
+          (TrainState, state of the data iterator).
 
         Raises:
-          UserError: another number of processes wrote it, or it cannot be read.
+          UserError: it cannot be read.
         """
         restored = self._restore(
             step, state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore())
-        states = restored.data['processes']
-        if len(states) != jax.process_count():
-            raise UserError(f'{self.path}/{step} was written by {len(states)} processes, this run has '
-                            f'{jax.process_count()}: the order of the clips depends on it, start as many')
-        return restored.state, states[jax.process_index()]
+        return restored.state, restored.data
 
     def read_state(self, step, abstract_state):
         """The TrainState alone, for use without its data."""
@@ -95,7 +91,7 @@ class Checkpoints:
         if step == self._saved:
             return self.wait() if wait else None
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave({'processes': _gather(data_state)}),
+            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state),
             meta=ocp.args.JsonSave(meta))
         self.check_space(state)
         self._guarded(lambda: self._manager.save(step, args=items, force=True))
@@ -208,15 +204,3 @@ def _tuples(value):
     if isinstance(value, dict):
         return {name: _tuples(item) for name, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _gather(data_state):
-    """The iterator states of all processes, in order, on every process."""
-    if jax.process_count() == 1:
-        return [data_state]
-    text = np.frombuffer(json.dumps(data_state).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.int32(len(text)))
-    padded = np.zeros(int(lengths.max()), np.uint8)
-    padded[:len(text)] = text
-    rows = multihost_utils.process_allgather(padded)
-    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]

@@ -43,7 +43,7 @@ def by_size(size, **values):
 def data(split):
     """The fields of `data` and `eval_data`."""
     return ConfigDict({
-        'sources': ('world',),  # 'world' | 'records:PATH' | 'videos:PATH'
+        'sources': ('world',),  # 'world' | 'records:PATH' | 'videos:PATH' | 'encoded:PATH' | 'cityscapes:PATH' ...
         'weights': (),  # share of the clips drawn from each source; none = equal shares
         'split': split,  # 'train' | 'validation' | 'test'
         'size': (64, 128),  # height, width of a frame in pixels
@@ -51,9 +51,13 @@ def data(split):
         'strides': (3,),  # frames between two of them at 17 fps; one is drawn for each clip
         'crop': (1.0, 1.0),  # share of the frame kept by a random crop: least, most
         'flip': 0.0,  # probability of a horizontal flip
+        'time_flip': 0.0,  # probability that the frames run backwards
         'labels': True,  # whether labels and depth are read too
+        'label_size': (),  # height, width of labels and depth; () = size
+        'unreadable': 'stop',  # 'stop' | 'skip': what to do about a clip that can't be read
         'workers': 0,  # processes that read; 0 = the training process
         'clips': 0,  # clips of the procedural world; 0 = all
+        'window': 'start',  # evaluation: 'start' | 'target', the window ends at the frame that the dataset's protocol predicts
         'start': 0,  # first native frame of the window in evaluation
         'source_size': (),  # height, width before the crop; () = as the loader finds best
     })

@@ -89,6 +89,8 @@ def _train(task, config, workdir, train_data, make_eval_data, mesh, checkpoints,
             progress.restart(number)  # the first step compiles: it says nothing about the rate
         if number % config.log_every == 0 or number == config.steps:
             metrics = jax.device_get(metrics)
+            if skipped := getattr(train_data, 'skipped', 0):
+                metrics['skipped_clips'] = skipped
             log.scalars(number, metrics)
             progress.report(number, float(metrics['loss']))
 
@@ -204,7 +206,7 @@ def _fail(workdir, number, local, metrics, state, train_data, meta):
     os.replace(path + '.partial', path)
     kept = checkpoint.Checkpoints(workdir, folder='failed/checkpoints')
     if kept.latest() != int(state.step):
-        kept.save(int(state.step), state, None, meta, wait=True)
+        kept.save(int(state.step), state, {}, meta, wait=True)
     kept.close()
     what = 'loss' if not np.isfinite(metrics['loss']) else 'norm of the gradient'
     value = metrics['loss'] if what == 'loss' else metrics['gradient_norm']

@@ -50,14 +50,6 @@ def check_batch_size(batch_size, mesh):
         raise UserError(f'batch_size is {batch_size} but mesh.data is {parts} devices: choose a multiple of {parts}')
 
 
-def local_batch_size(batch_size):
-    """The clips of a global batch that this process reads."""
-    count = jax.process_count()
-    if batch_size < 1 or batch_size % count:
-        raise UserError(f'batch_size is {batch_size} but there are {count} processes: choose a multiple of {count}')
-    return batch_size // count
-
-
 def replicated(mesh):
     return NamedSharding(mesh, PartitionSpec())
 

@@ -1,7 +1,5 @@
-"""Sources: the world, prepared records, folders of videos; and the command that prepares them."""
+"""Sources: the world, folders of videos; and the command that prepares them."""
 
-import json
-import os
 import pathlib
 import pickle
 import subprocess
@@ -14,162 +12,10 @@ from re2pix_jax.clips import sampling, video
 from re2pix_jax.clips.datasets import open_source, records, videos
 from re2pix_jax.clips.datasets.world import World
 from re2pix_jax.errors import UserError
+from tests.commands import outcomes
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLIPS = ROOT.parent / 'shared' / 'clips'
-
-
-class Stub:
-    """Clips of noise; labels on one frame only, depth on none but the first two."""
-
-    def __init__(self, count=5, frames=12, size=(16, 32), wrong=None):
-        self.count, self.frames, self.size, self.wrong = count, frames, size, wrong
-
-    def __len__(self):
-        return self.count
-
-    def num_frames(self, index):
-        return self.frames + index
-
-    def fps(self, index):
-        return 17.0 + index
-
-    def name(self, index):
-        return f'stub/{index}'
-
-    def read(self, index, indices, labels=True):
-        if index == self.wrong:
-            raise UserError('stub/3: the disc is scratched')
-        shape = (self.num_frames(index), *self.size)
-        rng = np.random.default_rng(index)
-        clip = {'frames': rng.integers(0, 256, (*shape, 3), np.uint8), 'labels': np.full(shape, 255, np.uint8),
-                'depth': np.zeros(shape, np.float32)}
-        clip['labels'][5] = rng.integers(0, 19, self.size)
-        clip['depth'][:2] = rng.uniform(0, 700, (2, *self.size))
-        return {name: values[np.asarray(indices)] for name, values in clip.items()}
-
-
-@pytest.fixture(scope='module')
-def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('records') / 'deep' / 'stub'
-    records.write(folder, {'train': Stub(), 'validation': Stub(2)}, processes=1, source='stub')
-    return folder
-
-
-def test_records_give_back_what_was_written(prepared):
-    source, written = pickle.loads(pickle.dumps(records.Records(prepared, 'train'))), Stub()
-    assert len(source) == 5 and len(records.Records(prepared, 'validation')) == 2
-    for index, indices in [(0, [0]), (3, [5, 0, 11]), (4, [1, 2, 5, 15])]:
-        got, want = source.read(index, indices), written.read(index, indices)
-        assert source.name(index) == f'stub/{index}' and source.fps(index) == 17.0 + index
-        assert source.num_frames(index) == 12 + index
-        for name in ('frames', 'labels'):
-            np.testing.assert_array_equal(got[name], want[name])
-            assert got[name].dtype == np.uint8
-        assert got['depth'].dtype == np.float32
-        np.testing.assert_allclose(got['depth'], want['depth'].clip(0, 655.35), atol=0.00501)
-        np.testing.assert_array_equal(got['depth'] == 0, want['depth'] == 0)
-    assert set(source.read(1, [2], labels=False)) == {'frames'}
-
-
-def test_only_the_asked_frames_are_decoded(prepared, monkeypatch):
-    decoded, decode = [], records._decode
-    monkeypatch.setattr(records, '_decode', lambda encoded: decoded.append(1) or decode(encoded))
-    source = records.Records(prepared, 'train')
-    source.read(2, [3, 7], labels=False)
-    assert len(decoded) == 2
-    source.read(2, [3, 5])
-    assert len(decoded) == 2 + 3, 'two frames, one label image, no depth'
-
-
-def test_the_manifest_and_the_layout(prepared):
-    import tensorflow_datasets as tfds
-    manifest = json.loads((prepared / 'manifest.json').read_text())
-    assert manifest['format'] == 1 and manifest['source'] == 'stub' and manifest['size'] == [16, 32]
-    assert manifest['splits']['train']['count'] == 5 and manifest['splits']['validation']['count'] == 2
-    assert sorted(p.name for p in prepared.parent.iterdir()) == ['stub'], 'nothing is left beside'
-    record = tfds.builder_from_directory(prepared).as_data_source('train')[1]
-    assert record['name'] == b'stub/1' and record['frames'][0][:4] == b'\x89PNG'
-
-
-def test_several_processes_write_the_same_records(tmp_path):
-    splits = {'train': World('train', 5, 3, (32, 64)), 'validation': World('validation', 2, 3, (32, 64))}
-    for processes in (1, 2):
-        records.write(tmp_path / str(processes), splits, processes=processes)
-    one, two = (records.Records(tmp_path / name, 'train') for name in '12')
-    for index in range(5):
-        truth = splits['train'].read(index, range(3))
-        for name, values in one.read(index, range(3)).items():
-            np.testing.assert_array_equal(values, two.read(index, range(3))[name])
-            if name == 'depth':
-                np.testing.assert_allclose(values, truth[name].clip(0, 655.35), atol=0.00501)
-            else:
-                np.testing.assert_array_equal(values, truth[name])
-
-
-def test_jpeg_is_smaller_and_near(tmp_path):
-    source = World('train', 2, 2, (64, 128))
-    for kind in ('png', 'jpeg'):
-        records.write(tmp_path / kind, {'train': source}, image_format=kind, processes=1)
-    png, jpeg = (sum(len(image) for image in records.Records(tmp_path / kind, 'train')._reader[0]['frames'])
-                 for kind in ('png', 'jpeg'))
-    assert jpeg < 0.8 * png
-    near = records.Records(tmp_path / 'jpeg', 'train').read(0, [0, 1])['frames']
-    assert np.abs(near.astype(int) - source.read(0, [0, 1])['frames']).mean() < 4
-
-
-def test_nothing_half_written_remains(tmp_path, prepared):
-    with pytest.raises(UserError, match='disc is scratched'):
-        records.write(tmp_path / 'out', {'train': Stub(wrong=3)}, processes=1)
-    with pytest.raises(UserError, match='expected png or jpeg'):
-        records.write(tmp_path / 'out', {'train': Stub()}, image_format='gif')
-    assert not list(tmp_path.iterdir())
-    before = sorted(os.listdir(prepared))
-    with pytest.raises(UserError, match='exists already'):
-        records.write(prepared, {'train': Stub()})
-    assert sorted(os.listdir(prepared)) == before
-
-
-def test_a_full_disk_is_an_oserror(tmp_path, monkeypatch):
-    class Usage:
-        free = 0
-
-    def broken(*_):
-        raise RuntimeError('writer: unknown failure')
-
-    monkeypatch.setattr(records.shutil, 'disk_usage', lambda path: Usage)
-    monkeypatch.setattr(records, '_write_tfds', broken)
-    with pytest.raises(OSError, match='No space left'):
-        records.write(tmp_path / 'out', {'train': Stub()}, processes=1)
-    assert not list(tmp_path.iterdir())
-
-
-def test_what_is_wrong_with_records_is_said(tmp_path, prepared):
-    def changed(name, change):
-        records.write(tmp_path / name, {'train': Stub(2)}, processes=1)
-        change(tmp_path / name)
-        return tmp_path / name
-
-    def damage(folder):
-        file = next(folder.glob('*.array_record*'))
-        data = bytearray(file.read_bytes())
-        data[len(data) // 4:len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
-        file.chmod(0o644)
-        file.write_bytes(data)
-
-    damaged = records.Records(changed('damaged', damage), 'train')
-    with pytest.raises(UserError, match=r"damaged: record \d \(stub/\d\) can't be read"):
-        for index in range(2):
-            damaged.read(index, range(12))
-    for folder, split, words in [
-            (tmp_path / 'none', 'train', 'no prepared clips there'),
-            (prepared, 'test', "no split 'test', there is train, validation"),
-            (changed('old', lambda f: (f / 'manifest.json').write_text('{"format": 0}')), 'train', 'reads format 1'),
-            (changed('odd', lambda f: (f / 'manifest.json').write_text('[1')), 'train', 'not a manifest'),
-            (changed('lost', lambda f: (f / 'dataset_info.json').unlink()), 'train', "can't be opened")]:
-        with pytest.raises(UserError) as error:
-            records.Records(folder, split)
-        assert words in str(error.value) and str(folder) in str(error.value) and '\n' not in str(error.value)
 
 
 @pytest.fixture(scope='module')
@@ -264,14 +110,36 @@ def test_the_world_is_a_source():
             World(**wrong)
 
 
-def test_sources_open_by_name(prepared, drives):
+def test_sources_open_by_name(drives, tmp_path):
     assert isinstance(open_source('world', 'train', (16, 32), clips=7), World)
     assert len(open_source('world', 'train', (16, 32), clips=7)) == 7
-    assert len(open_source(f'records:{prepared}', 'train', (16, 32))) == 5
     assert open_source(f'videos:{drives}', 'train', (16, 32)).size == (16, 32)
-    for name in ('worlds', 'records:', 'videos', 'world:x', 'cityscapes:/data'):
+    for name in ('worlds', 'records:', 'videos', 'world:x', 'cityscapes'):
         with pytest.raises(UserError, match='expected "world"'):
             open_source(name, 'train', (16, 32))
+    with pytest.raises(UserError, match=f'{tmp_path}/none'):
+        open_source(f'cityscapes:{tmp_path}/none', 'train', (16, 32))
+
+
+def test_a_list_tells_the_validation_videos(tmp_path):
+    for name in ('a', 'b', 'c'):
+        video.write(tmp_path / 'raw' / f'{name}.mp4', brightness(2), 17)
+    (tmp_path / 'list').write_text('b.mp4\n\n')
+    names = [[source.name(i) for i in range(len(source))]
+             for source in (videos.Videos(tmp_path / 'raw', split, validation=tmp_path / 'list') for split in ('train', 'validation'))]
+    assert names == [['a.mp4#0', 'c.mp4#0'], ['b.mp4#0']]
+    (tmp_path / 'list').write_text('d.mp4')
+    for file, words in (('list', 'd.mp4 is not among the videos; expected paths within the folder, such as a.mp4'),
+                        ('none', 'no such file; expected a list')):
+        with pytest.raises(UserError, match=words):
+            videos.Videos(tmp_path / 'raw', 'train', validation=tmp_path / file)
+
+
+def test_a_name_in_two_splits_is_refused(tmp_path):
+    for name in ('train/a', 'validation/a', 'train/b'):
+        video.write(tmp_path / f'{name}.mp4', brightness(2), 17)
+    with pytest.raises(UserError, match='train/a.mp4 and validation/a.mp4 have the same name in two splits; rename one'):
+        videos.Videos(tmp_path, 'train')
 
 
 def prepare(*arguments):
@@ -279,24 +147,81 @@ def prepare(*arguments):
                           capture_output=True, text=True, timeout=120)
 
 
-def test_the_command_prepares_the_world_and_videos(tmp_path, drives):
-    done = prepare('world', '--out', tmp_path / 'world', '--clips', 3, '--validation_clips', 2, '--size', '32x64',
-                   '--frames', 4)
+def test_the_command_prepares_the_world(tmp_path):
+    done = prepare('world', '--out', tmp_path / 'world', '--clips', 3, '--validation_clips', 2, '--size', '32x64', '--frames', 4)
     assert done.returncode == 0, done.stderr
-    assert 'prepare train: 3/3 clips' in done.stderr and '3 train clips, 2 validation clips' in done.stdout
-    assert records.Records(tmp_path / 'world', 'validation').read(1, [3])['labels'].max() <= 255
-    done = prepare('videos', '--raw', drives, '--out', tmp_path / 'videos', '--size', '16x32', '--image_format', 'jpeg',
-                   '--processes', 1)
-    assert done.returncode == 0, done.stderr
-    assert len(records.Records(tmp_path / 'videos', 'train')) == 4
+    assert 'prepare: 5/5 clips' in done.stderr and done.stdout.endswith('world: 3 train clips, 2 validation clips\n')
+    clips = records.Records(tmp_path / 'world', 'validation')
+    for name, values in World('validation', 2, 4, (32, 64)).read(1, [3]).items():
+        np.testing.assert_allclose(clips.read(1, [3])[name], values.clip(0, 655.35) if name == 'depth' else values, atol=0.00501)
 
 
-def test_the_command_ends_in_one_line(tmp_path):
-    for arguments, words in [
-            (['moon', '--out', tmp_path / 'x'], 'expected one dataset: world, videos, encode'),
-            (['world'], '--out is missing'), (['world', '--out', tmp_path / 'x', '--size', '64'], '--size 64'),
-            (['videos', '--out', tmp_path / 'x'], '--raw is missing'),
-            (['videos', '--out', tmp_path / 'x', '--raw', tmp_path / 'none'], 'no such folder')]:
-        done = prepare(*arguments)
-        assert done.returncode == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert not list(tmp_path.iterdir())
+@pytest.fixture(scope='module')
+def commands(tmp_path_factory, drives):
+    """{name: [status, stdout, stderr]} of the commands below, and the folder that they wrote to."""
+    folder = tmp_path_factory.mktemp('commands')
+    (folder / 'empty').mkdir()
+    for name in 'ab':
+        video.write(folder / 'damaged' / f'{name}.mp4', drive(34), 17)
+    whole = (folder / 'damaged' / 'a.mp4').read_bytes()
+    (folder / 'damaged' / 'text.mp4').write_text('no video')
+    # A hole in the pictures of one video; what says where they are (moov, at the end) stays.
+    hole = bytearray(whole)
+    hole[len(whole) // 5:len(whole) // 2] = bytes(len(whole) // 2 - len(whole) // 5)
+    (folder / 'damaged' / 'hole.mp4').write_bytes(hole)
+    (folder / 'list').write_text('b.mp4')
+    lines = {
+        'videos': f'video_folder --raw {drives} --out {folder}/videos --size 16x32 --processes 1',
+        'check': f'--check {folder}/videos', 'look': f'--look {folder}/videos',
+        'damaged': f'video_folder --raw {folder}/damaged --out {folder}/rest --size 16x32 --validation_file {folder}/list --processes 1',
+        'strict': f'video_folder --raw {folder}/damaged --out {folder}/x --validation_file {folder}/list --strict --processes 1',
+        'dataset': f'moon --out {folder}/x', 'no out': 'world', 'size': f'world --out {folder}/x --size 64',
+        'no raw': f'kitti --out {folder}/x', 'absent': f'video_folder --out {folder}/x --raw {folder}/none',
+        'empty': f'covla --out {folder}/x --raw {folder}/empty', 'empty folder': f'video_folder --out {folder}/x --raw {folder}/empty',
+        'split': f'video_folder --out {folder}/x --raw {drives} --splits test', 'nothing to check': f'--check {folder}/empty',
+        'nothing to look at': f'--look {folder}/empty',
+    }
+    return outcomes('prepare', {name: line.split() for name, line in lines.items()}, None), folder
+
+
+def drive(count):
+    """Noise that moves: its video has something in every frame."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (32, 64 + count, 3), np.uint8)
+    return np.stack([picture[:, k:k + 64] for k in range(count)])
+
+
+def test_the_command_prepares_checks_and_shows_videos(commands, drives):
+    done, folder = commands
+    assert done['videos'][:2] == [0, f'{folder}/videos: 4 train clips, 1 validation clips\n'], done['videos']
+    clips = records.Records(folder / 'videos', 'train')
+    assert clips.name(3) == 'train/images#0' and clips.fps(0) == 30.0
+    truth = videos.Videos(drives, 'train', None).read(1, [7])['frames']
+    assert np.abs(clips.read(1, [7])['frames'] - sampling.cover(truth[0], (16, 32)).astype(int)).mean() < 3  # JPEG
+    assert done['check'][:2] == [0, f'{folder}/videos: 4 train clips, 1 validation clips, all as the manifest says\n']
+    assert done['look'][:2] == [0, f'{folder}/videos/look.html\n']
+    page = (folder / 'videos' / 'look.html').read_text()
+    assert page.count('data:image/png;base64,') == 5 and 'validation: validation/other.mp4#0, frames' in page
+
+
+def test_damaged_videos_are_left_out_counted_and_named(commands):
+    done, folder = commands
+    status, out, err = done['damaged']
+    assert status == 1, err
+    assert f'{folder}/rest: 1 train clips, 1 validation clips\n' in out
+    assert 'left out text.mp4#0: ' in out and 'not a readable video' in out and 'left out hole.mp4#0: ' in out
+    left_out = records.read_manifest(folder / 'rest')['splits']['train']['left_out']
+    assert [clip['name'] for clip in left_out] == ['hole.mp4#0', 'text.mp4#0']
+    assert done['strict'][0] == 2 and 'hole.mp4' in done['strict'][2] and not (folder / 'x').exists()
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('dataset', 'expected one dataset: world, cityscapes'), ('no out', '--out is missing'), ('size', '--size 64'),
+    ('no raw', '--raw is missing'),
+    ('absent', 'no such folder'), ('empty', 'empty'), ('empty folder', 'no videos'), ('split', "no videos for split 'test'"),
+    ('nothing to check', 'no prepared clips there'), ('nothing to look at', 'no prepared clips there'), ('strict', 'hole.mp4')])
+def test_the_command_ends_in_one_line(commands, name, words):
+    done, folder = commands
+    status, out, err = done[name]
+    assert (status, out) == (2, '') and words in err and err.startswith('error: ') and err.count('\n') == 1, err
+    assert not list(folder.glob('x*'))

@@ -8,7 +8,7 @@ import pytest
 
 from re2pix_jax import tasks, weights
 from re2pix_jax.clips import loader
-from re2pix_jax.clips.datasets import encoded, open_source, records
+from re2pix_jax.clips.datasets import encoded, open_source, writing
 from re2pix_jax.clips.datasets.world import World
 from re2pix_jax.errors import UserError
 from re2pix_jax.training import defaults
@@ -24,7 +24,7 @@ def encode(*arguments):
 def folder(tmp_path_factory, micro_bundles):
     """The world as records at `frames` and, by the command, encoded at `features`."""
     path = tmp_path_factory.mktemp('encoded')
-    records.write(path / 'frames', {'train': World('train', 4, 12, SIZE), 'validation': World('validation', 2, 12, SIZE)}, processes=1)
+    writing.write_frames(path / 'frames', {split: World(split, count, 12, SIZE) for split, count in (('train', 4), ('validation', 2))})
     done = encode(f'--source=records:{path}/frames', f'--out={path}/features', f'--size={SIZE[0]}x{SIZE[1]}',
                   *(f'--{name}={micro_bundles}/{name}' for name in ('encoder', 'principal', 'vae')))
     assert done.returncode == 0, done.stderr
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_named(folder, tmp_path):
             loader.create(data(folder, **changes), 2)
     clips = {'train': World('train', 1, 2, SIZE)}
     with pytest.raises(UserError, match='train/000000: components beyond the range of float16'):
-        encoded.write(tmp_path / 'x', clips, lambda frames: {'components': np.full((len(frames), 1), 1e5)}, {'components': (1,)}, {})
+        encoded.write(tmp_path / 'x', clips, lambda frames: {'components': np.full((len(frames), 1), 1e5)}, SIZE, {'components': (1,)}, {})
     assert not list(tmp_path.iterdir())
 
 

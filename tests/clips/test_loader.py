@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from re2pix_jax.clips import loader, sampling, video
-from re2pix_jax.clips.datasets import records
+from re2pix_jax.clips.datasets import writing
 from re2pix_jax.clips.datasets.world import World
 from re2pix_jax.errors import UserError
 
@@ -16,8 +16,8 @@ from re2pix_jax.errors import UserError
 class Numbered:
     """Clips whose pixels say which clip and which frame they are."""
 
-    def __init__(self, count, frames=30, offset=0):
-        self.count, self.frames, self.offset = count, frames, offset
+    def __init__(self, count, frames=30, offset=0, split='', target=None):
+        self.count, self.frames, self.offset, self.split, self.target_frame = count, frames, offset, split, target
 
     def __len__(self):
         return self.count
@@ -29,7 +29,10 @@ class Numbered:
         return 17.0
 
     def name(self, index):
-        return f'clip{index}'
+        return f'{self.split}clip{index}'
+
+    def target(self, index):
+        return self.target_frame
 
     def read(self, index, indices, labels=True):
         shape = (len(indices), 16, 32)
@@ -42,9 +45,9 @@ class Numbered:
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp('loader')
-    records.write(path / 'a', {'train': Numbered(11), 'validation': Numbered(5)}, processes=1)
-    records.write(path / 'b', {'train': Numbered(4, offset=100)}, processes=1)
-    records.write(path / 'short', {'train': Numbered(2, frames=10)}, processes=1)
+    writing.write_frames(path / 'a', {'train': Numbered(11), 'validation': Numbered(5, split='validation')})
+    writing.write_frames(path / 'b', {'train': Numbered(4, offset=100)})
+    writing.write_frames(path / 'short', {'train': Numbered(2, frames=10)})
     return path
 
 
@@ -102,19 +105,21 @@ def test_every_epoch_has_every_record_once_in_another_order_and_another_window(d
     assert take(loader.create(data, 11, seed=4), 1)[0]['record'].tolist() != orders[0]
 
 
-def test_windows_depend_on_seed_epoch_and_record_alone(data):
-    alone, half = (loader.create(data, 1, seed=5, process=(0, count)) for count in (1, 2))
-    alone = {int(b['record'][0]): b['frames'].tobytes() for b in take(alone, 11)}
-    half = {int(b['record'][0]): b['frames'].tobytes() for b in take(half, 6)}
-    assert sorted(half) == [0, 2, 4, 6, 8, 10] and all(alone[record] == frames for record, frames in half.items())
+def test_processes_share_the_very_batches_of_one(data, folder):
+    data.sources, data.weights = (f'records:{folder}/a', f'records:{folder}/b'), (2.0, 1.0)
+    whole = take(loader.create(data, 6, seed=5, process=(0, 1)), 5)
+    for count in (2, 3):
+        shares = [take(loader.create(data, 6, seed=5, process=(index, count)), 5) for index in range(count)]
+        together = [{name: np.concatenate([batch[name] for batch in parts]) for name in parts[0]} for parts in zip(*shares)]
+        assert_same(together, whole)
 
 
-@pytest.mark.parametrize('training', [True, False])
-def test_processes_share_the_records(data, training):
-    data.split = 'train'
-    seen = [[int(r) for b in take(loader.create(data, 1, training=training, process=(i, 3)), n) for r in b['record']]
-            for i, n in enumerate((4, 4, 3))]
-    assert sorted(sum(seen, [])) == list(range(11))
+def test_processes_share_the_pass_of_an_evaluation(data):
+    shares = [list(loader.create(data, 4, training=False, process=(index, 2))) for index in range(2)]
+    assert [[batch['record'].tolist() for batch in share] for share in shares] == [[[0, 1], [4, 5], [8, 9]], [[2, 3], [6, 7], [10]]]
+    data.split = 'validation'  # of its last batch the second process has nothing, and still takes part
+    shares = [list(loader.create(data, 4, training=False, process=(index, 2))) for index in range(2)]
+    assert [batch['record'].tolist() for batch in shares[1]] == [[2, 3], []] and shares[1][1]['frames'].shape == (0, 4, 16, 32, 3)
 
 
 def test_sources_are_mixed_by_weight_and_seen_whole(data, folder):
@@ -150,16 +155,25 @@ def test_resuming_is_exact(data, folder, workers):
     again.close()
 
 
-def test_the_state_of_another_set_up_is_refused(data):
-    state = loader.create(data, 2, process=(0, 1)).get_state()
-    loader.create(data, 2, process=(0, 1)).set_state(state)
-    for words, change, batch_size, process in [
-            ('workers was 0, now 2', {'workers': 2}, 2, (0, 1)), ('processes was 1, now 2', {}, 2, (0, 2)),
-            ('batch size was 2, now 3', {}, 3, (0, 1)), ('records was 11, now 5', {'split': 'validation'}, 2, (0, 1))]:
+def test_a_run_goes_on_with_other_processes_and_workers(data):
+    expected = take(loader.create(data, 4, seed=1), 6)
+    first = loader.create(data, 4, seed=1, process=(1, 2))
+    take(first, 3)
+    data.workers = 1
+    again = loader.create(data, 4, seed=1)
+    again.set_state(json.loads(json.dumps(first.get_state())))
+    assert_same(take(again, 3), expected[3:])
+    again.close()
+
+
+def test_the_state_of_other_data_is_refused(data):
+    state = loader.create(data, 2).get_state()
+    for words, change, batch_size in [
+            ('batch size was 2, now 3', {}, 3), ('records was 11, now 5', {'split': 'validation'}, 2)]:
         other = data.copy_and_resolve_references()
         other.update(change)
         with pytest.raises(UserError, match=words):
-            loader.create(other, batch_size, process=process).set_state(state)
+            loader.create(other, batch_size).set_state(state)
 
 
 def test_evaluation_is_one_pass_in_order(data):
@@ -174,6 +188,52 @@ def test_evaluation_is_one_pass_in_order(data):
     again = loader.create(data, 2, training=False)
     again.set_state(state_of.get_state())
     assert_same(list(again), batches[1:])
+
+
+def test_evaluation_windows_end_at_the_frame_of_the_protocol(tmp_path, data, folder):
+    for name, target in (('cityscapes', 19), ('nuscenes', 28)):
+        writing.write_frames(tmp_path / name, {'train': Numbered(1, target=target)})
+    for name, frames, expected in [
+            ('cityscapes', 5, [7, 10, 13, 16, 19]), ('cityscapes', 7, [1, 4, 7, 10, 13, 16, 19]),
+            ('nuscenes', 5, [16, 19, 22, 25, 28]), ('nuscenes', 10, [1, 4, 7, 10, 13, 16, 19, 22, 25, 28])]:
+        with data.ignore_type():
+            data.update(sources=(f'records:{tmp_path}/{name}',), window='target', frames=frames, strides=(3,))
+        assert next(loader.create(data, 1, training=False))['frames'][0, :, 0, 0, 1].tolist() == expected
+    data.sources, data.frames = (f'records:{tmp_path}/cityscapes',), 10
+    for source, words in ((f'{tmp_path}/cityscapes', 'clip0: 10 frames at stride 3 that end at frame 19 would begin at -8; ask for fewer'),
+                          (f'{folder}/b', 'clip0: has no frame that a protocol evaluates; set data.window="start"')):
+        data.sources = (f'records:{source}',)
+        with pytest.raises(UserError, match=words):
+            next(loader.create(data, 1, training=False))
+
+
+def test_windows_may_run_backwards(data):
+    with data.ignore_type():
+        data.update(time_flip=0.5, labels=False)
+    steps = [np.diff(clip[:2, 0, 0, 1].astype(int))[0] for batch in take(loader.create(data, 11), 3) for clip in batch['frames']]
+    assert 5 < sum(step < 0 for step in steps) < 28
+
+
+def test_labels_keep_their_own_size(tmp_path, data):
+    class Finer(Numbered):
+        def read(self, index, indices, labels=True):
+            clip = super().read(index, indices)
+            rows, columns = np.mgrid[:64, :128]
+            finer = (rows // 2 % 19 * 10 + columns // 16).astype(np.uint8)
+            return {**clip, 'labels': np.broadcast_to(finer, (len(indices), 64, 128))}
+
+    writing.write_frames(tmp_path / 'finer', {'train': Finer(2)})
+    data.update(sources=(f'records:{tmp_path}/finer',), crop=(0.5, 0.5), flip=0.0)
+    truth = Finer(1).read(0, [0])['labels'][0]
+    with data.ignore_type():
+        for size in ((), (32, 64)):
+            data.label_size = size
+            batch = next(loader.create(data, 1))
+            labels, left = batch['labels'][0, 0], int(batch['frames'][0, 0, 0, 0, 2])
+            assert labels.shape == (size or (16, 32)) and batch['depth'].shape == (1, 4, *(size or (16, 32)))
+            rows = [top for top in range(33) if (truth[top:top + 32, 4 * left:4 * left + 64][::32 // len(labels), ::64 // labels.shape[1]]
+                                                 == labels).mean() > 0.8]
+            assert rows, 'a crop of half the side of the labels, where the frames were cut'
 
 
 def test_videos_are_fitted_so_that_crops_are_not_blown_up(tmp_path, data):
@@ -200,20 +260,42 @@ def test_the_world_is_read_directly():
     np.testing.assert_array_equal(World('train', size=(32, 64)).read(record, window)['frames'], batch['frames'][0])
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_an_unreadable_record_is_named(tmp_path, data, workers):
-    records.write(tmp_path / 'bad', {'train': Numbered(3)}, processes=1)
-    file = next((tmp_path / 'bad').glob('*.array_record*'))
+@pytest.fixture(scope='module')
+def bad(tmp_path_factory):
+    """Prepared clips of which some cannot be read."""
+    path = tmp_path_factory.mktemp('damaged') / 'bad'
+    writing.write_frames(path, {'train': Numbered(3)})
+    file = next(path.glob('*.array_record*'))
     content = np.frombuffer(file.read_bytes(), np.uint8).copy()
     written = np.flatnonzero(content)
-    content[written[len(written) // 4:len(written) // 2]] = 0  # neither the head nor the index at the end
+    content[written[len(written) // 4]:written[len(written) // 2]] = 0  # neither the head nor the index at the end
     file.write_bytes(content)
-    data.sources, data.workers = (f'records:{tmp_path}/bad',), workers
+    return path
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_an_unreadable_record_is_named(bad, data, workers):
+    data.sources, data.workers = (f'records:{bad}',), workers
     batches = loader.create(data, 1)
     with pytest.raises(UserError, match=r'bad: record \d \(clip\d\) can\'t be read') as error:
-        take(batches, 3)
+        take(batches, 12)
     assert '\n' not in str(error.value)
     batches.close()
+
+
+def test_unreadable_records_are_skipped_and_counted_where_asked(bad, data, capsys):
+    with data.ignore_type():
+        data.update(sources=(f'records:{bad}',), unreadable='skip', labels=False)
+    batches = loader.create(data, 3)
+    seen = take(batches, 6)
+    assert all(batch.keys() == {'frames', 'record'} for batch in seen)
+    for batch in seen:  # what stands in for a clip says which it is
+        np.testing.assert_array_equal(batch['frames'][:, 0, 0, 0, 0], batch['record'])
+    lines = capsys.readouterr().err.splitlines()
+    assert batches.skipped == len(lines) > 0
+    assert lines[0].startswith(f'skipped, 1 so far: {bad}: record ')
+    again = loader.create(data, 3)
+    assert_same(take(again, 6), seen)
 
 
 def test_wrong_settings_are_named(data, folder):
@@ -221,7 +303,9 @@ def test_wrong_settings_are_named(data, folder):
             ({'sources': ()}, 'data.sources'), ({'weights': (1.0, 2.0)}, 'data.weights'),
             ({'weights': (0.0,)}, 'data.weights'),
             ({'strides': ()}, 'data.strides'), ({'crop': (0.0, 1.0)}, 'data.crop'), ({'crop': (0.8, 0.5)}, 'data.crop'),
-            ({'flip': 2.0}, 'data.flip'), ({'size': (0, 5)}, 'data.size'), ({'frames': 0}, 'data.frames'),
+            ({'flip': 2.0}, 'data.flip'), ({'time_flip': -1.0}, 'data.time_flip'),
+            ({'window': 'end'}, 'data.window'), ({'unreadable': 'ignore'}, 'data.unreadable'), ({'label_size': (4,)}, 'data.label_size'),
+            ({'size': (0, 5)}, 'data.size'), ({'frames': 0}, 'data.frames'),
             ({'workers': -1}, 'data.workers'), ({'sources': ('moon',)}, 'expected "world"'),
             ({'sources': (f'records:{folder}/short',), 'frames': 8}, 'all clips are too short, even clip0: 10 frames'),
             ({'sources': (f'records:{folder}/none',)}, 'no prepared clips there'),
@@ -233,8 +317,8 @@ def test_wrong_settings_are_named(data, folder):
             loader.create(other, 2)
     with pytest.raises(UserError, match='batch_size = 0'):
         loader.create(data, 0)
-    with pytest.raises(UserError, match='fewer clips than the 12 processes'):
-        loader.create(data, 1, process=(0, 12))
+    with pytest.raises(UserError, match='batch_size is 3 but there are 2 processes: choose a multiple of 2'):
+        loader.create(data, 3, process=(0, 2))
     data.strides = (9,)
     with pytest.raises(UserError, match='clip0: 30 frames at .* too few: 5 frames at stride 9 need 37') as error:
         data.frames = 5

@@ -106,10 +106,11 @@ def make_config(**fields):
 
 def train(workdir, config, poison=None, slow=0.0, stop=None):
     """Trains as a command would; with `stop` the process gets a SIGTERM while that step's batch is read."""
-    data = Data(mesh.local_batch_size(config.batch_size), poison, slow)
+    share = config.batch_size // jax.process_count()
+    data = Data(share, poison, slow)
     if stop:
         data.on_batch = lambda position: position == stop and os.kill(os.getpid(), signal.SIGTERM)
-    return loop.train(Task(), config, str(workdir), data, lambda: Data(mesh.local_batch_size(config.batch_size), stop=21))
+    return loop.train(Task(), config, str(workdir), data, lambda: Data(share, stop=21))
 
 
 def main(argv):

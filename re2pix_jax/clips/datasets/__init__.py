@@ -1,9 +1,10 @@
-"""Sources of clips: the procedural world, prepared records, folders of videos, encoded clips; one file each.
+"""Sources of clips: the procedural world, published datasets, folders of videos, prepared records, encoded clips; one file each.
 
-A source is anything that can say how many clips it has and give some frames of one of them (`Source`). `records.write`
-turns any source into ArrayRecord files in the layout of tensorflow-datasets.
+A source is anything that can say how many clips it has and give some frames of one of them (`Source`). `writing` turns any
+source into ArrayRecord files in the layout of tensorflow-datasets, `records` reads them.
 """
 
+import importlib
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,12 @@ CLIP_SECONDS = 30 / 17  # a Cityscapes snippet: 30 frames at 17 Hz
 
 
 class Source(Protocol):
-    """Clips of one split. Picklable, for it travels to worker processes."""
+    """Clips of one split. Picklable, for it travels to worker processes.
+
+    A source may also have, for a clip: `target(index)`, the native frame that its evaluation protocol predicts;
+    `origin(index)`, the file it comes from; `problem(index)`, why it cannot be used, or None; and `depth_coding(index)`, how
+    its depth is stored in 16 bits (`records.depth_of`).
+    """
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -42,8 +48,9 @@ def open_source(name: str, split: str, size, clips: int = 0) -> Source:
     """The source that a config names.
 
     Args:
-        name: 'world', 'records:FOLDER' (prepared clips), 'videos:FOLDER' (video files and image folders) or 'encoded:FOLDER'
-            (components and latents instead of frames).
+        name: 'world', 'records:FOLDER' (prepared clips), 'videos:FOLDER' (video files and image folders), 'encoded:FOLDER'
+            (components and latents instead of frames), or 'cityscapes:FOLDER', 'nuscenes:', 'covla:', 'kitti:' (raw, as
+            published: slow to train on).
         split: 'train', 'validation' or 'test'.
         size: (height, width) at which the world is rendered and videos are fitted; records come as they were prepared.
         clips: how many clips of the world; 0: its default for the split. Other sources give all they have.
@@ -64,4 +71,15 @@ def open_source(name: str, split: str, size, clips: int = 0) -> Source:
     if kind == 'encoded' and path:
         from re2pix_jax.clips.datasets import encoded
         return encoded.Encoded(path, split, size)
-    raise UserError(f'source {name!r}: expected "world", "records:FOLDER", "videos:FOLDER" or "encoded:FOLDER"')
+    if kind in PUBLISHED and path:
+        return published(kind)(path, split)
+    raise UserError(f'source {name!r}: expected "world", or records, videos, encoded, {", ".join(PUBLISHED)} and a folder, such as '
+                    '"records:FOLDER"')
+
+
+PUBLISHED = {'cityscapes': 'Cityscapes', 'nuscenes': 'NuScenes', 'covla': 'CoVLA', 'kitti': 'Kitti'}
+
+
+def published(name: str):
+    """The source class, (folder, split) → `Source`, of a published dataset."""
+    return getattr(importlib.import_module(f're2pix_jax.clips.datasets.{name}'), PUBLISHED[name])

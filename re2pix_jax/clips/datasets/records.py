@@ -1,239 +1,152 @@
-"""Prepared clips: ArrayRecord files in the layout of tensorflow-datasets, written and read without TensorFlow.
+"""Prepared clips: ArrayRecord files in the layout of tensorflow-datasets, read without TensorFlow.
 
-A record is one clip. Its frames are separate encoded images, so that reading a window decodes no others:
+A record is one frame, so that a window costs its own bytes and no others:
 
-    name    bytes
-    frames  PNG (lossless) or JPEG, one per frame
-    labels  8-bit PNG of train ids, one per frame
-    depth   16-bit PNG in centimetres, one per frame: rounded to 0.01 m, 0 = unknown, at most 655.35 m
+    frames  PNG (lossless) or JPEG
+    labels  8-bit PNG of train ids; empty where no pixel has a class
+    depth   16-bit PNG of counts, see `depth_of`; empty where no pixel is known
 
-Frames without any label (or depth) store empty bytes. Beside the records lies `manifest.json`: format version, source,
-size, and for each split the number of clips, their names, frames and rates. `tfds.data_source` and
-`tfds.builder_from_directory` open the folder too.
+The clips follow each other. Beside the records lies `manifest.json`: which clip begins where, and per clip its source, frames,
+rate, sizes, labels, depth and checksum. `tfds.data_source` and `tfds.builder_from_directory` open the folder too.
 """
 
-import concurrent.futures
-import contextlib
-import errno
+import hashlib
 import io
-import itertools
 import json
-import multiprocessing
-import os
 import pathlib
-import shutil
-import sys
-import time
 
 import numpy as np
-import tqdm
 from PIL import Image
 
 from re2pix_jax.clips.datasets import IGNORE
 from re2pix_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = 'manifest.json'
 FIELDS = ['frames', 'labels', 'depth']
-CENTIMETRE = 0.01
+# Pillow then reuses the memory of its pictures: of the time to decode one, a third went into new pages.
+Image.core.set_blocks_max(16)
+CENTIMETRES = ('linear', 0.01)  # [O] the coding of depth that comes as metres: up to 655.35 m
 
 
-class Records:
-    """The clips of one split of a prepared folder; decodes only the frames it is asked for.
+class Prepared:
+    """The clips of one split of a prepared folder: what their manifest says, and their records.
 
     Raises:
         UserError: no prepared folder, another format version, or no such split.
     """
 
-    def __init__(self, path, split: str = 'train'):
+    def __init__(self, path, split: str):
         self.path = pathlib.Path(path)
         self.manifest = read_manifest(self.path)
         if split not in self.manifest['splits']:
             raise UserError(f'{path}: no split {split!r}, there is {", ".join(self.manifest["splits"])}')
-        if self.manifest.get('fields', FIELDS) != FIELDS:
-            raise UserError(f'{path}: holds {", ".join(self.manifest["fields"])} rather than frames; '
-                            f'expected as source: "encoded:{path}"')
-        self.clips = self.manifest['splits'][split]
-        self._reader = open_reader(self.path, split)
+        self.clips = self.manifest['splits'][split]['clips']
+        self._starts = np.cumsum([0, *(clip['frames'] for clip in self.clips)])
+        self._reader = _open(self.path, split)
 
     def __len__(self):
-        return self.clips['count']
+        return len(self.clips)
 
     def num_frames(self, index):
-        return self.clips['frames'][index]
+        return self.clips[index]['frames']
 
     def fps(self, index):
-        return self.clips['fps'][index]
+        return self.clips[index]['fps']
 
     def name(self, index):
-        return self.clips['names'][index]
+        return self.clips[index]['name']
+
+    def target(self, index):
+        """The native frame that the dataset's evaluation protocol predicts, None where it has none."""
+        return self.clips[index]['target']
+
+    def rows(self, index, indices) -> list[dict[str, bytes]]:
+        """The records of the native frames `indices` of a clip."""
+        if min(indices) < 0 or max(indices) >= self.num_frames(index):
+            raise ValueError(f'frames {min(indices)} to {max(indices)} of {self.num_frames(index)}')
+        return self._reader.__getitems__([int(self._starts[index] + k) for k in indices])
+
+    def unreadable(self, index, error) -> UserError:
+        return UserError(f'{self.path}: record {index} ({self.name(index)}) can\'t be read ({reason(error)}); '
+                         'prepare the folder again')
+
+
+class Records(Prepared):
+    """Prepared frames; decodes only those it is asked for."""
+
+    def __init__(self, path, split: str = 'train'):
+        super().__init__(path, split)
+        if self.manifest['fields'] != FIELDS:
+            raise UserError(f'{path}: holds {", ".join(self.manifest["fields"])} rather than frames; '
+                            f'expected as source: "encoded:{path}"')
 
     def read(self, index, indices, labels=True):
+        """As `Source.read`. Labels and depth have the size of the original, which may be larger than that of the frames."""
+        clip = self.read_images(index, indices, labels)
+        return {**clip, 'frames': np.stack([np.asarray(image) for image in clip['frames']])}
+
+    def read_images(self, index, indices, labels=True):
+        """As `read`, but 'frames' is a list of Pillow's images."""
         try:
-            record = self._reader[int(index)]
-            clip = {'frames': np.stack([_decode(record['frames'][k]) for k in indices])}
+            rows = self.rows(index, indices)
+            clip = {'frames': [_decode(row['frames']) for row in rows]}
             if labels:
-                shape = clip['frames'].shape[1:3]
-                clip['labels'] = np.stack([_decode_or(record['labels'][k], shape, IGNORE, np.uint8) for k in indices])
-                depth = np.stack([_decode_or(record['depth'][k], shape, 0, np.uint16) for k in indices])
-                clip['depth'] = depth.astype(np.float32) * np.float32(CENTIMETRE)
+                about, shape = self.clips[index], clip['frames'][0].size[::-1]
+                clip['labels'] = _stacked([row['labels'] for row in rows], about['label_size'] or shape, IGNORE, np.uint8)
+                depth = _stacked([row['depth'] for row in rows], about['depth_size'] or shape, 0, np.uint16)
+                clip['depth'] = depth_of(depth, about['depth'] or CENTIMETRES)
+            return clip
         except Exception as error:  # damaged data shows in many ways: the reader's, the parser's, the image decoder's
-            raise UserError(f'{self.path}: record {index} ({self.name(index)}) can\'t be read ({reason(error)}); '
-                            'prepare the folder again') from error
-        return clip
+            raise self.unreadable(index, error) from error
 
 
-def write(out, splits: dict, image_format: str = 'png', quality: int = 95, processes: int | None = None,
-          source: str = '') -> None:
-    """Writes the clips of each split's source to the folder `out`, several clips at a time.
+def depth_of(counts: np.ndarray, coding) -> np.ndarray:
+    """16-bit counts as float32 metres, 0 where unknown.
 
-    Everything goes to `out`.partial, which becomes `out` at the end; on failure it is removed.
-
-    Args:
-        splits: name → `Source`.
-        image_format: 'png' (lossless) or 'jpeg' (of `quality`) for the frames.
-        processes: how many processes read and encode clips; None: one per core.
-        source: what the manifest says about where the clips come from.
-
-    Raises:
-        UserError: `out` exists already, an unknown image format, or what a source raises.
-        OSError: the disk is full.
+    coding: ('linear', metres in a count), or ('inverse', F) for a disparity: depth is F / (count - 1), and counts 0 and 1 are
+        unknown (Cityscapes).
     """
-    if image_format not in ('png', 'jpeg'):
-        raise UserError(f'image format {image_format!r}: expected png or jpeg')
-    write_folder(out, splits, _encoded(splits, image_format, quality, processes), FIELDS,
-                 {'source': source, 'image_format': image_format})
+    kind, factor = coding
+    if kind == 'linear':
+        return counts.astype(np.float32) * np.float32(factor)
+    known = counts > 1
+    return np.where(known, np.float32(factor) / np.maximum(counts.astype(np.float32) - 1, 1), 0).astype(np.float32)
 
 
-def write_folder(out, splits: dict, encoding, fields, about: dict) -> None:
-    """Writes a folder of records and its manifest whole or not at all, see `write`.
-
-    Args:
-        splits: name → `Source`, of which only the length is used.
-        encoding: context manager of a function split → iterator of (record, frame rate, [height, width]).
-        fields: names of what a record holds for every frame.
-        about: what else the manifest says.
-    """
-    out = pathlib.Path(out)
-    if out.exists():
-        raise UserError(f'{out}: exists already; remove it or choose another folder')
-    partial = out.with_name(out.name + '.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    failures = []
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        kept = {split: {'count': len(clips), 'names': [], 'frames': [], 'fps': []} for split, clips in splits.items()}
-        with encoding as encoded:
-            size = _write_tfds(partial, splits, kept, encoded, fields, failures)
-        manifest = {'format': FORMAT, **about, 'fields': fields, 'size': size, 'splits': kept}
-        (partial / MANIFEST).write_text(json.dumps(manifest) + '\n')
-        os.rename(partial, out)
-    except BaseException as error:
-        full = out.parent.exists() and shutil.disk_usage(out.parent).free < 1 << 20
-        shutil.rmtree(partial, ignore_errors=True)
-        if failures:
-            raise failures[0] from None  # the source's own error rather than what the writer made of it
-        if full and isinstance(error, Exception):  # the record writer does not say so itself
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from error
-        raise
+def counts_of(depth: np.ndarray, coding) -> np.ndarray:
+    """The inverse of `depth_of`: exact for what came from there, else rounded to the nearest count from 1 on."""
+    kind, factor = coding
+    known = depth > 0
+    if kind == 'linear':
+        counts = np.clip(np.rint(depth / np.float32(factor)), 1, 65535)
+    else:
+        counts = np.clip(np.rint(factor / np.where(known, depth, 1).astype(np.float64)) + 1, 2, 65535)
+    return np.where(known, counts, 0).astype(np.uint16)
 
 
-def _write_tfds(partial, splits, kept, encoded, fields, failures) -> list[int]:
-    """Feeds the encoded clips to a TFDS builder; fills in `kept`, the manifest's splits. Returns [height, width]."""
-    from re2pix_jax.clips.datasets import tfds_layout
-    size = []
+def checksum(rows) -> str:
+    """sha256 over the records of a clip."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for name in sorted(row):
+            digest.update(f'{name} {len(row[name])} '.encode() + row[name])
+    return digest.hexdigest()
 
-    def feed(split):
+
+def damaged(path, split: str):
+    """Yields, for every clip of a split, None, or what differs between its records and its checksum in the manifest."""
+    clips = Prepared(path, split)
+    for index, about in enumerate(clips.clips):
         try:
-            numbers = _progress(range(len(splits[split])), f'prepare {split}')
-            for number, (example, fps, shape) in zip(numbers, encoded(split)):
-                if size and size != shape:
-                    raise UserError(f'{split} clip {number}: {shape} pixels, those before it {size}; expected one size')
-                size[:] = shape
-                kept[split]['names'].append(example['name'].decode())
-                kept[split]['frames'].append(len(example[fields[0]]))
-                kept[split]['fps'].append(fps)
-                yield example
-        except Exception as error:
-            failures.append(error)
-            raise
-
-    tfds_layout.build(partial, {split: feed(split) for split in splits}, fields)
-    return size
-
-
-def open_reader(path, split):
-    """The records of a split, by index."""
-    import tensorflow_datasets as tfds  # here: half a second that other sources need not wait for
-    try:
-        return tfds.builder_from_directory(path).as_data_source(split)
-    except Exception as error:
-        raise UserError(f'{path}: the records can\'t be opened ({reason(error)}); '
-                        'prepare the folder again') from error
-
-
-@contextlib.contextmanager
-def _encoded(splits, image_format, quality, processes):
-    """A function split → its encoded clips in order, from a pool of processes few of them on the way at a time."""
-    processes = processes or os.cpu_count() or 1
-    if processes == 1:
-        yield lambda split: (_encode(splits[split], i, image_format, quality) for i in range(len(splits[split])))
-        return
-    context = multiprocessing.get_context('spawn')  # fork would copy the threads of an accelerator's runtime
-    work = splits, image_format, quality
-    with concurrent.futures.ProcessPoolExecutor(processes, context, _start_worker, work) as pool:
-        def ordered(split):
-            jobs = iter(range(len(splits[split])))
-            waiting = [pool.submit(_work, split, index) for index in itertools.islice(jobs, 2 * processes)]
-            while waiting:
-                yield waiting.pop(0).result()
-                waiting.extend(pool.submit(_work, split, index) for index in itertools.islice(jobs, 1))
-        try:
-            yield ordered
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(*work):
-    global _of_this_worker
-    _of_this_worker = work
-
-
-def _work(split, index):
-    splits, image_format, quality = _of_this_worker
-    return _encode(splits[split], index, image_format, quality)
-
-
-def _encode(source, index, image_format, quality):
-    """One clip as (record, frame rate, [height, width])."""
-    clip = source.read(index, range(source.num_frames(index)))
-    options = {'quality': quality, 'subsampling': 0} if image_format == 'jpeg' else {}
-    known = np.clip(np.rint(clip['depth'] / CENTIMETRE), 1, 65535)
-    centimetres = np.where(clip['depth'] > 0, known, 0).astype(np.uint16)
-    record = {
-        'name': source.name(index).encode(),
-        'frames': [_image(frame, image_format, **options) for frame in clip['frames']],
-        'labels': [b'' if (labels == IGNORE).all() else _image(labels, 'png') for labels in clip['labels']],
-        'depth': [_image(depth, 'png') if depth.any() else b'' for depth in centimetres],
-    }
-    return record, float(source.fps(index)), [int(side) for side in clip['frames'].shape[1:3]]
-
-
-def _image(array, image_format, **options) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(array).save(encoded, image_format, **options)
-    return encoded.getvalue()
-
-
-def _decode(encoded) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(encoded)))
-
-
-def _decode_or(encoded, shape, unknown, dtype) -> np.ndarray:
-    return _decode(encoded).astype(dtype, copy=False) if encoded else np.full(shape, unknown, dtype)
+            found = checksum(clips.rows(index, range(about['frames'])))
+            yield None if found == about['sha256'] else f'record {index} of {split} ({about["name"]}) has another checksum'
+        except Exception as error:  # damaged data shows in many ways, see Records
+            yield f'record {index} of {split} ({about["name"]}) can\'t be read ({reason(error)})'
 
 
 def read_manifest(path) -> dict:
+    path = pathlib.Path(path)
     file = path / MANIFEST
     if not file.is_file():
         raise UserError(f'{path}: no prepared clips there (no {MANIFEST}); make them with python -m re2pix_jax.prepare')
@@ -251,16 +164,20 @@ def reason(error) -> str:
     return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
-def _progress(items, label):
-    """A bar on a terminal; otherwise a plain line every ten seconds and at the end."""
-    if sys.stderr.isatty():
-        yield from tqdm.tqdm(items, desc=label, unit='clip')
-        return
-    began = told = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - told >= 10 or done == len(items):
-            told, rate = now, done / max(now - began, 1e-9)
-            print(f'{label}: {done}/{len(items)} clips, {rate:.1f} clips/s, {(len(items) - done) / rate:.0f} s left',
-                  file=sys.stderr, flush=True)
+def _open(path, split):
+    import tensorflow_datasets as tfds  # here: half a second that other sources need not wait for
+    try:
+        return tfds.builder_from_directory(path).as_data_source(split)
+    except Exception as error:
+        raise UserError(f'{path}: the records can\'t be opened ({reason(error)}); prepare the folder again') from error
+
+
+def _decode(encoded) -> Image.Image:
+    image = Image.open(io.BytesIO(encoded))
+    image.load()  # here, where damage is told from which record it comes
+    return image
+
+
+def _stacked(encoded, shape, unknown, dtype) -> np.ndarray:
+    return np.stack([np.asarray(_decode(image)).astype(dtype, copy=False) if image else np.full(shape, unknown, dtype)
+                     for image in encoded])

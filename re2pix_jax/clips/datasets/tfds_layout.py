@@ -1,34 +1,61 @@
-"""Clips in the layout of tensorflow-datasets: ArrayRecord shards and the files that describe them.
+"""ArrayRecord shards and the files by which tensorflow-datasets knows them.
 
-A module of its own, because importing tensorflow-datasets takes half a second. TFDS's builders keep a split in memory, or
-need TensorFlow to put it elsewhere; its sequential writer needs neither.
+A module of its own, because importing tensorflow-datasets takes half a second. Its builders keep a split in memory, or need
+TensorFlow to put it elsewhere, and begin from nothing after an interruption; so the shards are written here, by its own
+serialisation, and described by its own files.
 """
+
+import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import dataset_info
+from array_record.python import array_record_module
+from tensorflow_datasets.core import dataset_info, file_adapters
+from tensorflow_datasets.core import splits as tfds_splits
 
-CLIPS_PER_SHARD = 256  # [O]
+NAME = 'driving_clips'
 
 
-def build(folder, feed, fields) -> None:
-    """Writes records and TFDS's description of them into `folder`, one clip at a time.
+def write_shard(path, rows, fields) -> int:
+    """Writes records, dicts field → bytes, to an ArrayRecord file. Returns their bytes.
 
-    Args:
-        folder: must not exist.
-        feed: split → iterator of records, {'name': bytes, field: list of bytes, one for each frame}.
-        fields: names of these lists.
+    Each record is a group of its own, so that reading one decodes no others, and is not compressed once more: images are.
     """
-    folder.mkdir()
+    features = _features(fields)
+    writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
+    size = 0
+    try:
+        for row in rows:
+            record = features.serialize_example(features.encode_example(row))
+            writer.write(record)
+            size += len(record)
+    finally:
+        writer.close()
+    return size
+
+
+def describe(folder, splits: dict, fields) -> None:
+    """Writes the description of the shards in `folder`, and gives these their final names.
+
+    splits: name → list of (file, number of records, bytes), in order.
+    """
+    folder = pathlib.Path(folder)
+    identity = dataset_info.DatasetIdentity(name=NAME, version=tfds.core.Version('1.0.0'), data_dir=str(folder), module_name=__name__)
+    info = tfds.core.DatasetInfo(builder=identity, features=_features(fields), disable_shuffling=True,
+                                 description=f'Driving clips, a record a frame: {", ".join(fields)}.')
+    infos = []
+    for split, shards in splits.items():
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name=NAME, split=split, filetype_suffix=file_adapters.FileFormat.ARRAY_RECORD.file_suffix)
+        for number, (file, _, _) in enumerate(shards):
+            pathlib.Path(file).rename(str(template.sharded_filepath(shard_index=number, num_shards=len(shards))))
+        infos.append(tfds_splits.SplitInfo(name=split, shard_lengths=[count for _, count, _ in shards],
+                                           num_bytes=sum(size for _, _, size in shards), filename_template=template))
+    info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
+    info.set_splits(tfds_splits.SplitDict(infos))
+    info.write_to_directory(folder)
+
+
+def _features(fields):
     text = tfds.features.Tensor(shape=(), dtype=np.object_)  # bytes come back as they are, not decoded
-    features = tfds.features.FeaturesDict({'name': text, **dict.fromkeys(fields, tfds.features.Sequence(text))})
-    identity = dataset_info.DatasetIdentity(name='driving_clips', version=tfds.core.Version('1.0.0'),
-                                            data_dir=str(folder), module_name=__name__)
-    info = tfds.core.DatasetInfo(builder=identity, features=features, disable_shuffling=True,
-                                 description=f'Driving clips: {", ".join(fields)} of every frame.')
-    writer = tfds.core.SequentialWriter(info, CLIPS_PER_SHARD, file_format='array_record')
-    writer.initialize_splits(list(feed))
-    for split, records in feed.items():
-        for record in records:
-            writer.add_examples({split: [record]})
-        writer.close_splits([split])
+    return tfds.features.FeaturesDict(dict.fromkeys(fields, text))
