@@ -297,7 +297,7 @@ def _source_size(name, settings):
 
 
 def _usable(number, source, settings) -> list[int]:
-    """The records of a source; in training those that are long enough, in evaluation all: none may be lost unseen."""
+    """The records of a source; in training those that are long enough, in evaluation all."""
     ids = range(len(source))
     if settings['training']:
         needed = settings['frames'], settings['strides']
@@ -309,6 +309,9 @@ def _usable(number, source, settings) -> list[int]:
             except UserError as error:
                 raise UserError(f'{settings["sources"][number]}: all clips are too short, even {source.name(longest)}: '
                                 f'{error}') from error
+        if short := len(source) - len(ids):
+            print(f'{settings["sources"][number]}: {short} of {len(source)} clips are too short for {settings["frames"]} frames at '
+                  f'stride {min(settings["strides"])} and are left out', file=sys.stderr, flush=True)
     return [number * _SOURCE + index for index in ids]
 
 

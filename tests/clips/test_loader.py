@@ -298,6 +298,18 @@ def test_unreadable_records_are_skipped_and_counted_where_asked(bad, data, capsy
     assert_same(take(again, 6), seen)
 
 
+def test_clips_too_short_for_a_window_are_left_out_and_counted(tmp_path, data, capsys):
+    class Uneven(Numbered):
+        def num_frames(self, index):
+            return 30 if index else 12
+
+    writing.write_frames(tmp_path / 'uneven', {'train': Uneven(3)})
+    data.update(sources=(f'records:{tmp_path}/uneven',), strides=(4,))
+    capsys.readouterr()
+    assert set(np.concatenate([batch['record'] for batch in take(loader.create(data, 2), 3)])) == {1, 2}
+    assert capsys.readouterr().err == f'records:{tmp_path}/uneven: 1 of 3 clips are too short for 4 frames at stride 4 and are left out\n'
+
+
 def test_wrong_settings_are_named(data, folder):
     for change, words in [
             ({'sources': ()}, 'data.sources'), ({'weights': (1.0, 2.0)}, 'data.weights'),
