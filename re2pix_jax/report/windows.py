@@ -23,7 +23,8 @@ p {{ color: #aaa }}</style><h1>{title}</h1><p>{about}</p>
 
 
 def write(path, windows: int = 6, frames: int = 5, seed: int = 0) -> pathlib.Path:
-    """Writes `path`/look.html: of each split, `windows` windows of `frames` frames at stride 3, frames, labels and depth.
+    """Writes `path`/look.html: of each split, `windows` windows of `frames` frames at stride 3, with what there is
+    of labels and depth.
 
     Raises:
         UserError: `path` is no prepared folder, or a clip in it cannot be read.
@@ -69,7 +70,8 @@ def _rows(clip) -> list[panels.Panel]:
     pictures = colours.label_colours(clip['labels']), _depth_colours(clip['depth'])
     rows = [panels.Panel('frames', list(clip['frames']))]
     for title, absent, there, shown in zip(('labels', 'depth'), ('no labels', 'no depth'), known, pictures):
-        rows.append(panels.Panel(title, [frame if some else None for frame, some in zip(shown, there)], absent))
+        if there.any():
+            rows.append(panels.Panel(title, [frame if some else None for frame, some in zip(shown, there)], absent))
     return rows
 
 
