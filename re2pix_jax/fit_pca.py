@@ -20,6 +20,7 @@ import time
 import jax
 import numpy as np
 from absl import flags
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from re2pix_jax import weights
@@ -70,9 +71,18 @@ class Progress:
         self.path, self.run, self.step, self.saved = path, run, 0, time.monotonic()
 
     def restore(self, clips) -> principal.Moments:
-        """What an earlier call with the same settings gathered, and `clips` brought to where it stopped."""
-        if not self.path.is_file():
-            return principal.Moments()
+        """What an earlier call with the same settings gathered, and `clips` brought to where it stopped.
+
+        Raises:
+            UserError: the file is damaged, belongs to another pass, or not all processes see it.
+        """
+        moments = self._read(clips) if self.path.is_file() else principal.Moments()
+        steps = multihost_utils.process_allgather(np.int32(self.step)) if jax.process_count() > 1 else self.step
+        if np.any(steps != self.step):
+            raise UserError(f'{self.path}: not seen by every process; put --out on a file system that all of them share')
+        return moments
+
+    def _read(self, clips) -> principal.Moments:
         try:
             with np.load(self.path, allow_pickle=False) as state:
                 about = json.loads(str(state['about']))
@@ -86,9 +96,9 @@ class Progress:
         return moments
 
     def advance(self, moments, clips) -> None:
-        """Counts a batch; once a minute, saves. Every process keeps the same moments, and its own position in the data."""
+        """Counts a batch; once a minute, saves. Moments and position in the data are the same on every process: one writes."""
         self.step += 1
-        if time.monotonic() - self.saved < SAVE_SECONDS or jax.process_count() > 1:
+        if time.monotonic() - self.saved < SAVE_SECONDS or jax.process_index():
             return
         about = json.dumps({'run': self.run, 'step': self.step, 'data': clips.get_state()})
         buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -31,12 +32,19 @@ finally:
 '''
 
 
-def run(cut, out, bundles, *arguments, devices=1):
-    environment = {**os.environ, 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+def start(cut, out, bundles, *arguments, devices=1, **variables):
+    environment = {**os.environ, 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', **variables}
     command = [sys.executable, '-c', RUNNER, str(cut), '--config=configs/principal.py:tiny', f'--out={out}',
                f'--config.frozen.encoder={bundles}/encoder', f'--config.data.size={SIZE}', '--config.components=20',
                '--config.clips=32', '--config.batch_size=8', *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(*arguments, **options):
+    """(exit status, stdout, stderr) of the command."""
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.fixture(scope='module')
@@ -75,3 +83,19 @@ def test_eight_devices_find_the_same(straight, micro_bundles, tmp_path):
     np.testing.assert_allclose(eight.components[:4], one.components[:4], atol=1e-3)
     about = json.loads((tmp_path / 'eight' / 'config.json').read_text())
     assert about['parts'] == {'encoder': os.path.relpath(micro_bundles / 'encoder', tmp_path / 'eight')}
+
+
+def test_two_processes_find_the_same_and_go_on_as_one(straight, micro_bundles, tmp_path):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        address = f'127.0.0.1:{free.getsockname()[1]}'
+    both = [start(3, tmp_path / 'two', micro_bundles, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID=str(index))
+            for index in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 130, err
+    done = run(0, tmp_path / 'two', micro_bundles)
+    assert done.returncode == 0 and '2 batches' in done.stdout, done.stderr
+    one, two = weights.load(straight), weights.load(tmp_path / 'two')
+    np.testing.assert_allclose(two.variance, one.variance, rtol=1e-4)
+    np.testing.assert_allclose(two.components[:4], one.components[:4], atol=1e-3)
