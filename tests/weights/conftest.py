@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from re2pix_jax import weights
+
 DATA = pathlib.Path(__file__).parent / 'data'
 
 
@@ -33,6 +35,20 @@ def compare(name, ours, theirs):
     error = np.abs(ours - theirs).max() / np.abs(theirs).max()
     print(f'{name}: largest relative error {error:.1e}')
     return error
+
+
+@pytest.fixture
+def check_numbers(tmp_path):
+    """Gives a function: an imported encoder computes what was expected, in bfloat16 nearly, and as a bundle the same."""
+    def check(name, encoder, images, expected):
+        assert compare(name, encoder.encode(images), expected) < 1e-5
+        half = encoder.replace(net=encoder.net.clone(dtype='bfloat16'))
+        assert compare(f'{name} in bfloat16', half.encode(images), expected) < 2e-2
+        weights.save(tmp_path / 'bundle', encoder)
+        loaded = weights.load(tmp_path / 'bundle', 'encoder')
+        assert loaded.net == encoder.net
+        np.testing.assert_array_equal(loaded.encode(images), encoder.encode(images))
+    return check
 
 
 @pytest.fixture(name='compare')

@@ -7,7 +7,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from re2pix_jax import weights
 from re2pix_jax.encoder import VisionTransformer
 from re2pix_jax.errors import UserError
 from re2pix_jax.weights import dinov2
@@ -29,16 +28,9 @@ def convert(path):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_numbers(micro_model, compare, name, tmp_path):
+def test_numbers(micro_model, check_numbers, name):
     path, images, expected = micro_model(name)
-    encoder = convert(path)
-    assert compare(name, encoder.encode(images), expected) < 1e-5
-    half = encoder.replace(net=encoder.net.clone(dtype='bfloat16'))
-    assert compare(f'{name} in bfloat16', half.encode(images), expected) < 2e-2
-    weights.save(tmp_path / 'bundle', encoder)
-    loaded = weights.load(tmp_path / 'bundle', 'encoder')
-    assert loaded.net == encoder.net
-    np.testing.assert_array_equal(loaded.encode(images), encoder.encode(images))
+    check_numbers(name, convert(path), images, expected)
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float16, ml_dtypes.bfloat16])
