@@ -5,6 +5,7 @@ processes nor that of workers changes what a run sees, and its place in the data
 """
 
 import bisect
+import gc
 import os
 import sys
 
@@ -89,11 +90,12 @@ class Loader:
 
     Attributes:
         skipped: clips that could not be read and were replaced.
+        clips: how many there are, of all sources together.
     """
 
     def __init__(self, shares, workers: int, kept: dict, sample):
         self._shares, self._workers, self._kept, self._sample = shares, workers, kept, sample
-        self.skipped = 0
+        self.skipped, self.clips = 0, kept['records']
         self._go_to(0)
 
     def __iter__(self):
@@ -140,6 +142,7 @@ class Loader:
         """Ends the worker processes."""
         if hasattr(self._iterator, 'close'):
             self._iterator.close()
+            gc.collect()  # arrays in memory shared with the workers lie in cycles, and would be reported as leaked at the end
 
     def _go_to(self, batches):
         self._batches, self._iterator = batches, _iterate(self._shares[batches:], self._workers)
