@@ -30,12 +30,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
-def load_config(name, size='tiny'):
-    """configs/<name>.py as it stands."""
+def load_config(name, *size):
+    """configs/<name>.py as it stands, of its default size or another."""
     spec = importlib.util.spec_from_file_location(f'config_{name}', ROOT / 'configs' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(size)
+    return module.get_config(*size)
 
 
 def shrink(config, bundles=None, **overrides):

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from re2pix_jax import evaluation, weights
+from re2pix_jax import weights
 from re2pix_jax.clips import loader
 from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import model as evaluation
 from re2pix_jax.metrics import features, image
 from re2pix_jax.metrics.segmentation import Confusion
 from tests.conftest import ROOT, SIZE

@@ -6,6 +6,7 @@ from PIL import Image
 from re2pix_jax.metrics.segmentation import COLOURS, IGNORE
 
 PERCENTILES = (2.0, 98.0)
+FARTHEST = 80.0  # metres: the dark end of depth
 
 
 def principal_colours(components, reference, size=None, smooth=False):
@@ -41,3 +42,10 @@ def label_colours(labels):
     palette = np.zeros((IGNORE + 1, 3), np.uint8)
     palette[: len(COLOURS)] = COLOURS
     return palette[np.asarray(labels)]
+
+
+def depth_colours(depth):
+    """Metres [...] → uint8 [..., 3]: near is bright, far is dark, unknown (0) is black."""
+    near = 1 - np.log1p(np.minimum(depth, FARTHEST)) / np.log1p(FARTHEST)
+    level = np.where(depth > 0, 40 + 215 * near, 0)
+    return np.repeat(level[..., None], 3, axis=-1).astype(np.uint8)

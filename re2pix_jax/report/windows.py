@@ -1,25 +1,14 @@
 """A page of random windows of a prepared folder, for people to see what they are about to train on."""
 
-import base64
-import html
-import io
-import os
 import pathlib
 
 import numpy as np
-from PIL import Image
 
 from re2pix_jax.clips import datasets, sampling
 from re2pix_jax.clips.datasets import records
-from re2pix_jax.report import colours, panels
+from re2pix_jax.report import colours, page, panels
 
 WIDTH = 256  # pixels of a picture
-FARTHEST = 80.0  # metres: the far end of the depth colours
-PAGE = '''<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body {{ background: #181818; color: #ebebeb; font: 15px sans-serif; margin: 2em }} img {{ max-width: 100% }}
-p {{ color: #aaa }}</style><h1>{title}</h1><p>{about}</p>
-{sections}</html>
-'''
 
 
 def write(path, windows: int = 6, frames: int = 5, seed: int = 0) -> pathlib.Path:
@@ -38,16 +27,10 @@ def write(path, windows: int = 6, frames: int = 5, seed: int = 0) -> pathlib.Pat
             sections.append(_section(source, split, int(index), frames, rng))
     counts = ', '.join(f'{len(about["clips"])} {split} clips, {len(about["left_out"])} left out'
                        for split, about in manifest['splits'].items())
-    page = PAGE.format(title=html.escape(path.name), about=html.escape(f'{manifest["source"]}: {counts}'),
-                       sections='\n'.join(sections))
-    out = path / 'look.html'
-    partial = out.with_name('look.html.partial')
-    partial.write_text(page, encoding='utf-8')
-    os.replace(partial, out)
-    return out
+    return page.write(path / 'look.html', path.name, f'{manifest["source"]}: {counts}', sections)
 
 
-def _section(source, split, index, frames, rng) -> str:
+def _section(source, split, index, frames, rng):
     count, fps = source.num_frames(index), source.fps(index)
     stride = min(sampling.native_stride(sampling.STRIDE, fps), max(1, (count - 1) // max(frames - 1, 1)))
     frames = min(frames, 1 + (count - 1) // stride)
@@ -55,11 +38,8 @@ def _section(source, split, index, frames, rng) -> str:
     clip = source.read(index, window)
     rows = [panels.Panel('components', list(colours.principal_colours(clip['components'], clip['components'])))] \
         if 'components' in clip else _rows(clip)
-    sheet = panels.sheet(rows, (window - window[0]) / fps)
-    picture = io.BytesIO()
-    Image.fromarray(sheet).save(picture, 'png')
     caption = f'{split}: {source.name(index)}, frames {", ".join(map(str, window))} of {count} at {fps:.3g} per second'
-    return f'<h3>{html.escape(caption)}</h3><img src="data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}">'
+    return caption, panels.sheet(rows, (window - window[0]) / fps)
 
 
 def _rows(clip) -> list[panels.Panel]:
@@ -67,16 +47,9 @@ def _rows(clip) -> list[panels.Panel]:
     small = sampling.Box(0, 0, height, width), (max(1, round(height * WIDTH / width)), WIDTH)
     clip = sampling.apply(clip, *small)
     known = (clip['labels'] != datasets.IGNORE).any((1, 2)), clip['depth'].any((1, 2))
-    pictures = colours.label_colours(clip['labels']), _depth_colours(clip['depth'])
+    pictures = colours.label_colours(clip['labels']), colours.depth_colours(clip['depth'])
     rows = [panels.Panel('frames', list(clip['frames']))]
     for title, absent, there, shown in zip(('labels', 'depth'), ('no labels', 'no depth'), known, pictures):
         if there.any():
             rows.append(panels.Panel(title, [frame if some else None for frame, some in zip(shown, there)], absent))
     return rows
-
-
-def _depth_colours(depth):
-    """Near is bright, far is dark, unknown is black: uint8 [T, H, W, 3]."""
-    near = 1 - np.log1p(np.minimum(depth, FARTHEST)) / np.log1p(FARTHEST)
-    level = np.where(depth > 0, 40 + 215 * near, 0)
-    return np.repeat(level[..., None], 3, axis=-1).astype(np.uint8)

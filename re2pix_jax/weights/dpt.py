@@ -10,6 +10,9 @@ from re2pix_jax.weights.table import Table, batch_norm, conv, layer, need, trans
 
 FUSION, OURS = 'scratch.refinenet{}', 'refinenet{}'
 
+READS = {256: 'depth', 3: 'normals'}
+"""What heads of that many outputs read [R]; any other number is of classes to segment."""
+
 
 def _unit(theirs: str, ours: str) -> list:
     return [rule for index in (1, 2) for rule in (
@@ -36,7 +39,7 @@ TABLE = Table('the DPT head', (
 
 
 def convert(path) -> Head:
-    """Reads a head_*.ckpt file, with or without the `head.` in front."""
+    """Reads a head_*.ckpt file, with or without the `head.` in front. What it reads follows from its number of outputs."""
     tensors = torch_file.tensors(path)
     if any(key.startswith('head.') for key in tensors):
         beside = sorted(key for key in tensors if not key.startswith('head.'))
@@ -50,4 +53,4 @@ def convert(path) -> Head:
     net = DPTHead(classes=classes, features=features, channels=channels, batch_norm=normed)
     first = conv(np.asarray(tensors['projects.0.weight']))  # the features' channels are read from it
     expected = KINDS['head'].expected(net, {}, {'params/projects_0/kernel': first}, str(path))
-    return Head(TABLE.convert(tensors, expected, path), net)
+    return Head(TABLE.convert(tensors, expected, path), net, reads=READS.get(classes, 'segmentation'))

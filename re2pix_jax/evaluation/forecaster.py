@@ -1,0 +1,243 @@
+"""Stage 1 by the protocol of its field [R]: from four context frames, the features of one later frame, read by heads.
+
+The predicted frame is the one that the dataset labels (`Source.target`); the context moves back with the term, at stride 3:
+one step (short), three (mid) or six (long) before it. Three sets of features are compared:
+
+- forecast: rolled out by the model; copy_last: those of the last context frame; oracle: those of the frame itself, what a
+  perfect forecast would score.
+
+All of them are read through the principal components, as heads are trained. Nothing depends on the batch size, on the number of
+devices or on that of processes: sums go over clips and pixels, and what fills up a last batch counts for nothing.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from re2pix_jax.clips import datasets, loader, sampling
+from re2pix_jax.clips.datasets import records
+from re2pix_jax.errors import UserError
+from re2pix_jax.heads import Head
+from re2pix_jax.metrics import features as feature_metrics
+from re2pix_jax.metrics import segmentation
+from re2pix_jax.metrics.depth import DepthErrors
+from re2pix_jax.metrics.normals import LIMITS, NormalErrors, from_depth
+from re2pix_jax.report import colours, panels, table
+from re2pix_jax.report.progress import track
+from re2pix_jax.training import mesh as meshes
+
+FORMAT = 1
+METHODS = ('forecast', 'copy_last', 'oracle')
+
+
+class Picture(NamedTuple):
+    """What a clip's panels are drawn from, numpy."""
+
+    name: str
+    frames: np.ndarray  # uint8 [M + 1, H, W, 3], context and target
+    labels: np.ndarray  # uint8 [h, w]
+    components: dict  # method → [grid, P]
+    guessed: dict  # method → uint8 [h, w]
+
+
+def evaluate(forecaster, heads: dict, config):
+    """All numbers of a forecaster, and pictures.
+
+    Args:
+        forecaster: `Forecaster`.
+        heads: name → `Head` for that forecaster's encoder: segmentation, depth or normals, any of them.
+        config: as configs/eval_forecaster.py makes it.
+
+    Returns:
+        (JSON-able report {'format', 'protocol', 'terms': {term: {method: {metric: value}}}, 'left_out'}, {term: list of
+        `Picture`}).
+
+    Raises:
+        UserError: a term that is not known or does not fit the clips, settings out of range, a head of other features.
+    """
+    _check(config)
+    mesh = meshes.create(config.mesh.data, config.mesh.model)
+    meshes.check_batch_size(config.batch_size, mesh)
+    size = tuple(side * forecaster.encoder.net.patch_size for side in forecaster.net.grid)
+    label_size = tuple(config.label_size) or size
+    _check_labels(config, label_size)
+    report, pictures = {}, {}
+    with jax.set_mesh(mesh):
+        parts = jax.device_put((forecaster, heads), meshes.replicated(mesh))
+        for term in config.terms:
+            report[term], pictures[term], clips = _evaluate_term(*parts, config, term, size, label_size, mesh)
+    metrics = {'segmentation': 'mIoU', 'depth': 'depth errors', 'normals': 'angular errors'}
+    left_out = [f'{metrics[name]}: no head given' for name in metrics if name not in heads]
+    left_out += [f'{metrics[name]}: split {config.split} of {config.source} has no labels for it'
+                 for name in heads if all(method[name] is None for method in next(iter(report.values())).values())]
+    protocol = {
+        'source': config.source, 'split': config.split, 'clips': clips, 'context_frames': forecaster.net.frames - 1,
+        'stride': sampling.STRIDE, 'steps': {term: sampling.TERMS[term] for term in config.terms}, 'size': list(size),
+        'label_size': list(label_size), 'components': forecaster.net.components}
+    return {'format': FORMAT, 'protocol': protocol, 'terms': report, 'left_out': left_out}, pictures
+
+
+def _check(config):
+    for term in config.terms:
+        if term not in sampling.TERMS:
+            raise UserError(f'config.terms: {term!r} is none of {", ".join(sampling.TERMS)}')
+    for name, least in (('batch_size', 1), ('clips', 0), ('pictures', 0)):
+        if config[name] < least:
+            raise UserError(f'config.{name} = {config[name]}: expected at least {least}')
+    if not config.terms:
+        raise UserError(f'config.terms is empty: expected some of {", ".join(sampling.TERMS)}')
+
+
+def _check_labels(config, label_size):
+    """Refuses labels that would have to be enlarged: scores of invented pixels mean nothing."""
+    source = datasets.open_source(config.source, config.split, label_size, config.clips)
+    known = source.clips if isinstance(source, records.Records) else ()
+    stored = {tuple(clip['label_size']) for clip in known if clip['label_size']}
+    if small := [size for size in stored if size[0] < label_size[0] or size[1] < label_size[1]]:
+        raise UserError(f'config.label_size = {label_size}: labels of {config.source} have {"x".join(map(str, small[0]))} pixels; '
+                        'ask for no more than that')
+
+
+def _evaluate_term(forecaster, heads, config, term, size, label_size, mesh):
+    """({method: {metric: value}}, pictures, number of clips) of one term."""
+    context, steps = forecaster.net.frames - 1, sampling.TERMS[term]
+    data = ConfigDict({
+        'sources': (config.source,), 'split': config.split, 'size': size, 'frames': context + steps, 'strides': (sampling.STRIDE,),
+        'window': 'target', 'label_size': label_size, 'clips': config.clips, 'workers': config.workers})
+    batches = loader.create(data, config.batch_size, training=False)
+    limit = min(config.clips or batches.clips, batches.clips)
+    fixed = {'steps': steps, 'label_size': label_size, 'field_of_view': config.field_of_view}
+    observe = jax.jit(functools.partial(_observe, **fixed), out_shardings=meshes.replicated(mesh))
+    readings = {method: {name: ERRORS[head.reads]() for name, head in heads.items()} for method in METHODS}
+    values, pictures = {method: [] for method in METHODS}, []
+    try:
+        numbered = zip(batches, range(0, limit, config.batch_size))
+        for local, first in track(numbered, limit, f'evaluate {term}', size=lambda item: min(config.batch_size, limit - item[1])):
+            batch = _whole(local, config.batch_size, first, limit, context)
+            readings, seen = observe(forecaster, heads, readings, meshes.global_batch(batch, mesh))
+            seen = jax.device_get(seen)
+            for method in METHODS:
+                errors = seen[method]['errors'].items()
+                values[method].append({name: np.asarray(error, np.float64)[seen['known']] for name, error in errors})
+            if len(pictures) < config.pictures:
+                pictures += _pictures(batches, batch, seen)[:config.pictures - len(pictures)]
+    finally:
+        batches.close()
+    if not limit:
+        raise UserError(f'{config.source}: split {config.split} holds no clips to evaluate')
+    return {method: _scores(readings[method], values[method]) for method in METHODS}, pictures, limit
+
+
+def _whole(local, batch_size, first, limit, context):
+    """This process's share filled up to its full length, of each clip the frames that count; 'known' says which rows do."""
+    share, there = batch_size // jax.process_count(), len(local['record'])
+    place = first + jax.process_index() * share + np.arange(share)
+    known = (np.arange(share) < there) & (place < limit)
+    if not there:  # nothing of the last batch is this process's
+        local = {name: np.zeros((1, *values.shape[1:]), values.dtype) for name, values in local.items()}
+    rows = np.minimum(np.arange(share), max(there, 1) - 1)
+    frames = [*range(context), local['frames'].shape[1] - 1]
+    labels, depth = local['labels'][rows, -1], local['depth'][rows, -1]
+    return {'frames': local['frames'][rows][:, frames], 'record': local['record'][rows], 'known': known,
+            'labels': np.where(known[:, None, None], labels, segmentation.IGNORE), 'depth': np.where(known[:, None, None], depth, 0)}
+
+
+def _observe(forecaster, heads, readings, batch, steps, label_size, field_of_view):
+    """Adds a batch to the readings; gives back each clip's errors and what pictures are drawn from."""
+    components = forecaster.encode(batch['frames'])
+    past, truth = components[:, :-1], components[:, -1]
+    compared = {'forecast': forecaster.forecast(past, steps)[:, -1], 'copy_last': past[:, -1], 'oracle': truth}
+    true_features = forecaster.features(truth)
+    truths = {'segmentation': lambda: batch['labels'], 'depth': lambda: batch['depth'],
+              'normals': lambda: from_depth(batch['depth'], field_of_view)}
+    seen, added = {'known': batch['known'], 'context': past[:, -1]}, {}
+    for method in METHODS:
+        features = forecaster.features(compared[method])
+        errors = {'smooth_l1': feature_metrics.smooth_l1(compared[method], truth),
+                  'cosine': feature_metrics.cosine(features, true_features)}
+        seen[method] = {'errors': errors, 'components': compared[method]}
+        added[method] = {}
+        for name, head in heads.items():
+            read = READ[head.reads](head, features[:, None], label_size)[:, 0]
+            added[method][name] = readings[method][name].update(truths[head.reads](), read)
+            if head.reads == 'segmentation':
+                seen[method]['labels'] = read
+    return added, seen
+
+
+ERRORS = {'segmentation': segmentation.Confusion.create, 'depth': DepthErrors.create, 'normals': NormalErrors.create}
+READ = {'segmentation': Head.labels, 'depth': Head.depth, 'normals': Head.normals}
+
+
+def _scores(readings, values):
+    """{metric: value}: means over clips of the feature errors, and each head's scores, None where nothing was labelled."""
+    means = {name: float(np.concatenate([batch[name] for batch in values]).mean()) for name in values[0]}
+    scores = {name: reading.scores() for name, reading in readings.items()}
+    labelled = {name: reading.counts() for name, reading in readings.items()}
+    return means | {name: scores[name].to_dict() if _any(labelled[name]) else None for name in readings}
+
+
+def _any(counts) -> bool:
+    return bool(counts['pixels'] if isinstance(counts, dict) else counts.any())
+
+
+def _pictures(batches, batch, seen) -> list[Picture]:
+    """Of this process's clips."""
+    names = [batches.record_name(record) for record in batch['record']]
+    return [Picture(names[row], batch['frames'][row], batch['labels'][row],
+                    {'context': seen['context'][row], **{method: seen[method]['components'][row] for method in METHODS}},
+                    {method: seen[method]['labels'][row] for method in METHODS if 'labels' in seen[method]})
+            for row in np.flatnonzero(batch['known'])]
+
+
+def sheet(picture: Picture, term: str):
+    """(caption, uint8 [H, W, 3]): last context frame, target and forecast side by side, as frames, labels and components."""
+    height, width = picture.frames.shape[1:3]
+
+    def label(labels):
+        return colours.label_colours(sampling.pick(labels[None], sampling.Box(0, 0, *labels.shape), (height, width))[0])
+
+    def component(name):
+        return colours.principal_colours(picture.components[name][None], picture.components['context'][None], (height, width))[0]
+
+    rows = [panels.Panel('frames', [picture.frames[-2], picture.frames[-1], None], 'to be forecast')]
+    if (picture.labels != segmentation.IGNORE).any():
+        rows.append(panels.Panel('labels', [None, label(picture.labels), None], ''))
+    if picture.guessed:
+        rows.append(panels.Panel('read from features', [label(picture.guessed[method]) for method in ('copy_last', 'oracle', 'forecast')]))
+    rows.append(panels.Panel('components', [component(name) for name in ('context', 'oracle', 'forecast')]))
+    seconds = sampling.TERMS[term] * sampling.STRIDE / sampling.BASE_FPS
+    return f'{term}, {picture.name}: last context frame, target, forecast', panels.sheet(rows, np.array([0.0, seconds, seconds]))
+
+
+def describe(report) -> str:
+    """A report as text: a table a term, with its protocol."""
+    protocol, blocks = report['protocol'], []
+    for term, methods in report['terms'].items():
+        steps = protocol['steps'][term]
+        height, width = protocol['label_size']
+        heading = (f'{term}-term: {report.get("model", "model")} on {protocol["clips"]} clips of {protocol["source"]}, split '
+                   f'{protocol["split"]}: {protocol["context_frames"]} context frames at stride {protocol["stride"]}, the frame {steps} '
+                   f'step{"s" if steps > 1 else ""} later; frames {"x".join(map(str, protocol["size"]))}, labels {height}x{width}')
+        rows = [[title, *(_value(methods[method], path, scale) for method in METHODS)] for title, path, scale in ROWS]
+        blocks.append(heading + '\n' + table.table(['', *METHODS], [row for row in rows if any(cell is not None for cell in row[1:])]))
+    return '\n\n'.join(blocks + [f'left out: {reason}' for reason in report['left_out']])
+
+
+ROWS = (
+    ('feature SmoothL1', ('smooth_l1',), 1), ('feature cosine', ('cosine',), 1),
+    ('mIoU %', ('segmentation', 'miou'), 100), ('moving-object mIoU %', ('segmentation', 'moving_miou'), 100),
+    *((f'depth delta{k} %', ('depth', f'delta{k}'), 100) for k in (1, 2, 3)), ('depth AbsRel', ('depth', 'abs_rel'), 1),
+    ('depth RMSE', ('depth', 'rmse'), 1), ('depth log10', ('depth', 'log10'), 1), ('depth SILog', ('depth', 'silog'), 1),
+    ('normals mean, degrees', ('normals', 'mean'), 1), ('normals median, degrees', ('normals', 'median'), 1),
+    *((f'normals under {name.removeprefix("under_").replace("_", ".")} degrees %', ('normals', name), 100) for name in LIMITS),
+)
+
+
+def _value(scores, path, scale):
+    for name in path:
+        scores = scores.get(name) if scores else None
+    return None if scores is None else scale * scores

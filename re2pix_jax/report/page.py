@@ -1,0 +1,38 @@
+"""A page of pictures in one file, which opens anywhere."""
+
+import base64
+import html
+import io
+import os
+import pathlib
+
+from PIL import Image
+
+PAGE = '''<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body {{ background: #181818; color: #ebebeb; font: 15px sans-serif; margin: 2em }} img {{ max-width: 100% }}
+p, pre {{ color: #aaa }}</style><h1>{title}</h1>{about}
+{sections}</html>
+'''
+
+
+def write(path, title: str, about: str, sections) -> pathlib.Path:
+    """Writes an HTML page, beside its place and then renamed.
+
+    Args:
+        path: the file.
+        title, about: text; lines of `about` stay as they are.
+        sections: iterable of (caption, uint8 [H, W, 3]).
+    """
+    path = pathlib.Path(path)
+    text = PAGE.format(title=html.escape(title), about=f'<pre>{html.escape(about)}</pre>', sections='\n'.join(
+        f'<h3>{html.escape(caption)}</h3><img src="data:image/png;base64,{_png(picture)}">' for caption, picture in sections))
+    partial = path.with_name(path.name + '.partial')
+    partial.write_text(text, encoding='utf-8')
+    os.replace(partial, path)
+    return path
+
+
+def _png(picture) -> str:
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, 'png')
+    return base64.b64encode(encoded.getvalue()).decode()

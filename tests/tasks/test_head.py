@@ -1,0 +1,180 @@
+"""Training heads for segmentation, depth and normals: losses against float64 numpy, scores against the metrics, refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from re2pix_jax import errors, tasks, weights
+from re2pix_jax.clips import loader
+from re2pix_jax.heads import VERBS
+from re2pix_jax.metrics import segmentation
+from re2pix_jax.metrics.depth import DepthErrors
+from re2pix_jax.metrics.normals import NormalErrors, from_depth
+from re2pix_jax.training import loop, writer
+from tests.conftest import SIZE, load_config, random_variables, shrink
+
+
+def create(kind, bundles, **loss):
+    config = shrink(load_config('head', f'tiny-{kind}'), bundles)
+    config.loss.update(loss)
+    return tasks.create(config)
+
+
+@pytest.fixture(scope='module')
+def clips():
+    """Three clips of a frame each; of the last one nothing is known."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 19, (3, 1, *SIZE)).astype(np.uint8)
+    depth = rng.uniform(0.5, 300, (3, 1, *SIZE)).astype(np.float32)
+    labels[rng.random(labels.shape) < 0.2], depth[rng.random(depth.shape) < 0.2] = 255, 0
+    labels[2], depth[2] = 255, 0
+    frames = rng.integers(0, 256, (3, 1, *SIZE, 3), np.uint8)
+    return {'frames': frames, 'labels': labels, 'depth': depth, 'record': np.arange(3)}
+
+
+def variables(task, clips):
+    return random_variables(task.net, task._features(task.frozen, clips)[0])
+
+
+def cross_entropy(logits, classes, known):
+    logits = logits - logits.max(-1, keepdims=True)
+    log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return -np.take_along_axis(log, np.where(known, classes, 0)[..., None], -1)[..., 0]
+
+
+@pytest.mark.parametrize('reads', VERBS)
+def test_losses_are_the_published_ones_over_known_pixels(reads, micro_bundles, clips):
+    task = create(reads, micro_bundles)
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(3, *SIZE, task.net.classes)).astype(np.float32)
+    truth = np.asarray(task._truth(clips))[:, 0]
+    exact = logits.astype(np.float64)
+    if reads == 'segmentation':
+        known = truth != 255
+        per_pixel = cross_entropy(exact, truth.astype(int), known)
+    elif reads == 'depth':
+        known = truth > 0
+        bins = np.geomspace(1, 200, 256)  # class k lies between the k-th and the next of these edges
+        classes = np.clip(np.searchsorted(bins, truth.astype(np.float64), side='right'), 1, 255)
+        per_pixel = cross_entropy(exact, classes, known)
+    else:
+        known = (truth != 0).any(-1)
+        cosine = (exact * truth).sum(-1) / np.linalg.norm(exact, axis=-1)
+        per_pixel = ((exact - truth) ** 2).sum(-1) + 1 - cosine
+    assert 0.2 < known.mean() < 0.7
+    loss, metrics = task._error(jnp.asarray(logits), jnp.asarray(truth))
+    assert float(loss) == pytest.approx(per_pixel[known].mean(), rel=1e-5)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert float(task._error(jnp.asarray(logits[2:]), jnp.asarray(truth[2:]))[0]) == 0
+
+
+@pytest.mark.parametrize('reads', VERBS)
+def test_gradients_reach_every_kernel_and_a_few_steps_lower_the_loss(reads, micro_bundles, clips):
+    task = create(reads, micro_bundles)
+    params = variables(task, clips)
+    transform = optax.adam(3e-3)
+
+    @jax.jit
+    def step(params, moments):
+        (loss, _), gradients = jax.value_and_grad(task.loss, has_aux=True)(params, task.frozen, clips, jax.random.key(0))
+        updates, moments = transform.update(gradients, moments)
+        return optax.apply_updates(params, updates), moments, loss, gradients
+    moments, losses = transform.init(params), []
+    for _ in range(8):
+        params, moments, loss, gradients = step(params, moments)
+        losses.append(float(loss))
+    assert np.isfinite(losses).all() and losses[-1] < losses[0] - 0.01
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradients['params']))
+
+
+@pytest.mark.parametrize('reads', VERBS)
+def test_evaluation_is_that_of_the_metrics_for_any_batch_size(reads, micro_bundles, clips, tmp_path):
+    task = create(reads, micro_bundles)
+    params = variables(task, clips)
+    values = [task.evaluate(params, task.frozen, [{name: jnp.asarray(value[k:k + size]) for name, value in clips.items()}
+                                                  for k in range(0, 3, size)], jax.random.key(0)) for size in (1, 2)]
+    assert values[0].keys() == values[1].keys()
+    for name, value in values[0].items():
+        np.testing.assert_allclose(values[1][name], value, rtol=1e-5, err_msg=name)
+
+    task.save(params, tmp_path / 'head', None)
+    head = weights.load(tmp_path / 'head')
+    assert head.reads == reads
+    read = getattr(head, VERBS[reads])(task._features(task.frozen, clips), SIZE)
+    if reads == 'segmentation':
+        scores = segmentation.Confusion.create().update(clips['labels'], read).scores().to_dict()
+        expected = {name: scores[name] for name in ('miou', 'moving_miou', 'accuracy')}
+    elif reads == 'depth':
+        expected = DepthErrors.create().update(clips['depth'], read).scores()._asdict()
+    else:
+        expected = NormalErrors.create().update(from_depth(clips['depth'], 60.0), read).scores()._asdict()
+    for name, value in expected.items():
+        assert values[0][name] == pytest.approx(value, rel=1e-3), name
+
+
+def test_a_shrunk_config_of_normals_trains_through_the_loop(micro_bundles, tmp_path):
+    config = shrink(load_config('head', 'tiny-normals'), micro_bundles, eval_every=2)
+    config.eval_data.clips = 2
+    data = lambda data, training: loader.create(data, config.batch_size, config.seed, training=training)
+    loop.train(tasks.create(config), config, str(tmp_path), data(config.data, True), lambda: data(config.eval_data, False))
+    rows = writer.read_log(str(tmp_path))
+    row = next(row for row in rows if 'eval/median' in row)
+    assert row['eval/frames'] == 2 and all(np.isfinite(value) for value in row.values())
+    assert [row['step'] for row in rows if 'angle' in row] == [1, 2]
+
+
+def test_normals_of_the_batch_come_before_those_of_depth(micro_bundles, clips):
+    task = create('normals', micro_bundles)
+    given = np.ones((3, 1, *SIZE, 3), np.float32)
+    assert task._truth(clips | {'normals': given}) is given
+    np.testing.assert_array_equal(task._truth(clips), from_depth(clips['depth'], 60.0))
+
+
+def test_ordinal_depth_is_its_own_class(micro_bundles):
+    task = create('depth', micro_bundles, depth_range=())
+    truth = jnp.arange(256.0).reshape(1, 16, 16)
+    logits = 50 * jax.nn.one_hot(truth.astype(jnp.int32), 256)
+    loss, metrics = task._error(logits, truth)
+    assert float(loss) < 1e-6 and float(metrics['accuracy']) == 1
+    assert task._head(None).depth_range is None
+
+
+def test_evaluation_says_nothing_of_what_is_unknown_and_refuses_no_clips(micro_bundles, clips):
+    task = create('depth', micro_bundles)
+    unknown = {name: jnp.asarray(value[2:]) for name, value in clips.items()}
+    assert task.evaluate(variables(task, clips), task.frozen, [unknown], None) == {'loss': 0, 'frames': 0, 'pixels': 0}
+    with pytest.raises(errors.UserError, match='head: the evaluation data holds no clips'):
+        task.evaluate(None, task.frozen, [], None)
+
+
+def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path):
+    def refused(message, call, *arguments, **keywords):
+        with pytest.raises(errors.UserError, match=message) as caught:
+            call(*arguments, **keywords)
+        assert '\n' not in str(caught.value)
+
+    refused("reads 'colour': expected one of segmentation, depth, normals", create, 'depth', micro_bundles, reads='colour')
+    refused('reads normals has 256 classes: expected 3', create, 'depth', micro_bundles, reads='normals')
+    refused(r'depth_range \(5.0, 1.0\)', create, 'depth', micro_bundles, depth_range=(5.0, 1.0))
+    refused('field_of_view = 180.0: expected degrees between', create, 'normals', micro_bundles, field_of_view=180.0)
+    refused("config reads 'colour': expected one of segmentation, depth, normals", load_config, 'head', 'tiny-colour')
+    task = create('depth', micro_bundles)
+    refused('come without depth, which a head that reads depth', task._truth, {'frames': clips['frames']})
+    refused(r'head: reads segmentation, where config.loss.reads is depth', task.load_params, micro_bundles / 'head')
+
+    principal = weights.load(micro_bundles / 'principal')
+    narrow = type(principal)(*(leaf[..., :48] for leaf in (principal.mean, principal.std, principal.pca_mean, principal.components)),
+                             principal.variance)
+    weights.save(tmp_path / 'narrow', narrow)
+    config = shrink(load_config('head'), micro_bundles)
+    config.frozen.principal = str(tmp_path / 'narrow')
+    refused(r'narrow: holds principal components of 48 channels, and the encoder .*encoder gives 96', tasks.create, config)
+
+    head = weights.load(micro_bundles / 'head')
+    other = head.replace(params=random_variables(head.net, jnp.zeros((1, 2, 4, 48))))
+    weights.save(tmp_path / 'other', other)
+    segment = create('segmentation', micro_bundles)
+    refused(r'other: takes features of 48 channels, and the encoder .* gives 96', segment.load_params, tmp_path / 'other')
+    np.testing.assert_array_equal(jax.tree.leaves(segment.load_params(micro_bundles / 'head'))[0], jax.tree.leaves(head.params)[0])
