@@ -1,7 +1,6 @@
 """Stage 1 by its protocol: every number against a plain recomputation, whatever the batch size and the number of devices."""
 
 import json
-import re
 
 import jax
 import numpy as np
@@ -180,6 +179,9 @@ def test_what_is_wrong_is_said(forecaster, source, changes, words):
 def test_a_head_for_another_encoder_is_refused(forecaster, source):
     net = DPTHead(classes=19, **MICRO['head'])
     head = Head(params=random_variables(net, np.zeros((1, 4, 8, 64), np.float32)), net=net)
-    with pytest.raises(UserError, match='takes features of 64 channels and was given features of 96') as error:
+    words = "config.heads.segmentation: takes features of 64 channels, the forecaster's encoder gives 96; use a head"
+    with pytest.raises(UserError, match=words) as error:
         evaluation.evaluate(forecaster, {'segmentation': head}, config(source))
-    assert re.fullmatch(r'[^\n]+', str(error.value))
+    assert '\n' not in str(error.value)
+    with pytest.raises(UserError, match='config.heads.depth: reads segmentation; expected a head that reads depth'):
+        evaluation.evaluate(forecaster, {'depth': head}, config(source))

@@ -14,6 +14,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -59,6 +60,7 @@ def evaluate(forecaster, heads: dict, config):
         UserError: a term that is not known or does not fit the clips, settings out of range, a head of other features.
     """
     _check(config)
+    _check_heads(forecaster, heads)
     mesh = meshes.create(config.mesh.data, config.mesh.model)
     meshes.check_batch_size(config.batch_size, mesh)
     size = tuple(side * forecaster.encoder.net.patch_size for side in forecaster.net.grid)
@@ -91,6 +93,16 @@ def _check(config):
         raise UserError(f'config.terms is empty: expected some of {", ".join(sampling.TERMS)}')
 
 
+def _check_heads(forecaster, heads):
+    channels = forecaster.principal.components.shape[1]
+    for name, head in heads.items():
+        if head.reads != name:
+            raise UserError(f'config.heads.{name}: reads {head.reads}; expected a head that reads {name}')
+        if head.channels != channels:
+            raise UserError(f'config.heads.{name}: takes features of {head.channels} channels, the forecaster\'s encoder gives {channels}; '
+                            'use a head that was trained for this encoder')
+
+
 def _check_labels(config, label_size):
     """Refuses labels that would have to be enlarged: scores of invented pixels mean nothing."""
     source = datasets.open_source(config.source, config.split, label_size, config.clips)
@@ -111,7 +123,7 @@ def _evaluate_term(forecaster, heads, config, term, size, label_size, mesh):
     limit = min(config.clips or batches.clips, batches.clips)
     fixed = {'steps': steps, 'label_size': label_size, 'field_of_view': config.field_of_view}
     observe = jax.jit(functools.partial(_observe, **fixed), out_shardings=meshes.replicated(mesh))
-    readings = {method: {name: ERRORS[head.reads]() for name, head in heads.items()} for method in METHODS}
+    readings = {method: {name: ERRORS[name]() for name in heads} for method in METHODS}
     values, pictures = {method: [] for method in METHODS}, []
     try:
         numbered = zip(batches, range(0, limit, config.batch_size))
@@ -149,22 +161,23 @@ def _observe(forecaster, heads, readings, batch, steps, label_size, field_of_vie
     """Adds a batch to the readings; gives back each clip's errors and what pictures are drawn from."""
     components = forecaster.encode(batch['frames'])
     past, truth = components[:, :-1], components[:, -1]
-    compared = {'forecast': forecaster.forecast(past, steps)[:, -1], 'copy_last': past[:, -1], 'oracle': truth}
-    true_features = forecaster.features(truth)
+    forecast = forecaster.forecast(past, steps)[:, -1]
+    compared = jnp.stack([forecast, past[:, -1], truth], axis=1)  # the methods side by side, where a head expects time
+    features = forecaster.features(compared)
+    smooth_l1 = feature_metrics.smooth_l1(compared, truth[:, None])
+    cosine = feature_metrics.cosine(features, features[:, METHODS.index('oracle'), None])
+    seen = {'known': batch['known'], 'context': past[:, -1]}
+    for k, method in enumerate(METHODS):
+        seen[method] = {'errors': {'smooth_l1': smooth_l1[:, k], 'cosine': cosine[:, k]}, 'components': compared[:, k]}
     truths = {'segmentation': lambda: batch['labels'], 'depth': lambda: batch['depth'],
               'normals': lambda: from_depth(batch['depth'], field_of_view)}
-    seen, added = {'known': batch['known'], 'context': past[:, -1]}, {}
-    for method in METHODS:
-        features = forecaster.features(compared[method])
-        errors = {'smooth_l1': feature_metrics.smooth_l1(compared[method], truth),
-                  'cosine': feature_metrics.cosine(features, true_features)}
-        seen[method] = {'errors': errors, 'components': compared[method]}
-        added[method] = {}
-        for name, head in heads.items():
-            read = READ[head.reads](head, features[:, None], label_size)[:, 0]
-            added[method][name] = readings[method][name].update(truths[head.reads](), read)
-            if head.reads == 'segmentation':
-                seen[method]['labels'] = read
+    added = {method: {} for method in METHODS}
+    for name, head in heads.items():
+        read, true = READ[name](head, features, label_size), truths[name]()
+        for k, method in enumerate(METHODS):
+            added[method][name] = readings[method][name].update(true, read[:, k])
+            if name == 'segmentation':
+                seen[method]['labels'] = read[:, k]
     return added, seen
 
 
