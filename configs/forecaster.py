@@ -5,7 +5,7 @@
 
 tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
-base: the published low-resolution recipe (224×448, 800 epochs of 2975 clips at an effective batch of 64) [R]; not yet run.
+The published sizes are forecaster_lowres.py and forecaster_highres.py.
 """
 
 import functools
@@ -17,19 +17,18 @@ def get_config(size='tiny'):
     pick = functools.partial(defaults.by_size, size)
     config = defaults.defaults()
     config.task = 'forecaster'
-    config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
-    frames = pick(tiny=(64, 128), small=(112, 224), base=(224, 448))
+    config.dtype = pick(tiny='float32', small='bfloat16')
+    frames = pick(tiny=(64, 128), small=(112, 224))
     config.frozen.update(encoder='', principal='')
     config.model.update(pick(
-        tiny=dict(components=144, width=144, depth=4, heads=4, frames=5, grid=(8, 16), dropout=0.0),
-        small=dict(components=576, width=576, depth=8, heads=8, frames=5, grid=(8, 16), dropout=0.1),
-        base=dict(components=1152, width=1152, depth=12, heads=8, frames=5, grid=(16, 32), dropout=0.1)))
-    config.steps = pick(tiny=4500, small=30_000, base=37_200)
-    config.batch_size = pick(tiny=4, small=32, base=64)
-    config.optimizer.update(name=pick(tiny='muon', small='adam', base='adam'), schedule='cosine',
-                            warmup_steps=pick(tiny=100, small=0, base=0), clip=1.0)
-    config.optimizer.learning_rate = pick(tiny=4e-3, small=6.4e-4, base=6.4e-4)
-    config.ema = pick(tiny=0.995, small=0.999, base=0.9999)
+        tiny=dict(components=144, width=144, depth=4, heads=4, frames=5, grid=(8, 16), dropout=0.0, remat=False),
+        small=dict(components=576, width=576, depth=8, heads=8, frames=5, grid=(8, 16), dropout=0.1, remat=False)))
+    config.loss.unroll = 1  # frames predicted by roll-out that the loss is over; data.frames = context + this  [O]
+    config.steps = pick(tiny=4500, small=30_000)
+    config.batch_size = pick(tiny=4, small=32)
+    config.optimizer.update(name=pick(tiny='muon', small='adam'), learning_rate=pick(tiny=4e-3, small=6.4e-4), schedule='cosine',
+                            warmup_steps=pick(tiny=100, small=0), clip=1.0)
+    config.ema = pick(tiny=0.995, small=0.999)
     config.data.update(size=frames, frames=5, strides=(2, 3, 4), crop=(0.5, 1.0), flip=0.5, labels=False)
     if size == 'tiny':
         config.data.crop = (1.0, 1.0)  # half of a 64-pixel frame is too little to enlarge

@@ -3,6 +3,7 @@
     python -m re2pix_jax.benchmark pca                       scikit-learn's PCA
     python -m re2pix_jax.benchmark encoder                   DINOv2-B of `transformers`, 224x448
     python -m re2pix_jax.benchmark vae                       Stable Diffusion's VAE of `diffusers`, 256x512
+    python -m re2pix_jax.benchmark forecaster_step           plain PyTorch, stage 1's training step at 224x448 (minutes a step: --repeats=1)
     python -m re2pix_jax.benchmark convert                   memory of converting a file of DINOv2-g's size (needs 10 GB of disk)
     python -m re2pix_jax.benchmark data                      torch's DataLoader over PNG files of 2048x1024, opened by Pillow
 
@@ -29,8 +30,9 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.report.table import table
 
 _THREADS = flags.DEFINE_integer('threads', 1, 'Threads of the other implementation (torch).', lower_bound=1)
-_BATCH = flags.DEFINE_integer('batch', 1, 'Frames at a time (encoder, vae).', lower_bound=1)
+_BATCH = flags.DEFINE_integer('batch', 1, 'Frames or clips at a time (encoder, vae, forecaster_step).', lower_bound=1)
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs of each side, taken in turn; the fastest counts.', lower_bound=1)
+_DEPTH = flags.DEFINE_integer('depth', 12, 'Layers (forecaster_step); 12 is the published number.', lower_bound=1)
 _WINDOWS = flags.DEFINE_integer('windows', 30, 'Training windows that each side reads (data).', lower_bound=1)
 _TOKENS = flags.DEFINE_list('tokens', ['100000', '200000'], 'Numbers of feature tokens (pca).')
 _CHANNELS = flags.DEFINE_integer('channels', 3072, 'Channels of the features (pca).', lower_bound=2)
@@ -175,6 +177,11 @@ def _sklearn_pca(tokens, channels, components):
     return _outcome(time.perf_counter() - began, model.explained_variance_ratio_, model.components_)
 
 
+def forecaster_step():
+    from re2pix_jax.benchmarks import forecaster_step as step
+    step.run(_BATCH.value, _DEPTH.value, _THREADS.value, in_turn)
+
+
 def convert():
     from re2pix_jax.encoder import VisionTransformer
     from re2pix_jax.weights import dinov2
@@ -303,7 +310,7 @@ def _torch_windows(raw):
     return iter(torch.utils.data.DataLoader(Windows(), batch_size=1))
 
 
-BENCHMARKS = {'pca': pca, 'encoder': encoder, 'vae': vae, 'convert': convert, 'data': data}
+BENCHMARKS = {'pca': pca, 'encoder': encoder, 'vae': vae, 'forecaster_step': forecaster_step, 'convert': convert, 'data': data}
 
 if __name__ == '__main__':
     cli.run(main)

@@ -1,5 +1,7 @@
 """Every config works: the tiny ones train, shrunk to micro sizes; all of them are traced at the sizes they name."""
 
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +19,12 @@ from re2pix_jax.vae.autoencoder import AutoencoderKL
 from tests.conftest import ROOT, load_config, shrink
 
 TRAINED = ('autoencoder', 'encoder', 'head', 'forecaster', 'generator')
+PUBLISHED = ('forecaster_lowres', 'forecaster_highres')  # of one size, each
+SIZES = [(name, size) for name in TRAINED for size in ('tiny', 'small', 'base') if (name, size) != ('forecaster', 'base')]
 
 
 def test_every_config_is_known_here():
-    assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == {*TRAINED, 'principal', 'evaluate'}
+    assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == {*TRAINED, *PUBLISHED, 'principal', 'evaluate', 'eval_forecaster'}
 
 
 @pytest.mark.parametrize('name', TRAINED)
@@ -37,9 +41,17 @@ def test_shrunk_config_trains(name, micro_bundles, tmp_path):
     assert all(value is not None for row in rows for value in row.values())
 
 
+def config_of(name, size):
+    """configs/<name>.py at a size; the published forecasters are of size base."""
+    name = 'forecaster_lowres' if (name, size) == ('forecaster', 'base') else name
+    if name in PUBLISHED:
+        return runpy.run_path(str(ROOT / 'configs' / f'{name}.py'))['get_config']()
+    return load_config(name, size)
+
+
 def network(cls, name, size):
-    """The network that a config describes, and its variables as shapes."""
-    fields = {key: tuple(value) if isinstance(value, (list, tuple)) else value for key, value in load_config(name, size).model.items()}
+    """The network that a config describes."""
+    fields = {key: tuple(value) if isinstance(value, (list, tuple)) else value for key, value in config_of(name, size).model.items()}
     return cls(**fields)
 
 
@@ -49,11 +61,11 @@ def abstract_parts(size):
     encoder_net, vae_net = network(VisionTransformer, 'encoder', size), network(AutoencoderKL, 'autoencoder', size)
     net = network(MaskedFeatureTransformer, 'forecaster', size)
     channels = encoder_net.width * len(encoder_net.layers)
-    height, width = load_config('forecaster', size).data.size
-    vae_frames = load_config('autoencoder', size).data.size
+    height, width = config_of('forecaster', size).data.size
+    vae_frames = config_of('autoencoder', size).data.size
     array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     encoder = Encoder(params=jax.eval_shape(encoder_net.init, key, array(1, height, width, 3)), net=encoder_net)
-    count = load_config('principal', size).components
+    count = config_of('principal', size).components
     principal = Principal(array(channels), array(channels), array(channels), array(count, channels), array(count))
     params = jax.eval_shape(net.init, key, array(1, net.frames - 1, *net.grid, net.components))
     return {
@@ -62,14 +74,13 @@ def abstract_parts(size):
         'vae': Autoencoder(params=jax.eval_shape(vae_net.init, key, array(1, *vae_frames, 3)), net=vae_net)}
 
 
-@pytest.mark.parametrize('size', ['tiny', 'small', 'base'])
-@pytest.mark.parametrize('name', TRAINED)
+@pytest.mark.parametrize(('name', 'size'), [*SIZES, *((name, 'base') for name in PUBLISHED)])
 def test_config_traces_at_its_own_size(name, size, monkeypatch):
     """Grids, channels and frames of all configs of a size fit together, forward and backward."""
     parts = abstract_parts(size)
     monkeypatch.setattr(weights, 'load', lambda path, *_: parts[path])
     monkeypatch.setattr(weights, 'digest', lambda path: path)
-    config = load_config(name, size)
+    config = config_of(name, size)
     for part in config.frozen:
         config.frozen[part] = part
     task = tasks.create(config)
@@ -87,7 +98,27 @@ def test_config_traces_at_its_own_size(name, size, monkeypatch):
     assert jax.tree.map(lambda leaf: leaf.shape, gradients) == jax.tree.map(lambda leaf: leaf.shape, params)
 
 
+@pytest.mark.parametrize(('name', 'batch_size', 'steps', 'rate'), [
+    ('forecaster_lowres', 64, 37187, 6.4e-4), ('forecaster_lowres', 8, 297500, 8e-5), ('forecaster_highres', 64, 929, 8e-5)])
+def test_published_recipe_follows_the_batch_size(name, batch_size, steps, rate):
+    config = config_of(name, 'base')
+    config.batch_size = batch_size
+    assert config.steps == steps
+    assert config.optimizer.learning_rate == pytest.approx(rate)
+
+
+def test_published_high_resolution_starts_from_the_low_one(micro_bundles, tmp_path):
+    """Shrunk, the config trains from a bundle of half its grid."""
+    config = shrink(config_of('forecaster_highres', 'base'), micro_bundles, init=str(micro_bundles / 'forecaster'))
+    config.model.grid = (8, 16)
+    config.data.size, config.data.window = (64, 128), 'start'
+    loader_of = lambda: loader.create(config.data, config.batch_size, config.seed)
+    state = loop.train(tasks.create(config), config, str(tmp_path), loader_of())
+    assert int(state.step) == 2 and state.params['params']['d_2'].shape == (16, 8)
+    assert writer.read_log(str(tmp_path))[0]['loss'] > 0
+
+
 @pytest.mark.parametrize('name', [*TRAINED, 'principal'])
 def test_unknown_size_is_named(name):
-    with pytest.raises(ValueError, match="config size 'huge': expected one of tiny, small, base"):
+    with pytest.raises(ValueError, match="config size 'huge': expected one of tiny, small"):
         load_config(name, 'huge')

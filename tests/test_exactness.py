@@ -7,11 +7,13 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from re2pix_jax.training import writer
 from tests.conftest import ROOT
 
 TASKS = ('forecaster', 'generator')
+SETTINGS = (*TASKS, 'steps=8', 'batch_size=8', 'checkpoint_every=2')
 
 
 def start(bundles, workdir, *arguments, devices=1):
@@ -46,13 +48,19 @@ def kill_in(task, workdir, process):
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_run_goes_on_bit_for_bit(micro_bundles, tmp_path):
-    run_both = [*TASKS, 'steps=8', 'checkpoint_every=2']
-    straight, broken = tmp_path / 'straight', tmp_path / 'broken'
-    finish(start(micro_bundles, straight, *run_both))
+@pytest.fixture(scope='module')
+def straight(micro_bundles, tmp_path_factory):
+    """A run on one device, from the first step to the last."""
+    workdir = tmp_path_factory.mktemp('exactness') / 'straight'
+    finish(start(micro_bundles, workdir, *SETTINGS))
+    return workdir
+
+
+def test_a_killed_run_goes_on_bit_for_bit(micro_bundles, straight):
+    broken = straight.parent / 'broken'
     for task in TASKS:
-        kill_in(task, broken, start(micro_bundles, broken, *run_both))
-    finish(start(micro_bundles, broken, *run_both))
+        kill_in(task, broken, start(micro_bundles, broken, *SETTINGS))
+    finish(start(micro_bundles, broken, *SETTINGS))
 
     for task in TASKS:
         assert writer.read_log(str(broken / task)) == writer.read_log(str(straight / task))
@@ -61,12 +69,11 @@ def test_a_killed_run_goes_on_bit_for_bit(micro_bundles, tmp_path):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_eight_devices_give_the_losses_of_one(micro_bundles, tmp_path):
-    settings = [*TASKS, 'steps=4', 'batch_size=8', 'checkpoint_every=0']
-    for devices in (1, 8):
-        finish(start(micro_bundles, tmp_path / str(devices), *settings, devices=devices))
+def test_eight_devices_give_the_losses_of_one(micro_bundles, straight):
+    finish(start(micro_bundles, straight.parent / 'eight', *SETTINGS, devices=8))
     for task in TASKS:
-        one, eight = (writer.read_log(str(tmp_path / str(devices) / task)) for devices in (1, 8))
-        assert len(one) == len(eight) == 4
-        np.testing.assert_allclose([row['loss'] for row in eight], [row['loss'] for row in one], rtol=1e-5)
-        assert len({row['loss'] for row in one}) == 4  # every step saw other clips and other noise
+        one, eight = (writer.read_log(str(workdir / task)) for workdir in (straight, straight.parent / 'eight'))
+        assert len(one) == len(eight) == 8
+        # Rounding differs from the first step on and grows with each.
+        np.testing.assert_allclose([row['loss'] for row in eight[:4]], [row['loss'] for row in one[:4]], rtol=1e-5)
+        assert len({row['loss'] for row in one}) == 8  # every step saw other clips and other noise

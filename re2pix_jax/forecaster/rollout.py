@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from re2pix_jax.errors import UserError
 
 
-def forecast(params, net, components, steps: int):
+def forecast(params, net, components, steps: int, key=None):
     """Rolls the masked feature transformer out.
 
     Args:
@@ -14,6 +14,7 @@ def forecast(params, net, components, steps: int):
         net: a `MaskedFeatureTransformer` of T frames.
         components: [B, >= T - 1, h, w, P]; the last T - 1 frames are the context.
         steps: frames to predict, static.
+        key: of dropout, another one in every step; None for no dropout.
 
     Returns:
         The predicted components [B, steps, h, w, P], float32.
@@ -25,9 +26,10 @@ def forecast(params, net, components, steps: int):
         raise UserError(f'a forecast of {steps} steps was asked for: at least 1 is needed')
     context = components[:, -context_frames:].astype(jnp.float32)
 
-    def step(context, _):
-        predicted = net.apply(params, context)
+    def step(context, number):
+        dropout = {} if key is None else {'deterministic': False, 'rngs': {'dropout': jax.random.fold_in(key, number)}}
+        predicted = net.apply(params, context, **dropout)
         return jnp.concatenate([context[:, 1:], predicted[:, None]], axis=1), predicted
 
-    _, predictions = jax.lax.scan(step, context, length=steps)
+    _, predictions = jax.lax.scan(step, context, jnp.arange(steps))
     return jnp.moveaxis(predictions, 0, 1)

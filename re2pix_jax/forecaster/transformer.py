@@ -50,6 +50,7 @@ class MaskedFeatureTransformer(nn.Module):
         grid: (rows, columns) of the feature grid.
         mlp_ratio, dropout: published 4 and 0.1.
         dtype: compute dtype; parameters are float32.
+        remat: recompute each layer in the backward pass instead of keeping its activations.
     """
 
     components: int
@@ -61,6 +62,7 @@ class MaskedFeatureTransformer(nn.Module):
     mlp_ratio: float = 4
     dropout: float = 0.1
     dtype: str = 'float32'
+    remat: bool = False
 
     @nn.compact
     def __call__(self, components, deterministic: bool = True):
@@ -81,9 +83,10 @@ class MaskedFeatureTransformer(nn.Module):
         x = jnp.concatenate([context, jnp.broadcast_to(mask, (batch, 1, rows, columns, self.width))], axis=1)
         x = x + self._positions().astype(dtype)
         x = x.reshape(batch, self.frames, rows * columns, self.width)
+        layer_class = nn.remat(Layer, static_argnums=2) if self.remat else Layer
         for index in range(self.depth):
             frames = 1 if index == self.depth - 1 else None
-            layer = Layer(self.heads, self.mlp_ratio, self.dropout, self.dtype, frames, name=f'layers_{index}')
+            layer = layer_class(self.heads, self.mlp_ratio, self.dropout, self.dtype, frames, name=f'layers_{index}')
             x = layer(x, deterministic)
         out = nn.Dense(self.components, dtype=dtype, kernel_init=nn.initializers.zeros, name='fc_out')(x)
         return out.reshape(batch, rows, columns, channels).astype(jnp.float32)

@@ -12,6 +12,7 @@ def defaults():
     config.seed = 0  # every random number of the run follows from this
     config.steps = 1000  # optimiser steps in all
     config.batch_size = 8  # clips a step, over all devices and processes
+    config.accumulate = 1  # parts that the batch is cut into, one after the other in memory; their gradients are averaged
     config.model = ConfigDict()  # sizes of the trained network: its static fields
     config.init = ''  # bundle whose parameters a new run starts from; none = random ones
     config.dtype = 'float32'  # what networks compute in; 'bfloat16' on accelerators. Parameters are float32 in any case

@@ -43,6 +43,7 @@ def train(task, config, workdir, train_data, make_eval_data=None):
     """
     mesh = meshes.create(config.mesh.data, config.mesh.model)
     meshes.check_batch_size(config.batch_size, mesh)
+    _check_accumulation(config, mesh)
     _check_intervals(config)
     os.makedirs(workdir, exist_ok=True)
     checkpoints = checkpoint.Checkpoints(workdir, config.keep)
@@ -69,7 +70,7 @@ def _train(task, config, workdir, train_data, make_eval_data, mesh, checkpoints,
     checkpoints.check_space(state)
 
     layout = jax.tree.map(lambda x: x.sharding, state)
-    train_step = jax.jit(states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0,
+    train_step = jax.jit(states.make_step(task, transform, rate, config.seed, config.ema, config.accumulate), donate_argnums=0,
                          out_shardings=(layout, meshes.replicated(mesh), meshes.replicated(mesh)))
 
     def evaluate(log, number):
@@ -188,6 +189,15 @@ def _check_intervals(config):
             raise UserError(f'{name} is {config[name]}: a number of steps, or 0, expected')
     if not 0 <= config.ema < 1:
         raise UserError(f'ema is {config.ema}: a decay of at least 0 and below 1 expected')
+
+
+def _check_accumulation(config, mesh):
+    """Refuses parts of the batch that are not equal, or that the data axis cannot share out evenly."""
+    parts, devices = config.accumulate, mesh.shape['data']
+    if parts < 1 or config.batch_size % (parts * devices):
+        over = f' on {devices} devices' if devices > 1 else ''
+        raise UserError(f'accumulate is {parts} but batch_size is {config.batch_size}{over}: expected equal parts; choose a '
+                        f'batch_size that is a multiple of {max(parts, 1) * devices}, or another number of parts (1 = the whole batch)')
 
 
 def _fail(workdir, number, local, metrics, state, train_data, meta):

@@ -60,14 +60,14 @@ def ema_decay(decay, step):
     return jnp.minimum(decay, (1 + step) / (10 + step))
 
 
-def make_step(task, optimizer, rate, seed, decay):
+def make_step(task, optimizer, rate, seed, decay, accumulate=1):
     """Returns train_step(state, frozen, batch, number) -> (state, metrics, finite), to be jitted with state donated.
 
     Args:
       task: its `loss(params, frozen, batch, key) -> (scalar, metrics)` is descended; `frozen['ema']` is the average. A
         subtree metrics['statistics'] replaces the same leaves of params after the step (BatchNorm).
       optimizer, rate: from training.optimizer.create.
-      seed, decay: of the config.
+      seed, decay, accumulate: of the config (`decay` is its `ema`).
 
     In the step, `number` is the count of steps the caller has taken, int32 []. When the loss or the gradient is not
     finite, or an earlier step already was not (then state.step lags behind number), the state is returned as it was and
@@ -75,11 +75,12 @@ def make_step(task, optimizer, rate, seed, decay):
     """
 
     def train_step(state, frozen, batch, number):
-        def loss(params):
-            return task.loss(params, {**frozen, 'ema': state.ema}, batch, run_key(seed, 'loss', number))
+        def loss(params, batch, key):
+            value, metrics = task.loss(params, {**frozen, 'ema': state.ema}, batch, key)
+            return value, {**metrics, 'loss': value}
 
-        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
-        metrics = dict(metrics)
+        gradients, metrics = _gradients(loss, state.params, batch, run_key(seed, 'loss', number), accumulate)
+        value = metrics['loss']
         statistics = metrics.pop('statistics', {})
         gradients = optimizers.without_statistics(gradients)
         norm = optax.global_norm(gradients)
@@ -90,10 +91,31 @@ def make_step(task, optimizer, rate, seed, decay):
         finite = jnp.isfinite(value) & jnp.isfinite(norm) & (state.step == number)
         new = TrainState(state.step + 1, params, ema, opt_state)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
-        metrics |= {'loss': value, 'gradient_norm': norm, 'learning_rate': jnp.asarray(rate(number))}
+        metrics |= {'gradient_norm': norm, 'learning_rate': jnp.asarray(rate(number))}
         return state, metrics, finite
 
     return train_step
+
+
+def _gradients(loss, params, batch, key, parts):
+    """Gradients and metrics of loss(params, batch, key), averaged over `parts` equal parts of the batch, each with a key of its own.
+
+    The parts are taken one after the other, so that the activations of one are in memory at a time. A loss that is a mean over clips
+    keeps its gradient up to rounding; running statistics become the mean of what the parts would have made of the same old ones.
+    """
+    compute = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        return compute(params, batch, key)
+    # Every parts-th clip, not a block of them: each device then has its share of every part at home.
+    batches = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+
+    def add(total, part):
+        batch, number = part
+        gradients, metrics = compute(params, batch, jax.random.fold_in(key, number))
+        return jax.tree.map(jnp.add, total, gradients), metrics
+
+    total, metrics = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), (batches, jnp.arange(parts)))
+    return jax.tree.map(lambda x: x / parts, total), jax.tree.map(lambda x: x.mean(axis=0), metrics)
 
 
 def merge(tree, part):

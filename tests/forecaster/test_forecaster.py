@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer, smooth_l1
+from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer, rollout, smooth_l1
 from re2pix_jax.forecaster.transformer import adapt_grid
 
 NET = MaskedFeatureTransformer(components=6, width=24, depth=2, heads=2, frames=4, grid=(2, 3))
@@ -55,6 +55,47 @@ def test_the_window_slides(forecaster, components):
         one = forecaster.forecast(context, 1)
         np.testing.assert_allclose(one[:, 0], three[:, step], atol=1e-4)
         context = jnp.concatenate([context[:, 1:], one], axis=1)
+
+
+def test_a_long_horizon_is_as_many_single_steps(forecaster, params, components):
+    forward, window = jax.jit(NET.apply), components[:, :3]
+    for predicted in np.moveaxis(np.asarray(forecaster.forecast(window, 12)), 1, 0):
+        one = forward(params, window)
+        np.testing.assert_allclose(predicted, one, rtol=1e-4, atol=1e-4)
+        window = jnp.concatenate([window[:, 1:], one[:, None]], axis=1)
+
+
+def test_a_roll_out_is_one_program_of_any_length(forecaster, components):
+    count = lambda steps: str(jax.make_jaxpr(lambda x: forecaster.forecast(x, steps))(components)).count('dot_general')
+    assert count(2) == count(50) > 0
+
+
+def test_dropout_is_another_one_in_every_step(params):
+    """The codes of time at zero and a context of equal frames that a prediction of itself continues: only dropout tells steps apart."""
+    still = jax.tree.map(jnp.zeros_like, params)
+    still['params']['fc_out']['bias'] = jnp.ones(6)
+    still['params']['layers_1']['feed_forward']['fc2']['bias'] = jnp.ones(24)
+    still['params']['fc_out']['kernel'] = params['params']['fc_out']['kernel']
+    context = jnp.ones((1, 3, 2, 3, 6))
+    roll_out = jax.jit(lambda key: rollout.forecast(still, NET, context, 2, key))
+    one, other, again = map(roll_out, map(jax.random.key, (0, 1, 0)))
+    assert float(jnp.abs(one[:, 0] - one[:, 1]).max()) > 1e-2 and float(jnp.abs(one - other).max()) > 1e-2
+    np.testing.assert_array_equal(one, again)
+    without = rollout.forecast(still, NET, context, 2)
+    np.testing.assert_array_equal(without[:, 0], without[:, 1])
+
+
+def test_remat_keeps_the_gradient_and_recomputes_the_layers(params, components):
+    net = NET.clone(depth=1)
+
+    def loss(params, net):
+        prediction = net.apply(params, components[:, :3], deterministic=False, rngs={'dropout': jax.random.key(3)})
+        return smooth_l1(prediction, components[:, 3]).mean()
+
+    kept, recomputed = (jax.jit(jax.grad(loss), static_argnums=1)(params, net) for net in (net, net.clone(remat=True)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), kept, recomputed)
+    products = lambda net: str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(params, net)).count('dot_general')
+    assert products(net.clone(remat=True)) >= products(net) + 8  # two attentions of 4 products, and more
 
 
 def test_only_the_latest_frames_are_context(forecaster, components):

@@ -191,6 +191,8 @@ def test_changed_bundle_is_refused_by_name_and_a_moved_one_is_not(straight):
 @pytest.mark.parametrize(('fields', 'message'), [
     ({'steps': 0}, 'steps is 0'), ({'log_every': 0}, 'log_every is 0'), ({'eval_every': -1}, 'eval_every is -1'),
     ({'ema': 1.0}, 'ema is 1.0'), ({'keep': 0}, 'keep is 0'), ({'sharding': 'zero'}, "sharding is 'zero'"),
+    ({'accumulate': 3}, 'accumulate is 3 but batch_size is 8: expected equal parts; choose a batch_size that is a multiple of 3'),
+    ({'accumulate': 0}, 'accumulate is 0'),
     ({'mesh.data': 3}, 'mesh.data x mesh.model is 3 x 1'), ({'optimizer.name': 'sgd'}, "optimizer.name is 'sgd'"),
 ])
 def test_impossible_config_is_one_line(tmp_path, fields, message):

@@ -67,7 +67,8 @@ def test_record_ids_of_different_sources_stay_distinct():
 
 EIGHT_DEVICES = '''
 import jax, numpy as np
-from re2pix_jax.training import loop, mesh
+from re2pix_jax.training import loop, mesh, optimizer
+from re2pix_jax.training import state as states
 from tests.training import toy
 devices = mesh.create(4, 2)
 config = toy.make_config(sharding='fsdp', steps=1, eval_every=0)
@@ -83,6 +84,15 @@ for kernel in kernels:
 assert state.step.sharding.is_fully_replicated
 batch = mesh.global_batch({'x': np.arange(8.0)}, devices)
 assert len({float(shard.data[0]) for shard in batch['x'].addressable_shards}) == 4
+# The parts of an accumulated step: no device needs another one's clips.
+flat = mesh.create(8, 1)
+with jax.set_mesh(flat):
+    task = toy.Task()
+    transform, rate = optimizer.create(config.optimizer, 1)
+    abstract = loop.abstract_state(task, toy.make_config(), transform, {'x': jax.ShapeDtypeStruct((32, 8), np.float32)}, flat)
+    x = mesh.global_batch({'x': np.zeros((32, 8), np.float32)}, flat)
+    step = jax.jit(states.make_step(task, transform, rate, 0, 0.9, 4)).lower(abstract, task.frozen, x, 0).compile().as_text()
+    assert 'all-reduce' in step and not any(move in step for move in ('all-gather', 'all-to-all', 'collective-permute')), step
 with jax.set_mesh(devices):
     noise = jax.jit(lambda x: jax.random.normal(jax.random.key(0), (8, 3)) + 0 * x[:, None])(batch['x'])
 assert len(np.unique(np.asarray(noise))) == 24
@@ -203,6 +213,52 @@ def test_statistics_come_from_the_batch_not_from_the_gradient():
     _, expected = task.loss(before.params, {**task.frozen, 'ema': before.ema}, batch, state.run_key(0, 'loss', 0))
     np.testing.assert_allclose(after.params['batch_stats']['BatchNorm_0']['mean'],
                                expected['statistics']['batch_stats']['BatchNorm_0']['mean'], rtol=1e-4, atol=1e-6)
+
+
+class Means:
+    """A loss that is a mean over clips, with noise; `frozen['noisy']` is 1 or 0."""
+
+    frozen = {'noisy': np.float32(0)}
+
+    def init(self, key, batch):
+        return {'params': {'kernel': jax.random.normal(key, (8, 3)), 'bias': jnp.zeros(3)}}
+
+    def loss(self, params, frozen, batch, key):
+        noise = frozen['noisy'] * jax.random.normal(key)
+        output = jnp.tanh(batch['x'] @ params['params']['kernel'] + params['params']['bias']) + noise
+        return (output ** 2).mean(), {'noise': noise, 'squared': noise ** 2, 'first': batch['x'][:, 0].mean()}
+
+
+def accumulated(parts, noisy=0.0, clips=12):
+    transform, rate = optimizer.create(config_of(warmup_steps=0, learning_rate=0.1), 10)
+    batch, task = mesh.global_batch(next(toy.Data(clips)), mesh.create()), Means()
+    step = jax.jit(state.make_step(task, transform, rate, 0, 0.9, parts))
+    return step(state.create(task, transform, 0, batch), {'noisy': np.float32(noisy)}, batch, np.int32(0))
+
+
+@pytest.mark.parametrize('parts', [2, 3, 12])
+def test_accumulated_step_is_the_step_of_the_whole_batch(parts):
+    (whole, values, _), (cut, cut_values, finite) = accumulated(1), accumulated(parts)
+    assert bool(finite) and cut_values.keys() == values.keys()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), (cut, cut_values), (whole, values))
+
+
+def test_every_part_has_noise_of_its_own_and_memory_for_one():
+    _, values, _ = accumulated(3, noisy=1.0)
+    assert values['squared'] > values['noise'] ** 2 + 1e-3  # of equal draws the mean square is the square of the mean
+    assert set(map(float, (values['squared'], values['noise'] ** 2))) != {float(accumulated(1, noisy=1.0)[1]['squared'])}
+
+
+def test_statistics_are_averaged_over_parts():
+    batch = mesh.global_batch(next(toy.Data(4)), mesh.create())
+    task = toy.Task()
+    transform, rate = optimizer.create(config_of(), 10)
+    before = state.create(task, transform, 0, batch)
+    after, *_ = jax.jit(state.make_step(task, transform, rate, 0, 0.9, 2))(before, task.frozen, batch, np.int32(0))
+    frozen, key = {**task.frozen, 'ema': before.ema}, state.run_key(0, 'loss', 0)
+    halves = [task.loss(before.params, frozen, {'x': batch['x'][part::2]}, jax.random.fold_in(key, part))[1] for part in range(2)]
+    means = [half['statistics']['batch_stats']['BatchNorm_0']['mean'] for half in halves]
+    np.testing.assert_allclose(after.params['batch_stats']['BatchNorm_0']['mean'], sum(means) / 2, rtol=1e-4, atol=1e-6)
 
 
 def test_ema_decay_warms_up():

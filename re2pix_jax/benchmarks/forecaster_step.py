@@ -1,0 +1,171 @@
+"""Stage 1's training step at the published low-resolution size: arithmetic, time beside plain PyTorch, memory.
+
+Frozen DINOv2-B/14 with 4 registers on 5 frames of 224x448, projection to 1152 principal components, masked feature transformer
+(12 layers of width 1152, dropout 0.1), SmoothL1, clipping, Adam. float32 on a CPU, bfloat16 elsewhere.
+"""
+
+import pathlib
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from re2pix_jax import tasks, weights
+from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
+from re2pix_jax.report.table import table
+from re2pix_jax.training import defaults, optimizer
+from re2pix_jax.training import state as states
+
+FRAMES, PATCH, TIME, REGISTERS = (224, 448), 14, 5, 4
+GRID = (FRAMES[0] // PATCH, FRAMES[1] // PATCH)
+PLACES = GRID[0] * GRID[1]
+ENCODER_WIDTH, ENCODER_DEPTH, ENCODER_HEADS, LAYERS = 768, 12, 12, (2, 5, 8, 11)
+WIDTH, HEADS, COMPONENTS, HIDDEN = 1152, 8, 1152, 4
+DEVICE = 80e9  # bytes
+
+
+def flops(depth: int, all_frames: bool = False) -> dict[str, float]:
+    """Floating-point operations of one clip's training step, by hand.
+
+    Counted are matrix products alone, 2 for each multiplication and addition: 2 a weight and token, and 4 a channel, query and key
+    in attention. Backward products are two for each forward one; the encoder and the projection have none.
+
+    Args:
+        depth: layers of the forecaster.
+        all_frames: whether the last layer and the output compute every frame, as the authors' code does, and not just the one to forecast.
+    """
+    tokens, seen = TIME * (PLACES + 1 + REGISTERS), PLACES + 1 + REGISTERS
+    block = 24 * ENCODER_WIDTH ** 2 + 4 * ENCODER_WIDTH * seen  # a token: qkv, proj and two of ratio 4; scores and mixing
+    encoder = tokens * ENCODER_DEPTH * block + TIME * PLACES * 2 * 3 * PATCH ** 2 * ENCODER_WIDTH
+    projection = TIME * PLACES * 2 * len(LAYERS) * ENCODER_WIDTH * COMPONENTS
+    temporal = 8 * WIDTH ** 2 + 4 * WIDTH * TIME
+    spatial = 8 * WIDTH ** 2 + 4 * WIDTH * PLACES + 4 * HIDDEN * WIDTH ** 2
+    read = TIME if all_frames else 1
+    forward = PLACES * (TIME * depth * temporal + (TIME * (depth - 1) + read) * spatial
+                        + read * 2 * WIDTH * COMPONENTS + (TIME if all_frames else TIME - 1) * 2 * COMPONENTS * WIDTH)
+    return {'encoder': encoder + projection, 'forward': forward, 'backward': 2 * forward}
+
+
+def make_config(depth, remat, batch, frozen):
+    config = defaults.defaults()
+    config.update(task='forecaster', batch_size=batch, dtype='float32' if jax.default_backend() == 'cpu' else 'bfloat16')
+    config.model.update(components=COMPONENTS, width=WIDTH, depth=depth, heads=HEADS, frames=TIME, grid=GRID, dropout=0.1, remat=remat)
+    config.optimizer.update(name='adam', learning_rate=6.4e-4, warmup_steps=0)
+    config.frozen.update(frozen)
+    return config
+
+
+def make_step(depth, remat, batch, frozen):
+    """(task, transform, step compiled for a batch of so many clips, abstract batch)."""
+    config = make_config(depth, remat, batch, frozen)
+    task = tasks.create(config)
+    transform, rate = optimizer.create(config.optimizer, config.steps)
+    frames = {'frames': jax.ShapeDtypeStruct((batch, TIME, *FRAMES, 3), jnp.uint8), 'record': jax.ShapeDtypeStruct((batch,), jnp.int32)}
+    state = jax.eval_shape(lambda batch: states.create(task, transform, config.seed, batch), frames)
+    step = jax.jit(states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0)
+    return task, transform, step.lower(state, task.frozen, frames, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+
+
+def save_frozen(folder):
+    """Bundles of an encoder and principal components with random weights: {name: path}."""
+    random = np.random.default_rng(0)
+    net = VisionTransformer(patch_size=PATCH, width=ENCODER_WIDTH, depth=ENCODER_DEPTH, heads=ENCODER_HEADS, registers=REGISTERS,
+                            layers=LAYERS, position_grid=(37, 37))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *FRAMES, 3)))
+    draw = lambda shape: random.normal(0, 0.02, shape).astype(np.float32)
+    channels = len(LAYERS) * ENCODER_WIDTH
+    parts = {'encoder': Encoder(params=jax.tree.map(lambda leaf: draw(leaf.shape), shapes), net=net),
+             'principal': Principal(draw(channels), 1 + draw(channels), draw(channels), draw((COMPONENTS, channels)), np.ones(COMPONENTS))}
+    for name, part in parts.items():
+        weights.save(pathlib.Path(folder, name), part)
+    return {name: str(pathlib.Path(folder, name)) for name in parts}
+
+
+def seconds_of(run, repeats=2):
+    best = np.inf
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def peak_flops(dtype):
+    """Operations a second of a large matrix product on this device."""
+    size = 2048 if jax.default_backend() == 'cpu' else 8192
+    x = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda x: x @ x)
+    return 2 * size ** 3 / seconds_of(lambda: product(x), 6)
+
+
+def run(batch, depth, threads, in_turn):
+    """Prints everything. `in_turn(ours, theirs)` gives the seconds of each."""
+    with tempfile.TemporaryDirectory() as folder:
+        frozen = save_frozen(folder)
+        task, transform, step = make_step(depth, False, batch, frozen)
+        _arithmetic(step, batch, depth)
+        _time(task, transform, step, batch, depth, threads, in_turn)
+        step = None
+        _memory(depth, frozen)
+
+
+def _arithmetic(step, batch, depth):
+    ours, theirs = (sum(flops(depth, all_frames).values()) * batch for all_frames in (False, True))
+    counted = step.cost_analysis()['flops']
+    print(table(['TFLOP a step', 'by hand', "XLA's count", 'XLA / hand'], [['ours', ours / 1e12, counted / 1e12, counted / ours]]))
+    print('by hand: matrix products alone; XLA counts elementwise work and the optimiser too. The authors\' code, which computes '
+          f'all {TIME} frames in the last layer too, takes {theirs / 1e12:.3f} TFLOP, {theirs / ours:.3f} times ours\n')
+
+
+def _time(task, transform, step, batch, depth, threads, in_turn):
+    from re2pix_jax.benchmarks import plain_torch
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (batch, TIME, *FRAMES, 3), np.uint8)
+    ours = {'state': jax.jit(lambda: states.create(task, transform, 0, None))(), 'number': 0}
+    data = {'frames': jnp.asarray(frames), 'record': jnp.arange(batch, dtype=jnp.int32)}
+
+    def take_step():
+        ours['state'], metrics, _ = step(ours['state'], task.frozen, data, np.int32(ours['number']))
+        ours['number'] += 1
+        return jax.block_until_ready(metrics)
+
+    other = plain_torch.Step(depth, threads, frames)
+    seconds = in_turn(take_step, other)
+    work, peak = flops(depth), peak_flops(jnp.dtype(task.config.dtype))
+    rates = [sum(work.values()) * batch / value for value in seconds]
+    print(table(['', 'ours', 'torch', 'torch / ours'], [
+        ['seconds a step', *seconds, seconds[1] / seconds[0]],
+        ['GFLOP/s', *(rate / 1e9 for rate in rates), rates[1] / rates[0]],
+        ['share of the peak (MFU)', *(rate / peak for rate in rates), rates[1] / rates[0]]]))
+    print(f'peak: {peak / 1e9:.0f} GFLOP/s, a large matrix product by XLA on this device, {task.config.dtype}; batch {batch}, '
+          f'{depth} layers\n')
+    ours['state'] = None
+
+    encode = jax.jit(task._components)
+    components = encode(task.frozen, data)
+    params = jax.jit(lambda: task.init(jax.random.key(0), None))()
+    apply = jax.jit(lambda params, context: task.net.apply(params, context, deterministic=False, rngs={'dropout': jax.random.key(0)}))
+    parts = {'encoder': seconds_of(lambda: encode(task.frozen, data)),
+             'forward': seconds_of(lambda: apply(params, components[:, :-1]))}
+    parts['backward'] = max(seconds[0] - sum(parts.values()), 0.0)
+    rows = [[name + (' and update' if name == 'backward' else ''), parts[name], other.parts[name],
+             work[name] * batch / 1e9 / parts[name] if parts[name] else 0.0] for name in parts]
+    print(table(['where the time goes: seconds', 'ours', 'torch', 'ours, GFLOP/s'], rows))
+    print()
+
+
+def _memory(depth, frozen):
+    """What a step needs at a time: state and frozen networks, and per clip, from XLA's plans for one and for two clips."""
+    rows = []
+    for remat in (False, True):
+        plans = [make_step(depth, remat, clips, frozen)[2].memory_analysis() for clips in (1, 2)]
+        peaks = [plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes
+                 for plan in plans]
+        clip = peaks[1] - peaks[0]
+        rows.append(['with remat' if remat else 'without', peaks[0] / 1e9, clip / 1e9, int((DEVICE - peaks[0]) // clip) + 1])
+    dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+    print(table(['memory, GB', 'one clip in all', 'each further clip', f'clips in {DEVICE / 1e9:.0f} GB'], rows))
+    print(f'from XLA\'s plan of the whole step for {jax.default_backend()}, {dtype}; parameters, their average and both moments '
+          'are float32')
