@@ -17,20 +17,22 @@ if [ -n "${VIDEOS:-}" ]; then
   mixed=(--config.data.sources="('records:$out/world','videos:$VIDEOS')" --config.data.weights="(0.85,0.15)")
 fi
 
-train() {  # train NAME [overrides ...]: trains to the end, then exports the bundle
-  local name="$1"; shift
+train() {  # train NAME CONFIG [overrides ...]: trains to the end, then exports the bundle
+  local name="$1" config="$2"; shift 2
   [ ! -d "$parts/$name" ] || return 0
-  python -m re2pix_jax.train --config="configs/$name.py:tiny" --workdir="$out/$name" \
+  python -m re2pix_jax.train --config="configs/$config" --workdir="$out/$name" \
     --config.eval_data.sources="('records:$out/world',)" "$@"
   python -m re2pix_jax.export --workdir="$out/$name" --out="$parts/$name"
 }
 
-train autoencoder "${mixed[@]}"
-train encoder "${world[@]}"
+train autoencoder autoencoder.py:tiny "${mixed[@]}"
+train encoder encoder.py:tiny "${world[@]}"
 [ -d "$parts/principal" ] || python -m re2pix_jax.fit_pca --config=configs/principal.py:tiny --out="$parts/principal" \
   --config.frozen.encoder="$parts/encoder" "${mixed[@]}"
 features=(--config.frozen.encoder="$parts/encoder" --config.frozen.principal="$parts/principal")
-train head "${world[@]}" "${features[@]}"
+train head head.py:tiny "${world[@]}" "${features[@]}"
+train depth head.py:tiny-depth "${world[@]}" "${features[@]}"      # these two judge forecasts, no model holds them
+train normals head.py:tiny-normals "${world[@]}" "${features[@]}"
 # The frozen networks see every frame once, not at every step of both stages.
 encode() {  # encode NAME SOURCE
   [ -d "$out/$1_encoded" ] || python -m re2pix_jax.prepare encode --source "$2" --out "$out/$1_encoded" --size 64x128 \
@@ -43,8 +45,8 @@ if [ -n "${VIDEOS:-}" ]; then
   encoded=(--config.data.sources="('encoded:$out/world_encoded','encoded:$out/videos_encoded')" \
     --config.data.weights="(0.92,0.08)" --config.data.flip=0.0)
 fi
-train forecaster "${encoded[@]}" "${features[@]}"
-train generator "${encoded[@]}" --config.frozen.forecaster="$parts/forecaster" --config.frozen.vae="$parts/autoencoder" \
+train forecaster forecaster.py:tiny "${encoded[@]}" "${features[@]}"
+train generator generator.py:tiny "${encoded[@]}" --config.frozen.forecaster="$parts/forecaster" --config.frozen.vae="$parts/autoencoder" \
   --config.frozen.head="$parts/head"
 echo "The model is $parts/generator; evaluate it with"
 echo "  python -m re2pix_jax.evaluate --config=configs/evaluate.py --config.model=$parts/generator --workdir=$out/evaluation"

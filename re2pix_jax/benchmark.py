@@ -32,7 +32,7 @@ from re2pix_jax.report.table import table
 _THREADS = flags.DEFINE_integer('threads', 1, 'Threads of the other implementation (torch).', lower_bound=1)
 _BATCH = flags.DEFINE_integer('batch', 1, 'Frames or clips at a time (encoder, vae, forecaster_step).', lower_bound=1)
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs of each side, taken in turn; the fastest counts.', lower_bound=1)
-_DEPTH = flags.DEFINE_integer('depth', 12, 'Layers (forecaster_step); 12 is the published number.', lower_bound=1)
+_DEPTH = flags.DEFINE_integer('depth', 12, 'Layers (forecaster_step); 12 is the published number.', lower_bound=2)
 _WINDOWS = flags.DEFINE_integer('windows', 30, 'Training windows that each side reads (data).', lower_bound=1)
 _TOKENS = flags.DEFINE_list('tokens', ['100000', '200000'], 'Numbers of feature tokens (pca).')
 _CHANNELS = flags.DEFINE_integer('channels', 3072, 'Channels of the features (pca).', lower_bound=2)
