@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 def get_config():
     return ConfigDict({
         'model': 'tiny',  # shipped name, bundle folder or hf:owner/repo, of a forecaster or of a whole model
-        'heads': {'segmentation': 'tiny/head', 'depth': 'tiny/depth', 'normals': 'tiny/normals'},  # bundles; none: those metrics are left out
+        # Bundles; without one its metrics are left out.
+        'heads': {'segmentation': 'tiny/head', 'depth': 'tiny/depth', 'normals': 'tiny/normals'},
         'source': 'world',  # 'world' | 'records:FOLDER' | 'cityscapes:FOLDER' ...
         'split': 'validation',
         'clips': 256,  # at most; 0 = all

@@ -150,8 +150,8 @@ def test_the_text_and_the_pictures(report):
 
 def test_eight_devices_and_the_command(micro_bundles, source, tmp_path):
     lines = [f'--config=configs/eval_forecaster.py --config.model={micro_bundles}/forecaster --config.source={source} --config.clips=5',
-             f'--config.heads.segmentation={micro_bundles}/head --config.heads.depth= --config.heads.normals= --config.workers=0 --config.pictures=2',
-             '--config.terms=("short",)']
+             f'--config.heads.segmentation={micro_bundles}/head --config.heads.depth= --config.heads.normals=',
+             '--config.workers=0 --config.pictures=2 --config.terms=("short",)']
     commands = {str(size): f'{" ".join(lines)} --config.batch_size={size} --workdir={tmp_path}/{size}'.split() for size in (8, 16)}
     done = outcomes('evaluate', commands, (), XLA_FLAGS='--xla_force_host_platform_device_count=8')
     for size in (8, 16):
