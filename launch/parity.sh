@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Set up torch, transformers and diffusers beside the rest (once) and compare the frozen networks with theirs on random weights:
+# Set up torch, transformers and diffusers beside the rest (once) and compare the frozen networks with theirs on random weights,
+# and the forecaster's gradients with torch's in float64:
 # prints the largest relative error of each. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh parity
-JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -s tests/weights/test_transformers.py tests/weights/test_diffusers.py "$@"
+JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -s tests/weights/test_transformers.py tests/weights/test_diffusers.py \
+    tests/tasks/test_forecaster_published.py "$@"

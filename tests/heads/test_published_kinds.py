@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from re2pix_jax import weights
 from re2pix_jax.errors import UserError
 from re2pix_jax.heads import VERBS
 from re2pix_jax.weights import dpt
+from tests.weights import torch_pickles
 
 
 def tensors(outputs, width=6, features=8, channels=(4, 6, 8, 8)):
@@ -29,13 +29,13 @@ def tensors(outputs, width=6, features=8, channels=(4, 6, 8, 8)):
     shapes |= {'scratch.output_conv.0.weight': (features, features, 3, 3), 'scratch.output_conv.4.weight': (outputs, features, 1, 1),
                'scratch.output_conv.4.bias': (outputs,)}
     shapes |= {f'scratch.output_conv.1.{name}': (features,) for name in ('weight', 'bias', 'running_mean', 'running_var')}
-    generator = torch.Generator().manual_seed(0)
-    return {f'head.{name}': torch.rand(shape, generator=generator) / 10 + 0.05 for name, shape in shapes.items()}
+    rng = np.random.default_rng(0)
+    return {f'head.{name}': rng.uniform(0.05, 0.15, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize(('outputs', 'reads'), [(19, 'segmentation'), (256, 'depth'), (3, 'normals'), (7, 'segmentation')])
 def test_the_outputs_say_what_a_published_head_reads(outputs, reads, tmp_path):
-    torch.save({'state_dict': tensors(outputs)}, tmp_path / 'head.ckpt')
+    torch_pickles.state_dict(tmp_path / 'head.ckpt', tensors(outputs))
     head = dpt.convert(tmp_path / 'head.ckpt')
     assert (head.reads, head.depth_range, head.channels, head.net.batch_norm) == (reads, None, 24, True)
     weights.save(tmp_path / 'bundle', head)

@@ -1,10 +1,9 @@
-"""What heads read: labels, depth, normals, resized as torch resizes; classes of depth; what a head refuses."""
+"""What heads read: labels, depth, normals, resized as published heads are; classes of depth; what a head refuses."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from re2pix_jax import weights
 from re2pix_jax.errors import UserError
@@ -25,12 +24,22 @@ def heads(features):
     return {reads: Head(random_variables(net, features[:, 0]), net, reads) for reads, net in nets.items()}
 
 
+def cubic(length, size):
+    """[size, length]: cubic convolution with a = -0.75 between centres of pixels, borders repeated, as torch resizes."""
+    matrix = np.zeros((size, length))
+    for row in range(size):
+        centre = (row + 0.5) * length / size - 0.5
+        for place in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
+            x = abs(centre - place)
+            weight = 1.25 * x**3 - 2.25 * x**2 + 1 if x <= 1 else -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
+            matrix[row, min(max(place, 0), length - 1)] += weight
+    return matrix
+
+
 def resized(head, features, size):
-    """The head's logits, resized by torch in float64: [B, T, H, W, K]."""
+    """The head's logits, resized in float64: [B, T, H, W, K]."""
     logits = np.asarray(head.logits(features), np.float64)
-    flat = torch.from_numpy(logits.reshape(-1, *logits.shape[2:])).permute(0, 3, 1, 2)
-    out = torch.nn.functional.interpolate(flat, size=size, mode='bicubic', align_corners=False).permute(0, 2, 3, 1)
-    return out.numpy().reshape(*logits.shape[:2], *size, -1)
+    return np.einsum('yh,xw,bthwk->btyxk', cubic(logits.shape[2], size[0]), cubic(logits.shape[3], size[1]), logits, optimize=True)
 
 
 @pytest.mark.parametrize('size', [(16, 32), (24, 50), (131, 70)])  # as they are, and in one and several goes of rows

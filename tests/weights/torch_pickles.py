@@ -26,6 +26,16 @@ def entries(**values: bytes) -> bytes:
     return b'}' + b''.join(literal(name) + value + b's' for name, value in values.items())
 
 
+def state_dict(path, tensors):
+    """A checkpoint as Lightning saves it: {'state_dict': `tensors`}, {name: float32 array}."""
+    def body(key, array):
+        strides = [stride // array.itemsize for stride in array.strides]
+        return tensor(key, 'FloatStorage', array.size, array.shape, tuple(strides))
+    keys = {name: str(index) for index, name in enumerate(tensors)}
+    pickled = entries(**{name: body(keys[name], array) for name, array in tensors.items()})
+    return write(path, entries(state_dict=pickled), **{f's{keys[name]}': array for name, array in tensors.items()})
+
+
 def write(path, body: bytes, **storages):
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('archive/data.pkl', b'\x80\x02' + body + b'.')
