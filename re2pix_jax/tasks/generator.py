@@ -77,13 +77,16 @@ class GeneratorTask(Task):
         mean = lambda error: jnp.square(error).mean(axis=(1, 2, 3, 4))
         return {'latent_mse': mean(sample - target), 'copy_last_mse': mean(context[:, -1:] - target)}
 
-    def save(self, params, path, batches, **saving):
-        """Writes the whole model, both stages and the networks between them; with a head where config.frozen names one."""
+    def whole(self, params) -> Re2Pix:
+        """The whole model, both stages and the networks between them; with a head where config.frozen names one."""
         data = self.config.data
         generator = Generator(params=params, net=self.net)
-        model = Re2Pix(
+        return Re2Pix(
             forecaster=self.frozen['forecaster'], vae=self.frozen['vae'], generator=generator,
             head=weights.load(self.config.frozen.head, 'head') if self.config.frozen.get('head') else None,
             size=tuple(data.size), fps=BASE_FPS / data.strides[len(data.strides) // 2],
             sampler_steps=self.config.loss.sampler_steps)
-        weights.save(path, model, **saving)
+
+    def save(self, params, path, batches, **saving):
+        """Writes the whole model."""
+        weights.save(path, self.whole(params), **saving)

@@ -54,6 +54,10 @@ class Checkpoints:
         """The step of the latest complete checkpoint, or None."""
         return self._manager.latest_step() if self._manager else None
 
+    def steps(self):
+        """The steps of the complete checkpoints, in order."""
+        return sorted(self._manager.all_steps()) if self._manager else []
+
     def meta(self, step):
         """{'config': nested dict, 'config_sha256', 'bundles', 'batch', 'format'} of a checkpoint."""
         meta = self._restore(step, meta=ocp.args.JsonRestore()).meta

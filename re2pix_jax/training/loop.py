@@ -233,7 +233,7 @@ def _write_json(path, value):
 
 
 class Run(NamedTuple):
-    """A run as its latest checkpoint holds it."""
+    """A run as one of its checkpoints holds it."""
 
     config: ConfigDict
     task: object
@@ -241,20 +241,25 @@ class Run(NamedTuple):
     mesh: jax.sharding.Mesh
 
 
-def open_run(workdir, create_task):
-    """Reads the latest checkpoint of `workdir` on the devices of this process, whatever mesh it was written on.
+def open_run(workdir, create_task, step=None):
+    """Reads a checkpoint of `workdir` on the devices of this process, whatever mesh it was written on.
 
     Args:
       workdir: folder of a run.
       create_task: config -> task (re2pix_jax.tasks.create).
+      step: which checkpoint; None = the latest.
 
     Raises:
-      UserError: there is no checkpoint, or a frozen bundle is no longer the one that the run was trained with.
+      UserError: there is no such checkpoint, or a frozen bundle is no longer the one that the run was trained with.
     """
     checkpoints = checkpoint.Checkpoints(workdir, read_only=True)
-    step = checkpoints.latest()
-    if step is None:
+    known = checkpoints.steps()
+    if not known:
         raise UserError(f'{workdir} holds no checkpoint: give the --workdir of a run that has saved one')
+    step = known[-1] if step is None else step
+    if step not in known:
+        raise UserError(f'{workdir} holds no checkpoint of step {step}: it has those of {", ".join(map(str, known))} '
+                        '(config.keep says how many stay)')
     meta = checkpoints.meta(step)
     config = checkpoint.load_config(meta)
     task = create_task(config)

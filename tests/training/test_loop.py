@@ -201,6 +201,14 @@ def test_impossible_config_is_one_line(tmp_path, fields, message):
     assert '\n' not in str(error.value)
 
 
+def test_open_run_at_a_step(tmp_path):
+    toy.train(tmp_path, toy.make_config(steps=4, checkpoint_every=2))
+    steps = [int(loop.open_run(str(tmp_path), lambda config: toy.Task(), step).state.step) for step in (2, 4, None)]
+    assert steps == [2, 4, 4]
+    with pytest.raises(UserError, match='holds no checkpoint of step 3: it has those of 2, 4'):
+        loop.open_run(str(tmp_path), lambda config: toy.Task(), 3)
+
+
 def test_open_run_without_checkpoint(tmp_path):
     with pytest.raises(UserError, match='holds no checkpoint'):
         loop.open_run(str(tmp_path), lambda config: toy.Task())
