@@ -39,11 +39,11 @@ def load_config(name, *size):
 
 
 def shrink(config, bundles=None, **overrides):
-    """The config with micro sizes, two clips a batch and few steps; fields that are not sizes keep their values."""
+    """The config with micro sizes, two clips a batch and few steps, on the clips beside `bundles`; other fields keep their values."""
     config.model.update({name: value for name, value in MICRO[config.task].items()})
     config.update(steps=2, batch_size=2, dtype='float32', log_every=1, eval_every=0, checkpoint_every=0)
     for data in (config.data, config.eval_data):
-        data.update(size=SIZE, sources=('world',), clips=4)
+        data.update(size=SIZE, sources=(f'records:{bundles}/clips',))
     config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 1)
     for name in config.frozen:
         config.frozen[name] = str(bundles / name)
@@ -66,8 +66,10 @@ def random_variables(net, *inputs):
 
 @pytest.fixture(scope='session')
 def micro_bundles(tmp_path_factory):
-    """A folder of bundles with random weights, one per part, that fit each other."""
+    """A folder of bundles with random weights, one per part, that fit each other, and of a few prepared clips of the world."""
     from re2pix_jax import weights
+    from re2pix_jax.clips.datasets import writing
+    from re2pix_jax.clips.datasets.world import World
     from re2pix_jax.encoder import Encoder, principal
     from re2pix_jax.encoder.vit import VisionTransformer
     from re2pix_jax.forecaster import Forecaster
@@ -81,6 +83,8 @@ def micro_bundles(tmp_path_factory):
     from re2pix_jax.vae.autoencoder import AutoencoderKL
 
     folder = tmp_path_factory.mktemp('bundles')
+    # Rendered once: 22 frames, as much as eight at stride 3 take.
+    writing.write_frames(folder / 'clips', {'train': World('train', 4, 22, SIZE), 'validation': World('validation', 3, 22, SIZE)})
     frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3)), jnp.uint8)
     images = jnp.zeros((1, *SIZE, 3))
 
