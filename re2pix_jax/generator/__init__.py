@@ -7,6 +7,7 @@ import jax
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator import flow
+from re2pix_jax.generator.conditioning import limit
 from re2pix_jax.generator.dit import SpaceTimeDiT
 from re2pix_jax.generator.guidance import combine, double, full_and_coarse
 from re2pix_jax.generator.sampler import SAMPLERS
@@ -20,9 +21,9 @@ class Generator(flax.struct.PyTreeNode):
     params: dict
     net: SpaceTimeDiT = flax.struct.field(pytree_node=False)
 
-    @functools.partial(jax.jit, static_argnames=('steps', 'guidance', 'guidance_channels', 'method'))
+    @functools.partial(jax.jit, static_argnames=('steps', 'guidance', 'guidance_channels', 'channels', 'method'))
     def sample(self, context_latents, context_components, future_components, keys, steps=15, guidance=0.0,
-               guidance_channels=8, method='euler'):
+               guidance_channels=8, channels=None, method='euler'):
         """Draw one future per sample of the batch.
 
         Args:
@@ -32,6 +33,7 @@ class Generator(flax.struct.PyTreeNode):
             steps: sampler steps, 15 [R] to 50; at least 1.
             guidance: weight w of representation guidance, 0 for none; the paper explores 0.4 with 8 channels [P].
             guidance_channels: how many leading components the coarse prediction keeps.
+            channels: how many leading components the generator is given at all, the others being zero; None for all [P].
             method: 'euler' or 'heun'.
 
         Returns:
@@ -43,6 +45,8 @@ class Generator(flax.struct.PyTreeNode):
         if guidance and not net.components:
             raise UserError('representation guidance needs a generator with components; this one is a baseline without '
                             'them: set guidance to 0')
+        context_components, future_components = jax.tree.map(
+            lambda x: limit(x, channels), (context_components, future_components))
         widen, narrow = (double, functools.partial(combine, weight=guidance)) if guidance else (lambda x: x,) * 2
         if guidance:
             # A map over a tree leaves a missing (None) entry as it is, for the network to complain about.

@@ -34,6 +34,16 @@ def keep_first(components, count):
     return jnp.where(kept, components, 0)
 
 
+def limit(components, channels):
+    """`keep_first` for inference: None keeps all; UserError unless `channels` lies between 1 and P."""
+    if channels is None:
+        return components
+    if not 1 <= channels <= components.shape[-1]:
+        raise UserError(f'channels: {channels} of {components.shape[-1]} components were asked for; '
+                        f'give a number from 1 to {components.shape[-1]}, or None for all')
+    return keep_first(components, channels)
+
+
 def nested_dropout(key, components, counts):
     """Per sample, draw c with equal probability from the tuple `counts` and zero the channels from c on.
 
