@@ -23,11 +23,19 @@ def get_config():
             'workers': 2,  # processes that render or read clips; 0 = threads
             'seed': 0,  # of the sampler's noise and the probe's minibatches
             'guidance': 0.0,  # weight of representation guidance; the paper explores 0.4 [P]
+            'guidance_channels': 8,  # leading components that the coarse prediction of guidance keeps
             'sampler_steps': 0,  # 0 = the model's own
+            'references': True,  # also the VAE's reconstruction, copy-last and what heads read in true frames; the same for any generator
+            # Bundles that measure frames; '' = leave out what needs them.
+            'heads': {'depth': 'tiny/depth'},
+            'inception': '',  # FID: `convert inception`
+            'i3d': '',  # FVD: `convert i3d`
+            'lpips': '',  # `convert lpips`
             'probe': {
                 'clips': 400,  # of the train split, one frame each; 0 = no linear probe
                 'steps': 300,
                 'batch_size': 8,  # frames
             },
+            'mesh': {'data': -1, 'model': 1},  # devices that share the clips
         }
     )

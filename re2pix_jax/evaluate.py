@@ -41,7 +41,7 @@ def main(argv):
 def _evaluate(config):
     """(report, its text, captioned pictures)"""
     bundle = weights.load(config.model, kind=('re2pix', 'forecaster'))
-    if 'heads' not in config:
+    if 'terms' not in config:
         report = {'model': config.model} | model.evaluate(bundle, config)
         return report, model.describe(report), []
     bundle = getattr(bundle, 'forecaster', bundle)

@@ -74,10 +74,15 @@ def test_batch_size_does_not_matter(report, model):
 
 
 def test_protocol_stands_beside_the_numbers(report):
-    assert report['protocol'] == {
+    protocol = dict(report['protocol'])
+    features = protocol.pop('features')
+    assert protocol == {
         'source': 'world', 'split': 'validation', 'clips': 5, 'start_frame': 0, 'stride': 3, 'fps': 17 / 3,
-        'size': list(SIZE), 'context_frames': 4, 'horizon': 2, 'sampler_steps': 2, 'guidance': 0.0, 'seed': 0,
+        'size': list(SIZE), 'context_frames': 4, 'horizon': 2, 'sampler_steps': 2, 'guidance': 0.0, 'guidance_channels': 8, 'seed': 0,
         'probe': {'clips': 6, 'steps': 4, 'batch_size': 2, 'split': 'train'}}
+    assert [(name, found['samples'], found['dimensions']) for name, found in features.items()] == [
+        ('frechet_frames', 10, 64), ('frechet_video', 5, 64)]
+    assert all(len(found['sha256']) == 64 for found in features.values())
     json.dumps(report, allow_nan=False)
 
 
@@ -116,8 +121,46 @@ def test_the_model_by_hand(report, model, clips):
         assert row['re2pix']['miou'] == pytest.approx(scores.miou, abs=2e-3)
         stage = report['forecaster']['steps'][step]
         error = float(features.smooth_l1(out['components'][:, step], components[:, 4 + step]).mean())
-        assert stage['smooth_l1'] == row['re2pix']['feature_error'] == pytest.approx(error, rel=1e-3)
+        assert stage['smooth_l1'] == pytest.approx(error, rel=1e-3)
         assert stage['ratio'] == pytest.approx(stage['smooth_l1'] / stage['copy_last'])
+        seen = float(features.smooth_l1(model.forecaster.encode(out['frames'])[:, step], components[:, 4 + step]).mean())
+        assert row['re2pix']['feature_error'] == pytest.approx(seen, rel=2e-3)
+
+
+def plain_distance(one, other):
+    """Fréchet distance of two sets [N, D], by the eigenvalues of the product of their covariances."""
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    covariances = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
+    roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(0)).sum()
+    return ((one.mean(0) - other.mean(0))**2).sum() + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * roots
+
+
+def test_distances_in_the_encoders_features_by_hand(report, model, clips):
+    """Each method's frames (10 of 64 numbers) and its one window of two frames a clip, against the true ones."""
+    frames = clips['frames']
+    keys = jax.vmap(lambda record: jax.random.fold_in(jax.random.key(0), record))(clips['record'].astype(np.uint32))
+    compared = {'re2pix': model.rollout(frames[:, :4], keys, 2)['frames'], 'copy_last': np.repeat(frames[:, 3:4], 2, 1),
+                'vae': np.asarray(model.vae.decode(model.vae.encode(frames)))[:, 4:], 'truth': frames[:, 4:]}
+    leading = {name: np.asarray(model.forecaster.encode(np.concatenate([frames[:, 3:4], found], 1)))[..., :32]
+               for name, found in compared.items()}
+
+    def video(components):
+        part = components[..., :8]
+        values = [part[:, 1:], np.abs(np.diff(part, axis=1))]
+        return np.concatenate([half.mean((2, 3)) for kind in values for half in (kind[..., :4, :], kind[..., 4:, :])], -1).reshape(5, -1)
+
+    described = {name: np.concatenate([found[:, 1:].mean((2, 3)), found[:, 1:].std((2, 3))], -1) for name, found in leading.items()}
+    for method in ('re2pix', 'copy_last', 'vae'):
+        expected = plain_distance(*(described[name].reshape(10, -1) for name in (method, 'truth')))
+        assert report['distances']['frechet_frames'][method] == pytest.approx(expected, rel=5e-3)
+        expected = plain_distance(*(video(leading[name]) for name in (method, 'truth')))
+        assert report['distances']['frechet_video'][method] == pytest.approx(expected, rel=5e-3)
+        for step, row in enumerate(report['steps']):
+            expected = plain_distance(described[method][:, step], described['truth'][:, step])
+            assert row[method]['frechet_frames'] == pytest.approx(expected, rel=5e-3)
+    assert report['warnings'] == [
+        f'{name}: {count} samples of 64 dimensions have a singular covariance: the distance is taken between what there is of it, and is '
+        f'only comparable at this count; at least 65 samples are needed' for name, count in (('frechet_frames', 10), ('frechet_video', 5))]
 
 
 def test_the_head_and_both_probes_are_scored_over_all_steps(report, model, clips):
@@ -128,8 +171,8 @@ def test_the_head_and_both_probes_are_scored_over_all_steps(report, model, clips
     fitted = evaluation.fit_probes(model, config())
     for kind, one in fitted.items():
         scores = Confusion.create().update(clips['labels'][:, 4:], one.labels(encoded)).scores().to_dict()
-        assert_close(report['encoder'][f'probe_{kind}'], scores)
-    assert set(fitted) == {'bilinear', 'subpixel'}
+        assert_close(report['encoder'][kind], scores)
+    assert set(fitted) == {'probe_bilinear', 'probe_subpixel'}
 
 
 def test_a_model_without_a_head_has_no_miou(model):

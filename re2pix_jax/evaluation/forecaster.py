@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from re2pix_jax.clips import datasets, loader, sampling
 from re2pix_jax.clips.datasets import records
 from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation.batches import whole
 from re2pix_jax.heads import Head
 from re2pix_jax.metrics import features as feature_metrics
 from re2pix_jax.metrics import segmentation
@@ -128,7 +129,7 @@ def _evaluate_term(forecaster, heads, config, term, size, label_size, mesh):
     try:
         numbered = zip(batches, range(0, limit, config.batch_size))
         for local, first in track(numbered, limit, f'evaluate {term}', size=lambda item: min(config.batch_size, limit - item[1])):
-            batch = _whole(local, config.batch_size, first, limit, context)
+            batch = _compared(whole(local, config.batch_size, first, limit), context)
             readings, seen = observe(forecaster, heads, readings, meshes.global_batch(batch, mesh))
             seen = jax.device_get(seen)
             for method in METHODS:
@@ -143,18 +144,10 @@ def _evaluate_term(forecaster, heads, config, term, size, label_size, mesh):
     return {method: _scores(readings[method], values[method]) for method in METHODS}, pictures, limit
 
 
-def _whole(local, batch_size, first, limit, context):
-    """This process's share filled up to its full length, of each clip the frames that count; 'known' says which rows do."""
-    share, there = batch_size // jax.process_count(), len(local['record'])
-    place = first + jax.process_index() * share + np.arange(share)
-    known = (np.arange(share) < there) & (place < limit)
-    if not there:  # nothing of the last batch is this process's
-        local = {name: np.zeros((1, *values.shape[1:]), values.dtype) for name, values in local.items()}
-    rows = np.minimum(np.arange(share), max(there, 1) - 1)
-    frames = [*range(context), local['frames'].shape[1] - 1]
-    labels, depth = local['labels'][rows, -1], local['depth'][rows, -1]
-    return {'frames': local['frames'][rows][:, frames], 'record': local['record'][rows], 'known': known,
-            'labels': np.where(known[:, None, None], labels, segmentation.IGNORE), 'depth': np.where(known[:, None, None], depth, 0)}
+def _compared(batch, context):
+    """Of each clip what counts: context and target frame, and the target's labels."""
+    frames = [*range(context), batch['frames'].shape[1] - 1]
+    return batch | {'frames': batch['frames'][:, frames], 'labels': batch['labels'][:, -1], 'depth': batch['depth'][:, -1]}
 
 
 def _observe(forecaster, heads, readings, batch, steps, label_size, field_of_view):

@@ -1,37 +1,44 @@
 """Evaluates a Re2Pix model on held-out clips: every stage by itself, then the predicted frames step by step.
 
-Each clip has M context frames and `horizon` true future frames at the model's stride. All comparisons are made on the
-same frames:
+Each clip has M context frames and `horizon` true future frames at the model's stride. All comparisons are made on the same
+frames:
 
-- re2pix: the predicted frame; copy_last: the last context frame repeated; vae: the true frame through the VAE, the best
-  that the decoder allows; truth: the true frame itself, which bounds what the head can score.
-- PSNR and SSIM are means over frames; mIoU is taken over all pixels of a step, labels of the true frame against what
-  the head reads from the frozen encoder on the compared frame (features through the principal components, as the head
-  was trained).
+- re2pix: the predicted frame; copy_last: the last context frame repeated; vae: the true frame through the VAE, the best that
+  the decoder allows; truth: the true frame itself, which bounds what a head can score.
+- PSNR, SSIM and LPIPS are means over frames; mIoU is taken over all pixels of a step and depth errors over frames: labels and
+  depth of the true frame against what the heads read from the frozen encoder on the compared frame (features through the
+  principal components, as heads are trained). The feature error of a compared frame is that of the encoder's features of it.
+- Fréchet distances are between the set of compared frames (or videos) and that of the true ones: in the features of the frozen
+  encoder always, in those of Inception (FID) and I3D (FVD) where their weights are given.
 
-A clip's noise comes from the seed and its record number, so results do not depend on batch size or order, up to
-rounding.
+A clip's noise comes from the seed and its record number, so results do not depend on batch size, order, or the number of
+devices and processes, up to rounding.
 """
 
 import functools
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from re2pix_jax.clips import loader, sampling
 from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import frames as measured
+from re2pix_jax.evaluation.batches import whole as whole_batch
+from re2pix_jax.evaluation.judges import Judges
+from re2pix_jax.evaluation.text import describe
+from re2pix_jax.evaluation.totals import Totals
 from re2pix_jax.forecaster import Forecaster
-from re2pix_jax.metrics import features as feature_metrics
-from re2pix_jax.metrics import image, probe, segmentation
+from re2pix_jax.metrics import probe, segmentation
+from re2pix_jax.metrics.protocol import Protocol
 from re2pix_jax.prediction import stride_of
-from re2pix_jax.report import table
 from re2pix_jax.report.progress import track
+from re2pix_jax.training import mesh as meshes
 
-FORMAT = 1
-METHODS = ('re2pix', 'copy_last', 'vae')
+__all__ = ['FORMAT', 'Judges', 'describe', 'evaluate', 'fit_probes']
+
+FORMAT = 2
 
 
 class StageOne(flax.struct.PyTreeNode):
@@ -43,18 +50,18 @@ class StageOne(flax.struct.PyTreeNode):
     context_frames: int = flax.struct.field(pytree_node=False)
 
 
-def evaluate(model, config):
+def evaluate(model, config, judges: Judges | None = None):
     """All numbers of a model, or of a forecaster by itself.
 
     Args:
         model: `pipeline.Re2Pix`, whose mIoUs are left out without a head, or a `Forecaster`, of which only its encoder's
             probes and its own errors are given.
-        config: as configs/evaluate.py makes it: clips, horizon, split, source, start, batch_size, workers, seed,
-            guidance, sampler_steps (0 = the model's), probe {clips, steps, batch_size} (0 clips = no probe).
+        config: as configs/evaluate.py makes it.
+        judges: what measures frames beside the model's own parts; None: those that the config names.
 
     Returns:
-        JSON-able dict {'format', 'protocol', 'vae', 'encoder', 'head', 'forecaster', 'steps'}; see `describe` for how
-        it reads.
+        JSON-able dict {'format', 'protocol', 'vae', 'encoder', 'head', 'forecaster', 'steps', 'distances', 'warnings', 'left_out'};
+        see `describe` for how it reads.
 
     Raises:
         UserError: clips that can't be read, are too few or too short, or settings out of range.
@@ -65,48 +72,80 @@ def evaluate(model, config):
         size = tuple(side * patch for side in model.net.grid)
         model = StageOne(model, size, sampling.BASE_FPS / sampling.STRIDE, model.net.frames - 1)
     _check(model, config)
-    sampler_steps = config.sampler_steps or (model.sampler_steps if whole else 0)
-    probes = fit_probes(model, config)
-    totals = _Totals(config.horizon)
+    mesh = meshes.create(config.mesh.data, config.mesh.model)
+    meshes.check_batch_size(config.batch_size, mesh)
+    judges = (Judges.load(config) if judges is None else judges) if whole else Judges()
+    judges = judges.fitting(model, config)
     batches = loader.create(
         _data(model, config, config.split, config.clips, model.context_frames + config.horizon),
-        config.batch_size,
-        config.seed,
-        training=False,
-    )
-    batches = _first(batches, config.clips)
-    size = lambda batch: len(batch['record'])
-    for batch in track(batches, config.clips, 'evaluate', size=size):
-        clips, labels, record = (_pad(batch[name], config.batch_size) for name in ('frames', 'labels', 'record'))
-        labels[len(batch['record']) :] = segmentation.IGNORE
-        seen = _observe_features(model, probes, clips, config.horizon)
+        config.batch_size, config.seed, training=False)
+    try:
+        clips = min(config.clips, batches.clips)
+        if not clips:
+            raise UserError(f'{config.source}: split {config.split} holds no clips to evaluate')
+        probes = fit_probes(model, config)
+        with jax.set_mesh(mesh):
+            placed = jax.device_put((model, judges, probes), meshes.replicated(mesh))
+            totals = _observe(*placed, batches, clips, config, mesh, whole)
+    finally:
+        batches.close()
+    protocol = Protocol(
+        source=config.source, split=config.split, clips=clips, start_frame=config.start, stride=stride_of(model), fps=model.fps,
+        size=list(model.size), context_frames=model.context_frames, horizon=config.horizon, sampler_steps=_steps(model, config),
+        guidance=config.guidance, guidance_channels=config.guidance_channels, seed=config.seed,
+        probe=dict(config.probe) | {'split': 'train'}, features=judges.features(model, config, totals))
+    return {'format': FORMAT, 'protocol': protocol.to_dict()} | totals.report(model.fps, whole, judges.left_out)
+
+
+def _observe(model, judges, probes, batches, clips, config, mesh, whole):
+    """`Totals` over the clips."""
+    heads = judges.heads
+    totals = Totals(config.horizon)
+    scores = {name: {kind: measured.empty(kind, config.horizon) for kind in kinds}
+              for name, kinds in measured.readers(heads, probes, config.references).items()}
+    frame_scores = {method: {kind: measured.empty(kind, config.horizon) for kind in heads} for method in ('re2pix', 'vae')}
+    options = {'guidance': config.guidance, 'guidance_channels': config.guidance_channels, 'sampler_steps': _steps(model, config)}
+    context = model.context_frames
+    numbered = zip(batches, range(0, clips, config.batch_size))
+    for local, first in track(numbered, clips, 'evaluate', size=lambda item: min(config.batch_size, clips - item[1])):
+        batch = meshes.global_batch(whole_batch(local, config.batch_size, first, clips), mesh)
+        scores, seen, components = measured.observe_clips(
+            model.forecaster, heads, probes, scores, batch, context, config.horizon, config.references)
         if whole:
-            keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(config.seed)))(record.astype(np.uint32))
-            frames = _observe_frames(model, clips, keys, config.horizon, config.guidance, sampler_steps)
-            seen = {name: seen[name] | frames[name] for name in seen} | {'frames': frames['frames']}
-        totals.add(clips, labels, seen, len(batch['record']))
-    if not totals.clips:
-        raise UserError(f'{config.source}: split {config.split} holds no clips to evaluate')
-    protocol = {
-        'source': config.source,
-        'split': config.split,
-        'clips': totals.clips,
-        'start_frame': config.start,
-        'stride': stride_of(model),
-        'fps': model.fps,
-        'size': list(model.size),
-        'context_frames': model.context_frames,
-        'horizon': config.horizon,
-        'sampler_steps': sampler_steps,
-        'guidance': config.guidance,
-        'seed': config.seed,
-        'probe': dict(config.probe) | {'split': 'train'},
-    }
-    return {'format': FORMAT, 'protocol': protocol} | totals.report(model.fps, whole)
+            past, truth = batch['frames'][:, :context], batch['frames'][:, context:]
+            compared = {'re2pix': model.rollout(past, _keys(config.seed, batch['record']), config.horizon, **options)['frames']}
+            if config.references:
+                reconstructed = measured.reconstruct(model.vae, batch['frames'])
+                compared['vae'] = reconstructed[:, context:]
+            for method, frames in compared.items():
+                frame_scores[method], found = measured.observe_frames(
+                    model.forecaster, heads, frame_scores[method], batch, frames, components)
+                seen[method] = found
+            if config.references:
+                compared['copy_last'] = past[:, -1:]
+            for method, frames in {**compared, 'truth': truth}.items():
+                seen[method] = seen[method] | judges.describe(past, frames, truth)
+            shown = {'clips': batch['frames'], **compared}
+            if config.references:
+                shown['reconstructed'] = reconstructed
+            seen['frames'] = measured.together(shown)
+        totals.add(jax.device_get(seen), np.asarray(jax.device_get(measured.together(batch['known']))), context)
+    totals.scores = scores | (frame_scores if whole else {})
+    return totals
+
+
+@jax.jit
+def _keys(seed, records):
+    """A key a clip: the seed's, folded with the record's number."""
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(records.astype(np.uint32))
+
+
+def _steps(model, config):
+    return config.sampler_steps or getattr(model, 'sampler_steps', 0)
 
 
 def _check(model, config):
-    for name in ('clips', 'horizon', 'batch_size'):
+    for name in ('clips', 'horizon', 'batch_size', 'guidance_channels'):
         if config[name] < 1:
             raise UserError(f'config.{name} = {config[name]}: expected at least 1')
     if config.guidance < 0 or config.sampler_steps < 0:
@@ -137,42 +176,25 @@ def _data(model, config, split, clips, frames):
     )
 
 
-def _first(batches, clips):
-    """The first `clips` clips of a loader, which is closed at the end."""
-    try:
-        left = clips
-        while left > 0 and (batch := next(batches, None)) is not None:
-            yield {name: values[:left] for name, values in batch.items()}
-            left -= len(batch['record'])
-    finally:
-        batches.close()
-
-
-def _pad(values, length):
-    """Repeats the last clip up to `length` clips, so that the last batch compiles nothing anew."""
-    values = np.asarray(values)
-    return np.concatenate([values, np.repeat(values[-1:], length - len(values), axis=0)])
-
-
 def fit_probes(model, config):
-    """{kind: `probe.Probe`} fitted to the frozen encoder on single frames of as many clips of the train split; {} for
-    none."""
+    """{'probe_' + kind: `probe.Probe`} fitted to the frozen encoder on single frames of as many clips of the train split; {} for
+    none. Every process reads them all."""
     if not config.probe.clips:
         return {}
     batches = loader.create(
-        _data(model, config, 'train', config.probe.clips, 1), config.batch_size, config.seed, training=False
-    )
-    batches = track(
-        _first(batches, config.probe.clips),
-        config.probe.clips,
-        'probe: features',
-        size=lambda batch: len(batch['record']),
-    )
+        _data(model, config, 'train', config.probe.clips, 1), config.batch_size, config.seed, training=False, process=(0, 1))
     features, labels = [], []
-    for batch in batches:
-        encoded = model.forecaster.encoder.encode(_pad(batch['frames'], config.batch_size))
-        features.append(np.asarray(encoded[: len(batch['record']), 0], np.float32))
-        labels.append(batch['labels'][:, 0])
+    try:
+        clips = min(config.probe.clips, batches.clips)
+        numbered = zip(batches, range(0, clips, config.batch_size))
+        for batch, first in track(numbered, clips, 'probe: features', size=lambda item: min(config.batch_size, clips - item[1])):
+            known = min(len(batch['record']), clips - first)
+            rows = np.minimum(np.arange(config.batch_size), known - 1)  # of one length, so that the last batch compiles nothing anew
+            encoded = model.forecaster.encode_features(batch['frames'][rows])
+            features.append(np.asarray(encoded[:known, 0], np.float32))
+            labels.append(batch['labels'][:known, 0])
+    finally:
+        batches.close()
     if not features:
         raise UserError(
             f'{config.source}: split train holds no clips to fit the probe on; set config.probe.clips=0 to go without'
@@ -181,170 +203,9 @@ def fit_probes(model, config):
     if (labels == segmentation.IGNORE).all():
         return {}
     return {
-        kind: probe.fit(
+        f'probe_{kind}': probe.fit(
             features, labels, kind, seed=config.seed, steps=config.probe.steps, batch_size=config.probe.batch_size
         )
         for kind in probe.KINDS
         if kind != 'subpixel' or not any(a % b for a, b in zip(labels.shape[1:], features.shape[1:3]))
     }
-
-
-@functools.partial(jax.jit, static_argnames='horizon')
-def _observe_features(model, probes, clips, horizon):
-    """What stage 1 makes of clips uint8 [B, M + horizon, H, W, 3]: feature errors, and the labels that each reader of
-    features sees."""
-    context = model.context_frames
-    forecaster = model.forecaster
-    features = forecaster.encoder.encode(clips)
-    components = forecaster.principal.project(features)
-    forecast = forecaster.forecast(components[:, :context], horizon)
-    copied = jnp.broadcast_to(components[:, context - 1 : context], components[:, context:].shape)
-    error = {
-        're2pix': feature_metrics.smooth_l1(forecast, components[:, context:]),
-        'copy_last': feature_metrics.smooth_l1(copied, components[:, context:]),
-    }
-    guessed = {f'probe_{kind}': fitted.labels(features[:, context:]) for kind, fitted in probes.items()}
-    if getattr(model, 'head', None) is not None:
-        read = lambda values: model.head.labels(values, tuple(clips.shape[2:4]))
-        true = read(forecaster.features(components[:, context - 1 :]))
-        guessed |= {
-            'truth': true[:, 1:],
-            'copy_last': jnp.broadcast_to(true[:, :1], true[:, 1:].shape),
-            'head': read(features[:, context:]),
-            'forecast': read(forecaster.features(forecast)),
-        }
-    return {'error': error, 'guessed': guessed}
-
-
-@functools.partial(jax.jit, static_argnames=('horizon', 'guidance', 'sampler_steps'))
-def _observe_frames(model, clips, keys, horizon, guidance, sampler_steps):
-    """What the whole model makes of the clips: predicted and reconstructed frames, and the labels that the head reads in
-    them."""
-    context = model.context_frames
-    predicted = model.rollout(clips[:, :context], keys, horizon, guidance=guidance, sampler_steps=sampler_steps)['frames']
-    reconstructed = model.vae.decode(model.vae.encode(clips))
-    vae = reconstructed[:, context:]
-    truth = model.forecaster.encode(clips[:, context:])
-    error = {'vae': feature_metrics.smooth_l1(model.forecaster.encode(vae), truth)}
-    guessed = {'re2pix': model.segment(predicted), 'vae': model.segment(vae)} if model.head is not None else {}
-    return {'frames': {'re2pix': predicted, 'vae': reconstructed}, 'error': error, 'guessed': guessed}
-
-
-_count = jax.jit(jax.vmap(segmentation.Confusion.update, in_axes=(0, 1, 1)))
-
-
-class _Totals:
-    """Sums over clips: image metrics and feature errors a clip and step, confusion matrices a step."""
-
-    def __init__(self, horizon):
-        self.horizon, self.clips = horizon, 0
-        self.values = {}
-        self.confusions = {}
-
-    def add(self, clips, labels, seen, count):
-        """`count` of the clips are real, the rest is padding, whose labels are all ignored."""
-        context = clips.shape[1] - self.horizon
-        if 'frames' in seen:
-            future = clips[:count, context:]
-            frames, reconstructed = (np.asarray(seen['frames'][name])[:count] for name in ('re2pix', 'vae'))
-            copied = np.broadcast_to(clips[:count, context - 1 : context], future.shape)
-            for method, compared in zip(METHODS, (frames, copied, reconstructed[:, context:]), strict=True):
-                self._append(method, 'psnr', image.psnr(compared, future))
-                self._append(method, 'ssim', image.ssim(compared, future))
-            self._append('all', 'psnr', image.psnr(reconstructed, clips[:count]))
-        for method, error in seen['error'].items():
-            self._append(method, 'feature_error', np.asarray(error)[:count])
-        for name, guessed in seen['guessed'].items():
-            empty = jax.tree.map(lambda x: jnp.stack([x] * self.horizon), segmentation.Confusion.create())
-            self.confusions[name] = _count(self.confusions.get(name, empty), labels[:, context:], guessed)
-        self.clips += count
-
-    def _append(self, method, metric, values):
-        self.values.setdefault((method, metric), []).append(np.asarray(values, np.float64))
-
-    def _step(self, method, metric, step):
-        return float(np.concatenate([values[:, step] for values in self.values[method, metric]]).mean())
-
-    def _scores(self, name, step=None):
-        """Scores of one step or, over all steps together, of the whole set; None where no frame had labels."""
-        if name not in self.confusions:
-            return None
-        parts = [jax.tree.map(lambda x, k=k: x[k], self.confusions[name]) for k in range(self.horizon)]
-        whole = parts[step] if step is not None else functools.reduce(segmentation.Confusion.merge, parts)
-        return whole.scores().to_dict() if whole.counts().any() else None
-
-    def report(self, fps, whole):
-        """The sections of `evaluate`'s result; of a forecaster by itself only those of stage 1."""
-        report = {
-            'encoder': {f'probe_{kind}': self._scores(f'probe_{kind}') for kind in probe.KINDS},
-            'head': {'true_features': self._scores('head'), 'true_principal_features': self._scores('truth')},
-            'forecaster': {'steps': [self._forecaster_row(step) for step in range(self.horizon)]},
-        }
-        if whole:
-            psnr = np.concatenate([values.ravel() for values in self.values['all', 'psnr']])
-            report['vae'] = {'reconstruction_psnr': float(psnr.mean()), 'frames': int(psnr.size)}
-            report['steps'] = [self._frames_row(step, fps) for step in range(self.horizon)]
-        return report
-
-    def _forecaster_row(self, step):
-        ours, copy = (self._step(method, 'feature_error', step) for method in ('re2pix', 'copy_last'))
-        scores = self._scores('forecast', step) or {}
-        return {
-            'step': step + 1,
-            'smooth_l1': ours,
-            'copy_last': copy,
-            'ratio': ours / copy if copy else None,
-            'miou': scores.get('miou'),
-            'moving_miou': scores.get('moving_miou'),
-        }
-
-    def _frames_row(self, step, fps):
-        row = {'step': step + 1, 'seconds': (step + 1) / fps}
-        for method in (*METHODS, 'truth'):
-            scores = self._scores(method, step) or {}
-            row[method] = {metric: self._step(method, metric, step) for name, metric in self.values if name == method}
-            row[method] |= {name: scores[name] for name in ('miou', 'moving_miou') if name in scores}
-        return row
-
-
-def describe(report):
-    """A report as text: the protocol, each stage by itself, then the table of steps."""
-    protocol = report['protocol']
-    height, width = protocol['size']
-
-    def percent(scores, name='miou'):
-        return f'{100 * scores[name]:.1f}' if scores and scores[name] is not None else '-'
-
-    heading = (
-        f'{report.get("model", "model")} on {protocol["clips"]} clips of {protocol["source"]}, split '
-        f'{protocol["split"]}: {protocol["context_frames"]} context and {protocol["horizon"]} future frames at stride '
-        f'{protocol["stride"]} ({protocol["fps"]:.3g} frames per second), {height}x{width} pixels, from frame '
-        f'{protocol["start_frame"]} on; {protocol["sampler_steps"]} sampler steps, guidance {protocol["guidance"]:g}, '
-        f'seed {protocol["seed"]}'
-    )
-    stages = []
-    if vae := report.get('vae'):
-        stages.append(['VAE', f'PSNR of reconstruction ({vae["frames"]} frames)', f'{vae["reconstruction_psnr"]:.2f} dB'])
-    for kind, how in (('bilinear', 'logits a patch, upsampled'), ('subpixel', 'logits a pixel of the patch')):
-        if scores := report['encoder'][f'probe_{kind}']:
-            stages.append(['encoder', f'mIoU of linear probe, {how}', f'{percent(scores)} %'])
-    for name, how in (('true_features', ''), ('true_principal_features', ' through the PCA')):
-        if scores := report['head'][name]:
-            value = f'{percent(scores)} % ({percent(scores, "moving_miou")} %)'
-            stages.append(['head', f'mIoU (moving) on true features{how}', value])
-    forecaster = report['forecaster']['steps']
-    read = ('miou', 'moving_miou') if forecaster[0]['miou'] is not None else ()
-    rows = [
-        [row[name] for name in ('step', 'smooth_l1', 'copy_last', 'ratio')]
-        + [table.Number(percent(row, name)) for name in read]
-        for row in forecaster
-    ]
-    header = ['step', 'forecast', 'copy last', 'ratio', *(table.METRICS[name] for name in read)]
-    blocks = [
-        heading,
-        table.table(['stage', 'measure', 'value'], stages),
-        'Stage 1: SmoothL1 on principal components, beta 0.1\n' + table.table(header, rows),
-    ]
-    if 'steps' in report:
-        blocks += ['Predicted frames\n' + table.horizon_table(report['steps']), table.LEGEND]
-    return '\n\n'.join(blocks)

@@ -30,14 +30,19 @@ class Forecaster:
 
     @jax.jit
     def encode(self, frames):
-        """Frames [B, T, H, W, 3] -> components [B, T, h, w, P] (see `Encoder.encode` for dtypes).
+        """Frames [B, T, H, W, 3] -> components [B, T, h, w, P] (see `Encoder.encode` for dtypes)."""
+        return self.principal.project(self.encode_features(frames))
+
+    @jax.jit
+    def encode_features(self, frames):
+        """Frames [B, T, H, W, 3] -> the encoder's features [B, T, h, w, C].
 
         Frames of any size are brought to the grid that the forecaster was trained on: the VAE's frames (256x512) are larger
         than the encoder's (224x448).
         """
         patch = self.encoder.net.patch_size
         encoder = self.encoder.replace(image_size=tuple(side * patch for side in self.net.grid))
-        return self.principal.project(encoder.encode(frames))
+        return encoder.encode(frames)
 
     @functools.partial(jax.jit, static_argnames='steps')
     def forecast(self, components, steps: int):

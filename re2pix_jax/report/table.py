@@ -44,39 +44,38 @@ def _cell(value, digits):
     return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
 
 
-METRICS = {
-    'psnr': 'PSNR dB',
-    'ssim': 'SSIM',
-    'feature_error': 'feature error',
-    'miou': 'mIoU %',
-    'moving_miou': 'moving mIoU %',
-}
+IMAGE_METRICS = {'psnr': 'PSNR dB', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'frechet_frames': 'Fréchet, frames', 'feature_error': 'feature error'}
+FEATURE_METRICS = {'miou': 'mIoU %', 'moving_miou': 'moving mIoU %', 'delta1': 'depth delta1 %', 'abs_rel': 'depth AbsRel'}
+METRICS = IMAGE_METRICS | FEATURE_METRICS
 """Metrics that a horizon table may show, in this order, and how their columns are called."""
 
 METHODS = {'re2pix': 'Re2Pix', 'copy_last': 'copy', 'vae': 'VAE', 'truth': 'truth'}
 
+DISTANCES = {'frechet_frames': 'encoder, frames', 'frechet_video': 'encoder, video', 'fid': 'FID', 'fvd': 'FVD'}
+
 LEGEND = (
     'copy: the last context frame repeated; VAE: the true frame through the VAE, the best that the decoder allows;\n'
-    'truth: the head on the true frame; feature error: SmoothL1 on principal components'
+    'truth: the heads on the true frame; feature error: SmoothL1 on principal components of the frame'
 )
 
 
-def horizon_table(steps):
+def horizon_table(steps, metrics=METRICS):
     """One row a time step, one column for each metric and method; columns without any number are left out.
 
     Args:
         steps: [{'step', 'seconds', method: {metric: number or None}, ...}, ...] with the methods and metrics named
-            above; mIoU in [0, 1].
+            above; mIoU and delta1 in [0, 1].
+        metrics: those to show, and how they are called.
     """
     pairs = [
         (metric, method)
-        for metric in METRICS
+        for metric in metrics
         for method in METHODS
         if any(row.get(method, {}).get(metric) is not None for row in steps)
     ]
     header, last = ['\nstep', '\ntime'], None
     for metric, method in pairs:
-        header.append(f'{METRICS[metric] if metric != last else ""}\n{METHODS[method]}')
+        header.append(f'{metrics[metric] if metric != last else ""}\n{METHODS[method]}')
         last = metric
     rows = []
     for row in steps:
@@ -88,4 +87,4 @@ def horizon_table(steps):
 def _written(metric, value):
     if value is None:
         return None
-    return Number(f'{100 * value:.1f}' if 'miou' in metric else f'{value:.2f}' if metric == 'psnr' else f'{value:.3f}')
+    return Number(f'{100 * value:.1f}' if 'miou' in metric or metric == 'delta1' else f'{value:.2f}' if metric == 'psnr' else f'{value:.3f}')
