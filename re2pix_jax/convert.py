@@ -5,8 +5,11 @@
     python -m re2pix_jax.convert sd-vae hf:stabilityai/sd-vae-ft-mse bundles/vae
     python -m re2pix_jax.convert dino-foresight lowres.ckpt bundles/forecaster --pca pca.pth
     python -m re2pix_jax.convert dpt-head head_segm.ckpt bundles/head
+    python -m re2pix_jax.convert inception pt_inception-2015-12-05-6726825d.pth bundles/inception
+    python -m re2pix_jax.convert i3d rgb_imagenet.pt bundles/i3d
+    python -m re2pix_jax.convert lpips alexnet-owt-7be5be79.pth bundles/lpips --linear alex.pth
 
-The source is a file (.pth, .ckpt, .bin, .safetensors), a folder as `transformers` and `diffusers` save it, or
+The source is a file (.pth, .pt, .ckpt, .bin, .safetensors), a folder as `transformers` and `diffusers` save it, or
 hf:OWNER/REPO[:FILE]. Nothing in a file is run. Every tensor is used, or the command says which are not.
 """
 
@@ -22,17 +25,18 @@ from absl import flags
 
 from re2pix_jax import weights
 from re2pix_jax.errors import UserError
-from re2pix_jax.weights import autoencoder_kl, dino_foresight, dinov2, dinov3, dpt, hub
+from re2pix_jax.weights import autoencoder_kl, dino_foresight, dinov2, dinov3, dpt, hub, i3d, inception, lpips
 
 _PCA = flags.DEFINE_string('pca', None, 'File of the principal components (dino-foresight); none: those of the checkpoint.')
 _ENCODER = flags.DEFINE_string('encoder', None, 'Encoder bundle (dino-foresight); none: the encoder inside the checkpoint.')
 _LAYERS = flags.DEFINE_list('layers', None, 'Zero-based blocks whose outputs are the features, e.g. 2,5,8,11 (dinov2, dinov3).')
 _HEADS = flags.DEFINE_integer('heads', None, 'Attention heads, where the file is of no published size.', lower_bound=1)
 _IMAGE_SIZE = flags.DEFINE_string('image_size', None, 'HEIGHTxWIDTH that frames are resized to (encoders); none: as they come.')
+_LINEAR = flags.DEFINE_string('linear', None, 'File of the linear weights (lpips).')
 _STORAGE = flags.DEFINE_enum('storage', 'float32', ['float32', 'float16'], 'Precision of the tensors in the bundle.')
 
 FILES = ('model.safetensors', 'pytorch_model.bin')  # of a folder, the first that is there
-PATTERNS = ['*.json', '*.safetensors', '*.bin', '*.pth', '*.ckpt']
+PATTERNS = ['*.json', '*.safetensors', '*.bin', '*.pth', '*.pt', '*.ckpt']
 
 
 def main(argv):
@@ -65,7 +69,8 @@ def _dino_foresight(path):
 
 CONVERTERS = {
     'dinov2': _dinov2, 'dinov3': _dinov3, 'sd-vae': autoencoder_kl.convert, 'dino-foresight': _dino_foresight,
-    'dpt-head': lambda path: dpt.convert(_file(path)),
+    'dpt-head': lambda path: dpt.convert(_file(path)), 'inception': lambda path: inception.convert(_file(path)),
+    'i3d': lambda path: i3d.convert(_file(path)), 'lpips': lambda path: lpips.convert(_file(path), _LINEAR.value),
 }
 
 
@@ -74,7 +79,7 @@ def _file(path: pathlib.Path) -> pathlib.Path:
     if path.is_file():
         return path
     named = [path / name for name in FILES if (path / name).is_file()]
-    found = named or [file for file in sorted(path.iterdir()) if file.suffix in ('.safetensors', '.bin', '.pth', '.ckpt')]
+    found = named or [file for file in sorted(path.iterdir()) if file.suffix in ('.safetensors', '.bin', '.pth', '.pt', '.ckpt')]
     if not named and len(found) != 1:
         raise UserError(f'{path}: holds {len(found)} weight files, expected {" or ".join(FILES)} or a single file; name the file')
     return found[0]

@@ -93,7 +93,7 @@ def evaluate(model, config, judges: Judges | None = None):
         source=config.source, split=config.split, clips=clips, start_frame=config.start, stride=stride_of(model), fps=model.fps,
         size=list(model.size), context_frames=model.context_frames, horizon=config.horizon, sampler_steps=_steps(model, config),
         guidance=config.guidance, guidance_channels=config.guidance_channels, seed=config.seed,
-        probe=dict(config.probe) | {'split': 'train'}, features=judges.features(model, config, totals))
+        probe=dict(config.probe) | {'split': 'train'}, features=judges.features(model, config, totals.true_moments()) if whole else {})
     return {'format': FORMAT, 'protocol': protocol.to_dict()} | totals.report(model.fps, whole, judges.left_out)
 
 

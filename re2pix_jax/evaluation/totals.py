@@ -20,7 +20,7 @@ class Totals:
     def __init__(self, horizon):
         self.horizon = horizon
         self.values = {}  # (method, metric) → list of [clips, steps]
-        self.moments = {}  # (measure, method) → list of `frechet.Moments`, one a place in time
+        self.moments = {}  # (measure, method) → list of `frechet.Moments`: one a step for those BY_STEP, else a single one
         self.scores = {}
         self._gaussians = {}
 
@@ -51,10 +51,11 @@ class Totals:
         self.values.setdefault((method, metric), []).append(np.asarray(values, np.float64))
 
     def _moments(self, measure, method, values):
-        """Features [clips, places, D], a set a place."""
-        sets = self.moments.setdefault((measure, method), [frechet.Moments() for _ in range(values.shape[1])])
-        for place, moments in enumerate(sets):
-            moments.update(values[:, place])
+        """Features [clips, places, D]."""
+        parts = values.swapaxes(0, 1) if measure in BY_STEP else [values]
+        sets = self.moments.setdefault((measure, method), [frechet.Moments() for _ in parts])
+        for moments, part in zip(sets, parts, strict=True):
+            moments.update(part)
 
     def true_moments(self):
         """{measure: moments of the true set}."""

@@ -98,7 +98,9 @@ def distance(one: Gaussian, other: Gaussian) -> float:
         UserError: the two have other numbers of dimensions.
     """
     if one.mean.shape != other.mean.shape:
-        raise UserError(f'a Fréchet distance between features of {len(one.mean)} and of {len(other.mean)} dimensions: compare one network\'s')
-    cross = np.linalg.svd(one.root.T @ other.root, compute_uv=False).sum() if min(one.root.shape[1], other.root.shape[1]) else 0.0
+        raise UserError(f'a Fréchet distance between features of {len(one.mean)} and of {len(other.mean)} dimensions: give both sets to '
+                        'one network')
+    product = one.root.T @ other.root
+    cross = np.linalg.svd(product, compute_uv=False).sum() if product.size else 0.0
     move = one.mean - other.mean
     return max(0.0, float(move @ move + np.trace(one.covariance) + np.trace(other.covariance) - 2 * cross))

@@ -87,4 +87,6 @@ def horizon_table(steps, metrics=METRICS):
 def _written(metric, value):
     if value is None:
         return None
-    return Number(f'{100 * value:.1f}' if 'miou' in metric or metric == 'delta1' else f'{value:.2f}' if metric == 'psnr' else f'{value:.3f}')
+    if metric in ('miou', 'moving_miou', 'delta1'):
+        return Number(f'{100 * value:.1f}')
+    return Number(f'{value:.2f}' if metric == 'psnr' else f'{value:.3f}')

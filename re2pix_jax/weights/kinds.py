@@ -136,6 +136,11 @@ KINDS = {kind.name: kind for kind in (
          _forecaster_inputs, parts=('encoder', 'principal')),
     Kind('head', 're2pix_jax.heads:Head', 're2pix_jax.heads.dpt:DPTHead', _head_inputs),
     Kind('generator', 're2pix_jax.generator:Generator', 're2pix_jax.generator.dit:SpaceTimeDiT', _generator_inputs),
+    Kind('inception', 're2pix_jax.metrics.inception:Inception', 're2pix_jax.metrics.inception:InceptionV3',
+         lambda net, tensors: (_array(1, 299, 299, 3),)),
+    Kind('i3d', 're2pix_jax.metrics.i3d:I3D', 're2pix_jax.metrics.i3d:InceptionI3D', lambda net, tensors: (_array(1, 16, 224, 224, 3),)),
+    Kind('lpips', 're2pix_jax.metrics.lpips:LPIPS', 're2pix_jax.metrics.lpips:AlexLPIPS',
+         lambda net, tensors: (_array(1, 64, 64, 3), _array(1, 64, 64, 3))),
     Kind('re2pix', 're2pix_jax.pipeline:Re2Pix', parts=('forecaster', 'vae', 'generator', 'head'), optional=('head',)),
 )}
 

@@ -29,6 +29,11 @@ def conv(array):
     return array.transpose(2, 3, 1, 0)
 
 
+def conv3d(array):
+    """torch Conv3d [out, in, t, h, w] -> kernel [t, h, w, in, out]."""
+    return array.transpose(2, 3, 4, 1, 0)
+
+
 def patches(array):
     """torch Conv2d [out, in, h, w] whose stride is its size -> Dense kernel [h * w * in, out]."""
     return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])

@@ -1,11 +1,13 @@
 """Reads PyTorch's checkpoint files without PyTorch, and without running anything that a file might carry.
 
-A .pth or .ckpt file is a zip of one pickle and the raw bytes of every storage. A pickle may name any importable function and
+A .pth or .ckpt file is a zip of one pickle and the raw bytes of every storage; before version 1.6 it was a few pickles and these bytes
+one after the other, as many published files still are. A pickle may name any importable function and
 have it called, so this reader admits, by name, what weights need (tensors, containers, numpy arrays, argparse's Namespace,
 scikit-learn's PCA as a bag of attributes) and refuses everything else.
 """
 
 import collections
+import functools
 import io
 import pickle
 import zipfile
@@ -25,6 +27,12 @@ DTYPES = {
     'float64': np.float64, 'float32': np.float32, 'float16': np.float16, 'bfloat16': ml_dtypes.bfloat16,
     'int64': np.int64, 'int32': np.int32, 'int16': np.int16, 'int8': np.int8, 'uint8': np.uint8, 'bool': np.bool_,
 }
+
+
+MAGIC = 0x1950a86a20f9469cfc6c
+"""What the first pickle of a file before version 1.6 holds."""
+START = b'\x80\x02\x8a\n' + MAGIC.to_bytes(10, 'little')
+"""How such a file begins: that pickle."""
 
 
 class Attributes:
@@ -51,9 +59,13 @@ def read(path) -> object:
     """The object in a file that `torch.save` wrote; tensors come back as `Stored` (bfloat16 as ml_dtypes').
 
     Raises:
-        UserError: if the file cannot be read, is no such zip, is damaged, or asks for anything that is not admitted.
+        UserError: if the file cannot be read, is no such file, is damaged, or asks for anything that is not admitted.
     """
     try:
+        with open(path, 'rb') as file:
+            if file.read(len(START)) == START:
+                file.seek(0)
+                return _read_old(file, path)
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.endswith('/data.pkl') or name == 'data.pkl']
             if not pickles:
@@ -61,12 +73,12 @@ def read(path) -> object:
             root = pickles[0].removesuffix('data.pkl')
             if f'{root}byteorder' in archive.namelist() and archive.read(f'{root}byteorder').strip() != b'little':
                 raise UserError(f'{path}: was written on a big-endian machine: save it again on a little-endian one')
-            return _Unpickler(archive, root, str(path)).load()
+            storage = functools.partial(_zipped_storage, path, archive, root)
+            return _Unpickler(io.BytesIO(archive.read(f'{root}data.pkl')), str(path), storage).load()
     except UserError:
         raise
     except zipfile.BadZipFile as error:
-        raise UserError(f'{path}: is not a whole zip file: expected a file that torch.save wrote since version 1.6; '
-                        f'fetch it again, or save it again with a newer torch') from error
+        raise UserError(f'{path}: is not a whole zip file: expected a file that torch.save wrote; fetch it again') from error
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror or error}') from error
     except Exception as error:  # A damaged pickle can fail in any way that the calls it makes can.
@@ -93,13 +105,49 @@ def tensors_in(content, where) -> dict[str, Stored]:
     return dict(content)
 
 
+def _read_old(file, path) -> object:
+    """The object in a file as torch.save wrote it before version 1.6.
+
+    Pickles of a magic number, a version, the machine's sizes, the object and the storages' keys in order; then each storage: how
+    many values, as 8 bytes, and their bytes.
+    """
+    where, asked, places = str(path), {}, {}
+
+    def storage(key, dtype, count):
+        asked[key] = dtype
+        return Stored((count,), dtype, lambda: _old_storage(path, places[key], dtype, count))
+
+    load = lambda: _Unpickler(file, where, storage).load()
+    _, version, machine = load(), load(), load()
+    if version != 1001 or not machine.get('little_endian'):
+        raise UserError(f'{where}: has version {version} of the old format on a machine of sizes {machine}: expected 1001, little-endian; '
+                        'save it again with a newer torch')
+    content, keys = load(), load()
+    for key in keys:
+        count = int.from_bytes(file.read(8), 'little')
+        places[key] = file.tell(), count
+        file.seek(count * asked[key].itemsize, io.SEEK_CUR)
+    if set(asked) - set(keys) or file.tell() > file.seek(0, io.SEEK_END):
+        raise UserError(f'{where}: is cut off within its storages: fetch it again')
+    return content
+
+
+def _old_storage(path, place, dtype, count) -> np.ndarray:
+    start, held = place
+    if held < count:
+        raise UserError(f'{path}: a storage holds {held} values and needs {count}: fetch the file again')
+    return np.fromfile(path, dtype, count, offset=start)
+
+
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, archive: zipfile.ZipFile, root: str, where: str):
-        super().__init__(io.BytesIO(archive.read(f'{root}data.pkl')))
-        self.archive, self.root, self.where = archive, root, where
+    """Admits what weights need; `storage` gives the `Stored` of a (key, dtype, number of values)."""
+
+    def __init__(self, file, where: str, storage):
+        super().__init__(file, encoding='utf-8')
+        self.where, self.storage = where, storage
 
     def find_class(self, module: str, name: str):
-        if module in ('torch', 'torch.storage') and name in STORAGES:
+        if module in ('torch', 'torch.storage', 'torch.cuda') and name in STORAGES:
             return np.dtype(STORAGES[name])
         if module == 'torch' and name in DTYPES:
             return np.dtype(DTYPES[name])
@@ -113,12 +161,18 @@ class _Unpickler(pickle.Unpickler):
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != 'storage' \
                 or not isinstance(reference[1], np.dtype):
             raise UserError(f'{self.where}: refers to something that is no tensor storage: refused')
-        _, dtype, key, _, count = reference[:5]
-        name = f'{self.root}data/{key}'
-        held = self.archive.getinfo(name).file_size // dtype.itemsize
-        if held < count:
-            raise UserError(f'{self.where}: storage {key} holds {held} values and needs {count}: fetch the file again')
-        return Stored((held,), dtype, lambda: _storage(self.where, name, dtype))
+        _, dtype, key, _, count, *view = reference
+        if any(part is not None for part in view):
+            raise ValueError('a storage that is a view of another one')
+        return self.storage(key, dtype, count)
+
+
+def _zipped_storage(path, archive, root, key, dtype, count) -> Stored:
+    name = f'{root}data/{key}'
+    held = archive.getinfo(name).file_size // dtype.itemsize
+    if held < count:
+        raise UserError(f'{path}: storage {key} holds {held} values and needs {count}: fetch the file again')
+    return Stored((held,), dtype, lambda: _storage(path, name, dtype))
 
 
 def _storage(path, name, dtype) -> np.ndarray:
@@ -195,6 +249,7 @@ def _encode(text, encoding):
 
 ADMITTED = {
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+    ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
     ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
     ('torch', 'Size'): tuple,
     ('torch', 'device'): Attributes,
