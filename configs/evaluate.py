@@ -23,6 +23,7 @@ def get_config():
             'workers': 2,  # processes that render or read clips; 0 = threads
             'seed': 0,  # of the sampler's noise and the probe's minibatches
             'guidance': 0.0,  # weight of representation guidance; the paper explores 0.4 [P]
+            'channels': 0,  # leading components that the generator is given; 0 = all
             'guidance_channels': 8,  # leading components that the coarse prediction of guidance keeps
             'sampler_steps': 0,  # 0 = the model's own
             'references': True,  # also the VAE's reconstruction, copy-last and what heads read in true frames; the same for any generator

@@ -84,7 +84,7 @@ def micro_bundles(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp('bundles')
     # Rendered once: 22 frames, as much as eight at stride 3 take.
-    writing.write_frames(folder / 'clips', {'train': World('train', 4, 22, SIZE), 'validation': World('validation', 3, 22, SIZE)})
+    writing.write_frames(folder / 'clips', {'train': World('train', 6, 22, SIZE), 'validation': World('validation', 5, 22, SIZE)})
     frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3)), jnp.uint8)
     images = jnp.zeros((1, *SIZE, 3))
 

@@ -24,7 +24,8 @@ SIZES = [(name, size) for name in TRAINED for size in ('tiny', 'small', 'base') 
 
 
 def test_every_config_is_known_here():
-    assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == {*TRAINED, *PUBLISHED, 'principal', 'evaluate', 'eval_forecaster'}
+    assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == {*TRAINED, *PUBLISHED, 'principal', 'evaluate', 'eval_forecaster',
+                                                                       'study_train', 'study_evaluate'}
 
 
 @pytest.mark.parametrize('name', TRAINED)

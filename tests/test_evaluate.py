@@ -78,7 +78,8 @@ def test_protocol_stands_beside_the_numbers(report):
     features = protocol.pop('features')
     assert protocol == {
         'source': 'world', 'split': 'validation', 'clips': 5, 'start_frame': 0, 'stride': 3, 'fps': 17 / 3,
-        'size': list(SIZE), 'context_frames': 4, 'horizon': 2, 'sampler_steps': 2, 'guidance': 0.0, 'guidance_channels': 8, 'seed': 0,
+        'size': list(SIZE), 'context_frames': 4, 'horizon': 2, 'sampler_steps': 2, 'guidance': 0.0, 'guidance_channels': 8, 'channels': 0,
+        'seed': 0,
         'probe': {'clips': 6, 'steps': 4, 'batch_size': 2, 'split': 'train'}}
     assert [(name, found['samples'], found['dimensions']) for name, found in features.items()] == [
         ('frechet_frames', 10, 64), ('frechet_video', 5, 64)]

@@ -77,7 +77,7 @@ def evaluate(model, config, judges: Judges | None = None):
     judges = (Judges.load(config) if judges is None else judges) if whole else Judges()
     judges = judges.fitting(model, config)
     batches = loader.create(
-        _data(model, config, config.split, config.clips, model.context_frames + config.horizon),
+        data(model, config, config.split, config.clips, model.context_frames + config.horizon),
         config.batch_size, config.seed, training=False)
     try:
         clips = min(config.clips, batches.clips)
@@ -92,7 +92,7 @@ def evaluate(model, config, judges: Judges | None = None):
     protocol = Protocol(
         source=config.source, split=config.split, clips=clips, start_frame=config.start, stride=stride_of(model), fps=model.fps,
         size=list(model.size), context_frames=model.context_frames, horizon=config.horizon, sampler_steps=_steps(model, config),
-        guidance=config.guidance, guidance_channels=config.guidance_channels, seed=config.seed,
+        guidance=config.guidance, guidance_channels=config.guidance_channels, channels=config.channels, seed=config.seed,
         probe=dict(config.probe) | {'split': 'train'}, features=judges.features(model, config, totals.true_moments()) if whole else {})
     return {'format': FORMAT, 'protocol': protocol.to_dict()} | totals.report(model.fps, whole, judges.left_out)
 
@@ -104,7 +104,6 @@ def _observe(model, judges, probes, batches, clips, config, mesh, whole):
     scores = {name: {kind: measured.empty(kind, config.horizon) for kind in kinds}
               for name, kinds in measured.readers(heads, probes, config.references).items()}
     frame_scores = {method: {kind: measured.empty(kind, config.horizon) for kind in heads} for method in ('re2pix', 'vae')}
-    options = {'guidance': config.guidance, 'guidance_channels': config.guidance_channels, 'sampler_steps': _steps(model, config)}
     context = model.context_frames
     numbered = zip(batches, range(0, clips, config.batch_size))
     for local, first in track(numbered, clips, 'evaluate', size=lambda item: min(config.batch_size, clips - item[1])):
@@ -113,7 +112,8 @@ def _observe(model, judges, probes, batches, clips, config, mesh, whole):
             model.forecaster, heads, probes, scores, batch, context, config.horizon, config.references)
         if whole:
             past, truth = batch['frames'][:, :context], batch['frames'][:, context:]
-            compared = {'re2pix': model.rollout(past, _keys(config.seed, batch['record']), config.horizon, **options)['frames']}
+            compared = {'re2pix': model.rollout(past, keys(config.seed, batch['record']), config.horizon,
+                                                 **options(model, config))['frames']}
             if config.references:
                 reconstructed = measured.reconstruct(model.vae, batch['frames'])
                 compared['vae'] = reconstructed[:, context:]
@@ -135,9 +135,15 @@ def _observe(model, judges, probes, batches, clips, config, mesh, whole):
 
 
 @jax.jit
-def _keys(seed, records):
+def keys(seed, records):
     """A key a clip: the seed's, folded with the record's number."""
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(records.astype(np.uint32))
+
+
+def options(model, config) -> dict:
+    """What of a roll-out the config sets."""
+    return {'guidance': config.guidance, 'guidance_channels': config.guidance_channels, 'channels': config.channels or None,
+            'sampler_steps': _steps(model, config)}
 
 
 def _steps(model, config):
@@ -148,10 +154,9 @@ def _check(model, config):
     for name in ('clips', 'horizon', 'batch_size', 'guidance_channels'):
         if config[name] < 1:
             raise UserError(f'config.{name} = {config[name]}: expected at least 1')
-    if config.guidance < 0 or config.sampler_steps < 0:
-        raise UserError(
-            f'config.guidance = {config.guidance}, config.sampler_steps = {config.sampler_steps}: expected none below 0'
-        )
+    for name in ('guidance', 'sampler_steps', 'channels'):
+        if config[name] < 0:
+            raise UserError(f'config.{name} = {config[name]}: expected none below 0')
     if config.probe.clips < 0 or (config.probe.clips and min(config.probe.steps, config.probe.batch_size) < 1):
         raise UserError(
             f'config.probe = {dict(config.probe)}: expected at least 1 step and 1 frame a batch, and no negative clips'
@@ -159,7 +164,7 @@ def _check(model, config):
     stride_of(model)
 
 
-def _data(model, config, split, clips, frames):
+def data(model, config, split, clips, frames):
     """The loader's fields for fixed windows at the model's size and stride."""
     return ConfigDict(
         {
@@ -182,7 +187,7 @@ def fit_probes(model, config):
     if not config.probe.clips:
         return {}
     batches = loader.create(
-        _data(model, config, 'train', config.probe.clips, 1), config.batch_size, config.seed, training=False, process=(0, 1))
+        data(model, config, 'train', config.probe.clips, 1), config.batch_size, config.seed, training=False, process=(0, 1))
     features, labels = [], []
     try:
         clips = min(config.probe.clips, batches.clips)

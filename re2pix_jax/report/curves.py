@@ -19,3 +19,25 @@ def explained_variance(path, shares) -> None:
              title=f'{len(held)} components hold {held[-1]:.1f} %')
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
+
+
+def training(path, title, curves, levels) -> None:
+    """Writes a PNG: a metric over training steps.
+
+    Args:
+        path: the file.
+        title: of the metric.
+        curves: {label: (steps, values)}.
+        levels: {label: value} of what does not train, as dashed lines.
+    """
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(7.5, 4.2), layout='constrained')
+    axes = figure.subplots()
+    for label, (steps, values) in curves.items():
+        axes.plot(steps, values, marker='o', markersize=3, label=label)
+    for index, (label, value) in enumerate(levels.items()):
+        axes.axhline(value, color=('0.45', '0.7')[index % 2], linestyle='--', label=label)
+    axes.set(xlabel='training steps', ylabel=title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False)
+    figure.savefig(path, dpi=120)

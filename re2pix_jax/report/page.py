@@ -23,11 +23,15 @@ def write(path, title: str, about: str, sections) -> pathlib.Path:
         title, about: text; lines of `about` stay as they are.
         sections: iterable of (caption, uint8 [H, W, 3]).
     """
+    return text(path, PAGE.format(title=html.escape(title), about=f'<pre>{html.escape(about)}</pre>', sections='\n'.join(
+        f'<h3>{html.escape(caption)}</h3><img src="data:image/png;base64,{_png(picture)}">' for caption, picture in sections)))
+
+
+def text(path, content: str) -> pathlib.Path:
+    """Writes a text file, beside its place and then renamed."""
     path = pathlib.Path(path)
-    text = PAGE.format(title=html.escape(title), about=f'<pre>{html.escape(about)}</pre>', sections='\n'.join(
-        f'<h3>{html.escape(caption)}</h3><img src="data:image/png;base64,{_png(picture)}">' for caption, picture in sections))
     partial = path.with_name(path.name + '.partial')
-    partial.write_text(text, encoding='utf-8')
+    partial.write_text(content, encoding='utf-8')
     os.replace(partial, path)
     return path
 

@@ -1,0 +1,31 @@
+"""What the study's runs are judged by, and which rows its table has; the command is in launch/study.sh."""
+
+import pathlib
+import runpy
+
+from ml_collections import ConfigDict
+
+_evaluate = runpy.run_path(str(pathlib.Path(__file__).with_name('evaluate.py')))['get_config']
+
+
+def get_config():
+    config = ConfigDict()
+    config.evaluation = _evaluate()  # of the last checkpoint; `model` is each run's own
+    config.evaluation.probe.clips = 0
+    config.curve = ConfigDict({
+        'clips': 64,  # of an evaluation of the checkpoints before the last
+        'seeds': 1,  # how many seeds' runs have a curve; 0 = none
+    })
+    config.sheets = ConfigDict({'clips': 3})  # that the page shows as every row continues them
+    # label → the run that is evaluated, and what of `evaluation` is changed.
+    config.rows = ConfigDict({
+        'baseline': {'run': 'baseline'},
+        'baseline_large': {'run': 'baseline_large'},
+        'truth_only': {'run': 'truth_only'},
+        'predicted_only': {'run': 'predicted_only'},
+        'no_nested_dropout': {'run': 'no_nested_dropout'},
+        'full': {'run': 'full'},
+        'full, 8 channels': {'run': 'full', 'channels': 8},
+        'full, guided': {'run': 'full', 'guidance': 0.4},
+    })
+    return config

@@ -1,0 +1,46 @@
+r"""The study of the paper's table: one generator, trained in six ways that differ in one thing each.
+
+    python -m re2pix_jax.train --config=configs/study_train.py:full --workdir=runs/study/runs/full/0 \
+        --config.frozen.forecaster=tiny/forecaster --config.frozen.vae=tiny/vae --config.frozen.head=tiny/head
+
+A row by itself is of size tiny; configs/study_train.py:full-small is of another. `bash launch/study.sh` trains all rows with all
+seeds and makes the tables. All rows have the steps, batches and optimiser of the same base, and nested dropout unless it is
+what is left out.
+"""
+
+import pathlib
+import runpy
+
+from re2pix_jax.errors import UserError
+
+ROWS = {
+    'baseline': {'model.components': 0},
+    'baseline_large': {'model.components': 0},
+    'truth_only': {'loss.predicted_fraction': 0.0},
+    'predicted_only': {'loss.predicted_fraction': 1.0},
+    'no_nested_dropout': {'loss.nested_dropout': False},
+    'full': {},
+}
+# Wide enough to have at least the parameters of generator and forecaster together.
+LARGE = {'tiny': {'model.width': 192, 'model.depth': 5}, 'small': {'model.width': 640, 'model.heads': 10},
+         'base': {'model.width': 1152, 'model.depth': 18, 'model.heads': 16}}
+POINTS = 5  # checkpoints of a run that become points of its curve
+
+_generator = runpy.run_path(str(pathlib.Path(__file__).with_name('generator.py')))['get_config']
+
+
+def get_config(row='full'):
+    row, _, size = row.partition('-')
+    size = size or 'tiny'
+    if row not in ROWS:
+        raise UserError(f'study row {row!r}: expected one of {", ".join(ROWS)}, as in --config=configs/study_train.py:full')
+    config = _generator(size)
+    if size == 'tiny':  # many runs on two cores: a smaller network, and fewer steps, than the shipped bundle's
+        config.model.update(patch_size=4, width=144, depth=3, heads=4)
+        config.steps = 1000
+        config.batch_size = 8
+    config.optimizer.warmup_steps = 50
+    config.update_from_flattened_dict(ROWS[row] | (LARGE[size] if row == 'baseline_large' else {}))
+    config.checkpoint_every = config.steps // POINTS
+    config.keep = POINTS
+    return config

@@ -1,0 +1,188 @@
+"""The study: every run's checkpoints evaluated alike, once each, and what they say about the paper's findings.
+
+A study's folder holds runs/ROW/SEED (workdirs of re2pix_jax.train) and evaluations/*.json, one a checkpoint and way of using it.
+Numbers are taken over seeds: mean and sample standard deviation.
+"""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from re2pix_jax import tasks
+from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import model
+from re2pix_jax.report import page
+from re2pix_jax.training import checkpoint, loop
+
+REFERENCES = {'copy_last': 'copy-last', 'vae': 'VAE of the truth'}
+
+
+class Metric(NamedTuple):
+    """A number of an evaluation: where it is, and whether more of it is better."""
+
+    title: str
+    place: str  # 'steps': the mean over predicted frames; 'distances': one number for all of them
+    higher: bool
+    scale: float = 1.0
+
+    def read(self, name, report, method):
+        """The number of a method ('re2pix', 'copy_last', 'vae'), None where the evaluation has none."""
+        if self.place == 'distances':
+            value = report.get('distances', {}).get(name, {}).get(method)
+        else:
+            values = [step[method].get(name) for step in report['steps'] if method in step]
+            value = None if not values or None in values else float(np.mean(values))
+        return None if value is None else self.scale * value
+
+
+METRICS = {
+    'miou': Metric('mIoU %', 'steps', True, 100),
+    'moving_miou': Metric('moving mIoU %', 'steps', True, 100),
+    'frechet_video': Metric('Fréchet video', 'distances', False),
+    'frechet_frames': Metric('Fréchet frames', 'distances', False),
+    'fid': Metric('FID', 'distances', False),
+    'fvd': Metric('FVD', 'distances', False),
+    'feature_error': Metric('feature error', 'steps', False),
+    'psnr': Metric('PSNR dB', 'steps', True),
+}
+
+
+class Point(NamedTuple):
+    """One evaluation."""
+
+    label: str
+    seed: str
+    step: int
+    clips: int
+    final: bool
+    report: dict
+
+
+def evaluate(folder, config, note=print) -> list[Point]:
+    """Evaluates what has not been evaluated yet of the runs in `folder`; returns all of it.
+
+    Args:
+        folder: of the study.
+        config: as configs/study_evaluate.py makes it.
+        note: takes lines that say how far it is.
+
+    Raises:
+        UserError: no run of any row is there, or one cannot be read.
+    """
+    folder = pathlib.Path(folder)
+    jobs = list(_jobs(folder, config))
+    if not jobs:
+        raise UserError(f'{folder}/runs holds no run of the rows {", ".join(sorted({row.run for row in config.rows.values()}))}: '
+                        'train them first, as launch/study.sh does')
+    points = []
+    for number, (label, workdir, step, final, settings) in enumerate(jobs, 1):
+        name = f'{label}-{workdir.name}-{step}{"" if final else "-curve"}.json'.replace(', ', '-').replace(' ', '_')
+        path = folder / 'evaluations' / name
+        report = _known(path, settings)
+        if report is None:
+            note(f'{number}/{len(jobs)}: {label}, seed {workdir.name}, step {step}, {settings["clips"]} clips')
+            report = _evaluate(workdir, step, settings)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            page.text(path, json.dumps({'settings': checkpoint.plain(settings), 'report': report}, allow_nan=False) + '\n')
+        points.append(Point(label, workdir.name, step, report['protocol']['clips'], final, report))
+    return points
+
+
+def runs(folder, row) -> list[tuple[pathlib.Path, list[int]]]:
+    """(workdir, steps of its checkpoints) of each seed's run of a row, those without a checkpoint left out."""
+    workdirs = sorted(path for path in (pathlib.Path(folder) / 'runs' / row).glob('*') if path.is_dir())
+    found = [(workdir, checkpoint.Checkpoints(workdir, read_only=True).steps()) for workdir in workdirs]
+    return [(workdir, steps) for workdir, steps in found if steps]
+
+
+def changes_of(row) -> dict:
+    """What of the evaluation a row changes."""
+    return {name: value for name, value in row.items() if name != 'run'}
+
+
+def _jobs(folder, config):
+    """Yields (label, workdir, step, whether it is the last, settings). Only the first run of all is beside the references, which are
+    the same for each."""
+    references = True
+    for label, row in config.rows.items():
+        for index, (workdir, steps) in enumerate(runs(folder, row.run)):
+            few = {'clips': config.curve.clips}
+            curve = steps if index < config.curve.seeds and not changes_of(row) else ()
+            for step, final, changes in [*((step, False, few) for step in curve), (steps[-1], True, {})]:
+                settings = config.evaluation.copy_and_resolve_references()
+                settings.update(changes | changes_of(row) | {'references': references})
+                yield label, workdir, step, final, settings
+            references = False
+
+
+def _known(path, settings):
+    """The report that lies at `path`, if it was made with the same settings."""
+    if not path.is_file():
+        return None
+    stored = json.loads(path.read_text())
+    return stored['report'] if stored['settings'] == json.loads(json.dumps(checkpoint.plain(settings))) else None
+
+
+def _evaluate(workdir, step, settings):
+    run = loop.open_run(str(workdir), tasks.create, step)
+    return model.evaluate(run.task.whole(run.state.ema), settings)
+
+
+class Cell(NamedTuple):
+    """A number over seeds; `spread` is None for a single one."""
+
+    mean: float
+    spread: float | None
+    count: int
+
+
+def summarise(points) -> dict[str, dict[str, Cell]]:
+    """{label: {metric: Cell}} of the last checkpoints, and of copy-last and the VAE, which are the same for all runs."""
+    finals = [point for point in points if point.final]
+    table = {}
+    for label in dict.fromkeys(point.label for point in finals):
+        reports = [point.report for point in finals if point.label == label]
+        table[label] = _cells(reports, 're2pix')
+    for method, title in REFERENCES.items():
+        table[title] = _cells([finals[0].report], method)
+    return table
+
+
+def _cells(reports, method):
+    cells = {}
+    for name, metric in METRICS.items():
+        values = [metric.read(name, report, method) for report in reports]
+        if None not in values:
+            cells[name] = Cell(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+    return cells
+
+
+def curves(points, name) -> dict[str, tuple[list[int], list[float]]]:
+    """{label: (steps, values)} of a metric over training, of the first seed; empty where no checkpoint has it."""
+    found = {}
+    for point in sorted((point for point in points if not point.final), key=lambda point: point.step):
+        value = METRICS[name].read(name, point.report, 're2pix')
+        if value is not None:
+            steps, values = found.setdefault(point.label, ([], []))
+            steps.append(point.step)
+            values.append(value)
+    return found
+
+
+def sooner(found, name, label='full', reference='baseline'):
+    """(step at which `label`'s curve is as good as the last point of `reference`'s, how many times sooner that is).
+
+    Between two checkpoints the curve is taken as straight. None where a curve is missing or does not get there.
+    """
+    if label not in found or reference not in found:
+        return None
+    sign = 1 if METRICS[name].higher else -1
+    (steps, values), (all_steps, goals) = found[label], found[reference]
+    gains = sign * (np.asarray(values) - goals[-1])
+    if not (gains >= 0).any():
+        return None
+    first = int(np.argmax(gains >= 0))
+    step = float(steps[0]) if first == 0 else float(np.interp(0.0, gains[first - 1:first + 1], steps[first - 1:first + 1]))
+    return step, all_steps[-1] / step

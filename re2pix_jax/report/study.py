@@ -1,0 +1,91 @@
+"""A study's tables, curves and page."""
+
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from re2pix_jax.evaluation import claims, study
+from re2pix_jax.report import curves, page
+from re2pix_jax.report.table import Number, table
+
+
+def write(folder, points, sheets=()) -> str:
+    """Writes study.txt, study.json, curves/METRIC.png and study.html into `folder`; returns the text.
+
+    Args:
+        folder: of the study.
+        points: of `evaluation.study.evaluate`.
+        sheets: (caption, uint8 [H, W, 3]) of predicted frames for the page.
+    """
+    folder = pathlib.Path(folder)
+    numbers, verdicts = study.summarise(points), claims.judge(study.summarise(points))
+    text = '\n\n'.join([describe_protocol(points), describe_table(numbers), *describe_sooner(points), describe_verdicts(verdicts)])
+    pictures = []
+    (folder / 'curves').mkdir(parents=True, exist_ok=True)
+    for name, metric in study.METRICS.items():
+        if found := study.curves(points, name):
+            levels = {title: metric.read(name, _curve_report(points), method) for method, title in study.REFERENCES.items()}
+            path = folder / 'curves' / f'{name}.png'
+            curves.training(path, metric.title, found, {title: level for title, level in levels.items() if level is not None})
+            pictures.append((f'{metric.title} over training', np.asarray(Image.open(path).convert('RGB'))))
+    page.text(folder / 'study.txt', text + '\n')
+    page.text(folder / 'study.json', json.dumps({
+        'table': {label: {name: cell._asdict() for name, cell in cells.items()} for label, cells in numbers.items()},
+        'curves': {name: study.curves(points, name) for name in study.METRICS},
+        'claims': [verdict._asdict() for verdict in verdicts]}, indent=1) + '\n')
+    page.write(folder / 'study.html', 'Study', text, [*pictures, *sheets])
+    return text
+
+
+def _curve_report(points):
+    """The evaluation on the clips of the curves that has copy-last and the VAE beside it."""
+    return next(point.report for point in points if not point.final)
+
+
+def describe_protocol(points) -> str:
+    """What was trained how long, and on what it is judged."""
+    final = next(point for point in points if point.final)
+    protocol = final.report['protocol']
+    seeds = {label: sorted({point.seed for point in points if point.label == label and point.final}) for label in
+             dict.fromkeys(point.label for point in points)}
+    few = ', '.join(f'{label} {len(found)}' for label, found in seeds.items())
+    return (f'{protocol["clips"]} clips of {protocol["source"]}, split {protocol["split"]}, {protocol["context_frames"]} context and '
+            f'{protocol["horizon"]} future frames at stride {protocol["stride"]}, {protocol["size"][0]}x{protocol["size"][1]} pixels, '
+            f'{protocol["sampler_steps"]} sampler steps, after {final.step} training steps\nseeds: {few}')
+
+
+def describe_table(numbers) -> str:
+    """{label: {metric: Cell}} as a table, mean ± standard deviation over seeds."""
+    shown = [name for name in study.METRICS if any(name in cells for cells in numbers.values())]
+    rows = [[label, *(_cell(cells.get(name)) for name in shown)] for label, cells in numbers.items()]
+    return table(['', *(f'{study.METRICS[name].title} {"↑" if study.METRICS[name].higher else "↓"}' for name in shown)], rows)
+
+
+def _cell(cell):
+    if cell is None:
+        return None
+    spread = '' if cell.spread is None else f' ± {cell.spread:.2g}'
+    return Number(f'{cell.mean:.4g}{spread}')
+
+
+def describe_sooner(points) -> list[str]:
+    """How many times sooner the full method is where the baseline ends, a line for each metric that has curves; [] without."""
+    lines = []
+    for name, metric in study.METRICS.items():
+        found = study.curves(points, name)
+        if 'full' not in found or 'baseline' not in found:
+            continue
+        there = study.sooner(found, name)
+        end = f'{found["baseline"][1][-1]:.4g} of baseline at step {found["baseline"][0][-1]}'
+        first = found['full'][0][0]
+        lines.append(f'{metric.title}: {end} is ' + (
+            'not reached by full' if there is None else
+            f'reached by full at {"or before " if there[0] <= first else ""}step {there[0]:.0f}, {there[1]:.1f} times sooner'))
+    return ['\n'.join(lines)] if lines else []
+
+
+def describe_verdicts(verdicts) -> str:
+    """The paper's findings one by one."""
+    return table(['finding', 'found', 'verdict'], [list(verdict) for verdict in verdicts])
