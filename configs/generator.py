@@ -31,9 +31,14 @@ def get_config(size='tiny'):
     config.loss.update(
         nested_dropout=True,
         nested_counts='doublings',  # or 'multiples': which the paper means is not known [O]
-        predicted_fraction=0.1,  # of the samples are trained on stage 1's own forecast [P]
+        predicted_fraction=0.1,  # of the samples are trained on stage 1's own forecast [P]; 0: ground truth only, 1: predictions only
+        mixed='slice',  # evenly spaced samples of the batch [O]; 'per_sample' draws each [P], and forecasts for all of them
+        path='flow',  # or 'ddpm', with the schedule below; what the paper uses is not known [O]
+        target='x',  # or 'v' or 'epsilon': what the network predicts [R]
+        schedule='linear',  # or 'cosine', of ddpm
+        times='logit_normal',  # or 'uniform'
         time_mean=-0.4, time_std=1.0,  # logit-normal [R]; the mean suits few-channel latents [O]
-        sampler_steps=20)
+        sampler='euler', sampler_steps=20)  # or 'heun' or 'ddim'; of the evaluation while training
     config.steps = pick(tiny=2200, small=50_000, base=200_000)
     config.batch_size = pick(tiny=8, small=32, base=64)
     config.optimizer.update(name=pick(tiny='muon', small='adamw', base='adamw'), schedule='cosine',

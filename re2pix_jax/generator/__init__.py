@@ -6,20 +6,25 @@ import flax.struct
 import jax
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.generator import flow
+from re2pix_jax.generator import flow, sampler
 from re2pix_jax.generator.conditioning import limit
 from re2pix_jax.generator.dit import SpaceTimeDiT
 from re2pix_jax.generator.guidance import combine, double, full_and_coarse
-from re2pix_jax.generator.sampler import SAMPLERS
 
 __all__ = ['Generator', 'SpaceTimeDiT']
 
 
 class Generator(flax.struct.PyTreeNode):
-    """A trained generator: samples future latents by integrating the flow that its network predicts."""
+    """A trained generator: samples future latents by following the velocities that its network predicts.
+
+    path, target, schedule: the `flow.Diffusion` that the network was trained with.
+    """
 
     params: dict
     net: SpaceTimeDiT = flax.struct.field(pytree_node=False)
+    path: str = flax.struct.field(pytree_node=False, default=flow.FLOW.path)
+    target: str = flax.struct.field(pytree_node=False, default=flow.FLOW.target)
+    schedule: str = flax.struct.field(pytree_node=False, default=flow.FLOW.schedule)
 
     @functools.partial(jax.jit, static_argnames=('steps', 'guidance', 'guidance_channels', 'channels', 'method'))
     def sample(self, context_latents, context_components, future_components, keys, steps=15, guidance=0.0,
@@ -32,32 +37,47 @@ class Generator(flax.struct.PyTreeNode):
             keys: typed PRNG keys [B] of the initial noise, one per sample: a future does not depend on its batch.
             steps: sampler steps, 15 [R] to 50; at least 1.
             guidance: weight w of representation guidance, 0 for none; the paper explores 0.4 with 8 channels [P].
-            guidance_channels: how many leading components the coarse prediction keeps.
-            channels: how many leading components the generator is given at all, the others being zero; None for all [P].
-            method: 'euler' or 'heun'.
+            guidance_channels: how many leading components the coarse prediction keeps, at most `channels`.
+            channels: how many leading components the generator is given at all, the rest being zero; None for all [P].
+            method: 'euler', 'heun' or 'ddim'; for the path 'ddpm' the last suits best.
 
         Returns:
             Future latents, float32 [B, F, H, W, c]. Raises UserError for a bad option or shapes that do not fit.
         """
-        net = self.net
-        if method not in SAMPLERS:
-            raise UserError(f"sampler '{method}' is unknown; choose one of {', '.join(SAMPLERS)}")
-        if guidance and not net.components:
-            raise UserError('representation guidance needs a generator with components; this one is a baseline without '
-                            'them: set guidance to 0')
-        context_components, future_components = jax.tree.map(
-            lambda x: limit(x, channels), (context_components, future_components))
+        net, diffusion = self.net, flow.Diffusion(self.path, self.target, self.schedule)
+        diffusion.check()
+        integrate = sampler.find(method)
+        components = context_components, future_components
+        self._check(context_latents, components, keys, guidance, guidance_channels, channels)
+        # A map over a tree leaves a missing (None) entry as it is, for the network to complain about.
+        components = jax.tree.map(lambda x: limit(x, channels), components)
         widen, narrow = (double, functools.partial(combine, weight=guidance)) if guidance else (lambda x: x,) * 2
         if guidance:
-            # A map over a tree leaves a missing (None) entry as it is, for the network to complain about.
-            context_components, future_components = jax.tree.map(
-                lambda x: full_and_coarse(x, guidance_channels), (context_components, future_components))
-        cache = net.apply(self.params, widen(context_latents), context_components, method='context')
+            components = jax.tree.map(lambda x: full_and_coarse(x, guidance_channels), components)
+        cache = net.apply(self.params, widen(context_latents), components[0], method='context')
 
         def velocity(z, t):
-            prediction = net.apply(self.params, cache, widen(z), widen(t), future_components, method='denoise')
-            return flow.velocity(narrow(prediction), z, t)
+            prediction = net.apply(self.params, cache, widen(z), widen(t), components[1], method='denoise')
+            return flow.velocity(narrow(prediction), z, t, diffusion)
 
         shape = (net.future_frames, *net.latent_grid, net.latent_channels)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        return SAMPLERS[method](velocity, noise, steps)
+        return integrate(velocity, noise, steps, diffusion)
+
+    def _check(self, latents, components, keys, guidance, guidance_channels, channels):
+        net, batch = self.net, latents.shape[0]
+        if keys.shape != (batch,):
+            raise UserError(f'the generator expected one key for each of {batch} samples, got keys of shape {keys.shape}')
+        if not net.components:
+            for option, value in (('guidance', guidance), ('channels', channels)):
+                if value:
+                    raise UserError(f'{option} = {value} needs a generator with components; this one is a baseline without them: '
+                                    'leave it out')
+            return
+        if guidance and channels and guidance_channels > channels:
+            raise UserError(f'representation guidance keeps {guidance_channels} components of the {channels} that are given; '
+                            'lower guidance_channels or raise channels')
+        for name, array, frames in zip(('context', 'future'), components, (net.context_frames, net.future_frames)):
+            if array is not None and array.shape[:2] != (batch, frames):
+                raise UserError(f'the generator expected {name} components of {frames} frames for each of {batch} samples of latents, '
+                                f'got {array.shape[1]} frames for {array.shape[0]}; cut both to one length')

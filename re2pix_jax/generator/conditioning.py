@@ -64,17 +64,31 @@ def mixed_count(batch, fraction):
     return max(1, round(batch * fraction)) if fraction > 0 else 0
 
 
-def mixed_supervision(predict, context, future, fraction):
-    """Replace the future components of a fixed leading slice of the batch by stage 1's own predictions.
+def mixed_supervision(predict, context, future, fraction, key=None):
+    """Replace the future components of some samples of the batch by stage 1's own predictions.
 
-    `predict(context [n, M, h, w, P]) -> [n, F, h, w, P]` runs on that slice alone, and no gradient goes through it.
-    The paper draws every sample's source with probability 0.9 / 0.1 [P]; a fixed slice of an already shuffled batch
-    gives the same mixture, and the rest of the batch never pays for stage 1 [O]. With fewer than 1 / fraction samples
-    in a batch the minimum of one sample raises the share above `fraction`.
+    `predict(context [n, M, h, w, P]) -> [n, F, h, w, P]`; no gradient goes through it. A fraction of 0 trains on the ground truth
+    only and never calls it, a fraction of 1 on predictions only. Two readings of the fractions between:
+
+    key=None, the slice: evenly spaced samples of the batch, and `predict` runs on those alone. As the batch is already shuffled this
+        is the same mixture as drawing, and the rest of the batch never pays for stage 1 [O]. With fewer than 1 / fraction samples in a
+        batch the minimum of one sample raises the share above `fraction`. Over devices, the slice lies as the batch does: where their
+        number divides its length, each predicts its own share and nothing travels.
+    key given, per sample: every sample's source is drawn with probability `fraction` [P]. Which ones is not known beforehand, so that
+        `predict` runs on the whole batch: stage 1 costs 1 / fraction times as much.
+
     Returns future [B, F, h, w, P]; UserError when the fraction is outside [0, 1].
     """
-    count = mixed_count(future.shape[0], fraction)
+    batch, count = future.shape[0], mixed_count(future.shape[0], fraction)
     if count == 0:
         return future
-    predicted = jax.lax.stop_gradient(predict(context[:count]))
-    return jnp.concatenate([predicted.astype(future.dtype), future[count:]])
+    if key is None:
+        spacing = batch // count
+        rest = batch - count * spacing  # at the end, never predicted
+        predicted = predict(context[:count * spacing:spacing])
+        predicted = jnp.pad(jnp.repeat(predicted, spacing, axis=0), [(0, rest)] + [(0, 0)] * (future.ndim - 1))
+        chosen = (jnp.arange(batch) % spacing == 0) & (jnp.arange(batch) < count * spacing)
+    else:
+        predicted, chosen = predict(context), jax.random.bernoulli(key, fraction, (batch,))
+    chosen = chosen.reshape(-1, *[1] * (future.ndim - 1))
+    return jnp.where(chosen, jax.lax.stop_gradient(predicted).astype(future.dtype), future)

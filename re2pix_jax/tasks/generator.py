@@ -3,23 +3,29 @@
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax import weights
+from re2pix_jax import errors, weights
 from re2pix_jax.clips.sampling import BASE_FPS
 from re2pix_jax.generator import Generator, conditioning, flow
 from re2pix_jax.generator.dit import SpaceTimeDiT
 from re2pix_jax.pipeline import Re2Pix
 from re2pix_jax.tasks.task import Task
 
+MIXED = ('slice', 'per_sample')
+
 
 class GeneratorTask(Task):
-    """Rectified flow on future latents with nested dropout and mixed supervision (paper, conditioning strategies) [P]."""
+    """Diffusion on future latents, by default rectified flow, with nested dropout and mixed supervision (the paper's strategies) [P]."""
     frozen_parts = ('forecaster', 'vae')
 
     def __init__(self, config):
         super().__init__(config)
         self.net = SpaceTimeDiT(**self.network_fields())
-        self.counts = (conditioning.nested_counts(config.loss.nested_counts, self.net.components)
-                       if self.net.components else ())
+        settings = config.loss
+        self.counts = conditioning.nested_counts(settings.nested_counts, self.net.components) if self.net.components else ()
+        if settings.mixed not in MIXED:
+            raise errors.UserError(f"config.loss.mixed: '{settings.mixed}' is unknown; choose one of {', '.join(MIXED)}")
+        self.diffusion = flow.Diffusion(settings.path, settings.target, settings.schedule)
+        self.diffusion.check()
 
     def init(self, key, batch):
         net = self.net
@@ -49,22 +55,27 @@ class GeneratorTask(Task):
 
     def loss(self, params, frozen, batch, key):
         latents, (context_components, future_components) = self._conditions(frozen, batch)
-        nested_key, time_key, noise_key = jax.random.split(key, 3)
+        nested_key, time_key, noise_key, mixed_key = jax.random.split(key, 4)
         settings = self.config.loss
         if self.net.components:
             future_components = conditioning.mixed_supervision(
                 lambda context: frozen['forecaster'].forecast(context, self.net.future_frames),
-                context_components, future_components, settings.predicted_fraction)
+                context_components, future_components, settings.predicted_fraction,
+                mixed_key if settings.mixed == 'per_sample' else None)
             if settings.nested_dropout:
                 context_components, future_components = self._split(conditioning.nested_dropout(
                     nested_key, jnp.concatenate([context_components, future_components], axis=1), self.counts))
         context, target = latents
-        t = flow.sample_time(time_key, (target.shape[0],), settings.time_mean, settings.time_std)
+        t = flow.sample_time(time_key, (target.shape[0],), settings.time_mean, settings.time_std, settings.times)
         noise = jax.random.normal(noise_key, target.shape)
-        noisy = flow.interpolate(target, noise, t)
+        noisy = flow.interpolate(target, noise, t, self.diffusion)
         prediction = self.net.apply(params, context, noisy, t, context_components, future_components)
-        loss = flow.loss(prediction, target, noise, noisy, t)
-        return loss, {'x_mse': jnp.square(prediction - target).mean()}
+        loss = flow.loss(prediction, target, noise, noisy, t, self.diffusion)
+        x = flow.ends(flow.velocity(prediction, noisy, t, self.diffusion), noisy, t, self.diffusion)[0]
+        return loss, {'x_mse': jnp.square(x - target).mean()}
+
+    def _generator(self, params):
+        return Generator(params=params, net=self.net, **self.diffusion._asdict())
 
     def measure(self, params, frozen, batch, keys):
         """Error of sampled latents under stage 1's own forecast, beside that of repeating the last context frame."""
@@ -72,17 +83,16 @@ class GeneratorTask(Task):
         future_components = None
         if self.net.components:
             future_components = frozen['forecaster'].forecast(context_components, self.net.future_frames)
-        generator = Generator(params=params, net=self.net)
-        sample = generator.sample(context, context_components, future_components, keys, steps=self.config.loss.sampler_steps)
+        sample = self._generator(params).sample(
+            context, context_components, future_components, keys, steps=self.config.loss.sampler_steps, method=self.config.loss.sampler)
         mean = lambda error: jnp.square(error).mean(axis=(1, 2, 3, 4))
         return {'latent_mse': mean(sample - target), 'copy_last_mse': mean(context[:, -1:] - target)}
 
     def whole(self, params) -> Re2Pix:
         """The whole model, both stages and the networks between them; with a head where config.frozen names one."""
         data = self.config.data
-        generator = Generator(params=params, net=self.net)
         return Re2Pix(
-            forecaster=self.frozen['forecaster'], vae=self.frozen['vae'], generator=generator,
+            forecaster=self.frozen['forecaster'], vae=self.frozen['vae'], generator=self._generator(params),
             head=weights.load(self.config.frozen.head, 'head') if self.config.frozen.get('head') else None,
             size=tuple(data.size), fps=BASE_FPS / data.strides[len(data.strides) // 2],
             sampler_steps=self.config.loss.sampler_steps)
