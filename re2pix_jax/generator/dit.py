@@ -19,6 +19,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.generator.fusion import EarlyFusion
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import attend, split_heads
+from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.feedforward import FusedSwiGLU
 
 EPSILON = 1e-5
@@ -61,7 +62,7 @@ class TimeEmbedding(nn.Module):
         rates = jnp.exp(-math.log(10_000.0) * jnp.arange(FREQUENCIES // 2) / (FREQUENCIES // 2))
         angles = 1000.0 * t.astype(jnp.float32)[:, None] * rates
         x = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-        dense = functools.partial(nn.Dense, self.width, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02))
+        dense = functools.partial(Dense, self.width, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02))
         return dense(name='outer')(nn.silu(dense(name='inner')(x)))
 
 
@@ -74,7 +75,7 @@ class Modulation(nn.Module):
     @nn.compact
     def __call__(self, embedding):
         zeros = nn.initializers.zeros
-        x = nn.Dense(self.chunks * embedding.shape[-1], dtype=self.dtype, kernel_init=zeros, bias_init=zeros,
+        x = Dense(self.chunks * embedding.shape[-1], dtype=self.dtype, kernel_init=zeros, bias_init=zeros,
                      name='linear')(nn.silu(embedding))
         return jnp.split(x[:, None, None], self.chunks, axis=-1)
 
@@ -92,7 +93,7 @@ class RotaryAttention(nn.Module):
     @nn.compact
     def __call__(self, x, code, cache=None):
         width = x.shape[-1]
-        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        dense = functools.partial(Dense, use_bias=False, dtype=self.dtype)
         query, key, value = split_heads(dense(3 * width, name='qkv')(x), self.heads)
         query, key = (rotary.rotate(unit_rms(x), code) for x in (query, key))
         own = key, value
@@ -158,7 +159,7 @@ class SpaceTimeDiT(nn.Module):
                             f'{self.patch_size}')
         zeros = nn.initializers.zeros
         hidden = math.ceil(8 * self.width / 3 / self.ffn_multiple) * self.ffn_multiple
-        self.embed = nn.Dense(self.width, dtype=self.dtype)
+        self.embed = Dense(self.width, dtype=self.dtype)
         if self.components:
             self.fusion = EarlyFusion(self.components, self.dtype)
         self.time_embedding = TimeEmbedding(self.width, self.dtype)
@@ -170,7 +171,7 @@ class SpaceTimeDiT(nn.Module):
         self.layers = layers(self.heads, hidden, self.dtype)
         self.final_norm = nn.RMSNorm(EPSILON, dtype=self.dtype)
         self.final_modulation = Modulation(2, self.dtype)
-        self.out = nn.Dense(self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros)
+        self.out = Dense(self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros)
 
     def example(self, batch=1):
         """Zeros of the shapes and order that `__call__` takes, for `init`."""

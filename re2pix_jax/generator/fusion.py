@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.nn.dense import Dense
 
 
 class EarlyFusion(nn.Module):
@@ -29,4 +30,4 @@ class EarlyFusion(nn.Module):
         if components.shape[2:4] != patches.shape[2:4]:
             shape = (*patches.shape[:4], components.shape[-1])
             components = jax.image.resize(components, shape, 'bilinear')
-        return patches + nn.Dense(patches.shape[-1], dtype=self.dtype, name='embed')(components.astype(self.dtype))
+        return patches + Dense(patches.shape[-1], dtype=self.dtype, name='embed')(components.astype(self.dtype))

@@ -1,1 +1,1 @@
-"""Blocks that several networks share: attention, feed-forward layers and position codes."""
+"""Blocks that several networks share: attention, dense and feed-forward layers, convolutions and position codes."""

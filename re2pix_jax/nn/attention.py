@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.rotary import rotate
 
 
@@ -58,7 +59,7 @@ class QueryKeyValue(nn.Module):
     def __call__(self, x):
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
         kernel = self.param('kernel', nn.initializers.xavier_uniform(), (width, 3 * width))
-        y = x.astype(dtype) @ kernel.astype(dtype)
+        y = (x.astype(dtype).reshape(-1, width) @ kernel.astype(dtype)).reshape(*x.shape[:-1], 3 * width)  # flat: see `Dense`
         if not self.biased:
             return y
         bias = self.param('bias', nn.initializers.zeros, (len(self.biased) * width,)).astype(dtype)
@@ -92,4 +93,4 @@ class SelfAttention(nn.Module):
         rng = None if deterministic or self.dropout == 0.0 else self.make_rng('dropout')
         mixed = attend(query, key, value, self.dropout, rng)
         initial = nn.initializers.xavier_uniform()
-        return nn.Dense(x.shape[-1], dtype=jnp.dtype(self.dtype), kernel_init=initial, name='proj')(mixed.reshape(x.shape))
+        return Dense(x.shape[-1], dtype=jnp.dtype(self.dtype), kernel_init=initial, name='proj')(mixed.reshape(x.shape))

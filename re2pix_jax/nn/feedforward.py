@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from re2pix_jax.nn.dense import Dense
+
 
 def gelu(x):
     """The exact GELU by erf, as torch has it; jax's own takes erfc, several times the work on a CPU."""
@@ -22,9 +24,9 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x, deterministic: bool = True):
         dtype = jnp.dtype(self.dtype)
-        hidden = gelu(nn.Dense(self.hidden, dtype=dtype, name='fc1')(x))
+        hidden = gelu(Dense(self.hidden, dtype=dtype, name='fc1')(x))
         hidden = nn.Dropout(self.dropout)(hidden, deterministic)
-        return nn.Dropout(self.dropout)(nn.Dense(x.shape[-1], dtype=dtype, name='fc2')(hidden), deterministic)
+        return nn.Dropout(self.dropout)(Dense(x.shape[-1], dtype=dtype, name='fc2')(hidden), deterministic)
 
 
 class FusedSwiGLU(nn.Module):
@@ -39,8 +41,8 @@ class FusedSwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x):
         dtype = jnp.dtype(self.dtype)
-        gate, value = jnp.split(nn.Dense(2 * self.hidden, dtype=dtype, name='w12')(x), 2, axis=-1)
-        return nn.Dense(x.shape[-1], dtype=dtype, name='w3')(nn.silu(gate) * value)
+        gate, value = jnp.split(Dense(2 * self.hidden, dtype=dtype, name='w12')(x), 2, axis=-1)
+        return Dense(x.shape[-1], dtype=dtype, name='w3')(nn.silu(gate) * value)
 
 
 def swiglu_width(width: int, mlp_ratio: float) -> int:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample
 from re2pix_jax.vae import Autoencoder, AutoencoderKL
-from re2pix_jax.vae.autoencoder import Downsample, GroupNorm, Upsample
 
 NET = AutoencoderKL(block_out_channels=(8, 16, 16), layers_per_block=1, latent_channels=3, norm_groups=4)
 
