@@ -6,28 +6,49 @@
 tiny: about an hour on 2 cores from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
 base: DiT-B at 256×512 over Stable Diffusion's latents [O]; not yet run.
-The baseline without features is this config with --config.model.components=0.
+
+A variant follows the size, as in configs/generator.py:tiny-unet, in all sizes:
+  unet            a video U-Net in the place of the transformer
+  joint           one attention over all frames' tokens instead of one over time and one over space
+  baseline        without features [P]
+  baseline-large  without features, with at least the parameters of generator and forecaster together [P]
+  s, b, l, xl     the usual sizes of diffusion transformers at this resolution (base-l, base-xl)
+Variants combine with any field, as with --config.model.components=0 for a U-Net without features. Not yet run.
 """
 
 import functools
 
+from re2pix_jax.errors import UserError
+from re2pix_jax.generator.dit import SIZES
 from re2pix_jax.training import defaults
 
 
 def get_config(size='tiny'):
+    size, _, variant = size.partition('-')
     pick = functools.partial(defaults.by_size, size)
     config = defaults.defaults()
     config.task = 'generator'
     config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
     frames = pick(tiny=(64, 128), small=(128, 256), base=(256, 512))
     config.frozen.update(forecaster='', vae='', head='')  # the head is only passed on to the exported model
+    config.model.update(context_frames=4, future_frames=4, **pick(
+        tiny=dict(latent_channels=8, latent_grid=(16, 32), components=144),
+        small=dict(latent_channels=4, latent_grid=(16, 32), components=576),
+        base=dict(latent_channels=4, latent_grid=(32, 64), components=1152, remat=True)))
     config.model.update(pick(
-        tiny=dict(latent_channels=8, latent_grid=(16, 32), patch_size=2, components=144, width=144, depth=4, heads=4,
-                  context_frames=4, future_frames=4, ffn_multiple=32, unroll=True),
-        small=dict(latent_channels=4, latent_grid=(16, 32), patch_size=2, components=576, width=384, depth=12, heads=6,
-             context_frames=4, future_frames=4),
-        base=dict(latent_channels=4, latent_grid=(32, 64), patch_size=2, components=1152, width=768, depth=12, heads=12,
-             context_frames=4, future_frames=4, remat=True)))
+        tiny=dict(backbone='unet', width=32, multiples=(1, 2, 3), blocks=1, head=16, groups=8),
+        small=dict(backbone='unet', width=128, multiples=(1, 2, 3), blocks=2),
+        base=dict(backbone='unet', width=192, multiples=(1, 2, 4), blocks=2, head=64),
+    ) if variant == 'unet' else pick(
+        tiny=dict(backbone='dit', patch_size=2, width=144, depth=4, heads=4, ffn_multiple=32, unroll=True),
+        small=dict(backbone='dit', patch_size=2, **SIZES['S']),
+        base=dict(backbone='dit', patch_size=2, **SIZES['B'])))
+    large = pick(tiny=dict(width=208), small=dict(width=512, depth=18, heads=8), base=SIZES['L'])
+    changes = {'': {}, 'unet': {}, 'joint': {'attention': 'joint'}, 'baseline': {'components': 0},
+               'baseline-large': {'components': 0, **large}, **{name.lower(): fields for name, fields in SIZES.items()}}
+    if variant not in changes:
+        raise UserError(f"config variant '{variant}': expected one of {', '.join(filter(None, changes))}, as in --config=FILE.py:tiny-unet")
+    config.model.update(changes[variant])
     config.loss.update(
         nested_dropout=True,
         nested_counts='doublings',  # or 'multiples': which the paper means is not known [O]

@@ -7,6 +7,8 @@ Two streams share every weight. The *context* stream holds the M clean frames at
 its temporal keys and values (the cache) are computed once and serve every sampler step. The *future* stream holds the
 noised frames at their t and attends in time to [cache; itself] [O]. Context frames attend to each other in both
 directions [O]. Spatial attention stays within a frame.
+
+With attention='joint' one attention over all tokens of all frames of a stream (and of the cache) takes the place of the two. [O]
 """
 
 import functools
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator.fusion import EarlyFusion
+from re2pix_jax.generator.interface import Backbone
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import attend, split_heads
 from re2pix_jax.nn.dense import Dense
@@ -24,6 +27,10 @@ from re2pix_jax.nn.feedforward import FusedSwiGLU
 
 EPSILON = 1e-5
 FREQUENCIES = 256
+# The usual sizes of diffusion transformers (arXiv 2212.09748); which one the paper uses is not known [O].
+SIZES = {'S': dict(width=384, depth=12, heads=6), 'B': dict(width=768, depth=12, heads=12),
+         'L': dict(width=1024, depth=24, heads=16), 'XL': dict(width=1152, depth=28, heads=16)}
+ATTENTION = {'factorised': 9, 'joint': 6}  # chunks of modulation: shift, scale and gate for each part of a block
 
 
 def patchify(latents, patch_size):
@@ -103,35 +110,42 @@ class RotaryAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer; x [B, T, N, D]. Returns x and the temporal (keys, values) [B, N, T, heads, d] of this layer."""
+    """One layer; x [B, T, N, D]. Returns x and this layer's (keys, values): [B, N, T, heads, d] each, or [B, T N, heads, d] if joint."""
 
     heads: int
     hidden: int
+    attention: str = 'factorised'
     dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, x, modulation, codes, cache):
-        time_shift, time_scale, time_gate, space_shift, space_scale, space_gate, *feed_forward = modulation
-        ff_shift, ff_scale, ff_gate = feed_forward
-        time_code, space_code = codes
-        norm = functools.partial(nn.RMSNorm, EPSILON, dtype=self.dtype)
-        y = modulate(norm(name='time_norm')(x), time_shift, time_scale).swapaxes(1, 2)
-        y, own = RotaryAttention(self.heads, self.dtype, name='time')(y, time_code, cache)
-        x = x + time_gate * y.swapaxes(1, 2)
-        y = modulate(norm(name='space_norm')(x), space_shift, space_scale)
-        x = x + space_gate * RotaryAttention(self.heads, self.dtype, name='space')(y, space_code)[0]
-        y = modulate(norm(name='ff_norm')(x), ff_shift, ff_scale)
-        return x + ff_gate * FusedSwiGLU(self.hidden, self.dtype, name='ff')(y), own
+        def normed(x, name, shift, scale):
+            return modulate(nn.RMSNorm(EPSILON, dtype=self.dtype, name=f'{name}_norm')(x), shift, scale)
+
+        attend_over = functools.partial(RotaryAttention, self.heads, self.dtype)
+        *parts, (shift, scale, gate) = zip(modulation[::3], modulation[1::3], modulation[2::3])
+        if self.attention == 'joint':
+            (joint,), (code,) = parts, codes
+            y = normed(x, 'joint', *joint[:2]).reshape(x.shape[0], -1, x.shape[-1])
+            y, own = attend_over(name='joint')(y, code, cache)
+            x = x + joint[2] * y.reshape(x.shape)
+        else:
+            (time, space), (time_code, space_code) = parts, codes
+            y, own = attend_over(name='time')(normed(x, 'time', *time[:2]).swapaxes(1, 2), time_code, cache)
+            x = x + time[2] * y.swapaxes(1, 2)
+            x = x + space[2] * attend_over(name='space')(normed(x, 'space', *space[:2]), space_code)[0]
+        return x + gate * FusedSwiGLU(self.hidden, self.dtype, name='ff')(normed(x, 'ff', shift, scale)), own
 
 
-class SpaceTimeDiT(nn.Module):
+class SpaceTimeDiT(Backbone):
     """The network; its output is a prediction of the clean future latents (x-prediction).
 
     Fields:
         latent_channels, latent_grid: c and (H, W) of the latents, H and W multiples of `patch_size`.
         components: channels P of the features; 0 is the baseline without features, which ignores any it is given.
-        width, depth, heads: width a multiple of 4 * heads (rotary positions turn quarters of a head).
+        width, depth, heads: width a multiple of 4 * heads (rotary positions turn quarters of a head); `SIZES` has the usual ones.
         context_frames, future_frames: M and F.
+        attention: 'factorised', over time at each place and over space in each frame, or 'joint', over all tokens at once.
         ffn_multiple: SwiGLU's hidden width is 2/3 * 4 * width rounded up to a multiple of this.
         remat: recompute each layer in the backward pass instead of keeping its activations.
         unroll: compile every layer by itself rather than one for all: a fifth faster on CPUs, longer to compile. [O]
@@ -146,6 +160,7 @@ class SpaceTimeDiT(nn.Module):
     heads: int
     context_frames: int
     future_frames: int
+    attention: str = 'factorised'
     ffn_multiple: int = 256
     remat: bool = False
     unroll: bool = False
@@ -154,6 +169,8 @@ class SpaceTimeDiT(nn.Module):
     def setup(self):
         if self.width % (4 * self.heads):
             raise UserError(f'the generator width {self.width} must be a multiple of 4 * heads = {4 * self.heads}')
+        if self.attention not in ATTENTION:
+            raise UserError(f"the generator's attention is '{self.attention}'; choose one of {', '.join(ATTENTION)}")
         if any(side % self.patch_size for side in self.latent_grid):
             raise UserError(f'the latent grid {tuple(self.latent_grid)} must be a multiple of patch_size '
                             f'{self.patch_size}')
@@ -163,35 +180,22 @@ class SpaceTimeDiT(nn.Module):
         if self.components:
             self.fusion = EarlyFusion(self.components, self.dtype)
         self.time_embedding = TimeEmbedding(self.width, self.dtype)
-        self.modulation = Modulation(9, self.dtype)
+        self.modulation = Modulation(ATTENTION[self.attention], self.dtype)
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         layers = nn.scan(
             block, variable_axes={'params': 0}, split_rngs={'params': True}, length=self.depth,
             unroll=self.depth if self.unroll else 1, in_axes=(nn.broadcast, nn.broadcast, 0), out_axes=0)
-        self.layers = layers(self.heads, hidden, self.dtype)
+        self.layers = layers(self.heads, hidden, self.attention, self.dtype)
         self.final_norm = nn.RMSNorm(EPSILON, dtype=self.dtype)
         self.final_modulation = Modulation(2, self.dtype)
         self.out = Dense(self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros)
 
-    def example(self, batch=1):
-        """Zeros of the shapes and order that `__call__` takes, for `init`."""
-        latents = [jnp.zeros((batch, frames, *self.latent_grid, self.latent_channels)) for frames in self._frames]
-        if not self.components:
-            return *latents, jnp.zeros(batch), None, None
-        grid = [side // self.patch_size for side in self.latent_grid]
-        components = [jnp.zeros((batch, frames, *grid, self.components)) for frames in self._frames]
-        return *latents, jnp.zeros(batch), *components
-
     @property
-    def _frames(self):
-        return self.context_frames, self.future_frames
+    def token_grid(self):
+        return tuple(side // self.patch_size for side in self.latent_grid)
 
     def _tokens(self, latents, components, frames, name):
-        expected = (frames, *self.latent_grid, self.latent_channels)
-        if latents.ndim != 5 or latents.shape[1:] != expected:
-            raise UserError(f'the generator expected {name} latents [B, T, H, W, c] of shape (B, '
-                            f'{", ".join(map(str, expected))}), got {latents.shape}; '
-                            'match frames and resolution to the model')
+        self.check_latents(latents, frames, name)
         x = self.embed(patchify(latents.astype(self.dtype), self.patch_size))
         if self.components:
             x = self.fusion(x, components)
@@ -199,13 +203,15 @@ class SpaceTimeDiT(nn.Module):
 
     def _codes(self, start, frames):
         head = self.width // self.heads
-        h, w = (side // self.patch_size for side in self.latent_grid)
-        return rotary.time_code(start, frames, head), rotary.space_code(h, w, head)
+        if self.attention == 'joint':
+            return rotary.space_time_code(start, frames, *self.token_grid, head),
+        return rotary.time_code(start, frames, head), rotary.space_code(*self.token_grid, head)
 
     def context(self, latents, components=None):
         """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the baseline) → the cache.
 
-        The cache is (keys, values), [depth, B, N, M, heads, d] each. Raises UserError where shapes do not fit.
+        The cache is (keys, values), [depth, B, N, M, heads, d] each, or [depth, B, M N, heads, d] if joint. Raises UserError where
+        shapes do not fit.
         """
         x = self._tokens(latents, components, self.context_frames, 'context')
         modulation = self.modulation(self.time_embedding(jnp.ones(1)))
@@ -221,9 +227,4 @@ class SpaceTimeDiT(nn.Module):
         codes = self._codes(self.context_frames, self.future_frames)
         x = self.layers(x, self.modulation(embedding), codes, cache)[0]
         x = self.out(modulate(self.final_norm(x), *self.final_modulation(embedding)))
-        h, w = (side // self.patch_size for side in self.latent_grid)
-        return unpatchify(x.reshape(*x.shape[:2], h, w, -1), self.patch_size).astype(jnp.float32)
-
-    def __call__(self, context_latents, noisy_latents, t, context_components=None, future_components=None):
-        """Both streams, as in training: `denoise` on the `context` of the same sample."""
-        return self.denoise(self.context(context_latents, context_components), noisy_latents, t, future_components)
+        return unpatchify(x.reshape(*x.shape[:2], *self.token_grid, -1), self.patch_size).astype(jnp.float32)

@@ -27,7 +27,15 @@ class EarlyFusion(nn.Module):
             raise UserError(f'the generator expected components [B, T, h, w, P] with B, T = {patches.shape[:2]} and '
                             f'P = {self.components}, got shape {components.shape}; '
                             'use the forecaster it was trained with')
-        if components.shape[2:4] != patches.shape[2:4]:
-            shape = (*patches.shape[:4], components.shape[-1])
-            components = jax.image.resize(components, shape, 'bilinear')
-        return patches + Dense(patches.shape[-1], dtype=self.dtype, name='embed')(components.astype(self.dtype))
+        embed = Dense(patches.shape[-1], dtype=self.dtype, name='embed')
+        grid, theirs = patches.shape[2:4], components.shape[2:4]
+        if grid[0] * grid[1] > theirs[0] * theirs[1]:  # both steps are linear: the one that shrinks the array comes first
+            return patches + _resample(embed(components.astype(self.dtype)), grid)
+        return patches + embed(_resample(components, grid).astype(self.dtype))
+
+
+def _resample(maps, grid):
+    """[B, T, h', w', C] → [B, T, *grid, C]."""
+    if maps.shape[2:4] == grid:
+        return maps
+    return jax.image.resize(maps, (*maps.shape[:2], *grid, maps.shape[-1]), 'bilinear')

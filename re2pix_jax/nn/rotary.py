@@ -29,6 +29,17 @@ def space_code(height, width, dim):
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
+def space_time_code(start, frames, height, width, dim):
+    """Code of a clip's tokens in the order (frame, row, column), from frame number `start` on, for heads of `dim` channels.
+
+    Of the channels (a multiple of 4) the largest multiple of 4 within two thirds turns with space, the rest with time. [O]
+    """
+    spatial = 2 * dim // 3 // 4 * 4
+    times, spaces = time_code(start, frames, dim - spatial), space_code(height, width, spatial)
+    return tuple(np.concatenate([np.repeat(time, height * width, axis=0), np.tile(space, (frames, 1))], axis=-1)
+                 for time, space in zip(times, spaces))
+
+
 def centred_space_code(height, width, dim, theta, still=0):
     """Code of a grid whose sides both reach from -1 to 1 whatever its size, as DINOv3 has it.
 

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 
 from re2pix_jax import errors, weights
 from re2pix_jax.clips.sampling import BASE_FPS
-from re2pix_jax.generator import Generator, conditioning, flow
-from re2pix_jax.generator.dit import SpaceTimeDiT
+from re2pix_jax.generator import Generator, backbone, conditioning, flow
 from re2pix_jax.pipeline import Re2Pix
 from re2pix_jax.tasks.task import Task
 
@@ -19,7 +18,7 @@ class GeneratorTask(Task):
 
     def __init__(self, config):
         super().__init__(config)
-        self.net = SpaceTimeDiT(**self.network_fields())
+        self.net = backbone.create(**self.network_fields())
         settings = config.loss
         self.counts = conditioning.nested_counts(settings.nested_counts, self.net.components) if self.net.components else ()
         if settings.mixed not in MIXED:

@@ -37,13 +37,7 @@ def _head_inputs(net, tensors):
 
 
 def _generator_inputs(net, tensors):
-    past, future = net.context_frames, net.future_frames
-    latents = (*net.latent_grid, net.latent_channels)
-    components = [None, None]
-    if net.components:
-        grid = tuple(side // net.patch_size for side in net.latent_grid)
-        components = [_array(1, frames, *grid, net.components) for frames in (past, future)]
-    return _array(1, past, *latents), _array(1, future, *latents), _array(1), *components
+    return jax.eval_shape(net.example)
 
 
 def _array(*shape):
@@ -57,7 +51,8 @@ class Kind:
     Attributes:
         name: 'encoder', ...
         part: 'module:Class' of the part, imported on use.
-        net: 'module:Class' of its network, or None where a bundle has no network of its own.
+        net: 'module:Class' of its network, or None where a bundle has no network of its own; 'module:NAME' of a dict of classes where
+            there is a choice: config.json's "network" names it as "backbone", and nothing means the first.
         inputs: (net, tensors) -> arguments whose shapes initialise the network.
         parts: names (which are kinds) of the parts it is made of.
         optional: those of `parts` that may be absent.
@@ -75,11 +70,20 @@ class Kind:
     def part_class(self):
         return _import(self.part)
 
+    def _nets(self) -> dict:
+        """Name -> class of the networks to choose from."""
+        found = _import(self.net)
+        return found if isinstance(found, dict) else {'': found}
+
     def build_net(self, network: dict, where: str) -> nn.Module | None:
         """The network with the fields of config.json's "network"; lists become tuples."""
         if self.net is None:
             return None
-        net_class = _import(self.net)
+        nets, network = self._nets(), dict(network)
+        name = network.pop('backbone', next(iter(nets))) if len(nets) > 1 else ''
+        if name not in nets:
+            raise UserError(f'{where}: "backbone" of kind {self.name} is {name!r}: expected one of {", ".join(nets)}')
+        net_class = nets[name]
         fields = {field.name: field for field in dataclasses.fields(net_class) if field.name not in ('parent', 'name')}
         unknown = sorted(set(network) - set(fields))
         missing = sorted(name for name, field in fields.items() if name not in network
@@ -96,8 +100,10 @@ class Kind:
             return {'components': int(count), 'features': int(channels)}
         if self.net is None:
             return {}
-        return {field.name: getattr(part.net, field.name) for field in dataclasses.fields(part.net)
-                if field.name not in NOT_OF_THE_NETWORK}
+        _, *others = self._nets().items()
+        named = {'backbone': name for name, net_class in others if type(part.net) is net_class}
+        return named | {field.name: getattr(part.net, field.name) for field in dataclasses.fields(part.net)
+                        if field.name not in NOT_OF_THE_NETWORK}
 
     def extras(self) -> dict[str, Any]:
         """Names and defaults of the part's other static fields, which config.json holds beside "network"."""
@@ -135,7 +141,7 @@ KINDS = {kind.name: kind for kind in (
     Kind('forecaster', 're2pix_jax.forecaster:Forecaster', 're2pix_jax.forecaster.transformer:MaskedFeatureTransformer',
          _forecaster_inputs, parts=('encoder', 'principal')),
     Kind('head', 're2pix_jax.heads:Head', 're2pix_jax.heads.dpt:DPTHead', _head_inputs),
-    Kind('generator', 're2pix_jax.generator:Generator', 're2pix_jax.generator.dit:SpaceTimeDiT', _generator_inputs),
+    Kind('generator', 're2pix_jax.generator:Generator', 're2pix_jax.generator.backbone:BACKBONES', _generator_inputs),
     Kind('inception', 're2pix_jax.metrics.inception:Inception', 're2pix_jax.metrics.inception:InceptionV3',
          lambda net, tensors: (_array(1, 299, 299, 3),)),
     Kind('i3d', 're2pix_jax.metrics.i3d:I3D', 're2pix_jax.metrics.i3d:InceptionI3D', lambda net, tensors: (_array(1, 16, 224, 224, 3),)),

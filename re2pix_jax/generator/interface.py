@@ -1,0 +1,45 @@
+"""What every network of the generator offers, so that the task, the sampler and bundles need not know which one it is."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from re2pix_jax.errors import UserError
+
+
+class Backbone(nn.Module):
+    """Base of the networks; all predict the same thing from the same inputs.
+
+    A subclass has the fields latent_channels, latent_grid, components, context_frames, future_frames, dtype and remat, and
+
+        context(latents [B, M, H, W, c], components [B, M, h, w, P]) -> cache
+        denoise(cache, latents [B, F, H, W, c], t [B], components [B, F, h, w, P]) -> prediction, float32 [B, F, H, W, c]
+
+    The context is clean and never sees the future, so its cache is computed once and serves every sampler step [O]. What the cache
+    holds is the network's own affair. Components are None where `components` is 0: the baseline, which ignores any it is given.
+    """
+
+    def __call__(self, context_latents, noisy_latents, t, context_components=None, future_components=None):
+        """Both streams, as in training: `denoise` on the `context` of the same sample."""
+        return self.denoise(self.context(context_latents, context_components), noisy_latents, t, future_components)
+
+    @property
+    def token_grid(self):
+        """(rows, columns) at which latents and components meet."""
+        return tuple(self.latent_grid)
+
+    def example(self, batch=1):
+        """Zeros of the shapes and order that `__call__` takes, for `init`."""
+        frames = self.context_frames, self.future_frames
+        latents = [jnp.zeros((batch, count, *self.latent_grid, self.latent_channels)) for count in frames]
+        if not self.components:
+            return *latents, jnp.zeros(batch), None, None
+        components = [jnp.zeros((batch, count, *self.token_grid, self.components)) for count in frames]
+        return *latents, jnp.zeros(batch), *components
+
+    def check_latents(self, latents, frames, name):
+        """UserError unless latents are [B, frames, *latent_grid, latent_channels]."""
+        expected = (frames, *self.latent_grid, self.latent_channels)
+        if latents.ndim != 5 or latents.shape[1:] != expected:
+            raise UserError(f'the generator expected {name} latents [B, T, H, W, c] of shape (B, '
+                            f'{", ".join(map(str, expected))}), got {latents.shape}; '
+                            'match frames and resolution to the model')
