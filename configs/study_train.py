@@ -15,15 +15,12 @@ from re2pix_jax.errors import UserError
 
 ROWS = {
     'baseline': {'model.components': 0},
-    'baseline_large': {'model.components': 0},
+    'baseline_large': {'model.components': 0},  # and wider, see below
     'truth_only': {'loss.predicted_fraction': 0.0},
     'predicted_only': {'loss.predicted_fraction': 1.0},
     'no_nested_dropout': {'loss.nested_dropout': False},
     'full': {},
 }
-# Wide enough to have at least the parameters of generator and forecaster together.
-LARGE = {'tiny': {'model.width': 192, 'model.depth': 5}, 'small': {'model.width': 640, 'model.heads': 10},
-         'base': {'model.width': 1152, 'model.depth': 18, 'model.heads': 16}}
 POINTS = 5  # checkpoints of a run that become points of its curve
 
 _generator = runpy.run_path(str(pathlib.Path(__file__).with_name('generator.py')))['get_config']
@@ -34,13 +31,13 @@ def get_config(row='full'):
     size = size or 'tiny'
     if row not in ROWS:
         raise UserError(f'study row {row!r}: expected one of {", ".join(ROWS)}, as in --config=configs/study_train.py:full')
-    config = _generator(size)
+    large = row == 'baseline_large'  # at least the parameters of generator and forecaster
+    config = _generator(f'{size}-baseline-large' if large else size)
     if size == 'tiny':  # many runs on two cores: a smaller network, and fewer steps, than the shipped bundle's
-        config.model.update(patch_size=4, width=144, depth=3, heads=4)
-        config.steps = 1000
-        config.batch_size = 8
+        config.model.update(patch_size=4, width=192 if large else 144, depth=5 if large else 3)
+        config.steps = 500
     config.optimizer.warmup_steps = 50
-    config.update_from_flattened_dict(ROWS[row] | (LARGE[size] if row == 'baseline_large' else {}))
+    config.update_from_flattened_dict(ROWS[row])
     config.checkpoint_every = config.steps // POINTS
     config.keep = POINTS
     return config

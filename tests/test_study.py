@@ -11,7 +11,7 @@ import pytest
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import claims, study
 from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer
-from re2pix_jax.generator.dit import SpaceTimeDiT
+from re2pix_jax.generator import backbone
 from re2pix_jax.report import study as report
 from re2pix_jax.training.defaults import flatten
 from tests.conftest import ROOT, load_config
@@ -47,15 +47,15 @@ def test_rows_differ_from_full_in_what_their_name_says(size):
     assert {name.split('.')[0] for name in large} == {'model'}
 
 
-def parameters(cls, fields, inputs):
-    net = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+def parameters(create, fields, inputs):
+    net = create(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs(net))
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
 @pytest.mark.parametrize('size', ['tiny', 'small', 'base'])
 def test_the_large_baseline_has_at_least_the_parameters_of_both_stages(size):
-    count = {row: parameters(SpaceTimeDiT, load_config('study_train', f'{row}-{size}').model, lambda net: net.example())
+    count = {row: parameters(backbone.create, load_config('study_train', f'{row}-{size}').model, lambda net: net.example())
              for row in ('full', 'baseline_large')}
     stage = load_config('forecaster_lowres') if size == 'base' else load_config('forecaster', size)
     forecaster = parameters(MaskedFeatureTransformer, stage.model,

@@ -101,7 +101,7 @@ class Kind:
         if self.net is None:
             return {}
         _, *others = self._nets().items()
-        named = {'backbone': name for name, net_class in others if type(part.net) is net_class}
+        named = dict([('backbone', name) for name, net_class in others if type(part.net) is net_class])
         return named | {field.name: getattr(part.net, field.name) for field in dataclasses.fields(part.net)
                         if field.name not in NOT_OF_THE_NETWORK}
 
