@@ -26,7 +26,7 @@ def get_config():
             'channels': 0,  # leading components that the generator is given; 0 = all
             'guidance_channels': 8,  # leading components that the coarse prediction of guidance keeps
             'sampler_steps': 0,  # 0 = the model's own
-            'references': True,  # also the VAE's reconstruction, copy-last and what heads read in true frames; the same for any generator
+            'references': True,  # also what is the same for any generator: stage 1, the VAE, copy-last, heads on true frames
             # Bundles that measure frames; '' = leave out what needs them.
             'heads': {'depth': 'tiny/depth'},
             'inception': '',  # FID: `convert inception`

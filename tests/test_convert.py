@@ -32,6 +32,9 @@ BAD = {
     'hub': ('sd-vae hf:owner/repo {out}', r'hf:owner/repo: .*pass the path'),
     'hub name': ('sd-vae hf:owner {out}', r'expected "hf:owner/repo" or "hf:owner/repo:file"'),
     'empty folder': ('dpt-head {dir}/empty {out}', r'empty: holds 0 weight files, expected model\.safetensors'),
+    'other network': ('i3d {dir}/dinov2.safetensors {out}', r'has no tensor logits\.conv3d\.weight .*right kind of file'),
+    'no inception': ('inception {dir}/dinov2.safetensors {out}', r'tensors do not match Inception v3 of FID: .*missing Mixed_7c'),
+    'no linear': ('lpips {dir}/dinov2.safetensors {out}', r'LPIPS needs its linear weights too: .*as --linear'),
     'destination': ('dinov2 {dir}/dinov2.safetensors {dir}/letters --heads=2 --layers=0,1', r'letters: already exists and is not a bundle'),
     'few arguments': ('dinov2 {dir}/dinov2.safetensors', r'positional arguments expected: KIND SOURCE DESTINATION'),
 }

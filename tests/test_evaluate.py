@@ -2,11 +2,10 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 
+import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,9 +13,16 @@ from re2pix_jax import weights
 from re2pix_jax.clips import loader
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import model as evaluation
+from re2pix_jax.evaluation.judges import Judges
+from re2pix_jax.generator import Generator
+from re2pix_jax.heads import Head
+from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.metrics import features, image
+from re2pix_jax.metrics.depth import DepthErrors
+from re2pix_jax.metrics.lpips import LPIPS, AlexLPIPS
 from re2pix_jax.metrics.segmentation import Confusion
-from tests.conftest import ROOT, SIZE
+from tests.commands import outcomes
+from tests.conftest import MICRO, ROOT, SIZE, random_variables
 from tests.test_predict import stirred
 
 NO_PROBE = {'clips': 0, 'steps': 1, 'batch_size': 1}
@@ -40,8 +46,15 @@ def model(micro_bundles):
 
 
 @pytest.fixture(scope='module')
-def report(model):
-    return evaluation.evaluate(model, config())
+def depth_head():
+    net = DPTHead(classes=16, **MICRO['head'])
+    params = random_variables(net, np.zeros((1, 4, 8, 96), np.float32))
+    return Head(params=params, net=net, reads='depth', depth_range=(1.0, 100.0))
+
+
+@pytest.fixture(scope='module')
+def report(model, depth_head):
+    return evaluation.evaluate(model, config(), Judges(heads={'depth': depth_head}))
 
 
 @pytest.fixture(scope='module')
@@ -68,11 +81,6 @@ def assert_close(first, second, path=''):
         assert first == second, path
 
 
-def test_batch_size_does_not_matter(report, model):
-    """Five clips in batches of 2 + 2 + 1 and of 3 + 2."""
-    assert_close(report, evaluation.evaluate(model, config(batch_size=3)))
-
-
 def test_protocol_stands_beside_the_numbers(report):
     protocol = dict(report['protocol'])
     features = protocol.pop('features')
@@ -87,7 +95,7 @@ def test_protocol_stands_beside_the_numbers(report):
     json.dumps(report, allow_nan=False)
 
 
-def test_copy_last_and_the_vae_by_hand(report, model, clips):
+def test_copy_last_and_the_vae_by_hand(report, model, depth_head, clips):
     frames, labels = clips['frames'], clips['labels']
     reconstructed = np.asarray(model.vae.decode(model.vae.encode(frames)))
     components = np.asarray(model.forecaster.encode(frames))
@@ -105,6 +113,10 @@ def test_copy_last_and_the_vae_by_hand(report, model, clips):
             scores = Confusion.create().update(labels[:, 4 + step], guessed).scores()
             assert row[method]['miou'] == pytest.approx(scores.miou, abs=1e-3)
             assert row[method]['moving_miou'] == pytest.approx(scores.moving_miou, abs=1e-3)
+            seen = model.forecaster.features(model.forecaster.encode(compared[:, None]))
+            scores = DepthErrors.create().update(clips['depth'][:, 4 + step], depth_head.depth(seen, SIZE)[:, 0]).scores()
+            assert row[method]['abs_rel'] == pytest.approx(scores.abs_rel, rel=1e-3)
+            assert row[method]['delta1'] == pytest.approx(scores.delta1, abs=1e-3)
 
 
 def test_the_model_by_hand(report, model, clips):
@@ -176,12 +188,84 @@ def test_the_head_and_both_probes_are_scored_over_all_steps(report, model, clips
     assert set(fitted) == {'probe_bilinear', 'probe_subpixel'}
 
 
-def test_a_model_without_a_head_has_no_miou(model):
-    found = evaluation.evaluate(model.replace(head=None), config(clips=2, probe=NO_PROBE))
+class Means(flax.struct.PyTreeNode):
+    """Stands for a network of FID, FVD or LPIPS, whose numbers are then known: features are means over space and time."""
+
+    classes: int = flax.struct.field(pytree_node=False, default=2)
+
+    def features(self, frames):
+        means = jnp.asarray(frames, jnp.float32).mean((2, 3))
+        return means if self.classes == 3 else means.mean(1)[..., :self.classes]
+
+    def distance(self, frames, truth):
+        return jnp.abs(frames.astype(jnp.float32) - truth).mean((2, 3, 4))
+
+
+def test_a_baseline_without_head_and_references_through_networks(model, clips):
+    """A generator without components, judged by stand-ins for the networks, and nothing that is the same for any generator."""
+    net = model.generator.net.clone(components=0)
+    latents = np.zeros((1, 4, 8, 16, 4), np.float32)
+    generator = Generator(params=random_variables(net, latents, latents, np.zeros(1, np.float32)), net=net)
+    plain = model.replace(head=None, generator=generator)
+    origins = (('inception', 'bundles/fid', 'a' * 64), ('i3d', 'bundles/fvd', 'b' * 64), ('lpips', 'bundles/lpips', 'c' * 64))
+    judges = Judges(networks={'inception': Means(3), 'i3d': Means(), 'lpips': Means()}, origins=origins, left_out=('one reason',))
+    found = evaluation.evaluate(plain, config(clips=4, horizon=5, references=False, probe=NO_PROBE), judges)
+    frames = next(loader.create({'sources': ('world',), 'split': 'validation', 'size': SIZE, 'frames': 9, 'strides': (3,), 'clips': 4},
+                                4, training=False))['frames']
+    keys = jax.vmap(lambda record: jax.random.fold_in(jax.random.key(0), record))(np.arange(4, dtype=np.uint32))
+    predicted = np.asarray(plain.rollout(frames[:, :4], keys, 5)['frames'])
+    means = [values.mean((2, 3)) for values in (predicted, frames[:, 4:])]
+    assert found['distances']['fid'] == {'re2pix': pytest.approx(plain_distance(*(part.reshape(-1, 3) for part in means)), rel=1e-2)}
+    whole = [np.concatenate([frames[:, :4].mean((2, 3)), part], 1).mean(1)[:, :2] for part in means]
+    assert found['distances']['fvd'] == {'re2pix': pytest.approx(plain_distance(*whole), rel=1e-2)}
+    for step, row in enumerate(found['steps']):
+        assert row['re2pix']['lpips'] == pytest.approx(np.abs(predicted[:, step] - 1.0 * frames[:, 4 + step]).mean(), rel=1e-3)
+        assert set(row['re2pix']) == {'psnr', 'ssim', 'feature_error', 'lpips', 'frechet_frames'}
+        assert not row['copy_last'] and not row['vae']
+    features = found['protocol']['features']
+    assert features['fvd'] == {'network': 'bundles/fvd', 'sha256': 'b' * 64, 'dimensions': 2, 'samples': 4,
+                               'sample': 'a clip of 4 context + 5 future frames each, resized to 224x224'}
+    assert features['fid']['samples'] == 20 and features['frechet_video']['samples'] == 8
+    assert found['left_out'] == ['one reason', 'mIoU: the model has no head for labels']
     assert found['head'] == {'true_features': None, 'true_principal_features': None}
     assert found['encoder'] == {'probe_bilinear': None, 'probe_subpixel': None}
-    assert all('miou' not in row['re2pix'] for row in found['steps'])
-    assert 'mIoU' not in evaluation.describe(found)
+    assert 'forecaster' not in found and 'vae' not in found
+    text = evaluation.describe(found)
+    for words in ('FID', 'FVD', 'LPIPS', 'fvd: 4 samples of 2 dimensions, a clip of 4 context + 5 future frames each, resized to 224x224; '
+                  'network bundles/fvd, sha256 bbbbbbbbbbbb', 'left out: one reason'):
+        assert words in text
+    assert 'mIoU %' not in text and 'copy' not in text.split('Fréchet distances')[1]
+
+
+def test_fvd_of_too_few_frames_is_refused(model):
+    with pytest.raises(UserError, match='FVD: clips of 6 frames, .*I3D takes at least 9, usual are 16: lengthen the horizon by 3'):
+        evaluation.evaluate(model, config(probe=NO_PROBE), Judges(networks={'i3d': Means()}))
+
+
+def test_what_measures_frames_is_loaded_or_named(model, depth_head, micro_bundles, tmp_path):
+    weights.save(tmp_path / 'depth', depth_head)
+    lpips = AlexLPIPS()
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    weights.save(tmp_path / 'lpips', LPIPS(random_variables(lpips, images, images), lpips), about={'sha256': 'd' * 64})
+    found = Judges.load(config(heads={'depth': str(tmp_path / 'depth')}, lpips=str(tmp_path / 'lpips'), i3d=str(tmp_path / 'nothing')))
+    assert set(found.heads) == {'depth'} and set(found.networks) == {'lpips'}
+    assert found.origins == (('lpips', str(tmp_path / 'lpips'), 'd' * 64),)
+    assert found.left_out == (
+        "FID: config.inception = '' names no bundle; make one by `convert inception` from pt_inception-2015-12-05-6726825d.pth of "
+        'pytorch-fid',
+        f"FVD: config.i3d = '{tmp_path}/nothing' names no bundle; make one by `convert i3d` from rgb_imagenet.pt of pytorch-i3d")
+    assert set(found.fitting(model, config()).heads) == {'depth', 'segmentation'}
+    other = Judges(heads={'depth': depth_head.replace(params=random_variables(depth_head.net, np.zeros((1, 4, 8, 64), np.float32)))})
+    fitted = other.fitting(model, config())
+    assert set(fitted.heads) == {'segmentation'}
+    assert fitted.left_out == ("depth errors: config.heads.depth = 'tiny/depth' takes features of 64 channels and the model's encoder "
+                               'gives 96; name a head that was trained for it',)
+    with pytest.raises(UserError, match='config.heads.depth: reads segmentation; expected a head that reads depth'):
+        Judges(heads={'depth': model.head}).fitting(model, config())
+    with pytest.raises(UserError, match='holds kind head, where kind inception is needed'):
+        Judges.load(config(inception=str(micro_bundles / 'head')))
+    none = Judges.load(config(heads={'depth': ''})).left_out
+    assert len(none) == 4 and none[0].startswith("depth errors: config.heads.depth = '' names no bundle of a depth head; train one")
 
 
 def test_a_forecaster_by_itself_has_the_same_errors(report, model):
@@ -222,22 +306,26 @@ def test_settings_that_cannot_work_are_named(model, changes, message):
         evaluation.evaluate(model, config(**{'probe': NO_PROBE} | changes))
 
 
-def test_the_command(micro_bundles, tmp_path):
-    """With worker processes, as it is used; and a model that does not exist."""
-    command = [sys.executable, '-m', 're2pix_jax.evaluate', '--config=configs/evaluate.py']
-    little = ['--config.clips=3', '--config.horizon=1', '--config.batch_size=2', '--config.probe.clips=2',
-              '--config.probe.steps=2', f'--config.model={micro_bundles}/re2pix', f'--workdir={tmp_path}/run']
-    environment = os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}  # compiles several times faster
-    done = subprocess.run(
-        [*command, *little], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_the_command_on_eight_devices(model, depth_head, report, tmp_path):
+    """One batch of eight, a clip a device, gives the numbers of batches of two on one; with worker processes, as it is used."""
+    weights.save(tmp_path / 'model', model)
+    weights.save(tmp_path / 'depth', depth_head)
+    settings = ['--config.clips=5', '--config.horizon=2', '--config.batch_size=8', '--config.probe.clips=0',
+                f'--config.heads.depth={tmp_path}/depth']
+    commands = {
+        'run': ['--config=configs/evaluate.py', *settings, f'--config.model={tmp_path}/model', f'--workdir={tmp_path}/run'],
+        'none': ['--config=configs/evaluate.py', '--config.model=none', f'--workdir={tmp_path}/other']}
+    done = outcomes('evaluate', commands, (), XLA_FLAGS='--xla_force_host_platform_device_count=8')
+    status, out, err = done['run']
+    assert status == 0, err
     assert sorted(file.name for file in (tmp_path / 'run').iterdir()) == ['metrics.json', 'metrics.txt']
-    report = json.loads((tmp_path / 'run' / 'metrics.json').read_text())
-    assert report['model'] == f'{micro_bundles}/re2pix' and report['protocol']['clips'] == 3
-    assert (tmp_path / 'run' / 'metrics.txt').read_text().strip() in done.stdout
-    assert 'evaluate: 3/3 clips' in done.stderr
-    done = subprocess.run([*command, '--config.model=none', f'--workdir={tmp_path}/other'],
-                          cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith('error: none: no such model') and done.stderr.count('\n') == 1
+    found = json.loads((tmp_path / 'run' / 'metrics.json').read_text())
+    assert found.pop('model') == f'{tmp_path}/model' and found['protocol']['clips'] == 5
+    assert [line.split(':')[0] for line in found['left_out']] == ['FID', 'FVD', 'LPIPS']
+    compared = ('vae', 'head', 'forecaster', 'steps', 'distances', 'warnings')
+    assert_close(*({name: one[name] for name in compared} for one in (found, json.loads(json.dumps(report)))))
+    assert (tmp_path / 'run' / 'metrics.txt').read_text().strip() in out
+    assert 'evaluate: 5/5 clips' in err
+    status, _, err = done['none']
+    assert status == 2 and err.startswith('error: none: no such model') and err.count('\n') == 1
     assert not (tmp_path / 'other').exists()

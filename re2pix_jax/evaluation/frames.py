@@ -58,21 +58,22 @@ def observe_clips(forecaster, heads, probes, scores, batch, context, horizon, re
         scores: {reader: {kind: scores so far}}, as `readers` names them.
         batch: 'frames' uint8 [B, M + horizon, H, W, 3], 'labels' and 'depth' [B, M + horizon, H, W].
         context, horizon: M and the number of future frames.
-        references: whether true frames and copy-last are read and described too.
+        references: whether stage 1, true frames and copy-last are measured too.
 
     Returns:
-        (scores, {'error': {method: [B, horizon]}, method: {descriptor: ...}}, components [B, M + horizon, h, w, P]).
+        (scores, {'error': {method: [B, horizon]}, method: {descriptor: ...}}, components [B, M + horizon, h, w, P]); of the errors
+        none without references.
     """
     features = forecaster.encode_features(batch['frames'])
     components = forecaster.principal.project(features)
     past, truth = components[:, :context], components[:, context:]
-    forecast = forecaster.forecast(past, horizon)
-    copied = jnp.broadcast_to(past[:, -1:], truth.shape)
-    seen = {'error': {'forecast': feature_metrics.smooth_l1(forecast, truth), 'copy_last': feature_metrics.smooth_l1(copied, truth)},
-            'truth': _describe(components[:, context - 1:])}
+    seen = {'truth': _describe(components[:, context - 1:])}
     found = {name: {'segmentation': _update(scores[name]['segmentation'], 'segmentation', batch, fitted.labels(features[:, context:]))}
              for name, fitted in probes.items()}
     if references:
+        forecast = forecaster.forecast(past, horizon)
+        copied = jnp.broadcast_to(past[:, -1:], truth.shape)
+        seen['error'] = {'forecast': feature_metrics.smooth_l1(forecast, truth), 'copy_last': feature_metrics.smooth_l1(copied, truth)}
         seen['copy_last'] = _describe(jnp.concatenate([past[:, -1:], copied], axis=1))
         through = forecaster.features(components[:, context - 1:])
         found['truth'] = _read(heads, scores['truth'], batch, through[:, 1:])

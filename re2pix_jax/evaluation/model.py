@@ -61,7 +61,8 @@ def evaluate(model, config, judges: Judges | None = None):
 
     Returns:
         JSON-able dict {'format', 'protocol', 'vae', 'encoder', 'head', 'forecaster', 'steps', 'distances', 'warnings', 'left_out'};
-        see `describe` for how it reads.
+        see `describe` for how it reads. Without config.references what no generator changes is left out: 'vae', 'forecaster', the
+        head's scores on true features and the methods but re2pix.
 
     Raises:
         UserError: clips that can't be read, are too few or too short, or settings out of range.
@@ -99,34 +100,34 @@ def evaluate(model, config, judges: Judges | None = None):
 
 def _observe(model, judges, probes, batches, clips, config, mesh, whole):
     """`Totals` over the clips."""
-    heads = judges.heads
+    heads, references = judges.heads, config.references or not whole
     totals = Totals(config.horizon)
     scores = {name: {kind: measured.empty(kind, config.horizon) for kind in kinds}
-              for name, kinds in measured.readers(heads, probes, config.references).items()}
+              for name, kinds in measured.readers(heads, probes, references).items()}
     frame_scores = {method: {kind: measured.empty(kind, config.horizon) for kind in heads} for method in ('re2pix', 'vae')}
     context = model.context_frames
     numbered = zip(batches, range(0, clips, config.batch_size))
     for local, first in track(numbered, clips, 'evaluate', size=lambda item: min(config.batch_size, clips - item[1])):
         batch = meshes.global_batch(whole_batch(local, config.batch_size, first, clips), mesh)
         scores, seen, components = measured.observe_clips(
-            model.forecaster, heads, probes, scores, batch, context, config.horizon, config.references)
+            model.forecaster, heads, probes, scores, batch, context, config.horizon, references)
         if whole:
             past, truth = batch['frames'][:, :context], batch['frames'][:, context:]
             compared = {'re2pix': model.rollout(past, keys(config.seed, batch['record']), config.horizon,
                                                  **options(model, config))['frames']}
-            if config.references:
+            if references:
                 reconstructed = measured.reconstruct(model.vae, batch['frames'])
                 compared['vae'] = reconstructed[:, context:]
             for method, frames in compared.items():
                 frame_scores[method], found = measured.observe_frames(
                     model.forecaster, heads, frame_scores[method], batch, frames, components)
                 seen[method] = found
-            if config.references:
+            if references:
                 compared['copy_last'] = past[:, -1:]
             for method, frames in {**compared, 'truth': truth}.items():
                 seen[method] = seen[method] | judges.describe(past, frames, truth)
             shown = {'clips': batch['frames'], **compared}
-            if config.references:
+            if references:
                 shown['reconstructed'] = reconstructed
             seen['frames'] = measured.together(shown)
         totals.add(jax.device_get(seen), np.asarray(jax.device_get(measured.together(batch['known']))), context)

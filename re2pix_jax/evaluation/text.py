@@ -22,23 +22,22 @@ def describe(report):
         if scores := report['head'][name]:
             value = f'{percent(scores)} % ({percent(scores, "moving_miou")} %)'
             stages.append(['head', f'mIoU (moving) on true features{how}', value])
-    forecaster = report['forecaster']['steps']
-    read = ('miou', 'moving_miou') if forecaster[0]['miou'] is not None else ()
-    rows = [
-        [row[name] for name in ('step', 'smooth_l1', 'copy_last', 'ratio')]
-        + [table.Number(percent(row, name)) for name in read]
-        for row in forecaster
-    ]
-    header = ['step', 'forecast', 'copy last', 'ratio', *(table.METRICS[name] for name in read)]
-    blocks = [
-        heading,
-        table.table(['stage', 'measure', 'value'], stages),
-        'Stage 1: SmoothL1 on principal components, beta 0.1\n' + table.table(header, rows),
-    ]
+    blocks = [heading, *([table.table(['stage', 'measure', 'value'], stages)] if stages else [])]
+    if 'forecaster' in report:
+        forecaster = report['forecaster']['steps']
+        read = ('miou', 'moving_miou') if forecaster[0]['miou'] is not None else ()
+        rows = [
+            [row[name] for name in ('step', 'smooth_l1', 'copy_last', 'ratio')]
+            + [table.Number(percent(row, name)) for name in read]
+            for row in forecaster
+        ]
+        header = ['step', 'forecast', 'copy last', 'ratio', *(table.METRICS[name] for name in read)]
+        blocks.append('Stage 1: SmoothL1 on principal components, beta 0.1\n' + table.table(header, rows))
     if 'steps' in report:
         for title, metrics in (('Predicted frames', table.IMAGE_METRICS), ('Predicted frames, as the encoder and its heads see them',
                                                                            table.FEATURE_METRICS)):
-            blocks.append(f'{title}\n{table.horizon_table(report["steps"], metrics)}')
+            if any(name in metrics for row in report['steps'] for method in table.METHODS for name in row.get(method, ())):
+                blocks.append(f'{title}\n{table.horizon_table(report["steps"], metrics)}')
         blocks.append(table.LEGEND)
         if distances := report['distances']:
             methods = [name for name in table.METHODS if any(name in found for found in distances.values())]

@@ -26,7 +26,7 @@ class Totals:
 
     def add(self, seen, known, context):
         """What a batch gave, numpy; `known` [B] says which clips count."""
-        for method, errors in seen['error'].items():
+        for method, errors in seen.get('error', {}).items():
             self._append('stage_one', method, errors[known])
         for method in (*METHODS, 'truth'):
             for name, values in seen.get(method, {}).items():
@@ -82,8 +82,9 @@ class Totals:
         report = {
             'encoder': {f'probe_{kind}': self._scores(f'probe_{kind}') for kind in probe.KINDS},
             'head': {'true_features': self._scores('head'), 'true_principal_features': self._scores('truth')},
-            'forecaster': {'steps': [self._forecaster_row(step) for step in range(self.horizon)]},
         }
+        if ('stage_one', 'forecast') in self.values:
+            report['forecaster'] = {'steps': [self._forecaster_row(step) for step in range(self.horizon)]}
         if not whole:
             return report
         if ('reconstruction', 'psnr') in self.values:

@@ -10,7 +10,7 @@ import pytest
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.weights import torch_file
-from tests.weights.torch_pickles import literal, malicious, tensor, write
+from tests.weights.torch_pickles import literal, malicious, old_tensor, tensor, write, write_old
 
 
 @pytest.mark.parametrize(('storage', 'dtype'), [
@@ -53,6 +53,37 @@ def test_a_malicious_pickle_does_nothing(tmp_path, name):
     proof.unlink()
     with pytest.raises(UserError, match=f'evil.pth: its pickle asks for {refused}, .*refused'):
         torch_file.read(path)
+    assert not proof.exists()
+
+
+def test_files_of_torch_before_1_6(tmp_path):
+    """As FID's and FVD's networks are published: two storages, of which tensors may be a part, on a GPU once."""
+    values, others = np.arange(12, dtype=np.float32), np.array([3, 1], np.int64)
+    body = b'}' + literal('w') + old_tensor('7', 12, (3, 2), (1, 6), 2, 'torch.cuda') + b's' \
+        + literal('n') + tensor('9', 'LongStorage', 2, (2,), (1,)) + b's'
+    path = write_old(tmp_path / 'w.pt', body, s9=others, s7=values)
+    content = torch_file.tensors(path)
+    np.testing.assert_array_equal(content['w'], [[2, 8], [3, 9], [4, 10]])
+    np.testing.assert_array_equal(content['n'], others)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(UserError, match='w.pt: is cut off within its storages: fetch it again'):
+        torch_file.tensors(path)
+    path.write_bytes(whole[:200])
+    with pytest.raises(UserError, match='w.pt: is damaged'):
+        torch_file.tensors(path)
+    with pytest.raises(UserError, match='a storage that is a view of another one'):
+        torch_file.tensors(write_old(path, b'}' + literal('w') + old_tensor('7', 12, (3,), (1,), view=('8', 0, 3)) + b's', s7=values))
+    with pytest.raises(UserError, match='a storage holds 11 values and needs 12'):
+        np.asarray(torch_file.tensors(write_old(path, body, s9=others, s7=values[:11]))['w'])
+
+
+@pytest.mark.parametrize('name', malicious('proof'))
+def test_a_malicious_old_file_does_nothing(tmp_path, name):
+    proof = tmp_path / 'proof'
+    body, refused = malicious(proof)[name]
+    with pytest.raises(UserError, match=f'evil.pt: its pickle asks for {refused}, .*refused'):
+        torch_file.read(write_old(tmp_path / 'evil.pt', body))
     assert not proof.exists()
 
 

@@ -15,6 +15,13 @@ def call(function: str, *arguments: bytes) -> bytes:
     return f'c{module}\n{name}\n('.encode() + b''.join(arguments) + b'tR'
 
 
+def old_tensor(key, count, shape, stride, offset=0, module='torch', view=None) -> bytes:
+    """As torch 0.3 has it: rebuilt by the function's first version, from a storage that may be a view."""
+    reference = b'(' + literal('storage') + f'c{module}\nFloatStorage\n'.encode() + literal(key) + literal('cuda:0') + literal(count)
+    return (b'ctorch._utils\n_rebuild_tensor\n(' + reference + literal(view) + b'tQ' + literal(offset) + literal(shape) + literal(stride)
+            + b'tR')
+
+
 def tensor(key, storage, count, shape, stride, offset=0) -> bytes:
     reference = b'(' + literal('storage') + f'ctorch\n{storage}\n'.encode() + literal(key) + literal('cpu') + literal(count)
     return (b'ctorch._utils\n_rebuild_tensor_v2\n(' + reference + b'tQ' + literal(offset) + literal(shape) + literal(stride)
@@ -41,6 +48,16 @@ def write(path, body: bytes, **storages):
         archive.writestr('archive/data.pkl', b'\x80\x02' + body + b'.')
         for key, array in storages.items():
             archive.writestr(f'archive/data/{key.removeprefix("s")}', array.tobytes())
+    return path
+
+
+def write_old(path, body: bytes, **storages):
+    """As `write`, in the format of torch before version 1.6: pickles one after the other, then the storages."""
+    keys = [key.removeprefix('s') for key in storages]
+    machine = {'protocol_version': 1001, 'little_endian': True, 'type_sizes': {'short': 2, 'int': 4, 'long': 4}}
+    start = [pickle.dumps(value, 2) for value in (0x1950a86a20f9469cfc6c, 1001, machine)]
+    held = [len(array).to_bytes(8, 'little') + array.tobytes() for array in storages.values()]
+    path.write_bytes(b''.join([*start, b'\x80\x02' + body + b'.', pickle.dumps(keys, 2), *held]))
     return path
 
 
