@@ -12,6 +12,7 @@ from re2pix_jax import errors
 from re2pix_jax.clips import video
 from re2pix_jax.forecaster import Forecaster
 from re2pix_jax.generator import Generator
+from re2pix_jax.generator.sampler import evaluations
 from re2pix_jax.heads import Head
 from re2pix_jax.vae import Autoencoder
 
@@ -72,7 +73,6 @@ class Re2Pix:
             raise errors.UserError(f'horizon: expected at least 1, got {horizon}')
         if not keys.shape[0] or keys.shape[0] % context.shape[0]:
             raise errors.UserError(f'keys: expected as many as contexts or a multiple, got {keys.shape[0]} for {context.shape[0]}')
-        steps = self.sampler_steps if sampler_steps is None else sampler_steps
 
         # Stage 1: what will be where.
         context_components = self.forecaster.encode(context)
@@ -91,13 +91,21 @@ class Re2Pix:
             window = jax.lax.dynamic_slice_in_dim(components, number * chunk, past + chunk, axis=1)
             noise_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number * chunk)
             future = self.generator.sample(
-                past_latents, window[:, :past], window[:, past:], noise_keys, steps=steps, guidance=guidance,
+                past_latents, window[:, :past], window[:, past:], noise_keys, steps=self._steps(sampler_steps), guidance=guidance,
                 guidance_channels=guidance_channels, channels=channels, method=sampler)
             return jnp.concatenate([past_latents, future], axis=1)[:, -past:], (future, self.vae.decode(future))
 
         _, chunked = jax.lax.scan(step, latents, jnp.arange(chunks))
         latents, frames = (jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :horizon] for x in chunked)
         return {'frames': frames, 'components': future_components, 'latents': latents}
+
+    def evaluations(self, horizon, guidance=0.0, sampler_steps=None, sampler='euler'):
+        """How often the generator's network denoises for one future of `horizon` frames, exactly; UserError as in `rollout`."""
+        chunks = -(-horizon // self.generator.net.future_frames)
+        return chunks * evaluations(sampler, self._steps(sampler_steps), guidance)
+
+    def _steps(self, sampler_steps):
+        return self.sampler_steps if sampler_steps is None else sampler_steps
 
     def predict(self, clip, horizon=8, seed=0, num_futures=None, guidance=0.0, guidance_channels=8, sampler_steps=None,
                 channels=None, sampler='euler') -> Future:

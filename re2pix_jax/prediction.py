@@ -26,6 +26,9 @@ MINIMUM_SIZE = 0.5
 """Frames whose height or width is below this share of the model's shorter side are refused: they would be blown up
 beyond use. [O]"""
 
+FRAMES_AT_ONCE = 16
+"""How many frames are measured together."""
+
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -126,8 +129,11 @@ def read_world(model, text, horizon, start=0.0):
     return Clip(f'world {split}:{index}', rendered.frames, rendered.labels, start)
 
 
-def predict(model, clip, horizon=8, seed=0, num_futures=1, guidance=0.0, name='model'):
+def predict(model, clip, horizon=8, seed=0, num_futures=1, name='model', guidance=0.0, guidance_channels=8, sampler='euler',
+            sampler_steps=None, channels=None):
     """Predicts `num_futures` futures of `horizon` frames after a clip's context and measures them.
+
+    The options from `guidance` on are those of `Re2Pix.rollout`, which raises UserError for what cannot be.
 
     Returns:
         `Prediction`. Its report holds the protocol, the model's `name` and one row a step, of PSNR in dB, SSIM, feature
@@ -136,7 +142,10 @@ def predict(model, clip, horizon=8, seed=0, num_futures=1, guidance=0.0, name='m
         last context frame repeated ('copy_last'), the true frame through the VAE ('vae') and, mIoU only, the true
         frame ('truth'). A step whose truth is unknown has no numbers.
     """
-    future = model.predict(clip.frames[: model.context_frames], horizon, seed, num_futures, guidance)
+    drawn = dict(guidance=guidance, sampler=sampler, sampler_steps=sampler_steps)
+    future = model.predict(
+        clip.frames[: model.context_frames], horizon, seed, num_futures, guidance_channels=guidance_channels, channels=channels, **drawn
+    )
     futures, copy, vae, truth = _measure(model, clip, future)
     steps = []
     for step in range(horizon):
@@ -162,7 +171,11 @@ def predict(model, clip, horizon=8, seed=0, num_futures=1, guidance=0.0, name='m
             'horizon': horizon,
             'true_future_frames': len(copy),
             'start_seconds': clip.start,
-            'sampler_steps': model.sampler_steps,
+            'sampler': sampler,
+            'sampler_steps': model.sampler_steps if sampler_steps is None else sampler_steps,
+            'network_evaluations': model.evaluations(horizon, **drawn),
+            'channels': channels or model.generator.net.components,
+            'guidance_channels': guidance_channels if guidance else None,
         },
         'steps': steps,
     }
@@ -178,11 +191,11 @@ def _measure(model, clip, future):
     if not known:
         return [[] for _ in future.frames], [], [], []
     labels = clip.labels[context:] if clip.labels is not None and model.head is not None else None
-    components = np.asarray(model.forecaster.encode(clip.frames[None])[0])
-    reconstructed = np.asarray(model.vae.decode(model.vae.encode(frames[None]))[0])
+    components = _in_parts(model.forecaster.encode, clip.frames)
+    reconstructed = _in_parts(lambda clip: model.vae.decode(model.vae.encode(clip)), frames)
     repeated = np.broadcast_to(clip.frames[context - 1], frames.shape)
     repeated_components = np.broadcast_to(components[context - 1], components[context:].shape)
-    reconstructed_components = np.asarray(model.forecaster.encode(reconstructed[None])[0])
+    reconstructed_components = _in_parts(model.forecaster.encode, reconstructed)
 
     def rows(predicted, predicted_components):
         psnr, ssim = image.psnr(predicted, frames), image.ssim(predicted, frames)
@@ -195,7 +208,7 @@ def _measure(model, clip, future):
     def segmented(predicted):
         if labels is None:
             return [{} for _ in range(known)]
-        guessed = model.segment(predicted[None])[0]
+        guessed = _in_parts(model.segment, predicted)
         scores = [
             segmentation.Confusion.create().update(labels[k], guessed[k]).scores().to_dict() for k in range(known)
         ]
@@ -208,6 +221,14 @@ def _measure(model, clip, future):
         rows(reconstructed, reconstructed_components),
         segmented(frames) if labels is not None else [],
     )
+
+
+def _in_parts(function, frames):
+    """`function` of clips [1, T, H, W, 3] over frames [T, H, W, 3], a few at a time: memory does not grow with T."""
+    parts = [frames[start : start + FRAMES_AT_ONCE] for start in range(0, len(frames), FRAMES_AT_ONCE)]
+    longest = len(parts[0])  # the last one is filled up to it, so that one program serves all
+    filled = [np.pad(part, [(0, longest - len(part)), (0, 0), (0, 0), (0, 0)], mode='edge') for part in parts]
+    return np.concatenate([np.asarray(function(part[None])[0])[: len(kept)] for part, kept in zip(filled, parts, strict=True)])
 
 
 def _mean(values):
@@ -225,7 +246,7 @@ def pictures(model, prediction):
     clip, future = prediction.clip, prediction.future
     context, horizon = model.context_frames, future.frames.shape[1]
     past, size = clip.frames[:context], model.size
-    components = np.asarray(model.forecaster.encode(clip.frames[None])[0])
+    components = _in_parts(model.forecaster.encode, clip.frames)
     true_features = list(colours.principal_colours(components, components[:context], size))
     forecast = np.concatenate([components[:context], future.components[0]])
     absent = [None] * (context + horizon - len(clip.frames))

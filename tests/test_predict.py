@@ -44,13 +44,18 @@ BAD = {
     'horizon text': ('--video={dir}/good.mp4 --horizon=long', r'horizon'),
     'negative start': ('--video={dir}/good.mp4 --start=-1', r'start'),
     'futures': ('--video={dir}/good.mp4 --num_futures=0', r'num_futures'),
+    'sampler': ('--video={dir}/good.mp4 --sampler=ddpm', r"sampler 'ddpm' is unknown; choose one of euler, heun, ddim"),
+    'sampler steps': ('--video={dir}/good.mp4 --sampler_steps=0', r'sampler_steps'),
+    'no channels': ('--video={dir}/good.mp4 --channels=0', r'channels'),
+    'channels': ('--video={dir}/good.mp4 --channels=33', r'channels: 33 of 32 components .* from 1 to 32'),
+    'guidance channels': ('--video={dir}/good.mp4 --guidance=1 --guidance_channels=33', r'guidance keeps 33 of 32 components'),
     'unknown flag': ('--video={dir}/good.mp4 --horzon=3', r'unknown flag --horzon'),
     'positional': ('{dir}/good.mp4', r'positional arguments expected: none'),
 }
 GOOD = {
     'video': '--video={dir}/good.mp4 --start=0.2',
     'context only': '--video={dir}/context.mp4',
-    'world': '--world=validation:0 --num_futures=2',
+    'world': '--world=validation:0 --num_futures=2 --sampler=heun --channels=16 --guidance=0.4',
 }
 
 
@@ -124,7 +129,10 @@ def test_a_prediction_is_written(name, outcomes):
     assert report['protocol'] == {
         'fps': 17 / 3, 'stride': 3, 'base_fps': 17.0, 'size': list(SIZE), 'context_frames': 4, 'horizon': 2,
         'true_future_frames': 0 if name == 'context only' else 2, 'start_seconds': 0.2 if name == 'video' else 0.0,
-        'sampler_steps': 2}
+        'sampler_steps': 2, **(
+            dict(sampler='heun', network_evaluations=6, channels=16, guidance_channels=8) if name == 'world' else
+            dict(sampler='euler', network_evaluations=2, channels=32, guidance_channels=None))}
+    assert f'2 {report["protocol"]["sampler"]} steps, {report["protocol"]["network_evaluations"]} evaluations' in out
     assert [row['step'] for row in report['steps']] == [1, 2]
     assert report['steps'][1]['seconds'] == pytest.approx(6 / 17)
     assert ('re2pix' in report['steps'][0]) == (name != 'context only')
