@@ -2,7 +2,8 @@
 
     z = z(full) + w (z(full) - z(first c components)),    w = 0.4 in the paper
 
-Both predictions are made in one pass over a batch twice as long, so context, noise and time are shared exactly.
+Both predictions are made in one pass over a batch twice as long, so context, noise and time are shared exactly. The two of a
+sample lie next to each other, and so on the device that holds the sample.
 """
 
 import jax.numpy as jnp
@@ -12,22 +13,24 @@ from re2pix_jax.generator.conditioning import keep_first
 
 
 def double(x):
-    """Repeat [B, ...] to [2B, ...], the same samples twice."""
-    return jnp.concatenate([x, x])
+    """Repeat [B, ...] to [2B, ...], every sample twice in a row."""
+    return jnp.repeat(x, 2, axis=0)
 
 
 def full_and_coarse(components, channels):
-    """Components [B, ..., P] → [2B, ..., P]: whole ones first, then those with only the first `channels` kept.
+    """Components [B, ..., P] → [2B, ..., P]: of every sample whole, then with only the first `channels` kept.
 
     UserError unless `channels` lies between 0 and P.
     """
     if not 0 <= channels <= components.shape[-1]:
         raise UserError(f'representation guidance keeps {channels} of {components.shape[-1]} components; '
                         'keep from 0 to all of them')
-    return jnp.concatenate([components, keep_first(components, channels)])
+    pairs = jnp.stack([components, keep_first(components, channels)], axis=1)
+    return pairs.reshape(-1, *components.shape[1:])
 
 
 def combine(predictions, weight):
     """Predictions [2B, ...] in the order of `full_and_coarse` → guided predictions [B, ...]."""
-    full, coarse = jnp.split(predictions, 2)
+    pairs = predictions.reshape(-1, 2, *predictions.shape[1:])
+    full, coarse = pairs[:, 0], pairs[:, 1]
     return full + weight * (full - coarse)

@@ -12,7 +12,8 @@ from re2pix_jax.generator import flow
 
 
 def _times(z, index, steps):
-    return jnp.full(z.shape[:1], index / steps, jnp.float32)
+    # A compiler may multiply by 1 / steps, and 3 times a rounded third is more than 1, where no path is defined.
+    return jnp.full(z.shape[:1], jnp.minimum(index / steps, 1.0), jnp.float32)
 
 
 def _check(steps):

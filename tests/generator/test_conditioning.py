@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.generator.conditioning import keep_first, mixed_count, mixed_supervision, nested_counts, nested_dropout
+from re2pix_jax.generator.conditioning import keep_first, limit, mixed_count, mixed_supervision, nested_counts, nested_dropout
 
 COMPONENTS = 1 + jax.random.uniform(jax.random.key(0), (300, 2, 1, 2, 20))
 
@@ -71,22 +71,54 @@ def test_a_fraction_outside_the_unit_interval_is_refused():
         mixed_count(8, 1.5)
 
 
-def test_predictions_replace_a_leading_slice_and_run_on_nothing_else():
-    context, future = COMPONENTS[:10], COMPONENTS[10:20]
+@pytest.mark.parametrize('batch, fraction, predicted', [
+    (10, 0.3, [0, 3, 6]), (8, 0.1, [0]), (9, 0.5, [0, 2, 4, 6]), (7, 0.8, [0, 1, 2, 3, 4, 5]), (4, 1.0, [0, 1, 2, 3])])
+def test_predictions_replace_evenly_spaced_samples_and_run_on_nothing_else(batch, fraction, predicted):
+    context, future = COMPONENTS[:batch], COMPONENTS[batch:2 * batch]
     seen = []
 
     def predict(context):
         seen.append(context)
         return -2 * context
 
-    mixed = mixed_supervision(predict, context, future, 0.3)
-    np.testing.assert_array_equal(mixed[:3], -2 * context[:3])
-    np.testing.assert_array_equal(mixed[3:], future[3:])
-    assert [x.shape[0] for x in seen] == [3]
-    gradient = jax.grad(lambda x: mixed_supervision(predict, x, future, 0.3).sum())(context)
+    mixed = mixed_supervision(predict, context, future, fraction)
+    others = np.setdiff1d(np.arange(batch), predicted)
+    np.testing.assert_array_equal(mixed[np.array(predicted)], -2 * context[np.array(predicted)])
+    np.testing.assert_array_equal(mixed[others], future[others])
+    np.testing.assert_array_equal(seen, [context[np.array(predicted)]])
+    gradient = jax.grad(lambda x: mixed_supervision(predict, x, future, fraction).sum())(context)
     assert jnp.abs(gradient).max() == 0
 
 
-def test_no_fraction_never_calls_the_predictor():
+def test_the_source_can_be_drawn_per_sample():
+    context, future = COMPONENTS, COMPONENTS[::-1]
+    seen = []
+
+    def predict(context):
+        seen.append(len(context))
+        return -context
+
+    draws = [mixed_supervision(predict, context, future, fraction, jax.random.key(seed))
+             for fraction, seed in ((0.2, 0), (0.2, 1), (1.0, 0))]
+    predicted = [np.asarray(mixed == -context).all(axis=(1, 2, 3, 4)) for mixed in draws]
+    for mixed, chosen in zip(draws, predicted):
+        np.testing.assert_array_equal(mixed, np.where(chosen.reshape(-1, 1, 1, 1, 1), -context, future))
+    assert 30 < predicted[0].sum() < 90 and (predicted[0] != predicted[1]).any() and predicted[2].all()
+    assert seen == [300, 300, 300], 'stage 1 forecasts the whole batch'
+    gradient = jax.grad(lambda x: mixed_supervision(predict, x, future, 0.2, jax.random.key(0)).sum())(context)
+    assert jnp.abs(gradient).max() == 0
+
+
+@pytest.mark.parametrize('key', [None, jax.random.key(0)])
+def test_no_fraction_never_calls_the_predictor(key):
     future = COMPONENTS[:4]
-    assert mixed_supervision(None, COMPONENTS[:4], future, 0.0) is future
+    assert mixed_supervision(None, COMPONENTS[:4], future, 0.0, key) is future
+
+
+def test_channels_at_inference_keep_a_prefix():
+    assert limit(COMPONENTS, None) is COMPONENTS
+    np.testing.assert_array_equal(limit(COMPONENTS, 20), COMPONENTS)
+    np.testing.assert_array_equal(limit(COMPONENTS, 6), COMPONENTS.at[..., 6:].set(0))
+    for channels in (0, -1, 21):
+        with pytest.raises(UserError, match=f'channels: {channels} of 20 components were asked for; give a number from 1 to 20'):
+            limit(COMPONENTS, channels)

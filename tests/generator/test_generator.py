@@ -1,10 +1,13 @@
 """The part as a whole: cached sampling against plain recomputation, guidance, errors."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from re2pix_jax import weights
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator import Generator, SpaceTimeDiT, flow
 from re2pix_jax.generator.conditioning import keep_first
@@ -68,12 +71,38 @@ def test_guided_sampling_equals_two_recomputations(generator, inputs, predict):
     assert float(jnp.abs(sampled - integrate(predict, inputs, KEYS)).max()) > 1e-3
 
 
-def test_coarse_components_decide_alone_when_the_others_are_dropped(generator, inputs, predict):
-    t, z = jnp.full(2, 0.5), jax.random.normal(jax.random.key(3), (2, 3, 4, 4, 2))
-    other = [x.at[..., 6:].set(7.0) for x in inputs[1:]]
-    a, b = (predict(inputs[0], z, t, *(keep_first(x, 6) for x in components)) for components in (inputs[1:], other))
+def test_channels_beyond_those_kept_do_not_matter(generator, inputs):
+    """Neither to the whole sampler nor through guidance; not even where they are not finite."""
+    context, *components = inputs
+    other = [x.at[..., 6:].set(jnp.nan) for x in components]
+    options = dict(steps=STEPS, guidance=0.4, guidance_channels=4)
+    a, b = (generator.sample(context, *parts, KEYS, channels=6, **options) for parts in (components, other))
     np.testing.assert_array_equal(a, b)
-    assert float(jnp.abs(a - predict(inputs[0], z, t, *other)).max()) > 1e-3
+    zeroed = [keep_first(x, 6) for x in components]
+    np.testing.assert_allclose(a, generator.sample(context, *zeroed, KEYS, **options), atol=1e-5)
+    assert float(jnp.abs(a - generator.sample(context, *components, KEYS, **options)).max()) > 1e-3
+
+
+def test_path_and_target_of_the_generator_decide_what_its_prediction_means(generator, inputs, predict):
+    context, *components = inputs
+    noise, t = jnp.stack([jax.random.normal(key, (NET.future_frames, 4, 4, 2)) for key in KEYS]), jnp.zeros(2)
+    form = flow.Diffusion('ddpm', 'epsilon', 'cosine')
+    v = flow.velocity(predict(context, noise, t, *components), noise, t, form)
+    sampled = generator.replace(**form._asdict()).sample(*inputs, KEYS, steps=1, method='ddim')
+    expected = flow.ends(v, noise, t, form)[0]
+    np.testing.assert_allclose(sampled, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
+def test_bundles_know_path_and_target(generator, tmp_path):
+    form = flow.Diffusion('ddpm', 'v', 'cosine')
+    weights.save(tmp_path / 'bundle', generator.replace(**form._asdict()))
+    opened = weights.load(tmp_path / 'bundle', 'generator')
+    assert (opened.path, opened.target, opened.schedule) == form
+    config = tmp_path / 'bundle' / 'config.json'
+    fields = json.loads(config.read_text())
+    config.write_text(json.dumps({name: value for name, value in fields.items() if name not in form._fields}))
+    opened = weights.load(tmp_path / 'bundle', 'generator')  # as bundles were before there was a choice
+    assert (opened.path, opened.target) == ('flow', 'x')
 
 
 def test_a_sample_is_decided_by_its_own_key(generator, inputs):
@@ -84,17 +113,38 @@ def test_a_sample_is_decided_by_its_own_key(generator, inputs):
     assert float(jnp.abs(first - other[0]).max()) > 0.1
 
 
-def test_options_that_cannot_be_are_refused(generator, inputs):
-    with pytest.raises(UserError, match="sampler 'ddim' is unknown; choose one of euler, heun"):
-        generator.sample(*inputs, KEYS, method='ddim')
-    with pytest.raises(UserError, match='sampler steps is 0'):
-        generator.sample(*inputs, KEYS, steps=0)
-    with pytest.raises(UserError, match='guidance needs a generator with components'):
-        generator.replace(net=NET.clone(components=0)).sample(inputs[0], None, None, KEYS, guidance=0.4)
-    with pytest.raises(UserError, match='guidance keeps 11 of 10 components'):
-        generator.sample(*inputs, KEYS, guidance=0.4, guidance_channels=11)
+BASELINE = NET.clone(components=0)
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(method='ddpm'), "sampler 'ddpm' is unknown; choose one of euler, heun, ddim"),
+    (dict(steps=0), 'sampler steps is 0'),
+    (dict(guidance=0.4, guidance_channels=11), 'guidance keeps 11 of 10 components'),
+    (dict(guidance=0.4, guidance_channels=8, channels=6), 'guidance keeps 8 components of the 6 that are given'),
+    (dict(channels=0), 'channels: 0 of 10 components'),
+    (dict(channels=11), 'channels: 11 of 10 components')])
+def test_options_that_cannot_be_are_refused(generator, inputs, options, message):
+    with pytest.raises(UserError, match=message):
+        generator.sample(*inputs, KEYS, **options)
+
+
+def test_inputs_that_do_not_go_together_are_refused(generator, inputs):
+    context, past, future = inputs
     with pytest.raises(UserError, match='conditioned on 10 components but was given none'):
-        generator.sample(inputs[0], None, None, KEYS, guidance=0.4)
+        generator.sample(context, None, None, KEYS, guidance=0.4)
+    with pytest.raises(UserError, match='context components of 2 frames for each of 2 samples of latents, got 1 frames for 2; cut both'):
+        generator.sample(context, past[:, 1:], future, KEYS)
+    with pytest.raises(UserError, match='future components of 3 frames for each of 2 samples of latents, got 3 frames for 1'):
+        generator.sample(context, past, future[:1], KEYS)
+    with pytest.raises(UserError, match='expected context latents'):
+        generator.sample(context[:, 1:], past, future, KEYS)
+    with pytest.raises(UserError, match=r'one key for each of 2 samples, got keys of shape \(1,\)'):
+        generator.sample(*inputs, KEYS[:1])
+    for option in (dict(guidance=0.4), dict(channels=4)):
+        with pytest.raises(UserError, match=f'{next(iter(option))} = .* needs a generator with components'):
+            generator.replace(net=BASELINE).sample(context, None, None, KEYS, **option)
+    with pytest.raises(UserError, match="diffusion target 'noise' is unknown"):
+        generator.replace(target='noise').sample(*inputs, KEYS)
 
 
 def test_fusion_adds_a_linear_embedding_and_resamples_other_grids():

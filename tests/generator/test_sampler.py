@@ -4,23 +4,31 @@ import numpy as np
 import pytest
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.generator.sampler import SAMPLERS, euler, heun
+from re2pix_jax.generator.flow import FLOW, Diffusion
+from re2pix_jax.generator.sampler import SAMPLERS, ddim, euler, evaluations, find, heun
 
 MEAN, STD = 1.5, 0.4
 NOISE = jax.random.normal(jax.random.key(0), (4000, 2))
+LINEAR, COSINE = Diffusion('ddpm'), Diffusion('ddpm', schedule='cosine')
+every_sampler = pytest.mark.parametrize('method', SAMPLERS.values(), ids=SAMPLERS)
 
 
-def gaussian_velocity(z, t):
-    """E[x - eps | z_t = z] for x ~ N(MEAN, STD^2), in closed form."""
-    t = t[:, None]
-    variance = t**2 * STD**2 + (1 - t) ** 2
-    surprise = (z - t * MEAN) / variance
-    return MEAN + (t * STD**2 - (1 - t)) * surprise
+def gaussian_velocity(z, t, path=FLOW):
+    """E[v | z] for x ~ N(MEAN, STD^2), in closed form."""
+    at = path.at(t, z)
+    surprise = (z - at.a * MEAN) / (at.a**2 * STD**2 + at.s**2)
+    return at.p * (MEAN + at.a * STD**2 * surprise) + at.q * at.s * surprise
 
 
-@pytest.mark.parametrize('method, steps', [(euler, 100), (heun, 20)])
-def test_a_known_gaussian_comes_out(method, steps):
-    z = np.asarray(jax.jit(lambda noise: method(gaussian_velocity, noise, steps))(NOISE))
+def sample(method, steps, path=FLOW):
+    return np.asarray(jax.jit(lambda noise: method(lambda z, t: gaussian_velocity(z, t, path), noise, steps, path))(NOISE))
+
+
+@pytest.mark.parametrize('method, path, steps', [
+    (euler, FLOW, 100), (heun, FLOW, 20), (ddim, FLOW, 100), (euler, COSINE, 100), (heun, COSINE, 30), (ddim, COSINE, 100),
+    (ddim, LINEAR, 100), (heun, LINEAR, 100)])
+def test_a_known_gaussian_comes_out(method, path, steps):
+    z = sample(method, steps, path)
     assert z.mean() == pytest.approx(MEAN, abs=0.03)
     assert z.std() == pytest.approx(STD, abs=0.03)
     # The exact flow of a Gaussian is affine in the noise.
@@ -29,20 +37,35 @@ def test_a_known_gaussian_comes_out(method, steps):
 
 def test_heun_converges_faster():
     exact = MEAN + STD * NOISE
-    errors = {name: [float(jnp.abs(method(gaussian_velocity, NOISE, steps) - exact).mean()) for steps in (10, 20)]
-              for name, method in SAMPLERS.items()}
-    assert errors['heun'][1] < errors['euler'][1] < errors['euler'][0]
+    errors = {method: [np.abs(sample(method, steps) - exact).mean() for steps in (10, 20)] for method in (euler, heun)}
+    assert errors[heun][1] < errors[euler][1] < errors[euler][0]
 
 
-@pytest.mark.parametrize('method', [euler, heun])
+@pytest.mark.parametrize('steps', [1, 7])
+def test_ddim_on_the_straight_path_is_eulers_method(steps):
+    np.testing.assert_allclose(sample(ddim, steps), sample(euler, steps), atol=1e-5)
+
+
+@every_sampler
 def test_one_step_to_a_predicted_point(method):
     point = jnp.array([[3.0, -1.0]])
     z = method(lambda z, t: (point - z) / (1 - t[:, None]), NOISE[:5], 1)
     np.testing.assert_allclose(z, jnp.broadcast_to(point, z.shape), atol=1e-6)
 
 
-@pytest.mark.parametrize('method', [euler, heun])
-def test_times_stay_before_the_end(method):
+@pytest.mark.parametrize('steps', [1, 3, 8])
+def test_ddim_ends_at_the_predicted_point_in_any_number_of_steps(steps):
+    point = jnp.array([[3.0, -1.0]])
+
+    def velocity(z, t):
+        at = LINEAR.at(t, z)
+        return (point + at.q * z) / at.s
+
+    np.testing.assert_allclose(ddim(velocity, NOISE[:5], steps, LINEAR), jnp.broadcast_to(point, (5, 2)), atol=1e-5)
+
+
+@every_sampler
+def test_evaluations_are_counted_exactly_and_stay_before_the_end(method):
     seen = []
 
     def velocity(z, t):
@@ -52,9 +75,20 @@ def test_times_stay_before_the_end(method):
     jax.block_until_ready(method(velocity, NOISE[:1], 4))
     jax.effects_barrier()
     assert set(np.round(seen, 6)) == {0.0, 0.25, 0.5, 0.75}
+    name = {function: name for name, function in SAMPLERS.items()}[method]
+    assert len(seen) == evaluations(name, 4) == evaluations(name, 4, guidance=0.4) / 2
 
 
-@pytest.mark.parametrize('method', [euler, heun])
+@every_sampler
 def test_no_steps_are_refused(method):
     with pytest.raises(UserError, match='sampler steps is 0; at least 1'):
         method(gaussian_velocity, NOISE, 0)
+
+
+def test_bad_names_and_steps_are_not_counted():
+    with pytest.raises(UserError, match="sampler 'ddpm' is unknown; choose one of euler, heun, ddim"):
+        find('ddpm')
+    with pytest.raises(UserError, match="sampler 'rk4' is unknown"):
+        evaluations('rk4', 4)
+    with pytest.raises(UserError, match='sampler steps is 0'):
+        evaluations('heun', 0)
