@@ -25,6 +25,7 @@ def get_config():
             'guidance': 0.0,  # weight of representation guidance; the paper explores 0.4 [P]
             'channels': 0,  # leading components that the generator is given; 0 = all
             'guidance_channels': 8,  # leading components that the coarse prediction of guidance keeps
+            'sampler': 'euler',  # 'euler' | 'heun' | 'ddim'
             'sampler_steps': 0,  # 0 = the model's own
             'references': True,  # also what is the same for any generator: stage 1, the VAE, copy-last, heads on true frames
             # Bundles that measure frames; '' = leave out what needs them.

@@ -86,7 +86,8 @@ def test_protocol_stands_beside_the_numbers(report):
     features = protocol.pop('features')
     assert protocol == {
         'source': 'world', 'split': 'validation', 'clips': 5, 'start_frame': 0, 'stride': 3, 'fps': 17 / 3,
-        'size': list(SIZE), 'context_frames': 4, 'horizon': 2, 'sampler_steps': 2, 'guidance': 0.0, 'guidance_channels': 8, 'channels': 0,
+        'size': list(SIZE), 'context_frames': 4, 'horizon': 2, 'sampler': 'euler', 'sampler_steps': 2,
+        'guidance': 0.0, 'guidance_channels': 8, 'channels': 0,
         'seed': 0,
         'probe': {'clips': 6, 'steps': 4, 'batch_size': 2, 'split': 'train'}}
     assert [(name, found['samples'], found['dimensions']) for name, found in features.items()] == [
@@ -295,6 +296,8 @@ def test_the_text_names_protocol_stages_and_steps(report):
         ({'batch_size': 0}, 'config.batch_size = 0: expected at least 1'),
         ({'guidance': -1.0}, 'config.guidance = -1.0'),
         ({'sampler_steps': -1}, 'config.sampler_steps = -1'),
+        ({'channels': -1}, 'config.channels = -1: expected none below 0'),
+        ({'guidance_channels': 0}, 'config.guidance_channels = 0: expected at least 1'),
         ({'probe': {'clips': 2, 'steps': 0, 'batch_size': 1}}, 'config.probe = .*expected at least 1 step'),
         ({'horizon': 20}, '30 frames at 17 frames per second are too few'),
         ({'split': 'night'}, "split 'night': the world has train, validation, test"),

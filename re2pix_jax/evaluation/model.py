@@ -92,7 +92,8 @@ def evaluate(model, config, judges: Judges | None = None):
         batches.close()
     protocol = Protocol(
         source=config.source, split=config.split, clips=clips, start_frame=config.start, stride=stride_of(model), fps=model.fps,
-        size=list(model.size), context_frames=model.context_frames, horizon=config.horizon, sampler_steps=_steps(model, config),
+        size=list(model.size), context_frames=model.context_frames, horizon=config.horizon, sampler=config.sampler,
+        sampler_steps=_steps(model, config),
         guidance=config.guidance, guidance_channels=config.guidance_channels, channels=config.channels, seed=config.seed,
         probe=dict(config.probe) | {'split': 'train'}, features=judges.features(model, config, totals.true_moments()) if whole else {})
     return {'format': FORMAT, 'protocol': protocol.to_dict()} | totals.report(model.fps, whole, judges.left_out)
@@ -144,7 +145,7 @@ def keys(seed, records):
 def options(model, config) -> dict:
     """What of a roll-out the config sets."""
     return {'guidance': config.guidance, 'guidance_channels': config.guidance_channels, 'channels': config.channels or None,
-            'sampler_steps': _steps(model, config)}
+            'sampler': config.sampler, 'sampler_steps': _steps(model, config)}
 
 
 def _steps(model, config):

@@ -36,7 +36,8 @@ class Protocol:
         size: [height, width] in pixels of the frames that are compared.
         context_frames, horizon: true frames given and future frames compared. Image measures and Fréchet measures of the encoder
             see the future; FVD sees context and future, as one clip.
-        sampler_steps, guidance, guidance_channels, channels, seed: of the generator; channels: components that it is given, 0 for all.
+        sampler, sampler_steps, guidance, guidance_channels, channels, seed: of the generator; channels: components that it is given,
+            0 for all.
         probe: how the linear probes are fitted.
         features: {measure: `Features`}.
     """
@@ -50,6 +51,7 @@ class Protocol:
     size: list
     context_frames: int
     horizon: int
+    sampler: str
     sampler_steps: int
     guidance: float
     guidance_channels: int
@@ -71,8 +73,8 @@ def describe(protocol: dict) -> str:
     lines = [
         f'{protocol["clips"]} clips of {protocol["source"]}, split {protocol["split"]}: {protocol["context_frames"]} context and '
         f'{protocol["horizon"]} future frames at stride {protocol["stride"]} ({protocol["fps"]:.3g} frames per second), '
-        f'{height}x{width} pixels, from frame {protocol["start_frame"]} on; {protocol["sampler_steps"]} sampler steps, guidance '
-        f'{protocol["guidance"]:g}{guided}{given}, seed {protocol["seed"]}']
+        f'{height}x{width} pixels, from frame {protocol["start_frame"]} on; {protocol["sampler_steps"]} sampler steps '
+        f'({protocol["sampler"]}), guidance {protocol["guidance"]:g}{guided}{given}, seed {protocol["seed"]}']
     lines += [f'{measure}: {features["samples"]} samples of {features["dimensions"]} dimensions, {features["sample"]}; network '
               f'{features["network"]}, sha256 {features["sha256"][:12]}' for measure, features in protocol['features'].items()]
     return '\n'.join(lines)
