@@ -1,8 +1,9 @@
 # Sourced by the other scripts: a virtual environment in .venv, made once and reused while requirements are unchanged.
-# usage: source launch/environment.sh [EXTRA]      (EXTRA: an extra of setup.py, such as test or cuda)
+# usage: EXTRA=test source launch/environment.sh      (an extra of setup.py, such as test or cuda; none by default)
+# A variable and not an argument: a sourced script without arguments sees those of the script that sources it.
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.12, python3.11, python3 that fits.
 
-extra="${1:-}"
+extra="${EXTRA:-}"
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' >/dev/null 2>&1; }
 
 if [ -n "${PYTHON:-}" ]; then

@@ -4,6 +4,6 @@
 # prints the largest relative error of each. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source launch/environment.sh parity
+EXTRA=parity source launch/environment.sh
 JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -s tests/weights/test_transformers.py tests/weights/test_diffusers.py \
     tests/tasks/test_forecaster_published.py "$@"

@@ -2,6 +2,6 @@
 # Set up (once) and run the tests. Arguments go to pytest: bash launch/test.sh tests/clips -k world
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source launch/environment.sh test
+EXTRA=test source launch/environment.sh
 ruff check .
 JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"

@@ -56,7 +56,8 @@ def test_round_trip(parts, tmp_path, kind, storage):
 
 
 def test_every_kind_of_the_package_round_trips(micro_bundles, tmp_path):
-    for kind in kinds.KINDS:
+    large = {'inception', 'i3d', 'lpips'}  # of one published size each: tests/metrics/test_networks.py
+    for kind in set(kinds.KINDS) - large:
         part = weights.load(micro_bundles / kind)
         weights.save(tmp_path / kind, part)
         assert files(tmp_path / kind) == files(micro_bundles / kind)
