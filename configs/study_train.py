@@ -35,7 +35,7 @@ def get_config(row='full'):
     config = _generator(f'{size}-baseline-large' if large else size)
     if size == 'tiny':  # many runs on two cores: a smaller network, and fewer steps, than the shipped bundle's
         config.model.update(patch_size=4, width=192 if large else 144, depth=5 if large else 3)
-        config.steps = 600
+        config.steps = 400
     config.optimizer.warmup_steps = 50
     config.update_from_flattened_dict(ROWS[row])
     config.checkpoint_every = config.steps // POINTS
