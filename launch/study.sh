@@ -11,7 +11,7 @@ out="${1:-runs/study}"
 model="$(python -c 'import sys; from re2pix_jax.weights import bundle; print(bundle.resolve(sys.argv[1]))' "${MODEL:-tiny}")"
 mkdir -p "$out"
 # The same networks are compiled for every row and seed; the compiler's results are kept between the commands.
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/$out/compiled}" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath "$out")/compiled}" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
 
 [ -d "$out/world" ] || python -m re2pix_jax.prepare world --out "$out/world" --size 64x128 --clips "${CLIPS:-1000}" --validation_clips 160
 [ -d "$out/encoded" ] || python -m re2pix_jax.prepare encode --source "records:$out/world" --out "$out/encoded" --size 64x128 \
