@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from re2pix_jax import errors, weights
-from re2pix_jax.heads import Head, ordinal
+from re2pix_jax.heads import Head, encoder_sha256, ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.metrics import depth, normals, segmentation
 from re2pix_jax.nn.positions import resize
@@ -47,8 +47,11 @@ class HeadTask(Task):
 
     def _features(self, frozen, batch):
         """[B, T, h, w, C]."""
-        principal = frozen['principal']
-        return principal.reconstruct(principal.project(frozen['encoder'].encode(batch['frames'])))
+        if 'frames' not in batch:
+            raise errors.UserError('config.data.sources: encoded clips hold no frames, which a head is trained on; take a source of frames')
+        # The grid is that of the frames: an encoder that was last used at another size does not bring them back to that.
+        encoder, principal = frozen['encoder'].replace(image_size=None), frozen['principal']
+        return principal.reconstruct(principal.project(encoder.encode(batch['frames'])))
 
     def init(self, key, batch):
         shape = jax.eval_shape(self._features, self.frozen, batch).shape
@@ -129,7 +132,7 @@ class HeadTask(Task):
         return {name: float(value) for name, value in scores.items() if isinstance(value, (int, float))}
 
     def save(self, params, path, batches, **saving):
-        weights.save(path, self._head(params), **saving)
+        weights.save(path, self._head(params).replace(encoder=encoder_sha256(self.frozen['encoder'])), **saving)
 
 
 def _mean(values, known):

@@ -8,7 +8,7 @@ import pytest
 
 from re2pix_jax import errors, tasks, weights
 from re2pix_jax.clips import loader
-from re2pix_jax.heads import VERBS
+from re2pix_jax.heads import VERBS, encoder_sha256
 from re2pix_jax.metrics import segmentation
 from re2pix_jax.metrics.depth import DepthErrors
 from re2pix_jax.metrics.normals import NormalErrors, from_depth
@@ -148,6 +148,31 @@ def test_evaluation_says_nothing_of_what_is_unknown_and_refuses_no_clips(micro_b
         task.evaluate(None, task.frozen, [], None)
 
 
+def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(micro_bundles, clips, tmp_path):
+    weights.save(tmp_path / 'encoder', weights.load(micro_bundles / 'encoder').replace(image_size=(16, 32)))
+    config = shrink(load_config('head'), micro_bundles)
+    plain = tasks.create(config)
+    config.frozen.encoder = str(tmp_path / 'encoder')
+    task = tasks.create(config)
+    features = task._features(task.frozen, clips)
+    assert features.shape == (3, 1, 4, 8, 96)
+    np.testing.assert_array_equal(features, plain._features(plain.frozen, clips))
+
+
+def test_a_saved_head_says_which_encoder_it_was_trained_on(micro_bundles, clips, tmp_path):
+    """The same encoder in another bundle, in half precision and for frames of another size, is the same."""
+    task = create('segmentation', micro_bundles)
+    task.save(variables(task, clips), tmp_path / 'head', None)
+    encoder = weights.load(micro_bundles / 'encoder')
+    weights.save(tmp_path / 'half', encoder.replace(image_size=(64, 128), net=encoder.net.clone(dtype='bfloat16')), storage='float16')
+    assert weights.digest(tmp_path / 'half') != weights.digest(micro_bundles / 'encoder')
+    told = weights.load(tmp_path / 'head').encoder
+    assert told == encoder_sha256(encoder) == encoder_sha256(weights.load(tmp_path / 'half'))
+    other = encoder.replace(params=jax.tree.map(lambda leaf: leaf * 1.01, encoder.params))
+    assert told != encoder_sha256(other) and told != encoder_sha256(encoder.replace(net=encoder.net.clone(layers=(3, 2, 1, 0))))
+    assert weights.load('tiny/head').encoder is None
+
+
 def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path):
     def refused(message, call, *arguments, **keywords):
         with pytest.raises(errors.UserError, match=message) as caught:
@@ -161,6 +186,8 @@ def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path
     refused("config reads 'colour': expected one of segmentation, depth, normals", load_config, 'head', 'tiny-colour')
     task = create('depth', micro_bundles)
     refused('come without depth, which a head that reads depth', task._truth, {'frames': clips['frames']})
+    refused('config.data.sources: encoded clips hold no frames, which a head is trained on; take a source of frames',
+            task.init, jax.random.key(0), {'components': np.zeros((1, 1, 4, 8, 32), np.float16)})
     refused(r'head: reads segmentation, where config.loss.reads is depth', task.load_params, micro_bundles / 'head')
 
     principal = weights.load(micro_bundles / 'principal')
