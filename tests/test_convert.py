@@ -43,9 +43,16 @@ TORCH_FORMATS = {
     '.pth': 'dinov2 {dir}/evil/NAME.pth {out}', '.ckpt': 'dino-foresight {dir}/evil/NAME.ckpt {out}',
     '.bin': 'sd-vae {dir}/evil/NAME.bin {out}', 'head': 'dpt-head {dir}/evil/NAME.ckpt {out}',
     'DINOv3': 'dinov3 {dir}/evil/NAME.bin {out}', 'PCA': 'dino-foresight {dir}/dinov2.safetensors {out} --pca={dir}/evil/NAME.pth',
+    'old I3D': 'i3d {dir}/evil/NAME.pt {out}', 'old Inception': 'inception {dir}/evil/NAME.pt {out}',
+    'old LPIPS': 'lpips {dir}/evil/NAME.pt {out} --linear={dir}/evil/NAME.pt',
+    'linear of LPIPS': 'lpips {dir}/dinov2.safetensors {out} --linear={dir}/evil/NAME.pt',
 }
+MISUSED = ('pointers as objects', 'another item size of a storage', 'another shape of a tensor', 'other defaults of a function',
+           'more numbers than are stored')
 EVIL = {f'{name} in {kind}': (line.replace('NAME', name.replace(' ', '_')), rf'its pickle asks for {refused}, which weights do not need')
         for name, (_, refused) in torch_pickles.malicious('').items() for kind, line in TORCH_FORMATS.items()}
+EVIL |= {f'{name} in {kind}': (TORCH_FORMATS[kind].replace('NAME', name.replace(' ', '_')), 'is damaged .*: fetch it again')
+         for name in MISUSED for kind in ('.pth', 'PCA', 'old I3D', 'linear of LPIPS')}
 GOOD = {
     'dinov2': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --image_size=16x24',
     'half': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --storage=float16',
@@ -77,6 +84,10 @@ def folder(tmp_path_factory):
     for name, (body, _) in torch_pickles.malicious(folder / 'proof').items():
         for suffix in ('.pth', '.ckpt', '.bin'):
             torch_pickles.write(folder / 'evil' / f'{name.replace(" ", "_")}{suffix}', entries(state_dict=body))
+        torch_pickles.write_old(folder / 'evil' / f'{name.replace(" ", "_")}.pt', entries(state_dict=body))
+    for name in MISUSED:
+        for suffix, write in (('.pth', torch_pickles.write), ('.pt', torch_pickles.write_old)):
+            write(folder / 'evil' / f'{name.replace(" ", "_")}{suffix}', torch_pickles.misused()[name], s0=np.zeros(4, np.float32))
     return folder
 
 

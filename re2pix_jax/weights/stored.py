@@ -41,6 +41,10 @@ class Stored:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __setstate__(self, _):
+        # A pickle that holds one could move its bounds away from what they were checked against.
+        raise TypeError('a stored tensor has no state to set')
+
     def __array__(self, dtype=None, copy=None):
         array = self.read()
         return array if dtype is None else array.astype(dtype, copy=False)

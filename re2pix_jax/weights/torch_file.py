@@ -2,57 +2,26 @@
 
 A .pth or .ckpt file is a zip of one pickle and the raw bytes of every storage; before version 1.6 it was a few pickles and these bytes
 one after the other, as many published files still are. A pickle may name any importable function and
-have it called, so this reader admits, by name, what weights need (tensors, containers, numpy arrays, argparse's Namespace,
-scikit-learn's PCA as a bag of attributes) and refuses everything else.
+have it called, so this reader admits, by name, what weights need (`unpickled`: tensors, containers, numpy arrays, argparse's
+Namespace, scikit-learn's PCA as a bag of attributes) and refuses everything else.
 """
 
-import collections
 import functools
 import io
 import pickle
 import zipfile
 
-import ml_dtypes
 import numpy as np
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.weights import unpickled
 from re2pix_jax.weights.stored import Stored, read_safetensors
-
-STORAGES = {
-    'DoubleStorage': np.float64, 'FloatStorage': np.float32, 'HalfStorage': np.float16,
-    'BFloat16Storage': ml_dtypes.bfloat16, 'LongStorage': np.int64, 'IntStorage': np.int32, 'ShortStorage': np.int16,
-    'CharStorage': np.int8, 'ByteStorage': np.uint8, 'BoolStorage': np.bool_,
-}
-DTYPES = {
-    'float64': np.float64, 'float32': np.float32, 'float16': np.float16, 'bfloat16': ml_dtypes.bfloat16,
-    'int64': np.int64, 'int32': np.int32, 'int16': np.int16, 'int8': np.int8, 'uint8': np.uint8, 'bool': np.bool_,
-}
-
+from re2pix_jax.weights.unpickled import STORAGES, Array, Storage
 
 MAGIC = 0x1950a86a20f9469cfc6c
 """What the first pickle of a file before version 1.6 holds."""
 START = b'\x80\x02\x8a\n' + MAGIC.to_bytes(10, 'little')
 """How such a file begins: that pickle."""
-
-
-class Attributes:
-    """Stands in for an object whose class is not run: its pickled attributes, and nothing else."""
-
-    def __init__(self, *_):
-        pass
-
-    def __setstate__(self, state):
-        if not isinstance(state, dict):
-            raise UserError(f'expected the attributes of a {type(self).__name__}, found {type(state).__name__}')
-        vars(self).update(state)
-
-
-class Namespace(Attributes):
-    """argparse.Namespace: the arguments of the run that wrote the file."""
-
-
-class PCA(Attributes):
-    """sklearn.decomposition.PCA: `mean_`, `components_` and more."""
 
 
 def read(path) -> object:
@@ -74,6 +43,7 @@ def read(path) -> object:
             if f'{root}byteorder' in archive.namelist() and archive.read(f'{root}byteorder').strip() != b'little':
                 raise UserError(f'{path}: was written on a big-endian machine: save it again on a little-endian one')
             storage = functools.partial(_zipped_storage, path, archive, root)
+            _plain_entry(path, archive, f'{root}data.pkl')
             return _Unpickler(io.BytesIO(archive.read(f'{root}data.pkl')), str(path), storage).load()
     except UserError:
         raise
@@ -99,10 +69,10 @@ def tensors_in(content, where) -> dict[str, Stored]:
         content = content['state_dict']
     if not isinstance(content, dict) or not content:
         raise UserError(f'{where}: expected a dict of tensors and found {type(content).__name__}')
-    strange = [str(key) for key, value in content.items() if not isinstance(value, Stored | np.ndarray)]
+    strange = [str(key) for key, value in content.items() if not isinstance(value, Stored | Array) or not isinstance(key, str)]
     if strange:
         raise UserError(f'{where}: expected nothing but tensors in its state dict, and these are not: {", ".join(strange)}')
-    return dict(content)
+    return {key: value.array if isinstance(value, Array) else value for key, value in content.items()}
 
 
 def _read_old(file, path) -> object:
@@ -114,8 +84,9 @@ def _read_old(file, path) -> object:
     where, asked, places = str(path), {}, {}
 
     def storage(key, dtype, count):
-        asked[key] = dtype
-        return Stored((count,), dtype, lambda: _old_storage(path, places[key], dtype, count))
+        if asked.setdefault(key, (dtype, count)) != (dtype, count):
+            raise ValueError(f'storage {key} of two sizes or types')
+        return Storage((count,), dtype, lambda: _old_storage(path, places[key], dtype, count))
 
     load = lambda: _Unpickler(file, where, storage).load()
     _, version, machine = load(), load(), load()
@@ -126,7 +97,7 @@ def _read_old(file, path) -> object:
     for key in keys:
         count = int.from_bytes(file.read(8), 'little')
         places[key] = file.tell(), count
-        file.seek(count * asked[key].itemsize, io.SEEK_CUR)
+        file.seek(count * asked[key][0].itemsize, io.SEEK_CUR)
     if set(asked) - set(keys) or file.tell() > file.seek(0, io.SEEK_END):
         raise UserError(f'{where}: is cut off within its storages: fetch it again')
     return content
@@ -147,119 +118,44 @@ class _Unpickler(pickle.Unpickler):
         self.where, self.storage = where, storage
 
     def find_class(self, module: str, name: str):
-        if module in ('torch', 'torch.storage', 'torch.cuda') and name in STORAGES:
-            return np.dtype(STORAGES[name])
-        if module == 'torch' and name in DTYPES:
-            return np.dtype(DTYPES[name])
-        if (module, name) in ADMITTED:
-            return ADMITTED[module, name]
-        raise UserError(f'{self.where}: its pickle asks for {module}.{name}, which weights do not need: refused, because '
-                        f'such a file could run any code; convert it where you trust it, to plain tensors')
+        found = unpickled.find(module, name)
+        if found is None:
+            raise UserError(f'{self.where}: its pickle asks for {module}.{name}, which weights do not need: refused, because '
+                            f'such a file could run any code; convert it where you trust it, to plain tensors')
+        return found
 
     def persistent_load(self, reference):
         """('storage', dtype, key, device, number of elements) -> that storage, not yet read."""
         if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != 'storage' \
-                or not isinstance(reference[1], np.dtype):
+                or not isinstance(reference[1], str) or reference[1] not in STORAGES:
             raise UserError(f'{self.where}: refers to something that is no tensor storage: refused')
-        _, dtype, key, _, count, *view = reference
+        _, kind, key, _, count, *view = reference
         if any(part is not None for part in view):
             raise ValueError('a storage that is a view of another one')
-        return self.storage(key, dtype, count)
+        if not isinstance(key, str) or type(count) is not int or count < 0:
+            raise ValueError(f'a storage of {count} values')
+        return self.storage(key, np.dtype(STORAGES[kind]), count)
 
 
-def _zipped_storage(path, archive, root, key, dtype, count) -> Stored:
+def _plain_entry(path, archive, name) -> zipfile.ZipInfo:
+    """An entry that takes as much of the file as it holds: unpacking could give any amount."""
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+        raise UserError(f'{path}: {name} is compressed or encrypted, which torch does not do: refused; save it again with torch')
+    return entry
+
+
+def _zipped_storage(path, archive, root, key, dtype, count) -> Storage:
     name = f'{root}data/{key}'
-    held = archive.getinfo(name).file_size // dtype.itemsize
+    held = _plain_entry(path, archive, name).file_size // dtype.itemsize
     if held < count:
         raise UserError(f'{path}: storage {key} holds {held} values and needs {count}: fetch the file again')
-    return Stored((held,), dtype, lambda: _storage(path, name, dtype))
+    return Storage((held,), dtype, lambda: _storage(path, name, dtype, held))
 
 
-def _storage(path, name, dtype) -> np.ndarray:
+def _storage(path, name, dtype, count) -> np.ndarray:
     try:
         with zipfile.ZipFile(path) as archive:
-            return np.frombuffer(archive.read(name), dtype)
-    except (OSError, zipfile.BadZipFile) as error:
+            return np.frombuffer(archive.read(name), dtype, count)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f'{path}: is damaged ({error}): fetch it again') from error
-
-
-def _rebuild_tensor(storage, offset, size, stride, *_):
-    """A tensor as a part of `storage`, checked against its bounds."""
-    if not isinstance(storage, Stored) or len(size) != len(stride) or min([offset, *size, *stride, 0]) < 0:
-        raise ValueError('a tensor with impossible sizes')
-    count = int(np.prod(size, dtype=np.int64))
-    last = offset + sum((length - 1) * step for length, step in zip(size, stride))
-    if count and last >= storage.size:
-        raise ValueError('a tensor reaches beyond its storage')
-
-    def cut():
-        if not count:
-            return np.zeros(size, storage.dtype)
-        bytes_apart = [step * storage.dtype.itemsize for step in stride]
-        return np.lib.stride_tricks.as_strided(storage.read()[offset:], size, bytes_apart, writeable=False)
-
-    return Stored(tuple(size), storage.dtype, cut)
-
-
-def _rebuild_parameter(data, *_):
-    return data
-
-
-def _numpy_dtype(kind, *_):
-    """numpy.dtype of plain numbers only: an object array would hold pickled objects."""
-    dtype = np.dtype(kind)
-    if dtype.hasobject or dtype.names:
-        raise ValueError(f'a numpy array of {dtype}')
-    return _Dtype(dtype)
-
-
-class _Dtype:
-    """A numpy dtype under construction: pickles set its byte order afterwards."""
-
-    def __init__(self, dtype: np.dtype):
-        self.dtype = dtype
-
-    def __setstate__(self, state):
-        if len(state) > 1 and state[1] in ('<', '>'):
-            self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array(np.ndarray):
-    """A numpy array under construction; its state comes with a `_Dtype`."""
-
-    def __setstate__(self, state):
-        _, shape, dtype, fortran, data = state
-        super().__setstate__((1, shape, dtype.dtype, fortran, data))
-
-
-def _numpy_reconstruct(_, shape, __):
-    return np.ndarray.__new__(_Array, shape, np.int8)
-
-
-def _numpy_scalar(dtype, data):
-    return np.frombuffer(data, dtype.dtype)[0]
-
-
-def _encode(text, encoding):
-    """How protocol 2 pickles bytes: a latin1 string to be encoded."""
-    if encoding != 'latin1':
-        raise ValueError(f'bytes in encoding {encoding}')
-    return text.encode('latin1')
-
-
-ADMITTED = {
-    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
-    ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
-    ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
-    ('torch', 'Size'): tuple,
-    ('torch', 'device'): Attributes,
-    ('collections', 'OrderedDict'): collections.OrderedDict,
-    ('argparse', 'Namespace'): Namespace,
-    ('_codecs', 'encode'): _encode,
-    ('numpy', 'ndarray'): _Array,
-    ('numpy', 'dtype'): _numpy_dtype,
-    **{(f'numpy.{core}.multiarray', '_reconstruct'): _numpy_reconstruct for core in ('core', '_core')},
-    **{(f'numpy.{core}.multiarray', 'scalar'): _numpy_scalar for core in ('core', '_core')},
-    ('sklearn.decomposition._pca', 'PCA'): PCA,
-    ('sklearn.decomposition.pca', 'PCA'): PCA,
-}

@@ -1,7 +1,10 @@
 """The reader of torch files: what it admits, what it refuses."""
 
 import contextlib
+import json
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import ml_dtypes
@@ -10,7 +13,8 @@ import pytest
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.weights import torch_file
-from tests.weights.torch_pickles import literal, malicious, old_tensor, tensor, write, write_old
+from tests.conftest import ROOT
+from tests.weights.torch_pickles import entries, literal, malicious, misused, old_tensor, tensor, write, write_old
 
 
 @pytest.mark.parametrize(('storage', 'dtype'), [
@@ -85,6 +89,69 @@ def test_a_malicious_old_file_does_nothing(tmp_path, name):
     with pytest.raises(UserError, match=f'evil.pt: its pickle asks for {refused}, .*refused'):
         torch_file.read(write_old(tmp_path / 'evil.pt', body))
     assert not proof.exists()
+
+
+READ_ALL = """
+import json, sys
+import ml_dtypes, numpy as np
+from re2pix_jax.errors import UserError
+from re2pix_jax.weights import torch_file, unpickled
+for path in sys.argv[1:]:
+    print(json.dumps(path), flush=True)  # should the next one end the process
+    try:
+        said = f'read: {[np.asarray(array).shape for array in torch_file.tensors(path).values()]}'
+    except UserError as error:
+        said = str(error)
+    except BaseException as error:
+        said = f'{type(error).__name__}: {error}'
+    admitted = [function for call in unpickled.ADMITTED.values() for function in (call, getattr(call, 'function', None))]
+    kept = np.dtype(ml_dtypes.bfloat16).itemsize == 2 and not any(getattr(call, '__defaults__', None) for call in admitted)
+    print(json.dumps([path, said, kept]), flush=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def misuses(tmp_path_factory):
+    """{(name, format): (what was said of that file, whether all that the process shares is as it was)}, read by one other process."""
+    folder, paths = tmp_path_factory.mktemp('misused'), {}
+    for index, (name, body) in enumerate(misused().items()):
+        paths[name, 'zip'] = write(folder / f'{index}.pth', body, s0=np.zeros(4, np.float32))
+        paths[name, 'old'] = write_old(folder / f'{index}.pt', body, s0=np.zeros(4, np.float32))
+    done = subprocess.run([sys.executable, '-c', READ_ALL, *map(str, paths.values())], cwd=ROOT, capture_output=True, text=True,
+                          check=False, timeout=300)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, (lines[-1], done.stderr)
+    found = {line[0]: tuple(line[1:]) for line in lines if isinstance(line, list)}
+    return {key: found[str(path)] for key, path in paths.items()}
+
+
+@pytest.mark.parametrize('name', misused())
+@pytest.mark.parametrize('form', ['zip', 'old'])
+def test_what_is_admitted_cannot_be_misused(misuses, name, form):
+    said, kept = misuses[name, form]
+    assert kept and ': is damaged (' in said and said.endswith('): fetch it again') and '\n' not in said, said
+
+
+def test_attributes_of_a_state_dict_are_left_aside(tmp_path):
+    """torch gives it `_metadata`; another file could give it methods."""
+    kept = b'ccollections\nOrderedDict\n)R' + literal('w') + tensor('0', 'FloatStorage', 2, (2,), (1,)) + b's'
+    body = kept + entries(_metadata=b'}', items=b'cargparse\nNamespace\n') + b'b'
+    content = torch_file.tensors(write(tmp_path / 'w.pth', entries(state_dict=body), s0=np.array([1, 2], np.float32)))
+    np.testing.assert_array_equal(content['w'], [1, 2])
+
+
+def test_storages_are_not_compressed(tmp_path):
+    """torch never does; a small file that unpacks to a terabyte would exhaust the memory."""
+    body = entries(w=tensor('0', 'FloatStorage', 4, (4,), (1,)))
+    path = write(tmp_path / 'w.pth', body)
+    with zipfile.ZipFile(path, 'a', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('archive/data/0', bytes(16))
+    with pytest.raises(UserError, match='w.pth: archive/data/0 is compressed or encrypted, which torch does not do: refused'):
+        torch_file.read(path)
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('archive/data.pkl', b'\x80\x02' + body + b'.')
+    with pytest.raises(UserError, match='w.pth: archive/data.pkl is compressed or encrypted'):
+        torch_file.read(path)
 
 
 @pytest.mark.parametrize(('module', 'name'), [

@@ -3,6 +3,8 @@
 import pickle
 import zipfile
 
+import numpy as np
+
 
 def literal(value) -> bytes:
     """The pickle of a plain value, without protocol mark and stop."""
@@ -76,3 +78,46 @@ def malicious(proof) -> dict[str, tuple[bytes, str]]:
         'inside an admitted call': (call('collections.OrderedDict', b']' + b'(' + call('os.system', touch) + b'e'), 'os.system'),
         'as the state of an admitted object': (b'cargparse\nNamespace\n)R' + entries(heads=call('os.system', touch)) + b'b', 'os.system'),
     }
+
+
+def misused() -> dict[str, bytes]:
+    """{name: a pickle that names nothing but what weights need, and abuses it}; each a state dict whose file holds 4 numbers as '0'."""
+    build = lambda target, **state: target + entries(**{name: literal(value) for name, value in state.items()}) + b'b'
+    slots = lambda target, **state: target + literal((None, state)) + b'b'
+    whole = tensor('0', 'FloatStorage', 4, (4,), (1,))
+    storage = b'(' + literal('storage') + b'ctorch\nFloatStorage\n' + literal('0') + literal('cpu') + literal(4) + b'tQ'
+    huge_item = literal((3, '<', None, None, None, 1 << 24, 1, 0)) + b'b'
+    no_dtype = build(b'cargparse\nNamespace\n)R', dtype='O')
+    empty = lambda *shape: call('numpy.core.multiarray._reconstruct', b'cnumpy\nndarray\n', literal(shape), literal(b'b'))
+    eight_bytes = literal(b'A' * 8)
+    array = literal(np.arange(8.0).reshape(2, 4))
+    bodies = {
+        'pointers as objects': call('numpy.ndarray', literal((3,)), literal('O'), literal(b'A' * 24)),
+        'pointers as objects, by __new__': b'cnumpy\nndarray\n(' + literal((3,)) + literal('O') + literal(b'A' * 24) + b't\x81',
+        'another item size of a storage': b'ctorch\nBFloat16Storage\n' + huge_item,
+        'another item size of a type': b'ctorch\nbfloat16\n' + huge_item,
+        'another shape of a tensor': build(whole, shape=(1 << 40,)),
+        'another shape of a tensor, by its slots': slots(whole, shape=(1 << 40,)),
+        'another shape of a storage': call('torch._utils._rebuild_tensor_v2', build(storage, shape=(1 << 40,)), literal(0),
+                                           literal((1 << 39,)), literal((1,))),
+        'other defaults of a function': slots(b'ctorch._utils\n_rebuild_tensor_v2\n', __defaults__=(1,)),
+        'other defaults of an inner function': slots(b'c_codecs\nencode\n', __defaults__=('latin1',)),
+        'more numbers than are stored': tensor('0', 'FloatStorage', 4, (10 ** 13,), (0,)),
+        'sizes that overflow': tensor('0', 'FloatStorage', 4, (1 << 32, 1 << 32), (0, 0)),
+        'no number, but sides that overflow': tensor('0', 'FloatStorage', 4, (0, 1 << 62, 1 << 62), (0, 0, 0)),
+        'sides that are no integers': tensor('0', 'FloatStorage', 4, (2.0,), (1,)),
+        'many axes': tensor('0', 'FloatStorage', 4, (1,) * 80, (1,) * 80),
+        'a storage of less than nothing': tensor('0', 'FloatStorage', -4, (4,), (1,)),
+        'a tensor as a storage': call('torch._utils._rebuild_tensor_v2', tensor('0', 'FloatStorage', 4, (4,), (0,), 3), literal(0),
+                                      literal((4,)), literal((1,))),
+        'no storage': call('torch._utils._rebuild_tensor_v2', build(b'cargparse\nNamespace\n)R', size=9), literal(0), literal((4,)),
+                           literal((1,))),
+        'an array of no type': empty(0) + b'(' + literal(1) + literal((1,)) + no_dtype + literal(False) + eight_bytes + b'tb',
+        'an array of more than its bytes': empty(0) + b'(' + literal(1) + literal((1 << 40,)) + call(
+            'numpy.dtype', literal('f8')) + literal(False) + eight_bytes + b'tb',
+        'an array never filled': empty(10 ** 12),
+        'a number of no type': call('numpy.core.multiarray.scalar', no_dtype, eight_bytes),
+        'rows of an array that is given away': call('torch.Size', array),
+        'objects as a type': call('numpy.dtype', literal([['a', 'O']])),
+    }
+    return {name: entries(v=whole, w=body) for name, body in bodies.items()}
