@@ -44,6 +44,7 @@ def get_config(size='tiny'):
         tiny=dict(learning_rate=2e-3), small=dict(learning_rate=3e-4),
         base=dict(learning_rate=1e-4, power=1.0, clip=0.0)))
     config.ema = pick(tiny=0.99, small=0.999, base=0.999)
-    config.data.update(size=frames, frames=1, flip=pick(tiny=0.0, small=0.0, base=0.5))
-    config.eval_data.update(size=frames, frames=1, clips=32)
+    window = pick(tiny='start', small='start', base='target')  # base: Cityscapes, which labels one frame of a clip
+    config.data.update(size=frames, frames=1, flip=pick(tiny=0.0, small=0.0, base=0.5), window=window)
+    config.eval_data.update(size=frames, frames=1, clips=32, window=window)
     return config

@@ -44,8 +44,10 @@ def create(data, batch_size: int, seed: int = 0, training: bool = True,
             labels: whether to decode labels and depth; default True.
             label_size: (height, width) of labels and depth; default (): `size`.
             clips: how many clips of the world; 0: its default.
-            window: 'start' (evaluation windows begin at the native frame `start`, default 0), or 'target' (they end at the frame
-                that the dataset's protocol predicts, with the first of `strides` in native frames).
+            window: 'start' (anywhere in training; evaluation windows begin at the native frame `start`, default 0), 'native' (so
+                too, but `strides` count native frames, as the published training on nuScenes and CoVLA does), or 'target' (in
+                training too they end at the frame that the dataset's protocol predicts, the one with labels in Cityscapes;
+                `strides` count native frames).
             unreadable: 'stop' (default) at a clip that cannot be read, or 'skip': another one takes its place, and each
                 is named on stderr and counted (`Loader.skipped`).
             source_size: (height, width) at which the world is rendered and videos are fitted before the crop; default
@@ -78,7 +80,8 @@ def create(data, batch_size: int, seed: int = 0, training: bool = True,
     dataset = dataset.batch(batch_size, drop_remainder=training, batch_fn=list)
     sample = _Sample(sources, records, settings, seed)
     return Loader(dataset.map(_Share(sample, batch_size // process[1], process[0])), settings['workers'],
-                  {'batch_size': batch_size, 'records': sum(map(len, records))}, sample)
+                  {'batch_size': batch_size, 'records': sum(map(len, records)),
+                   'contents': [getattr(source, 'contents', lambda: '')() for source in sources]}, sample)
 
 
 class Loader:
@@ -120,12 +123,19 @@ class Loader:
         """Goes on right after the batch at which `state` was taken.
 
         Raises:
-            UserError: it was taken with another number of clips in a batch, or of records, with which it means other data.
+            UserError: it was taken with another number of clips in a batch, or of records, or with clips that have been
+                prepared anew and came out otherwise, with which it means other data.
         """
-        for name, kept in self._kept.items():
-            if state.get(name) != kept:
-                raise UserError(f'data state: {name.replace("_", " ")} was {state.get(name)}, now {kept}; '
+        for name in ('batch_size', 'records'):
+            if state.get(name) != self._kept[name]:
+                raise UserError(f'data state: {name.replace("_", " ")} was {state.get(name)}, now {self._kept[name]}; '
                                 'resume with the former number or start a new run')
+        # States of earlier versions do not say what the clips held.
+        changed = [name for name, then, now in zip(self._sample.settings['sources'], state.get('contents', ()), self._kept['contents'])
+                   if then != now]
+        if changed:
+            raise UserError(f'data state: {changed[0]} holds other clips than when it was saved; put the former ones back or start a '
+                            'new run')
         self.close()
         self._go_to(state['batches'])
 
@@ -137,6 +147,14 @@ class Loader:
         """{source: {name of a frozen network: sha256 of its bundle}} of the sources that come encoded."""
         return {name: source.parts for name, source in zip(self._sample.settings['sources'], self._sample.sources)
                 if name.startswith(_ENCODED)}
+
+    def depth_kinds(self) -> dict[str, set[str]]:
+        """{source: what its depth is, {'metres'} or {'classes'}, or {} where no clip has any}, see `Source`."""
+        kinds = {}
+        for name, source in zip(self._sample.settings['sources'], self._sample.sources):
+            of = getattr(source, 'depth_kind', lambda _: None)
+            kinds[name] = {of(index) for index in range(len(source))} - {None}
+        return kinds
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -195,17 +213,15 @@ class _Sample:
         return {**clip, 'record': np.int64(record), 'skipped': skipped}
 
     def _window(self, record, source, index, rng):
-        settings, native = self.settings, (source.num_frames(index), source.fps(index), self.settings['frames'])
+        settings = self.settings
         try:
             if settings['training']:
-                window = sampling.window(rng, *native, settings['strides'])
+                window = _random_window(rng, source, index, settings)
                 return window[::-1] if settings['time_flip'] and rng.random() < settings['time_flip'] else window
-            if settings['window'] == 'start':
-                return sampling.evaluation_window(*native, settings['strides'][0], settings['start'])
-            target = getattr(source, 'target', lambda _: None)(index)
-            if target is None:
-                raise UserError('has no frame that a protocol evaluates; set data.window="start"')
-            return sampling.target_window(target, settings['frames'], settings['strides'][0])
+            if settings['window'] == 'target':
+                return sampling.target_window(_target(source, index), settings['frames'], settings['strides'][0])
+            return sampling.evaluation_window(source.num_frames(index), _fps(source, index, settings), settings['frames'],
+                                              settings['strides'][0], settings['start'])
         except UserError as error:
             raise UserError(f'{self.name(record)}: {error}') from error
 
@@ -217,6 +233,37 @@ class _Sample:
         else:
             box, flip = sampling.centre_box(height, width, size), False
         return sampling.apply(clip, box, size, flip, settings['label_size'])
+
+
+def _random_window(rng, source, index, settings):
+    if settings['window'] == 'target':
+        return sampling.random_target_window(rng, _target(source, index), settings['frames'], settings['strides'])
+    return sampling.window(rng, source.num_frames(index), _fps(source, index, settings), settings['frames'], settings['strides'])
+
+
+def _fits(source, index, settings) -> bool:
+    """Whether the clip is long enough for a training window."""
+    frames, fps = source.num_frames(index), _fps(source, index, settings)
+    if settings['window'] == 'target':
+        target = getattr(source, 'target', lambda _: None)(index)
+        frames, fps = (0 if target is None or target >= frames else target + 1), None
+    return bool(sampling.fitting(frames, fps, settings['frames'], settings['strides']))
+
+
+def _fps(source, index, settings):
+    """The frame rate by which strides are made native ones, None where they are already."""
+    return None if settings['window'] == 'native' else source.fps(index)
+
+
+def _target(source, index) -> int:
+    """The native frame that the protocol of the clip's dataset predicts."""
+    target, frames = getattr(source, 'target', lambda _: None)(index), source.num_frames(index)
+    if target is None:
+        raise UserError('has no frame that a protocol evaluates; set data.window="start"')
+    if target >= frames:
+        raise UserError(f'{frames} frames are too few: the protocol predicts frame {target}; leave the clip out or set '
+                        'data.window="start"')
+    return target
 
 
 class _Endless:
@@ -275,7 +322,7 @@ def _settings(data, batch_size, training) -> dict:
             ('crop', 0 < low <= high <= 1, '0 < lo <= hi <= 1'),
             ('flip', 0 <= settings['flip'] <= 1, 'a probability'),
             ('time_flip', 0 <= settings['time_flip'] <= 1, 'a probability'),
-            ('window', settings['window'] in ('start', 'target'), '"start" or "target"'),
+            ('window', settings['window'] in ('start', 'native', 'target'), '"start", "native" or "target"'),
             ('unreadable', settings['unreadable'] in ('stop', 'skip'), '"stop" or "skip"'),
             ('label_size', len(settings['label_size']) in (0, 2) and min(settings['label_size'], default=1) > 0, '(height, width)'),
             ('size', len(settings['size']) == 2 and min(settings['size']) > 0, '(height, width)'),
@@ -303,18 +350,18 @@ def _usable(number, source, settings) -> list[int]:
     """The records of a source; in training those that are long enough, in evaluation all."""
     ids = range(len(source))
     if settings['training']:
-        needed = settings['frames'], settings['strides']
-        ids = [index for index in ids if sampling.fitting(source.num_frames(index), source.fps(index), *needed)]
+        ids = [index for index in ids if _fits(source, index, settings)]
         if not ids:
             longest = max(range(len(source)), key=source.num_frames)
             try:
-                sampling.window(None, source.num_frames(longest), source.fps(longest), *needed)
+                _random_window(None, source, longest, settings)
             except UserError as error:
-                raise UserError(f'{settings["sources"][number]}: all clips are too short, even {source.name(longest)}: '
-                                f'{error}') from error
+                what = 'no clip can be used, not' if settings['window'] == 'target' else 'all clips are too short,'
+                raise UserError(f'{settings["sources"][number]}: {what} even {source.name(longest)}: {error}') from error
         if short := len(source) - len(ids):
+            before = ' before the frame that their protocol predicts' if settings['window'] == 'target' else ''
             print(f'{settings["sources"][number]}: {short} of {len(source)} clips are too short for {settings["frames"]} frames at '
-                  f'stride {min(settings["strides"])} and are left out', file=sys.stderr, flush=True)
+                  f'stride {min(settings["strides"])}{before} and are left out', file=sys.stderr, flush=True)
     return [number * _SOURCE + index for index in ids]
 
 

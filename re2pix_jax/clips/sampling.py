@@ -1,7 +1,8 @@
 """From a long clip to a training window: stride, start, crop, flip. numpy only.
 
 Strides count frames at 17 Hz, the rate of Cityscapes, whatever the rate of the video: stride 3 is 3/17 s. A video of
-another rate gets the native stride nearest to that, so that the frames of a window stay evenly spaced [O].
+another rate gets the native stride nearest to that, so that the frames of a window stay evenly spaced [O]. Where `fps` is
+None they count native frames, as published [R]: stride 3 is a quarter of a second of nuScenes.
 """
 
 from typing import NamedTuple
@@ -29,13 +30,15 @@ def generator(seed: int, epoch: int, record: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, record])
 
 
-def native_stride(stride: int, fps: float) -> int:
-    """Frames to step in a video of `fps` for `stride` frames at 17 Hz, rounded to the nearest.
+def native_stride(stride: int, fps: float | None) -> int:
+    """Frames to step in a video of `fps` for `stride` frames at 17 Hz, rounded to the nearest; for None `stride` itself.
 
     Raises:
         UserError: the video is too slow: even neighbouring frames are more than a third further apart than the stride
             asks.
     """
+    if fps is None:
+        return stride
     wanted = stride * fps / BASE_FPS
     if wanted < 0.75:
         raise UserError(f'{fps:g} frames per second is a frame rate that the stride can\'t be made from: '
@@ -43,17 +46,17 @@ def native_stride(stride: int, fps: float) -> int:
     return max(1, int(np.floor(wanted + 0.5)))
 
 
-def span(frames: int, stride: int, fps: float) -> int:
+def span(frames: int, stride: int, fps: float | None) -> int:
     """Native frames from the first to the last of a window, both counted."""
     return (frames - 1) * native_stride(stride, fps) + 1
 
 
-def fitting(num_frames: int, fps: float, frames: int, strides) -> tuple[int, ...]:
+def fitting(num_frames: int, fps: float | None, frames: int, strides) -> tuple[int, ...]:
     """Those of `strides` at which a window of `frames` fits into `num_frames` native frames."""
     return tuple(stride for stride in strides if span(frames, stride, fps) <= num_frames)
 
 
-def window(rng: np.random.Generator, num_frames: int, fps: float, frames: int, strides) -> np.ndarray:
+def window(rng: np.random.Generator, num_frames: int, fps: float | None, frames: int, strides) -> np.ndarray:
     """A random window: the stride uniform over those of `strides` that fit, the start uniform. [R: stride of {2, 3, 4}]
 
     Returns:
@@ -70,7 +73,7 @@ def window(rng: np.random.Generator, num_frames: int, fps: float, frames: int, s
     return start + native_stride(stride, fps) * np.arange(frames)
 
 
-def evaluation_window(num_frames: int, fps: float, frames: int, stride: int, start: int = 0) -> np.ndarray:
+def evaluation_window(num_frames: int, fps: float | None, frames: int, stride: int, start: int = 0) -> np.ndarray:
     """The fixed window for evaluation: int64 [frames] from native frame `start` on.
 
     Raises:
@@ -94,6 +97,12 @@ def target_window(target: int, frames: int, stride: int) -> np.ndarray:
         raise UserError(f'{frames} frames at stride {stride} that end at frame {target} would begin at {window[0]}; ask for fewer '
                         'frames (a shorter term)')
     return window
+
+
+def random_target_window(rng: np.random.Generator, target: int, frames: int, strides) -> np.ndarray:
+    """`target_window` with a stride drawn uniformly from those of `strides` that fit."""
+    choice = fitting(target + 1, None, frames, strides)
+    return target_window(target, frames, choice[rng.integers(len(choice))] if choice else min(strides))
 
 
 def crop(rng: np.random.Generator, height: int, width: int, size, scale) -> Box:
@@ -178,5 +187,6 @@ def _cut(values, box):
 
 
 def _too_short(num_frames, fps, frames, stride, start=0):
-    return (f'{num_frames} frames at {fps:g} frames per second are too few: {frames} frames at stride {stride} need '
+    rate = f' at {fps:g} frames per second' if fps else ''
+    return (f'{num_frames} frames{rate} are too few: {frames} frames at stride {stride} need '
             f'{start + span(frames, stride, fps)}; ask for fewer frames, a smaller stride or longer clips')

@@ -58,7 +58,7 @@ def data(split):
         'unreadable': 'stop',  # 'stop' | 'skip': what to do about a clip that can't be read
         'workers': 0,  # processes that read; 0 = the training process
         'clips': 0,  # clips of the procedural world; 0 = all
-        'window': 'start',  # evaluation: 'start' | 'target', the window ends at the frame that the dataset's protocol predicts
+        'window': 'start',  # 'start' | 'native': strides count native frames | 'target': so too, up to the frame that the protocol predicts
         'start': 0,  # first native frame of the window in evaluation
         'source_size': (),  # height, width before the crop; () = as the loader finds best
     })

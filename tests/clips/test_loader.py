@@ -1,6 +1,7 @@
 """The loader: shards, mixes, epochs, and a state from which a run goes on byte for byte."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -174,6 +175,20 @@ def test_the_state_of_other_data_is_refused(data):
         other.update(change)
         with pytest.raises(UserError, match=words):
             loader.create(other, batch_size).set_state(state)
+
+
+def test_the_state_of_clips_that_were_prepared_anew_is_refused(tmp_path, data):
+    def prepare(**options):
+        shutil.rmtree(tmp_path / 'again', ignore_errors=True)
+        writing.write_frames(tmp_path / 'again', {'train': Numbered(11)}, **options)
+        return loader.create(data, 2)
+
+    data.sources = (f'records:{tmp_path}/again',)
+    state = json.loads(json.dumps(prepare().get_state()))
+    prepare().set_state(state)  # the same clips
+    with pytest.raises(UserError, match='again holds other clips than when it was saved; put the former ones back or start'):
+        prepare(image_format='jpeg').set_state(state)
+    prepare().set_state({name: state[name] for name in ('batch_size', 'records', 'batches')})  # saved by an earlier version
 
 
 def test_evaluation_is_one_pass_in_order(data):

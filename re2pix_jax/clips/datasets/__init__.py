@@ -18,9 +18,10 @@ CLIP_SECONDS = 30 / 17  # a Cityscapes snippet: 30 frames at 17 Hz
 class Source(Protocol):
     """Clips of one split. Picklable, for it travels to worker processes.
 
-    A source may also have, for a clip: `target(index)`, the native frame that its evaluation protocol predicts;
-    `origin(index)`, the file it comes from; `problem(index)`, why it cannot be used, or None; and `depth_coding(index)`, how
-    its depth is stored in 16 bits (`records.depth_of`).
+    A source may also have, for a clip: `target(index)`, the native frame that its evaluation protocol predicts, which the clip may
+    be too short for, or None; `origin(index)`, the file it comes from; `problem(index)`, why it cannot be used, or None;
+    `depth_coding(index)`, how its depth is stored in 16 bits (`records.depth_of`); and `depth_kind(index)`: 'metres', 'classes'
+    (ordinal ones, of a published teacher; 0 is unknown too) or None where no depth is known.
     """
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class Source(Protocol):
 
         Returns:
             'frames' uint8 [T, H, W, 3]; with `labels` also 'labels' uint8 [T, H, W], Cityscapes train ids, 255 where
-            unknown, and 'depth' float32 [T, H, W], metres, 0 where unknown.
+            unknown, and 'depth' float32 [T, H, W], metres or classes (`depth_kind`), 0 where unknown.
         """
 
 

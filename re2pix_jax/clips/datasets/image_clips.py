@@ -21,7 +21,7 @@ class Clip(NamedTuple):
     fps: float
     target: int  # the native frame that the evaluation protocol predicts
     labels: dict[int, str] = {}  # native frame → image of labels
-    depth: dict[int, str] = {}  # native frame → 16-bit image
+    depth: dict[int, str] = {}  # native frame → image of counts, of 8 or 16 bits
     camera: str | None = None  # what it takes to make metres of `depth`, where it takes a file
     problem: str | None = None
 
@@ -71,17 +71,20 @@ class ImageClips:
         return (self._clip(index).files or ['.'])[0]
 
     def target(self, index):
-        """The native frame that the evaluation protocol predicts; None where the clip ends before it."""
-        clip = self._clip(index)
-        return clip.target if clip.target < len(clip.files) else None
+        """The native frame that the evaluation protocol predicts, also where the clip ends before it."""
+        return self._clip(index).target
 
     def problem(self, index):
         """Why the clip can't be used, as far as listing files tells; None if it can."""
         return self._clip(index).problem
 
     def depth_coding(self, index):
-        """How 16-bit counts mean metres, see `records.depth_of`."""
+        """How 16-bit counts mean metres or classes, see `records.depth_of`."""
         return records.CENTIMETRES
+
+    def depth_kind(self, index):
+        """As `Source` says; a dataset without depth has none."""
+        return None
 
     def read(self, index, indices, labels=True):
         """As `Source.read`, at the size of the files.

@@ -27,6 +27,7 @@ FIELDS = ['frames', 'labels', 'depth']
 # Pillow then reuses the memory of its pictures: of the time to decode one, a third went into new pages.
 Image.core.set_blocks_max(16)
 CENTIMETRES = ('linear', 0.01)  # [O] the coding of depth that comes as metres: up to 655.35 m
+CLASSES = ('linear', 1.0)  # the coding of ordinal classes, which come back as they are; metres are never stored so coarsely
 
 
 class Prepared:
@@ -60,6 +61,15 @@ class Prepared:
     def target(self, index):
         """The native frame that the dataset's evaluation protocol predicts, None where it has none."""
         return self.clips[index]['target']
+
+    def depth_kind(self, index):
+        """As `Source` says."""
+        coding = self.clips[index].get('depth')
+        return kind_of(coding) if coding else None
+
+    def contents(self) -> str:
+        """sha256 over the checksums of all clips: whether two preparations of a split hold the same."""
+        return hashlib.sha256(' '.join(clip['sha256'] for clip in self.clips).encode()).hexdigest()
 
     def rows(self, index, indices) -> list[dict[str, bytes]]:
         """The records of the native frames `indices` of a clip."""
@@ -104,7 +114,7 @@ class Records(Prepared):
 def depth_of(counts: np.ndarray, coding) -> np.ndarray:
     """16-bit counts as float32 metres, 0 where unknown.
 
-    coding: ('linear', metres in a count), or ('inverse', F) for a disparity: depth is F / (count - 1), and counts 0 and 1 are
+    coding: ('linear', metres in a count), or `CLASSES`, or ('inverse', F) for a disparity: depth is F / (count - 1), and counts 0 and 1 are
         unknown (Cityscapes).
     """
     kind, factor = coding
@@ -112,6 +122,11 @@ def depth_of(counts: np.ndarray, coding) -> np.ndarray:
         return counts.astype(np.float32) * np.float32(factor)
     known = counts > 1
     return np.where(known, np.float32(factor) / np.maximum(counts.astype(np.float32) - 1, 1), 0).astype(np.float32)
+
+
+def kind_of(coding) -> str:
+    """What the numbers of `depth_of` are: 'classes' or 'metres'."""
+    return 'classes' if tuple(coding) == CLASSES else 'metres'
 
 
 def counts_of(depth: np.ndarray, coding) -> np.ndarray:
