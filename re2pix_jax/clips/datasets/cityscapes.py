@@ -2,11 +2,15 @@
 
     leftImg8bit_sequence/{train,val,test}/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png
     gtFine/{train,val,test}/CITY/CITY_SEQUENCE_FRAME_gtFine_{labelTrainIds,labelIds}.png
+    leftImg8bit_sequence_depthv2/{train,val}/CITY/CITY_SEQUENCE_FRAME_leftImg8bit_depth.png
     disparity_sequence/ or disparity/{train,val,test}/CITY/CITY_SEQUENCE_FRAME_disparity.png
     camera/{train,val,test}/CITY/CITY_SEQUENCE_FRAME_camera.json
 
 SEQUENCE and FRAME have six digits. All but the first are optional. In most cities a snippet is one sequence; cities with
 fewer than ten hold long recordings, which are cut. [R]
+
+The third are not the dataset's own: DINO-Foresight published the 256 ordinal classes that a monocular teacher gives, 0 ignored, and
+judges depth by them [R]. Its files of surface normals are not read: normals come from depth in metres.
 """
 
 import json
@@ -14,14 +18,15 @@ import re
 
 import numpy as np
 
-from re2pix_jax.clips.datasets import IGNORE
+from re2pix_jax.clips.datasets import IGNORE, records
 from re2pix_jax.clips.datasets.image_clips import Clip, ImageClips, names
 from re2pix_jax.errors import UserError
 
 FPS, SNIPPET = 17.0, 30
 TARGET = 19  # the frame with labels, predicted from frames 3 apart [R]
 FEW = 10  # sequences; a city with fewer holds long recordings [R]
-KINDS = 'gtFine', 'disparity_sequence', 'disparity', 'camera'
+TEACHER = 'leftImg8bit_sequence_depthv2'
+KINDS = 'gtFine', TEACHER, 'disparity_sequence', 'disparity', 'camera'
 PARTS = {'train': 'train', 'validation': 'val', 'test': 'test'}
 FRAME = re.compile(r'(\w+_(\d{6})_(\d{6}))_leftImg8bit\.png')
 
@@ -34,7 +39,8 @@ class Cityscapes(ImageClips):
     """Snippets named by city and sequence, those of long recordings by their first frame too.
 
     Labels where gtFine has them; its own labelIds are mapped to train ids, and the labelTrainIds that its devkit makes are
-    taken first. Depth is baseline * focal length / disparity.
+    taken first. Depth is the classes of the teacher where the split has a folder of them, otherwise metres, which are baseline *
+    focal length / disparity: the clips of a split have one kind (`depth_kind`).
     """
 
     NAME = 'Cityscapes'
@@ -68,19 +74,31 @@ class Cityscapes(ImageClips):
         if len(stems) != SNIPPET or _number(stems[-1]) - _number(stems[0]) != SNIPPET - 1:
             return Clip(name, files, FPS, TARGET, problem=f'{len(stems)} frames from {stems[0]} on, expected {SNIPPET} in a row')
         labels = of_each_frame(('gtFine', '_gtFine_labelTrainIds.png'), ('gtFine', '_gtFine_labelIds.png'))
-        depth = of_each_frame(('disparity_sequence', '_disparity.png'), ('disparity', '_disparity.png'))
-        camera = first(('camera', f'{stems[TARGET]}_camera.json'))
+        classes = (self.path / TEACHER / part).is_dir()
+        if classes:
+            depth, camera = of_each_frame((TEACHER, '_leftImg8bit_depth.png')), None
+        else:
+            depth = of_each_frame(('disparity_sequence', '_disparity.png'), ('disparity', '_disparity.png'))
+            camera = first(('camera', f'{stems[TARGET]}_camera.json'))
         problem = None
         if TARGET not in labels and part != 'test' and (self.path / 'gtFine' / part).is_dir():
             problem = f'no label gtFine/{part}/{city}/{stems[TARGET]}_gtFine_labelIds.png'
-        elif depth and not camera:
+        elif classes and TARGET not in depth:
+            problem = f'no depth {TEACHER}/{part}/{city}/{stems[TARGET]}_leftImg8bit_depth.png'
+        elif depth and not (classes or camera):
             problem = f'a disparity but no camera/{part}/{city}/{stems[TARGET]}_camera.json'
-        return Clip(name, files, FPS, TARGET, labels, depth if camera else {}, camera, problem)
+        return Clip(name, files, FPS, TARGET, labels, depth if classes or camera else {}, camera, problem)
+
+    def depth_kind(self, index):
+        clip = self.clips[index]
+        return ('metres' if clip.camera else 'classes') if clip.depth else None
 
     def depth_coding(self, index):
         clip = self.clips[index]
-        if not clip.camera or not clip.depth:
+        if not clip.depth:
             return super().depth_coding(index)
+        if not clip.camera:
+            return records.CLASSES
         file = self.path / clip.camera
         try:
             camera = json.loads(file.read_text())
