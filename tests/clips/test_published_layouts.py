@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from re2pix_jax.clips import video
-from re2pix_jax.clips.datasets import nuscenes, records
+from re2pix_jax.clips.datasets import kitti, nuscenes, records
 from re2pix_jax.clips.datasets.cityscapes import Cityscapes
 from re2pix_jax.clips.datasets.covla import CoVLA
 from re2pix_jax.clips.datasets.kitti import Kitti
@@ -75,7 +75,7 @@ def test_cityscapes_long_recordings_are_cut(tmp_path):
         ('frankfurt_000001_000000', 30, None), ('frankfurt_000001_000040', 30, None),
         ('frankfurt_000002_000000', 12, '12 frames from frankfurt_000002_000000 on, expected 30 in a row'),
         ('frankfurt_000002_000013', 30, None)]
-    assert source.target(4) is None
+    assert source.target(4) == 19
     np.testing.assert_array_equal(source.read(1, [5], labels=False)['frames'][0], layouts.frame(35))
 
 
@@ -190,7 +190,7 @@ def test_nuscenes_mini_and_test(tmp_path):
     layouts.nuscenes(tmp_path, ('scene-0061', 'scene-0103', 'scene-0553'), 'v1.0-mini', frames=7)
     assert [NuScenes(tmp_path, 'train').name(i) for i in range(2)] == ['scene-0061', 'scene-0553']
     source = NuScenes(tmp_path, 'validation')
-    assert source.name(0) == 'scene-0103' and source.num_frames(0) == 7 and source.target(0) is None
+    assert source.name(0) == 'scene-0103' and source.num_frames(0) == 7 and source.target(0) == 28
     assert "no clips of split 'test', there are some of train, validation" in message(NuScenes, tmp_path, 'test')
     layouts.nuscenes(tmp_path, ('scene-0077',), 'v1.0-test', frames=7)
     assert NuScenes(tmp_path, 'test').name(0) == 'scene-0077'
@@ -264,7 +264,7 @@ def test_where_covla_may_lie(tmp_path):
     assert all(origin.startswith('images/') for origin in found['both'])
 
 
-def test_what_is_wrong_with_covla_is_said(copied):
+def test_what_is_wrong_with_covla_is_said(copied, monkeypatch):
     folder = copied('covla')
     clip = CoVLA(folder, 'train').name(1)
     for file in (folder / 'images' / clip).iterdir():
@@ -280,15 +280,18 @@ def test_what_is_wrong_with_covla_is_said(copied):
     assert message(source.num_frames, 1).startswith(f'{file}: not a readable video')
     file.write_bytes(whole)
     video.write(file, np.stack([layouts.frame(k) for k in range(9)]), 20)
-    assert source.num_frames(1) == 9 and source.target(1) is None
+    assert source.num_frames(1) == 9 and source.target(1) == 28
     video.write(file, np.stack([layouts.frame(k) for k in range(4)]), 20)
     assert f'{file}: 4 frames' in message(source.read, 1, range(9))
+    probe = video.probe(file)
+    monkeypatch.setattr(video, 'probe', lambda path: probe._replace(frames=0))
+    assert message(CoVLA(folder, 'train').num_frames, 1).startswith(f'{file}: the video holds no frames; ')
     one = layouts.covla(folder / 'one', clips=1, frames=2)
     assert f"{one}: no clips of split 'train', there are some of validation" in message(CoVLA, one, 'train')
 
 
 def test_kitti_drives(tmp_path):
-    drives = ['2011_09_26_drive_0001', '2011_09_26_drive_0002', '2011_09_28_drive_0002', '2011_09_29_drive_0002', '2011_10_03_drive_0047']
+    drives = ['2011_09_26_drive_0001', '2011_09_26_drive_0002', '2011_09_28_drive_0002', '2011_09_29_drive_0004', '2011_10_03_drive_0047']
     layouts.kitti(tmp_path, drives, frames=29, depth=None)
     layouts.kitti(tmp_path, drives[1:2], frames=29, depth='data_depth_annotated/val')
     layouts.kitti(tmp_path, drives[2:3], frames=29, depth='train')
@@ -304,12 +307,17 @@ def test_kitti_drives(tmp_path):
     assert not clip['depth'][0].any() and (clip['labels'] == 255).all() and not train.read(0, [9])['depth'].any()
     (tmp_path / folder / '0000000012.png').unlink()
     assert Kitti(tmp_path, 'train').problem(0) == f'frames are missing between 0000000000.png and 0000000028.png in {folder}'
-    assert Kitti(tmp_path, 'train').target(0) is None
 
 
-def test_eigens_test_drives():
-    from re2pix_jax.clips.datasets.kitti import EIGEN
-    assert sum(map(len, EIGEN.values())) == 28
+def test_eigens_drives(tmp_path):
+    assert (sum(map(len, kitti.TRAIN.values())), sum(map(len, kitti.TEST.values()))) == (33, 28)
+    assert not any(set(kitti.TRAIN[date]) & set(kitti.TEST[date]) for date in kitti.TRAIN)
+    # Of these, 0003 of the first and 0012 of the third day are in neither list.
+    drives = [f'2011_09_26_drive_{number:04d}' for number in (1, 2, 3, 113)] + ['2011_09_29_drive_0026', '2011_10_03_drive_0012']
+    layouts.kitti(tmp_path, drives, frames=1, depth=None)
+    train, validation = Kitti(tmp_path, 'train'), Kitti(tmp_path, 'validation')
+    assert [clip.name for clip in train.clips] == [drives[0], drives[3], drives[4]]
+    assert [clip.name for clip in validation.clips] == [drives[1]]
 
 
 @pytest.mark.parametrize('dataset, name, expected, write', [

@@ -7,6 +7,7 @@
 
 from re2pix_jax.clips import video
 from re2pix_jax.clips.datasets.image_clips import Clip, ImageClips, names
+from re2pix_jax.errors import UserError
 
 FPS = 20.0  # of folders of images; a video tells its own
 TARGET = 28  # predicted from frames 3 apart [R]
@@ -48,7 +49,10 @@ class CoVLA(ImageClips):
             files = self._images(path)
             return Clip(_name(path), files, FPS, TARGET, problem=None if files else f'no images in {path}')
         if path not in self._probes:
-            self._probes[path] = video.probe(self.path / path)
+            probe = video.probe(self.path / path)
+            if not probe.frames:
+                raise UserError(f'{self.path / path}: the video holds no frames; take it from the dataset again')
+            self._probes[path] = probe
         return Clip(_name(path), [path] * self._probes[path].frames, self._probes[path].fps, TARGET)
 
     def name(self, index):
