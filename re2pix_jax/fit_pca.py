@@ -43,7 +43,9 @@ def main(argv):
     mesh.initialize_processes()
     devices = mesh.create(config.mesh.data, config.mesh.model)
     mesh.check_batch_size(config.batch_size, devices)
-    encoder = weights.load(config.frozen.encoder)
+    # The grid is that of the frames: an encoder that was last used at another size does not bring them back to that.
+    encoder = weights.load(config.frozen.encoder, 'encoder').replace(image_size=None)
+    _check(config, encoder.net)
     run = {'config': checkpoint.plain(config), 'encoder': weights.digest(config.frozen.encoder)}
     progress = Progress(out.with_name(out.name + '.progress.npz'), run)
     with contextlib.closing(loader.create(config.data, config.batch_size, config.seed)) as clips, \
@@ -57,11 +59,37 @@ def main(argv):
             progress.advance(moments, clips)
     fitted = principal.fit(moments, config.components)
     if jax.process_index() == 0:
-        weights.save(out, fitted, parts={'encoder': config.frozen.encoder})
-        curves.explained_variance(out / 'explained_variance.png', np.asarray(fitted.variance))
+        _save(out, fitted, config.frozen.encoder)
         progress.path.unlink(missing_ok=True)
         print(f'{moments.count} tokens: {config.components} of {len(fitted.mean)} components explain '
               f'{100 * float(fitted.variance.sum()):.1f} % of the variance; written to {out}')
+
+
+def _check(config, net):
+    """Refuses, before the pass over the data, components that the features cannot have."""
+    count, channels, clips = config.components, len(net.layers) * net.width, config.clips
+    if not 1 <= count <= channels:
+        raise UserError(f'config.components = {count}: the encoder {config.frozen.encoder} gives {channels} channels; '
+                        f'ask for 1 to {channels}')
+    if any(source.startswith('encoded:') for source in config.data.sources):
+        raise UserError('config.data.sources: encoded clips hold no frames, which components are fitted to; take a source of frames')
+    batches, grid = -(-clips // config.batch_size), [side // net.patch_size for side in config.data.size]
+    tokens = max(0, batches) * config.batch_size * config.data.frames * grid[0] * grid[1]
+    if tokens <= count:
+        raise UserError(f'config.clips = {clips}: with data.frames = {config.data.frames} and a grid of {grid[0]}x{grid[1]} they make '
+                        f'{tokens} tokens, and {count} components need more than {count}; take more clips or fewer components')
+
+
+def _save(out, fitted, encoder):
+    """Writes the bundle with its plot, all of it or nothing: the plot is drawn beside it first and takes no more room then."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    plot = out.with_name(out.name + '.partial.png')
+    try:
+        curves.explained_variance(plot, np.asarray(fitted.variance))
+        weights.save(out, fitted, parts={'encoder': encoder})
+        os.replace(plot, out / 'explained_variance.png')
+    finally:
+        plot.unlink(missing_ok=True)
 
 
 class Progress:
@@ -105,8 +133,11 @@ class Progress:
         np.savez(buffer, about=np.asarray(about), **moments.state())
         partial = self.path.with_suffix('.partial')
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(buffer.getvalue())
-        os.replace(partial, self.path)
+        try:
+            partial.write_bytes(buffer.getvalue())
+            os.replace(partial, self.path)
+        finally:
+            partial.unlink(missing_ok=True)
         self.saved = time.monotonic()
 
 

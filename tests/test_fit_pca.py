@@ -1,15 +1,22 @@
 """The fit_pca command: cut off and gone on, over one device and over eight."""
 
+import errno
 import json
 import os
+import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
-from re2pix_jax import weights
+from re2pix_jax import fit_pca, weights
+from re2pix_jax.encoder.principal import Moments
+from re2pix_jax.errors import UserError
+from re2pix_jax.report import curves
+from tests.commands import outcomes
 from tests.conftest import ROOT, SIZE
 
 # As the command, but saving after every batch, and cut off in the middle where argv[1] says at which batch.
@@ -99,3 +106,57 @@ def test_two_processes_find_the_same_and_go_on_as_one(straight, micro_bundles, t
     one, two = weights.load(straight), weights.load(tmp_path / 'two')
     np.testing.assert_allclose(two.variance, one.variance, rtol=1e-4)
     np.testing.assert_allclose(two.components[:4], one.components[:4], atol=1e-3)
+
+
+def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(straight, micro_bundles, tmp_path):
+    """And what the features cannot have is refused before the first batch, in one line."""
+    weights.save(tmp_path / 'encoder', weights.load(micro_bundles / 'encoder').replace(image_size=(16, 32)))
+    fixed = ['--config=configs/principal.py:tiny', f'--config.frozen.encoder={tmp_path}/encoder', f'--config.data.size={SIZE}',
+             '--config.batch_size=8', f'--out={tmp_path}/out']
+    clips = f"('records:{micro_bundles}/clips',)"
+    asked = {
+        'fine': ['--config.components=20', '--config.clips=32'],
+        'channels': ['--config.components=97', '--config.clips=32'],
+        'none': ['--config.components=0', '--config.clips=32'],
+        'tokens': ['--config.components=96', '--config.clips=1', '--config.batch_size=2', f'--config.data.sources={clips}'],
+        'clips': ['--config.components=20', '--config.clips=0'],
+        'encoded': ['--config.components=20', "--config.data.sources=('encoded:nowhere',)"]}
+    found = outcomes('fit_pca', {name: fixed + arguments for name, arguments in asked.items()}, ())
+    assert found['fine'][0] == 0 and '1024 tokens: 20 of 96 components' in found['fine'][1], found['fine']
+    np.testing.assert_array_equal(weights.load(tmp_path / 'out').components, weights.load(straight).components)
+    for name, words in {
+            'channels': f'config.components = 97: the encoder {tmp_path}/encoder gives 96 channels; ask for 1 to 96',
+            'none': f'config.components = 0: the encoder {tmp_path}/encoder gives 96 channels; ask for 1 to 96',
+            'tokens': 'config.clips = 1: with data.frames = 1 and a grid of 4x8 they make 64 tokens, and 96 components need more than 96',
+            'clips': 'config.clips = 0: with data.frames = 1 and a grid of 4x8 they make 0 tokens, and 20 components need more than 20',
+            'encoded': 'config.data.sources: encoded clips hold no frames, which components are fitted to; take a source of'}.items():
+        status, _, err = found[name]
+        assert status == 2 and err.startswith(f'error: {words}') and err.count('\n') == 1, err
+
+
+def full_disk(path, *_):
+    """Half a file, then the error of a full disk."""
+    with open(path, 'wb') as file:
+        file.write(b'half')
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def test_a_full_disk_leaves_nothing_half_written(straight, tmp_path, monkeypatch):
+    moments = Moments().update(np.ones((4, 3), np.float32))
+    progress = fit_pca.Progress(tmp_path / 'bundle.progress.npz', {})
+    monkeypatch.setattr(fit_pca, 'SAVE_SECONDS', 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(pathlib.Path, 'write_bytes', full_disk)
+        with pytest.raises(OSError, match='No space left'):
+            progress.advance(moments, types.SimpleNamespace(get_state=dict))
+    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(curves, 'explained_variance', full_disk)
+        with pytest.raises(OSError, match='No space left'):
+            fit_pca._save(tmp_path / 'bundle', weights.load(straight), None)
+    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(pathlib.Path, 'write_text', full_disk)  # the bundle's own files
+        with pytest.raises(UserError, match='could not be written: No space left'):
+            fit_pca._save(tmp_path / 'bundle', weights.load(straight), None)
+    assert list(tmp_path.iterdir()) == []
