@@ -17,11 +17,12 @@ them at each step: --config.data.sources="('encoded:data/world_encoded',)" --con
 
 --check compares every clip with its checksum; --look writes OUT/look.html, a page of random windows.
 
-A clip that cannot be read is left out and named, and the exit status is 1; --strict stops there instead (status 2). The same
-command, given again after an interruption, goes on.
+A clip that cannot be read is left out and named, so is a split that has no other, and the exit status is 1; --strict stops at the
+first such clip instead (status 2). The same command, given again after an interruption, goes on.
 """
 
 import os
+import sys
 
 import numpy as np
 from absl import flags
@@ -67,10 +68,13 @@ def main(argv):
         raise UserError('prepare: --out is missing; give the folder to write')
     splits = DATASETS[argv[1]](FLAGS, argv[1])
     print(f'{FLAGS.out}: ' + ', '.join(f'{len(split["clips"])} {name} clips' for name, split in splits.items()))
+    empty = [name for name, split in splits.items() if not split['clips']]
     left_out = [clip for split in splits.values() for clip in split['left_out']]
+    for name in empty:
+        print(f'split {name} is left out: none of its clips can be used')
     for clip in left_out:
         print(f'left out {clip["name"]}: {clip["reason"]}')
-    return 1 if left_out else 0
+    return 1 if empty or left_out else 0
 
 
 def _world(FLAGS, _):
@@ -90,14 +94,16 @@ def _raw(FLAGS, name):
     else:
         known = getattr(datasets.published(name), 'PREPARED', datasets.published(name).SPLITS)
         open_split = lambda split: datasets.published(name)(FLAGS.raw, split)
-    splits, absent = {}, []
+    splits, absent = {}, {}
     for split in FLAGS.splits or known:
         try:
             splits[split] = open_split(split)
         except UserError as error:
-            absent.append(error)
+            absent[split] = error
     if absent and (FLAGS.splits or not splits):
-        raise absent[0]
+        raise next(iter(absent.values()))
+    for split, error in absent.items():
+        print(f'no split {split}: {error}', file=sys.stderr)
     return _write(FLAGS, splits, _size(FLAGS, 'size', (512, 1024)), 'jpeg', name)
 
 
@@ -123,7 +129,7 @@ def _encode(FLAGS, _):
         values = {'components': parts['principal'].project(parts['encoder'].encode(frames[None]))[0]}
         return values | ({'latents': parts['vae'].encode(frames[None])[0]} if 'vae' in parts else {})
 
-    shapes = {name: values.shape[1:] for name, values in encode(np.zeros((1, *size, 3), np.uint8)).items()}
+    shapes = {name: values.shape[1:] for name, values in encode(np.zeros((encoded.BLOCK, *size, 3), np.uint8)).items()}
     return encoded.write(FLAGS.out, splits, encode, size, shapes, {kind: weights.digest(path) for kind, path in bundles.items()},
                          FLAGS.source)
 

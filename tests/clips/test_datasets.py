@@ -174,7 +174,8 @@ def commands(tmp_path_factory, drives):
         'videos': f'video_folder --raw {drives} --out {folder}/videos --size 16x32 --processes 1',
         'check': f'--check {folder}/videos', 'look': f'--look {folder}/videos',
         'damaged': f'video_folder --raw {folder}/damaged --out {folder}/rest --size 16x32 --validation_file {folder}/list --processes 1',
-        'strict': f'video_folder --raw {folder}/damaged --out {folder}/x --validation_file {folder}/list --strict --processes 1',
+        'strict': f'video_folder --raw {folder}/damaged --out {folder}/x --validation_file {folder}/list --splits train --strict '
+                  '--processes 1',
         'dataset': f'moon --out {folder}/x', 'no out': 'world', 'size': f'world --out {folder}/x --size 64',
         'no raw': f'kitti --out {folder}/x', 'absent': f'video_folder --out {folder}/x --raw {folder}/none',
         'empty': f'covla --out {folder}/x --raw {folder}/empty', 'empty folder': f'video_folder --out {folder}/x --raw {folder}/empty',

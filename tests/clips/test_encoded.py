@@ -62,6 +62,21 @@ def test_tasks_lose_the_same_on_encoded_clips(name, folder, micro_bundles):
     np.testing.assert_allclose(*losses, rtol=5e-3)
 
 
+def test_clips_are_encoded_in_blocks_of_one_size(tmp_path):
+    shapes, clips = [], World('train', 1, 2 * encoded.BLOCK + 4, SIZE)
+
+    def encode(frames):
+        shapes.append(frames.shape)
+        return {'components': frames[:, :2, :3, 0] / 7.0}
+
+    for name, source in (('long', clips), ('short', World('train', 1, 2, SIZE))):
+        encoded.write(tmp_path / name, {'train': source}, encode, SIZE, {'components': (2, 3)}, {})
+    assert shapes == [(encoded.BLOCK, *SIZE, 3)] * 4
+    found = encoded.Encoded(tmp_path / 'long', 'train', SIZE).read(0, range(2 * encoded.BLOCK + 4))['components']
+    whole = encode(clips.read(0, range(2 * encoded.BLOCK + 4), labels=False)['frames'])['components']
+    np.testing.assert_array_equal(found, whole.astype(np.float16))
+
+
 def test_clips_of_other_networks_are_refused(folder, micro_bundles, tmp_path):
     task = tasks.create(shrink(load_config('generator'), micro_bundles))
     parts = encoded.Encoded(folder / 'features', 'train', SIZE).parts

@@ -176,8 +176,20 @@ def test_clips_that_cannot_be_read_are_left_out(tmp_path):
     with pytest.raises(UserError, match=reason):
         writing.write_frames(tmp_path / 'strict', {'train': Stub(wrong=(3,))}, strict=True)
     with pytest.raises(UserError, match='no clip of split train can be used, the first because: train/0: the disc is'):
-        writing.write_frames(tmp_path / 'none', {'train': Stub(2, wrong=(0, 1))})
+        writing.write_frames(tmp_path / 'none', {'train': Stub(2, wrong=(0, 1)), 'validation': Stub(0)})
     assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_a_split_without_clips_does_not_take_the_others_with_it(tmp_path):
+    done = writing.write_frames(tmp_path / 'out', {'train': Stub(3), 'validation': Stub(1, wrong=(0,), split='validation')})
+    left_out = [{'name': 'validation/0', 'reason': 'validation/0: the disc is scratched'}]
+    assert len(done['train']['clips']) == 3 and done['validation'] == {'clips': [], 'left_out': left_out}
+    manifest = manifest_of(tmp_path / 'out')
+    assert list(manifest['splits']) == ['train'] and manifest['empty'] == {'validation': left_out}
+    np.testing.assert_array_equal(records.Records(tmp_path / 'out', 'train').read(2, [3])['frames'], Stub().read(2, [3])['frames'])
+    with pytest.raises(UserError, match="no split 'validation', for none of its clips could be used, there is train"):
+        records.Records(tmp_path / 'out', 'validation')
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir() if 'validation' in path.name or 'partial' in path.name) == []
 
 
 def test_what_cannot_be_written_is_said(tmp_path, prepared):
@@ -197,20 +209,25 @@ def test_a_full_disk_is_one_line_and_is_gone_on_from(tmp_path, monkeypatch):
     class Usage:
         free = 0
 
-    write, calls = tfds_layout.write_shard, []
+    class Free:
+        free = 1 << 30
 
-    def second_fails(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise RuntimeError('writer: unknown failure')
-        return write(*arguments)
+    write, out = tfds_layout.write_shard, tmp_path / 'out.partial'
 
-    with monkeypatch.context() as patch:
-        patch.setattr(writing.shutil, 'disk_usage', lambda path: Usage)
-        patch.setattr(tfds_layout, 'write_shard', second_fails)
-        with pytest.raises(UserError, match='out: the disk is full after 1 of 2 shards; free space and give the same command again'):
-            writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
-    assert not list(tmp_path.glob('out/*')) and not list(tmp_path.glob('out.partial/*.partial'))
+    def second_fails(file, *arguments):
+        size = write(file, *arguments)
+        if '00001' in str(file):
+            raise RuntimeError(text)
+        return size
+
+    for text in ('write() failed: No space left on device', 'writer: unknown failure'):
+        with monkeypatch.context() as patch:
+            if 'unknown' in text:  # nothing but the file system says so, until the file is removed
+                patch.setattr(writing.shutil, 'disk_usage', lambda path: Usage if list(out.glob('*.array_record.partial')) else Free)
+            patch.setattr(tfds_layout, 'write_shard', second_fails)
+            with pytest.raises(UserError, match='out: the disk is full after 1 of 2 shards; free space and give the same command again'):
+                writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
+        assert not list(tmp_path.glob('out/*')) and not list(tmp_path.glob('out.partial/*.partial'))
     writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
     assert len(records.Records(tmp_path / 'out')) == 20
 

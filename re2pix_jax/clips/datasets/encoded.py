@@ -11,6 +11,7 @@ from re2pix_jax.clips import video
 from re2pix_jax.clips.datasets import records, writing
 from re2pix_jax.errors import UserError
 
+BLOCK = 15  # [O] frames encoded at once; two make a snippet of Cityscapes
 STORED = np.dtype('<f2')  # [O] half the bytes; components and latents are of order one
 
 
@@ -46,7 +47,7 @@ def write(out, splits: dict, encode, size, shapes: dict, parts: dict, source: st
 
     Args:
         splits: name → `Source`.
-        encode: uint8 frames [T, H, W, 3] → {name: float [T, *shapes[name]]}.
+        encode: uint8 frames [BLOCK, H, W, 3] → {name: float [BLOCK, *shapes[name]]}, each frame by itself.
         size: (height, width) that frames are fitted to before.
         shapes: name → shape of one frame's entry.
         parts: name of a frozen network → sha256 of its bundle.
@@ -56,15 +57,20 @@ def write(out, splits: dict, encode, size, shapes: dict, parts: dict, source: st
         UserError: `out` exists already, a network that overflows float16, or what a source raises.
     """
     def rows_of(clips, index):
-        frames = video.fit(clips.read(index, range(clips.num_frames(index)), labels=False)['frames'], size)
-        rows = [{} for _ in frames]
-        for name, values in encode(frames).items():
-            with np.errstate(over='ignore'):  # said below, with a name
-                stored = np.asarray(values).astype(STORED)
-            if not np.isfinite(stored).all():
-                raise UserError(f'{clips.name(index)}: {name} beyond the range of float16, which ends at 65504')
-            for row, frame in zip(rows, stored, strict=True):
-                row[name] = frame.tobytes()
+        count = clips.num_frames(index)
+        rows = [{} for _ in range(count)]
+        # One shape whatever the clip's length: compiled once, and a long drive takes no more memory than a short clip.
+        for first in range(0, count, BLOCK):
+            block = rows[first:first + BLOCK]
+            frames = video.fit(clips.read(index, range(first, first + len(block)), labels=False)['frames'], size)
+            frames = np.concatenate([frames, frames[-1:].repeat(BLOCK - len(block), 0)])
+            for name, values in encode(frames).items():
+                with np.errstate(over='ignore'):  # said below, with a name
+                    stored = np.asarray(values).astype(STORED)[:len(block)]
+                if not np.isfinite(stored).all():
+                    raise UserError(f'{clips.name(index)}: {name} beyond the range of float16, which ends at 65504')
+                for row, frame in zip(block, stored, strict=True):
+                    row[name] = frame.tobytes()
         return rows, {'size': list(size)}
 
     about = {'source': source, 'parts': parts, 'shapes': {name: list(shape) for name, shape in shapes.items()}}

@@ -41,7 +41,8 @@ class Prepared:
         self.path = pathlib.Path(path)
         self.manifest = read_manifest(self.path)
         if split not in self.manifest['splits']:
-            raise UserError(f'{path}: no split {split!r}, there is {", ".join(self.manifest["splits"])}')
+            why = ', for none of its clips could be used' if split in self.manifest.get('empty', ()) else ''
+            raise UserError(f'{path}: no split {split!r}{why}, there is {", ".join(self.manifest["splits"])}')
         self.clips = self.manifest['splits'][split]['clips']
         self._starts = np.cumsum([0, *(clip['frames'] for clip in self.clips)])
         self._reader = _open(self.path, split)

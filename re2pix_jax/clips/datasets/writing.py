@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 import sys
+import threading
 import time
 
 import numpy as np
@@ -23,7 +24,7 @@ from PIL import Image
 
 from re2pix_jax.clips import sampling
 from re2pix_jax.clips.datasets import IGNORE, records
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import UserError, disk_full
 
 CLIPS_PER_SHARD = 16  # [O] of Cityscapes at 512x1024 some 80 MB: what is lost at most by an interruption, a process
 BLOCK = 16  # frames in memory at their original size
@@ -43,11 +44,12 @@ def write(out, splits: dict, encode, fields, about: dict, processes: int = 1, st
         strict: stop at the first clip that cannot be read; by default it is left out, and the manifest says why.
 
     Returns:
-        split → {'clips': [...], 'left_out': [{'name', 'reason'}]}, as in the manifest.
+        split → {'clips': [...], 'left_out': [{'name', 'reason'}]}, as in the manifest. A split without clips, of which the
+        folder then has nothing but the reasons ('empty' in the manifest), is among them.
 
     Raises:
-        UserError: `out` exists, `out`.partial was begun with other settings, clips of one name, no clip can be read, with
-            `strict` the first that cannot, or the disk is full.
+        UserError: `out` exists, `out`.partial was begun with other settings, clips of one name, no clip of any split can be
+            read, with `strict` the first that cannot, or the disk is full.
     """
     out = pathlib.Path(out)
     if out.exists():
@@ -136,6 +138,13 @@ def _shards(jobs, work, processes):
 def _start_worker(*work):
     global _of_this_worker
     _of_this_worker = work
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent():
+    """Were the command killed alone, its workers would go on writing the shards that the next one begins."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _work(job):
@@ -170,10 +179,12 @@ def _shard(job, partial, splits, encode, fields, strict) -> dict:
         os.replace(f'{file}.partial', file)
         _write_text(_done(partial, job), json.dumps(about))
     except BaseException as error:
+        # Before the file goes, with which there is space again. The record writer's error has the system's text but not its number.
+        full = isinstance(error, Exception) and not isinstance(error, UserError) and (
+            disk_full(error) is not None or shutil.disk_usage(partial).free < 1 << 20)
         with contextlib.suppress(OSError):
             os.unlink(f'{file}.partial')
-        full = shutil.disk_usage(partial).free < 1 << 20
-        if full and isinstance(error, Exception):  # the record writer does not say so itself
+        if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
         raise
     return about
@@ -195,13 +206,16 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
             files[job[0]].append((_file(partial, job), sum(clip['frames'] for clip in shard['clips']), shard['bytes']))
         else:
             _file(partial, job).unlink(missing_ok=True)
-    empty = [split for split in splits if not manifest[split]['clips']]
-    if empty:
+    there = {split: of_split for split, of_split in manifest.items() if of_split['clips']}
+    empty = {split: of_split['left_out'] for split, of_split in manifest.items() if not of_split['clips']}
+    if not there:
         shutil.rmtree(partial)
-        first = next(iter(manifest[empty[0]]['left_out']), {'reason': 'it has none'})
-        raise UserError(f'{out}: no clip of split {empty[0]} can be used, the first because: {first["reason"]}')
-    tfds_layout.describe(partial, files, fields)
-    _write_text(partial / records.MANIFEST, json.dumps({'format': records.FORMAT, **about, 'fields': fields, 'splits': manifest}))
+        split, reasons = next(iter(empty.items()))
+        reason = reasons[0]['reason'] if reasons else 'it has none'
+        raise UserError(f'{out}: no clip of split {split} can be used, the first because: {reason}')
+    tfds_layout.describe(partial, {split: files[split] for split in there}, fields)
+    _write_text(partial / records.MANIFEST, json.dumps(
+        {'format': records.FORMAT, **about, 'fields': fields, 'splits': there, 'empty': empty}))
     for job, _ in shards:
         _done(partial, job).unlink()
     (partial / PLAN).unlink()
