@@ -6,8 +6,9 @@ one step (short), three (mid) or six (long) before it. Three sets of features ar
 - forecast: rolled out by the model; copy_last: those of the last context frame; oracle: those of the frame itself, what a
   perfect forecast would score.
 
-All of them are read through the principal components, as heads are trained. Nothing depends on the batch size, on the number of
-devices or on that of processes: sums go over clips and pixels, and what fills up a last batch counts for nothing.
+All of them are read through the principal components, as heads are trained. Depth is compared with the source's where both are in
+metres or both are published ordinal classes, and true normals are derived from metres alone. Nothing depends on the batch size, on
+the number of devices or on that of processes: sums go over clips and pixels, and what fills up a last batch counts for nothing.
 """
 
 import functools
@@ -22,11 +23,12 @@ from re2pix_jax.clips import datasets, loader, sampling
 from re2pix_jax.clips.datasets import records
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation.batches import whole
-from re2pix_jax.heads import Head
+from re2pix_jax.heads import Head, encoder_sha256
 from re2pix_jax.metrics import features as feature_metrics
 from re2pix_jax.metrics import segmentation
 from re2pix_jax.metrics.depth import DepthErrors
 from re2pix_jax.metrics.normals import LIMITS, NormalErrors, from_depth
+from re2pix_jax.metrics.protocol import fingerprint
 from re2pix_jax.report import colours, panels, table
 from re2pix_jax.report.progress import track
 from re2pix_jax.training import mesh as meshes
@@ -51,14 +53,15 @@ def evaluate(forecaster, heads: dict, config):
     Args:
         forecaster: `Forecaster`.
         heads: name → `Head` for that forecaster's encoder: segmentation, depth or normals, any of them.
-        config: as configs/eval_forecaster.py makes it.
+        config: as configs/eval_forecaster.py makes it; its `heads` are what the report calls them.
 
     Returns:
         (JSON-able report {'format', 'protocol', 'terms': {term: {method: {metric: value}}}, 'left_out'}, {term: list of
         `Picture`}).
 
     Raises:
-        UserError: a term that is not known or does not fit the clips, settings out of range, a head of other features.
+        UserError: a term that is not known or does not fit the clips, settings out of range, a head of other features or of
+            another encoder, a truth of another kind than the head's or smaller than `config.label_size`.
     """
     _check(config)
     _check_heads(forecaster, heads)
@@ -66,7 +69,10 @@ def evaluate(forecaster, heads: dict, config):
     meshes.check_batch_size(config.batch_size, mesh)
     size = tuple(side * forecaster.encoder.net.patch_size for side in forecaster.net.grid)
     label_size = tuple(config.label_size) or size
-    _check_labels(config, label_size)
+    source = datasets.open_source(config.source, config.split, size, config.clips)
+    windows = _windows(config, source, forecaster.net.frames - 1)
+    _check_depth(config, heads, source)
+    _check_sizes(config, heads, source, size, label_size)
     report, pictures = {}, {}
     with jax.set_mesh(mesh):
         parts = jax.device_put((forecaster, heads), meshes.replicated(mesh))
@@ -78,8 +84,10 @@ def evaluate(forecaster, heads: dict, config):
                  for name in heads if all(method[name] is None for method in next(iter(report.values())).values())]
     protocol = {
         'source': config.source, 'split': config.split, 'clips': clips, 'context_frames': forecaster.net.frames - 1,
-        'stride': sampling.STRIDE, 'steps': {term: sampling.TERMS[term] for term in config.terms}, 'size': list(size),
-        'label_size': list(label_size), 'components': forecaster.net.components}
+        'stride': sampling.STRIDE, 'steps': {term: sampling.TERMS[term] for term in config.terms}, **windows,
+        'size': list(size), 'label_size': list(label_size), 'components': forecaster.net.components,
+        'heads': {name: {'bundle': config.heads.get(name, ''), 'sha256': fingerprint(head.params)} for name, head in heads.items()},
+        'field_of_view': config.field_of_view}
     return {'format': FORMAT, 'protocol': protocol, 'terms': report, 'left_out': left_out}, pictures
 
 
@@ -92,26 +100,89 @@ def _check(config):
             raise UserError(f'config.{name} = {config[name]}: expected at least {least}')
     if not config.terms:
         raise UserError(f'config.terms is empty: expected some of {", ".join(sampling.TERMS)}')
+    if not 0 < config.field_of_view < 180:
+        raise UserError(f'config.field_of_view = {config.field_of_view}: expected degrees between 0 and 180')
+    if config.source.startswith('encoded:'):
+        raise UserError(f'config.source = {config.source}: encoded clips hold neither frames nor labels; give the clips that they were '
+                        'encoded from')
 
 
 def _check_heads(forecaster, heads):
     channels = forecaster.principal.components.shape[1]
+    encoder = encoder_sha256(forecaster.encoder) if any(head.encoder for head in heads.values()) else None
     for name, head in heads.items():
         if head.reads != name:
             raise UserError(f'config.heads.{name}: reads {head.reads}; expected a head that reads {name}')
         if head.channels != channels:
             raise UserError(f'config.heads.{name}: takes features of {head.channels} channels, the forecaster\'s encoder gives {channels}; '
                             'use a head that was trained for this encoder')
+        if head.encoder not in (None, encoder):
+            raise UserError(f'config.heads.{name}: was trained on another encoder ({head.encoder[:12]}) than the forecaster\'s '
+                            f'({encoder[:12]}); use a head that was trained for this encoder')
 
 
-def _check_labels(config, label_size):
-    """Refuses labels that would have to be enlarged: scores of invented pixels mean nothing."""
-    source = datasets.open_source(config.source, config.split, label_size, config.clips)
-    known = source.clips if isinstance(source, records.Records) else ()
-    stored = {tuple(clip['label_size']) for clip in known if clip['label_size']}
-    if small := [size for size in stored if size[0] < label_size[0] or size[1] < label_size[1]]:
-        raise UserError(f'config.label_size = {label_size}: labels of {config.source} have {"x".join(map(str, small[0]))} pixels; '
-                        'ask for no more than that')
+def _windows(config, source, context):
+    """{'target': native frames that are forecast, the same in all clips of a dataset; 'context': {term: for each of them its context}}.
+
+    Raises:
+        UserError: a clip that begins too late for one of the terms, before any of them is evaluated.
+    """
+    found = {term: {} for term in config.terms}
+    for index in range(min(config.clips or len(source), len(source))):
+        target = getattr(source, 'target', lambda _: None)(index)
+        try:
+            if target is None:
+                raise UserError('has no frame that a protocol evaluates; give a source that has')
+            for term in config.terms:
+                window = sampling.target_window(target, context + sampling.TERMS[term], sampling.STRIDE)
+                found[term][int(target)] = window[:context].tolist()
+        except UserError as error:
+            raise UserError(f'{config.source}/{source.name(index)}: {error}') from error
+    targets = sorted(found[config.terms[0]])
+    return {'target': targets, 'context': {term: [found[term][target] for target in targets] for term in config.terms}}
+
+
+def _check_depth(config, heads, source):
+    """Refuses to compare ordinal classes with metres: their scores mean nothing."""
+    kind_of = getattr(source, 'depth_kind', lambda _: None)
+    kinds = {kind_of(index) for index in range(len(source))} - {None}
+    if 'depth' in heads:
+        mine, theirs = ('classes', 'metres')[:: -1 if heads['depth'].depth_range else 1]
+        if theirs in kinds:
+            words = {'classes': 'ordinal classes', 'metres': 'metres'}
+            raise UserError(f'config.heads.depth: gives {words[mine]}, and the depth of {config.source} is {words[theirs]}; use a head for '
+                            f'{words[theirs]}, a source of {words[mine]}, or leave it empty')
+    if 'normals' in heads and 'classes' in kinds:
+        raise UserError(f'config.heads.normals: the depth of {config.source} is ordinal classes, and normals are derived from metres; '
+                        'use a source of metres, or leave it empty')
+
+
+def _check_sizes(config, heads, source, size, label_size):
+    """Refuses labels and depth that would have to be enlarged: scores of invented pixels mean nothing."""
+    needed = {'labels': 'labels'} | ({'depth': 'depth maps'} if {'depth', 'normals'} & heads.keys() else {})
+    for stored in _stored_sizes(source):
+        box = sampling.centre_box(*stored['frames'], size)
+        for name, words in needed.items():
+            if stored[name] is None:
+                continue
+            found = [round(side * of / frame) for side, of, frame in zip((box.height, box.width), stored[name], stored['frames'])]
+            if found[0] < label_size[0] or found[1] < label_size[1]:
+                raise UserError(f'config.label_size = {label_size}: {words} of {config.source} have {found[0]}x{found[1]} pixels; ask for '
+                                'no more than that')
+
+
+def _stored_sizes(source):
+    """Distinct {'frames', 'labels', 'depth': (height, width), None where nothing is known}, of all prepared clips or of another
+    source's first one."""
+    if isinstance(source, records.Records):
+        sizes = ((clip['size'], clip['label_size'], clip['depth_size']) for clip in source.clips)
+        return [dict(zip(('frames', 'labels', 'depth'), found)) for found in {tuple(x and tuple(x) for x in clip) for clip in sizes}]
+    target = getattr(source, 'target', lambda _: None)
+    if not len(source) or target(0) is None or target(0) >= source.num_frames(0):
+        return []  # the loader says what is wrong
+    clip = source.read(0, [target(0)])
+    known = {'frames': True, 'labels': (clip['labels'] != segmentation.IGNORE).any(), 'depth': clip['depth'].any()}
+    return [{name: clip[name].shape[1:3] if there else None for name, there in known.items()}]
 
 
 def _evaluate_term(forecaster, heads, config, term, size, label_size, mesh):
@@ -230,11 +301,15 @@ def describe(report) -> str:
                    f'step{"s" if steps > 1 else ""} later; frames {"x".join(map(str, protocol["size"]))}, labels {height}x{width}')
         rows = [[title, *(_value(methods[method], path, scale) for method in METHODS)] for title, path, scale in ROWS]
         blocks.append(heading + '\n' + table.table(['', *METHODS], [row for row in rows if any(cell is not None for cell in row[1:])]))
+    heads = [f'{name} {head["bundle"]} (sha256 {head["sha256"][:12]})' for name, head in protocol['heads'].items()]
+    if heads:
+        view = f'; true normals for a field of view of {protocol["field_of_view"]:g} degrees' if 'normals' in protocol['heads'] else ''
+        blocks.append(f'heads: {", ".join(heads)}{view}')
     return '\n\n'.join(blocks + [f'left out: {reason}' for reason in report['left_out']])
 
 
 ROWS = (
-    ('feature SmoothL1', ('smooth_l1',), 1), ('feature cosine', ('cosine',), 1),
+    ('component SmoothL1', ('smooth_l1',), 1), ('feature cosine', ('cosine',), 1),
     ('mIoU %', ('segmentation', 'miou'), 100), ('moving-object mIoU %', ('segmentation', 'moving_miou'), 100),
     *((f'depth delta{k} %', ('depth', f'delta{k}'), 100) for k in (1, 2, 3)), ('depth AbsRel', ('depth', 'abs_rel'), 1),
     ('depth RMSE', ('depth', 'rmse'), 1), ('depth log10', ('depth', 'log10'), 1), ('depth SILog', ('depth', 'silog'), 1),
