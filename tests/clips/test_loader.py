@@ -12,6 +12,8 @@ from re2pix_jax.clips import loader, sampling, video
 from re2pix_jax.clips.datasets import writing
 from re2pix_jax.clips.datasets.world import World
 from re2pix_jax.errors import UserError
+from re2pix_jax.training import loop, writer
+from tests.training import toy
 
 
 class Numbered:
@@ -311,6 +313,28 @@ def test_unreadable_records_are_skipped_and_counted_where_asked(bad, data, capsy
     assert lines[0].startswith(f'skipped, 1 so far: {bad}: record ')
     again = loader.create(data, 3)
     assert_same(take(again, 6), seen)
+
+
+def test_a_run_counts_the_clips_that_it_skipped_in_its_log(bad, data, tmp_path):
+    class Rows:
+        """The batches as the toy task takes them."""
+
+        def __init__(self, clips):
+            self.clips = clips
+
+        def __getattr__(self, name):
+            return getattr(self.clips, name)
+
+        def __next__(self):
+            batch = next(self.clips)
+            return {'x': batch['frames'][:, 0, :8, 0, 0].astype(np.float32) / 255, 'record': batch['record']}
+
+    with data.ignore_type():
+        data.update(sources=(f'records:{bad}',), unreadable='skip', labels=False)
+    clips = loader.create(data, 2)
+    loop.train(toy.Task(), toy.make_config(steps=3, batch_size=2, eval_every=0, checkpoint_every=0), str(tmp_path), Rows(clips))
+    rows = writer.read_log(str(tmp_path))
+    assert rows[-1]['step'] == 3 and rows[-1]['skipped_clips'] == clips.skipped > 0
 
 
 def test_clips_too_short_for_a_window_are_left_out_and_counted(tmp_path, data, capsys):

@@ -240,6 +240,32 @@ def test_a_full_disk_is_one_line_and_is_gone_on_from(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
+@pytest.mark.parametrize('at', ['manifest.json', 'train-00001.json'])
+def test_a_preparation_stopped_in_its_last_lines_goes_on(tmp_path, monkeypatch, at):
+    """At the manifest by a full disk, or while the notes on the shards are removed."""
+    import pathlib
+    unlink, write_text = pathlib.Path.unlink, writing._write_text
+
+    def stop_at(function):
+        def stopped(file, *arguments, **options):
+            if file.name == at and file.with_name('dataset_info.json').exists():
+                raise OSError(errno.ENOSPC, 'No space left on device', str(file))
+            return function(file, *arguments, **options)
+        return stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, 'unlink', stop_at(unlink))
+        patch.setattr(writing, '_write_text', stop_at(write_text))
+        with pytest.raises(UserError, match='the disk is full after 2 of 2 shards; free space and give the same command again'):
+            writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
+    again = Stub(20)
+    writing.write_frames(tmp_path / 'out', {'train': again})
+    assert set(again.reads) == (set(range(16)) if at == 'train-00001.json' else set())
+    writing.write_frames(tmp_path / 'straight', {'train': Stub(20)})
+    assert manifest_of(tmp_path / 'out') == manifest_of(tmp_path / 'straight')
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(path.name for path in (tmp_path / 'straight').iterdir())
+
+
 def test_damage_is_found_by_the_check(tmp_path):
     writing.write_frames(tmp_path / 'out', {'train': Stub(3)})
     assert list(records.damaged(tmp_path / 'out', 'train')) == [None] * 3

@@ -48,7 +48,8 @@ def describe(folder, splits: dict, fields) -> None:
         template = tfds.core.ShardedFileTemplate(
             data_dir=folder, dataset_name=NAME, split=split, filetype_suffix=file_adapters.FileFormat.ARRAY_RECORD.file_suffix)
         for number, (file, _, _) in enumerate(shards):
-            pathlib.Path(file).rename(str(template.sharded_filepath(shard_index=number, num_shards=len(shards))))
+            if pathlib.Path(file).exists():  # not so where an earlier call was interrupted after this
+                pathlib.Path(file).rename(str(template.sharded_filepath(shard_index=number, num_shards=len(shards))))
         infos.append(tfds_splits.SplitInfo(name=split, shard_lengths=[count for _, count, _ in shards],
                                            num_bytes=sum(size for _, _, size in shards), filename_template=template))
     info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)

@@ -66,19 +66,20 @@ def write(out, splits: dict, encode, fields, about: dict, processes: int = 1, st
     progress = _Progress(sum(len(_clips_of(job, splits)) for job in jobs), sum(len(_clips_of(job, splits)) for job in shards))
     work = (str(partial), splits, encode, fields, strict)
     try:
-        with contextlib.closing(progress), contextlib.closing(_shards(waiting, work, processes)) as written:
-            for job, shard in written:
-                shards[job] = shard
-                progress.add(len(_clips_of(job, splits)))
+        try:
+            with contextlib.closing(progress), contextlib.closing(_shards(waiting, work, processes)) as written:
+                for job, shard in written:
+                    shards[job] = shard
+                    progress.add(len(_clips_of(job, splits)))
+        finally:
+            if not any(_done(partial, job).is_file() for job in jobs):  # nothing to go on with
+                shutil.rmtree(partial, ignore_errors=True)
+        return _finish(out, partial, splits, [(job, shards[job]) for job in jobs], fields, about)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise UserError(f'{out}: the disk is full after {len(shards)} of {len(jobs)} shards; free space and give the same command '
                         f'again to go on, or remove {partial}') from error
-    finally:
-        if not any(_done(partial, job).is_file() for job in jobs):  # nothing to go on with
-            shutil.rmtree(partial, ignore_errors=True)
-    return _finish(out, partial, splits, [(job, shards[job]) for job in jobs], fields, about)
 
 
 def _check_names(splits):
