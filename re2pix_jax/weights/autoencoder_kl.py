@@ -151,5 +151,5 @@ def convert(path, scaling_factor: float | None = None, shift_factor: float | Non
     file, config = locate(path)
     if config is None and (scaling_factor is None or shift_factor is None):
         raise UserError(f'{file}: has no config.json beside it, which says how latents are scaled: put it there, or pass '
-                        f'scaling_factor and shift_factor')
+                        f'--scaling_factor and --shift_factor')
     return autoencoder_of(torch_file.tensors(file), read_config(config) if config else None, file, scaling_factor, shift_factor)

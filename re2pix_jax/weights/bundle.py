@@ -168,7 +168,7 @@ def load(name, kind: str | tuple[str, ...] | None = None):
     fields |= {part: load(_reference(bundle.path, bundle.parts[part]), part) for part in rules.parts if part in bundle.parts}
     part = rules.part_class()(**fields)
     if bundle.kind == 'forecaster':
-        _check_forecaster(bundle.path, part)
+        check_forecaster(bundle.path, part)
     return part
 
 
@@ -267,12 +267,13 @@ def _single(array) -> np.ndarray:
     return np.asarray(array, np.float32 if _floating(array) else None)
 
 
-def _check_forecaster(path, part) -> None:
+def check_forecaster(where, part) -> None:
+    """Refuses a forecaster whose encoder or principal components belong to another one."""
     channels = len(part.encoder.net.layers) * part.encoder.net.width
     count, features = part.principal.components.shape
     if (features, count) != (channels, part.net.components):
-        raise UserError(f'{path}: its parts do not fit: the encoder gives {channels} channels, the principal components turn '
-                        f'{features} into {count}, the forecaster takes {part.net.components}')
+        raise UserError(f'{where}: its parts do not fit: the encoder gives {channels} channels, the principal components turn '
+                        f'{features} into {count}, the forecaster takes {part.net.components}; expected those that it was trained on')
 
 
 def _default_card(config: dict, tensors: dict) -> str:

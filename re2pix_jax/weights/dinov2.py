@@ -10,7 +10,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.weights import torch_file
 from re2pix_jax.weights.kinds import KINDS
 from re2pix_jax.weights.stored import Stored
-from re2pix_jax.weights.table import Table, count, keep, layer, need, norm, patches
+from re2pix_jax.weights.table import Table, count, keep, layer, need, norm, patches, rename
 
 BLOCK, OURS = 'blocks.{}', 'params/blocks_{}'
 TABLE = Table('DINOv2', (
@@ -59,12 +59,12 @@ def to_hub_names(tensors: dict[str, np.ndarray | Stored], where) -> dict[str, np
     """A state dict of `transformers`' Dinov2Model or Dinov2WithRegistersModel under the hub's names; others pass unchanged."""
     if not any(key.endswith('embeddings.cls_token') for key in tensors):
         return tensors
-    renamed = {}
-    for key, array in tensors.items():
+
+    def hub_name(key):
         for pattern, replacement in RENAMED:
             key = re.sub(pattern, replacement, key)
-        renamed[key] = array
-    return fuse(renamed, FUSED, where)
+        return key
+    return fuse(rename(tensors, hub_name, where), FUSED, where)
 
 
 def fuse(tensors: dict, groups, where, whole: tuple[str, ...] = ('weight', 'bias')) -> dict:
@@ -77,7 +77,7 @@ def fuse(tensors: dict, groups, where, whole: tuple[str, ...] = ('weight', 'bias
         whole: which of 'weight' and 'bias' must have every piece; the other is joined of the pieces there are.
 
     Raises:
-        UserError: a piece is missing, or is not as wide as the others.
+        UserError: a piece is missing, is not as wide as the others, or is there beside the whole.
     """
     joined = dict(tensors)
     for pieces, fused in groups:
@@ -90,10 +90,12 @@ def fuse(tensors: dict, groups, where, whole: tuple[str, ...] = ('weight', 'bias
             if lacking and end in whole:
                 raise UserError(f'{where}: has {held[0]} and lacks {", ".join(lacking)}, which belong to it: fetch it again')
             arrays = [joined.pop(name) for name in held]
-            if len({tuple(array.shape[1:]) for array in arrays}) > 1:
+            if len({tuple(array.shape[1:]) for array in arrays}) > 1 or not all(array.ndim for array in arrays):
                 raise UserError(f'{where}: {", ".join(held)} have shapes {", ".join(str(list(array.shape)) for array in arrays)}: '
                                 f'expected the same but for the first side; fetch the file again')
             shape = (sum(array.shape[0] for array in arrays), *arrays[0].shape[1:])
+            if f'{start}.{fused}.{end}' in joined:
+                raise UserError(f'{where}: has {start}.{fused}.{end} and, of it, {", ".join(held)}: expected one or the other')
             joined[f'{start}.{fused}.{end}'] = Stored(shape, arrays[0].dtype, functools.partial(_joined, arrays))
     return joined
 
@@ -121,8 +123,8 @@ def network_of(tensors: dict[str, np.ndarray | Stored], where, heads: int | None
     heads, layers = heads or HEADS.get(width), layers or LAYERS.get(depth)
     if heads is None or layers is None:
         raise UserError(f'{where}: width {width} and depth {depth} are not those of a published DINOv2: say how many heads it '
-                        f'has and which layers are its features')
-    registers = tensors['register_tokens'].shape[1] if 'register_tokens' in tensors else 0
+                        f'has and which layers are its features (--heads, --layers)')
+    registers = need(tensors, 'register_tokens', 3, where).shape[1] if 'register_tokens' in tensors else 0
     gated = any('.mlp.w12.' in key for key in tensors)
     down = need(tensors, f'blocks.0.mlp.{"w3" if gated else "fc2"}.weight', 2, where)
     return VisionTransformer(

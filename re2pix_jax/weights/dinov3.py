@@ -3,15 +3,16 @@
 import json
 import pathlib
 
-from re2pix_jax.encoder import Encoder, VisionTransformer
+from re2pix_jax.encoder import IMAGE_MEAN, IMAGE_STD, Encoder, VisionTransformer
 from re2pix_jax.errors import UserError
 from re2pix_jax.weights import torch_file
 from re2pix_jax.weights.dinov2 import LAYERS, feed_forward, fuse
 from re2pix_jax.weights.kinds import KINDS
-from re2pix_jax.weights.table import Table, count, keep, layer, need, norm, patches
+from re2pix_jax.weights.table import Table, count, keep, layer, left_out, need, norm, patches, rename
 
 MODEL_TYPE = 'dinov3_vit'
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 20, 4096: 32}  # of the published sizes S, S+; B; L; H+; 7B
+REGISTERS = 'embeddings.register_tokens'
 BLOCK, OURS = 'layer.{}', 'params/blocks_{}'
 QKV, GATE_UP = 'attention.(q,k,v)_proj', 'mlp.(gate,up)_proj'  # what pieces are called once they are joined
 _QKV_PIECES = (tuple(f'attention.{name}_proj' for name in 'qkv'), QKV)
@@ -53,16 +54,16 @@ def network_of(tensors: dict, config: dict, where, heads: int | None = None, lay
     heads, layers = heads or config.get('num_attention_heads') or HEADS.get(width), layers or LAYERS.get(depth)
     if heads is None or layers is None:
         raise UserError(f'{where}: width {width} and depth {depth} are not those of a published DINOv3: say how many heads it '
-                        f'has and which layers are its features')
+                        f'has and which layers are its features (--heads, --layers)')
     gated = 'layer.0.mlp.gate_proj.weight' in tensors
     needed = 'silu' if gated else 'gelu'
     if config.get('hidden_act', needed) != needed:
         raise UserError(f'{where}: config.json says hidden_act {config["hidden_act"]!r}: expected {needed!r}, as published; '
                         f'correct it or use a published model')
-    registers = tensors.get('embeddings.register_tokens')
+    registers = need(tensors, REGISTERS, 3, where).shape[1] if REGISTERS in tensors else 0
     return VisionTransformer(
         patch_size=kernel.shape[2], width=width, depth=depth, heads=heads,
-        registers=0 if registers is None else registers.shape[1], layers=tuple(layers), position_grid=None,
+        registers=registers, layers=tuple(layers), position_grid=None,
         **feed_forward(need(tensors, 'layer.0.mlp.down_proj.weight', 2, where), gated),
         theta=float(config.get('rope_theta', 100.0)), norm_eps=float(config.get('layer_norm_eps', 1e-5)),
         biased=''.join(name for name in 'qkv' if f'layer.0.attention.{name}_proj.bias' in tensors))
@@ -70,15 +71,16 @@ def network_of(tensors: dict, config: dict, where, heads: int | None = None, lay
 
 def encoder_of(tensors: dict, config: dict, where, heads=None, layers=None, image_size=None) -> Encoder:
     """A state dict of `transformers`' DINOv3ViTModel, as in its files or (with `model.` in front of layers) in memory."""
-    tensors = {name.removeprefix('model.'): tensor for name, tensor in tensors.items()}
+    tensors = rename(tensors, lambda name: name.removeprefix('model.'), where)
     if any(name.endswith(('pos_embed', 'position_embeddings')) for name in tensors):
         raise UserError(f'{where}: has a learned position table, as DINOv2: expected DINOv3, which has none; convert it as dinov2')
     if 'embeddings.patch_embeddings.weight' not in tensors:
         raise UserError(f'{where}: has no tensor embeddings.patch_embeddings.weight: expected DINOv3 as the transformers package '
                         f'stores it; give such a folder, or its model.safetensors')
+    if REGISTERS in tensors and not tensors[REGISTERS].size:
+        del tensors[REGISTERS]
+        left_out([REGISTERS], REGISTERS, 'empty')
     net = network_of(tensors, config, where, heads, layers)
-    if not net.registers:
-        tensors.pop('embeddings.register_tokens', None)  # stored even where it is empty
     expected = KINDS['encoder'].expected(net, {}, {}, str(where))
     # A bias is joined of those that exist: none of the published keys has one, and 7B has none at all.
     params = TABLES[net.ffn].convert(fuse(tensors, JOINED[net.ffn], where, whole=('weight',)), expected, where)
@@ -90,8 +92,9 @@ def convert(path, heads: int | None = None, layers: tuple[int, ...] | None = Non
     """Reads a DINOv3 of `transformers`.
 
     Args:
-        path: its folder (config.json and one or several model*.safetensors), or a file of tensors. A config.json beside the
-            file is read too; without one, what the tensors do not show is taken as published.
+        path: its folder (config.json and one or several model*.safetensors or else pytorch_model*.bin), or a file of tensors. A
+            config.json beside the file is read too; without one, what the tensors do not show is taken as published. A
+            preprocessor_config.json must say that images are normalised as they are here.
         heads: of attention; None for those of config.json, or of the published size.
         layers: zero-based blocks whose outputs are the features; None for a depth that is published.
         image_size: what the encoder resizes frames to, such as (256, 512).
@@ -102,23 +105,44 @@ def convert(path, heads: int | None = None, layers: tuple[int, ...] | None = Non
     path = pathlib.Path(path)
     folder = path if path.is_dir() else path.parent
     config = _config(folder / 'config.json')
-    files = sorted(path.glob('model*.safetensors')) if path.is_dir() else [path]
+    _check_normalisation(folder / 'preprocessor_config.json')
+    files = (sorted(path.glob('model*.safetensors')) or sorted(path.glob('pytorch_model*.bin'))) if path.is_dir() else [path]
     if not files:
         raise UserError(f'{path}: is a folder without model.safetensors: expected DINOv3 as the transformers package stores it')
     tensors: dict = {}
     for file in files:
-        tensors |= torch_file.tensors(file)
+        more = torch_file.tensors(file)
+        if twice := sorted(set(tensors) & set(more)):
+            raise UserError(f'{path}: holds {twice[0]} in {file.name} and in another file: expected one model; name the file')
+        tensors |= more
     return encoder_of(tensors, config, path, heads, layers, image_size)
 
 
 def _config(file: pathlib.Path) -> dict:
     if not file.is_file():
         return {}
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'{file}: is not readable JSON ({error}): fetch it again') from error
+    config = _read_json(file)
     found = config.get('model_type') if isinstance(config, dict) else None
     if found != MODEL_TYPE:
         raise UserError(f'{file}: says model_type {found!r}: expected {MODEL_TYPE!r}; convert it as the kind it is')
     return config
+
+
+def _check_normalisation(file: pathlib.Path) -> None:
+    """Refuses models of other images than the web's: those trained on satellites' normalise by another mean and deviation."""
+    if not file.is_file():
+        return
+    config = _read_json(file)
+    for name, ours in (('image_mean', IMAGE_MEAN), ('image_std', IMAGE_STD)):
+        theirs = config.get(name, list(ours)) if isinstance(config, dict) else None
+        if not isinstance(theirs, list) or len(theirs) != 3 or not all(isinstance(value, int | float) for value in theirs) \
+                or any(abs(value - own) > 1e-4 for value, own in zip(theirs, ours)):
+            raise UserError(f'{file}: says {name} {theirs}: expected {list(ours)}, by which frames are normalised here; choose a model '
+                            f'that was trained on web images (lvd1689m)')
+
+
+def _read_json(file: pathlib.Path):
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'{file}: is not readable JSON ({error}): fetch it again') from error

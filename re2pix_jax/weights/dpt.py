@@ -33,8 +33,8 @@ TABLE = Table('the DPT head', (
     *batch_norm('scratch.output_conv.1', 'output_bn'),
     *layer('scratch.output_conv.4', 'params/output', conv),
 ), ignored=(
-    r'.*\.num_batches_tracked',  # only for batch norms without momentum
-    r'scratch\.refinenet4\.resConfUnit1\..*',  # the coarsest level has no second input: never run
+    ('scratch.refinenet4.resConfUnit1.*', 'never run: the coarsest level has no second input'),
+    ('*.num_batches_tracked', 'only for batch norms without momentum'),
 ))
 
 

@@ -5,7 +5,7 @@ from re2pix_jax.weights import torch_file
 from re2pix_jax.weights.kinds import KINDS
 from re2pix_jax.weights.table import Table, batch_norm, conv3d, layer, need
 
-IGNORED = (r'.*\.num_batches_tracked',)  # only for batch norms without momentum
+IGNORED = (('*.num_batches_tracked', 'only for batch norms without momentum'),)
 
 
 def table(expected) -> Table:

@@ -6,8 +6,8 @@ from re2pix_jax.weights.kinds import KINDS
 from re2pix_jax.weights.table import Table, batch_norm, conv
 
 IGNORED = (
-    r'.*\.num_batches_tracked',  # only for batch norms without momentum
-    r'fc\..*', r'AuxLogits\..*',  # classes: behind the features
+    ('*.num_batches_tracked', 'only for batch norms without momentum'),
+    ('fc.*', 'classes, behind the features'), ('AuxLogits.*', 'classes, beside the features'),
 )
 
 

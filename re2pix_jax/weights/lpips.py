@@ -10,7 +10,7 @@ PLACES = (0, 3, 6, 8, 10)  # of the convolutions in torchvision's list of layers
 TABLE = Table('LPIPS on AlexNet', (
     *(rule for index, place in enumerate(PLACES) for rule in layer(f'features.{place}', f'params/conv_{index}', conv)),
     ('lin{}.model.1.weight', 'params/linear_{}/kernel', conv),
-), ignored=(r'classifier\..*',))  # behind the features
+), ignored=(('classifier.*', 'behind the features'),))
 
 
 def convert(path, linear) -> LPIPS:

@@ -4,7 +4,10 @@ A table is a list of rules (their key, our path, layout), where {} stands for a 
 rule knows, a rule without tensor and a shape that does not fit are all reported, together.
 """
 
+import contextlib
+import contextvars
 import dataclasses
+import fnmatch
 import re
 from collections.abc import Callable
 
@@ -13,6 +16,25 @@ import numpy as np
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.weights.kinds import unflatten
+
+_NOTES = contextvars.ContextVar('notes', default=None)
+
+
+@contextlib.contextmanager
+def notes():
+    """Gives a list that fills, while the context lasts, with what is left out of files on purpose: a line for each reason."""
+    written: list[str] = []
+    token = _NOTES.set(written)
+    try:
+        yield written
+    finally:
+        _NOTES.reset(token)
+
+
+def left_out(names, pattern: str, reason: str) -> None:
+    """Notes that the tensors of these names are not used; `pattern` is what they have in common."""
+    if names and _NOTES.get() is not None:
+        _NOTES.get().append(f'{len(names)} of {pattern} ({reason})' if len(names) > 1 else f'{names[0]} ({reason})')
 
 
 def keep(array):
@@ -56,41 +78,49 @@ class Table:
     Attributes:
         model: its name, for messages.
         rules: (their key, our path, layout function).
-        ignored: patterns (regular expressions) of their keys that are left out on purpose.
+        ignored: (pattern of their keys, as of file names; why) of what is left out on purpose.
     """
 
     model: str
     rules: tuple[tuple[str, str, Callable], ...]
-    ignored: tuple[str, ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
 
     def convert(self, tensors: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]], where) -> dict:
         """Published tensors to the tree of float32 parameters that the network wants, one tensor in memory beside it.
 
         Raises:
-            UserError: one, with every tensor that is left over, missing, or of another shape.
+            UserError: one, with every tensor that is left over, missing, given twice, or of another shape.
         """
         compiled = [(re.compile(re.escape(theirs).replace(r'\{\}', r'(\d+)')), ours, layout)
                     for theirs, ours, layout in self.rules]
-        ignored = [re.compile(pattern) for pattern in self.ignored]
-        found, problems = {}, []
+        found, sources, problems = {}, {}, []
+        unused: dict[str, list[str]] = {pattern: [] for pattern, _ in self.ignored}
         for key, array in tensors.items():
             matches = [(match, ours, layout) for pattern, ours, layout in compiled if (match := pattern.fullmatch(key))]
             path = matches[0][1].format(*matches[0][0].groups()) if matches else None
             if path is None or path not in expected:
-                if not any(pattern.fullmatch(key) for pattern in ignored):
+                pattern = next((pattern for pattern in unused if fnmatch.fnmatchcase(key, pattern)), None)
+                if pattern is None:
                     problems.append(f'left over {key} {list(array.shape)}')
+                else:
+                    unused[pattern].append(key)
+                continue
+            if path in found:
+                problems.append(f'{sources[path]} and {key} both give {path}')
                 continue
             try:
                 value = jnp.asarray(np.ascontiguousarray(matches[0][2](np.asarray(array)), np.float32))
-            except ValueError:
+            except (ValueError, IndexError):  # a layout of another number of axes
                 value = array
             if value.shape != tuple(expected[path]):
                 problems.append(f'{key} has shape {list(array.shape)}, which does not give {path} {list(expected[path])}')
-            found[path] = value
+            found[path], sources[path] = value, key
         problems += [f'missing {self.source_of(path)} for {path} {list(expected[path])}'
                      for path in sorted(set(expected) - set(found))]
         if problems:
             raise UserError(f'{where}: {len(problems)} tensors do not match {self.model}: {"; ".join(problems)}')
+        for pattern, reason in self.ignored:
+            left_out(unused[pattern], pattern, reason)
         return unflatten(found)
 
     def source_of(self, path: str) -> str:
@@ -122,6 +152,17 @@ def count(tensors: dict, pattern: str) -> int:
 
 def need(tensors: dict, key: str, axes: int, where) -> np.ndarray:
     """The tensor that a size is read from."""
-    if key not in tensors or tensors[key].ndim != axes:
+    if key not in tensors or tensors[key].ndim != axes or 0 in tensors[key].shape:
         raise UserError(f'{where}: has no tensor {key} with {axes} axes: is this the right kind of file?')
     return tensors[key]
+
+
+def rename(tensors: dict, name_of: Callable[[str], str], where) -> dict:
+    """The tensors under other names; two that come to have the same one are refused."""
+    renamed, sources = {}, {}
+    for key, array in tensors.items():
+        name = name_of(key)
+        if name in renamed:
+            raise UserError(f'{where}: {sources[name]} and {key} are both {name}: expected one of them; remove the other')
+        renamed[name], sources[name] = array, key
+    return renamed

@@ -23,7 +23,7 @@ def micro_model(tmp_path):
         images, features = tensors.pop('input').transpose(0, 2, 3, 1), tensors.pop('output')
         edit(tensors)
         path = tmp_path / f'{name}.safetensors'
-        save_file({key: np.ascontiguousarray(array) for key, array in tensors.items()}, path)
+        save_file({key: np.asarray(array, order='C') for key, array in tensors.items()}, path)
         return path, jnp.asarray(images)[None], features[None]
     return open_one
 

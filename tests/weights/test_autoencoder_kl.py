@@ -137,7 +137,7 @@ def test_missing_files(folder, tmp_path):
     (folder / 'config.json').unlink()
     assert 'model: is no folder of a diffusers autoencoder' in message_of(folder)
     assert 'has no config.json beside it' in message_of(folder / FILE)
-    assert 'pass scaling_factor and shift_factor' in message_of(folder / FILE, scaling_factor=1.0)
+    assert 'pass --scaling_factor and --shift_factor' in message_of(folder / FILE, scaling_factor=1.0)
 
 
 def test_another_kind_of_file(tmp_path):

@@ -71,6 +71,12 @@ def test_what_is_refused_in_one_line(micro_model, tmp_path):
             edit=lambda tensors: tensors.pop('encoder.layer.0.attention.attention.key.weight'))
     refused('attention.key.weight.* have shapes .*8, 7', edit=lambda tensors: tensors.update(
         {'encoder.layer.0.attention.attention.key.weight': np.zeros((8, 7), np.float16)}))
+    refused('attention.key.bias.* have shapes .*, .., ', edit=lambda tensors: tensors.update(
+        {'encoder.layer.0.attention.attention.key.bias': np.float16(1)}))
+    refused('dinov2.embeddings.mask_token and embeddings.mask_token are both mask_token', edit=lambda tensors: tensors.update(
+        {'dinov2.embeddings.mask_token': tensors['embeddings.mask_token']}))
+    refused('has blocks.0.attn.qkv.bias and, of it, blocks.0.attention.attention.query.bias, .*expected one or the other',
+            edit=lambda tensors: tensors.update({'encoder.layer.0.attn.qkv.bias': np.zeros(24, np.float16)}))
     cut = tmp_path / 'cut.safetensors'
     cut.write_bytes(micro_model('dinov2')[0].read_bytes()[:-100])
     with pytest.raises(UserError, match='cut.safetensors: is not a whole safetensors file'):

@@ -16,6 +16,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
 from re2pix_jax.weights import dinov3
 from re2pix_jax.weights.kinds import KINDS
+from tests.weights import torch_pickles
 
 PUBLISHED = {  # width, depth, heads, hidden width, gated, which have a bias -> parameters of transformers' class
     'S': ((384, 12, 6, 1536, False, 'qv'), 21_596_544),
@@ -48,6 +49,38 @@ def test_a_folder_brings_its_config_and_may_be_split(micro_model, compare, tmp_p
     assert compare('folder', dinov3.convert(folder, layers=(0, 1)).encode(images), expected) < 1e-5
     (folder / 'config.json').write_text(json.dumps(config | {'rope_theta': 10.0}))
     assert compare('another theta', dinov3.convert(folder, layers=(0, 1)).encode(images), expected) > 1e-3
+
+
+def test_a_folder_of_torch_files(micro_model, compare, tmp_path):
+    """Where there is no safetensors file; beside one, they hold the same once more."""
+    path, images, expected = micro_model('dinov3')
+    folder, tensors = tmp_path / 'folder', load_file(path)
+    folder.mkdir()
+    names = sorted(tensors)
+    for index in range(2):
+        part = {name: tensors[name].astype(np.float32) for name in names[index::2]}
+        torch_pickles.state_dict(folder / f'pytorch_model-0000{index + 1}-of-00002.bin', part)
+    assert compare('torch files', dinov3.convert(folder, 1, (0, 1)).encode(images), expected) < 1e-5
+    torch_pickles.state_dict(folder / 'pytorch_model.bin', {names[0]: np.zeros(3, np.float32)})
+    with pytest.raises(UserError, match=f'holds {names[0]} in pytorch_model.bin and in another file: expected one model; name the file'):
+        dinov3.convert(folder, 1, (0, 1))
+    save_file(tensors, folder / 'model.safetensors')
+    assert compare('safetensors', dinov3.convert(folder, 1, (0, 1)).encode(images), expected) < 1e-5
+
+
+def test_models_of_satellite_images_are_refused(micro_model):
+    """They normalise by another mean and deviation, which an encoder here does not keep."""
+    path = micro_model('dinov3')[0]
+    file = path.with_name('preprocessor_config.json')
+    web = {'image_mean': [0.485, 0.456, 0.406], 'image_std': [0.229, 0.224, 0.225]}
+    file.write_text(json.dumps(web))
+    dinov3.convert(path, 1, (0, 1))
+    for change, said in (({'image_mean': [0.43, 0.411, 0.296], 'image_std': [0.213, 0.156, 0.143]}, 'says image_mean .0.43, 0.411, 0.296.'),
+                         ({'image_std': [0.213, 0.156, 0.143]}, 'says image_std .0.213'), ({'image_std': 1}, 'says image_std 1')):
+        file.write_text(json.dumps(web | change))
+        with pytest.raises(UserError, match=f'preprocessor_config.json: {said}.*: expected .*choose a model .*web images') as caught:
+            dinov3.convert(path, 1, (0, 1))
+        assert '\n' not in str(caught.value)
 
 
 def test_bfloat16_files_are_read_as_float32(micro_model, compare):
@@ -98,6 +131,10 @@ def test_what_is_refused_in_one_line(micro_model, tmp_path):
     refused('2 tensors do not match DINOv3: layer.0.norm1.weight has shape .3., .*; missing norm.bias', edit=lambda tensors: (
         tensors.pop('norm.bias'), tensors.update({'layer.0.norm1.weight': np.zeros(3, np.float16)})))
     refused('left over layer.1.extra', edit=lambda tensors: tensors.update({'layer.1.extra': np.zeros(3, np.float16)}))
+    refused('embeddings.cls_token and model.embeddings.cls_token are both', edit=lambda tensors: tensors.update(
+        {'model.embeddings.cls_token': tensors['embeddings.cls_token']}))
+    refused('has no tensor embeddings.register_tokens with 3 axes', edit=lambda tensors: tensors.update(
+        {'embeddings.register_tokens': np.float16(1)}))
     refused('has layer.1.attention.q_proj.weight and lacks layer.1.attention.v_proj.weight',
             edit=lambda tensors: tensors.pop('layer.1.attention.v_proj.weight'))
     cut = tmp_path / 'cut.safetensors'

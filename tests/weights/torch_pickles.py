@@ -35,14 +35,15 @@ def entries(**values: bytes) -> bytes:
     return b'}' + b''.join(literal(name) + value + b's' for name, value in values.items())
 
 
-def state_dict(path, tensors):
-    """A checkpoint as Lightning saves it: {'state_dict': `tensors`}, {name: float32 array}."""
+def state_dict(path, tensors, **more: bytes):
+    """A checkpoint as Lightning saves it: {'state_dict': `tensors`}, {name: array of float32, float16 or bfloat16}; `more` is pickled."""
     def body(key, array):
         strides = [stride // array.itemsize for stride in array.strides]
-        return tensor(key, 'FloatStorage', array.size, array.shape, tuple(strides))
+        storage = {'float32': 'FloatStorage', 'float16': 'HalfStorage', 'bfloat16': 'BFloat16Storage'}[array.dtype.name]
+        return tensor(key, storage, array.size, array.shape, tuple(strides))
     keys = {name: str(index) for index, name in enumerate(tensors)}
     pickled = entries(**{name: body(keys[name], array) for name, array in tensors.items()})
-    return write(path, entries(state_dict=pickled), **{f's{keys[name]}': array for name, array in tensors.items()})
+    return write(path, entries(state_dict=pickled, **more), **{f's{keys[name]}': array for name, array in tensors.items()})
 
 
 def write(path, body: bytes, **storages):
