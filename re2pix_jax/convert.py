@@ -10,7 +10,7 @@
     python -m re2pix_jax.convert lpips alexnet-owt-7be5be79.pth bundles/lpips --linear alex.pth
 
 The source is a file (.pth, .pt, .ckpt, .bin, .safetensors), a folder as `transformers` and `diffusers` save it, or
-hf:OWNER/REPO[:FILE]. Nothing in a file is run. Every tensor is used, or the command says which are not.
+hf:OWNER/REPO[/FOLDER][:FILE]. Nothing in a file is run. Every tensor is used, or the command says which are not.
 """
 
 from re2pix_jax import cli  # first: it quietens what the native libraries print while they load
@@ -25,13 +25,20 @@ from absl import flags
 
 from re2pix_jax import weights
 from re2pix_jax.errors import UserError
-from re2pix_jax.weights import autoencoder_kl, dino_foresight, dinov2, dinov3, dpt, hub, i3d, inception, lpips
+from re2pix_jax.weights import autoencoder_kl, dino_foresight, dinov2, dinov3, dpt, hub, i3d, inception, lpips, table
 
 _PCA = flags.DEFINE_string('pca', None, 'File of the principal components (dino-foresight); none: those of the checkpoint.')
 _ENCODER = flags.DEFINE_string('encoder', None, 'Encoder bundle (dino-foresight); none: the encoder inside the checkpoint.')
-_LAYERS = flags.DEFINE_list('layers', None, 'Zero-based blocks whose outputs are the features, e.g. 2,5,8,11 (dinov2, dinov3).')
-_HEADS = flags.DEFINE_integer('heads', None, 'Attention heads, where the file is of no published size.', lower_bound=1)
-_IMAGE_SIZE = flags.DEFINE_string('image_size', None, 'HEIGHTxWIDTH that frames are resized to (encoders); none: as they come.')
+_LAYERS = flags.DEFINE_list('layers', None, 'Zero-based blocks whose outputs are the features, e.g. 2,5,8,11 (dinov2, dinov3, '
+                            'dino-foresight).')
+_HEADS = flags.DEFINE_integer('heads', None, 'Attention heads of the encoder, where it is of no published size (dinov2, dinov3, '
+                              'dino-foresight).', lower_bound=1)
+_TRANSFORMER_HEADS = flags.DEFINE_integer('transformer_heads', None, 'Attention heads of the forecaster, where the checkpoint does not '
+                                          'say (dino-foresight).', lower_bound=1)
+_IMAGE_SIZE = flags.DEFINE_string('image_size', None, 'HEIGHTxWIDTH that frames are resized to (dinov2, dinov3, dino-foresight); none: '
+                                  'as they come, or as the checkpoint says.')
+_SCALING = flags.DEFINE_float('scaling_factor', None, 'What latents are multiplied by, instead of config.json\'s (sd-vae).')
+_SHIFT = flags.DEFINE_float('shift_factor', None, 'What is subtracted from latents before that, instead of config.json\'s (sd-vae).')
 _LINEAR = flags.DEFINE_string('linear', None, 'File of the linear weights (lpips).')
 _STORAGE = flags.DEFINE_enum('storage', 'float32', ['float32', 'float16'], 'Precision of the tensors in the bundle.')
 
@@ -43,13 +50,18 @@ def main(argv):
     _, kind, source, destination = argv
     if kind not in CONVERTERS:
         raise UserError(f'convert {kind}: expected as kind one of {", ".join(CONVERTERS)}')
+    converter, taken = CONVERTERS[kind]
+    _check_options(kind, taken)
     path = hub.fetch(source, PATTERNS) if source.startswith(hub.PREFIX) else pathlib.Path(source)
     if not path.exists():
         raise UserError(f'{source}: no such file or folder; give one, or hf:OWNER/REPO[:FILE]')
-    part = CONVERTERS[kind](path)
+    with table.notes() as left_out:
+        part = converter(path)
     weights.save(destination, part, storage=_STORAGE.value, about={'converted from': f'{kind} {source}', **_origin(path)})
     count = sum(leaf.size for leaf in jax.tree.leaves(part))
     print(f'{destination}: {kind}, {count:,} parameters from {source}')
+    if left_out:
+        print(f'{destination}: left out on purpose: {"; ".join(left_out)}')
 
 
 def _dinov2(path):
@@ -58,20 +70,43 @@ def _dinov2(path):
 
 
 def _dinov3(path):
-    return dinov3.convert(path, layers=_layers(), image_size=_size())
+    return dinov3.convert(path, _HEADS.value, _layers(), _size())
+
+
+def _sd_vae(path):
+    return autoencoder_kl.convert(path, _SCALING.value, _SHIFT.value)
 
 
 def _dino_foresight(path):
+    if _ENCODER.value and (beside := _given(OF_ENCODER)):
+        raise UserError(f'--encoder={_ENCODER.value}: takes the place of the encoder in the checkpoint, which {" and ".join(beside)} would '
+                        'describe: give one or the other')
     principal = dino_foresight.convert_principal(_PCA.value) if _PCA.value else None
     encoder = weights.load(_ENCODER.value, 'encoder') if _ENCODER.value else None
-    return dino_foresight.convert(_file(path), encoder, principal, encoder_heads=_HEADS.value)
+    return dino_foresight.convert(_file(path), encoder, principal, _TRANSFORMER_HEADS.value, _HEADS.value, _layers(), _size())
 
 
-CONVERTERS = {
-    'dinov2': _dinov2, 'dinov3': _dinov3, 'sd-vae': autoencoder_kl.convert, 'dino-foresight': _dino_foresight,
-    'dpt-head': lambda path: dpt.convert(_file(path)), 'inception': lambda path: inception.convert(_file(path)),
-    'i3d': lambda path: i3d.convert(_file(path)), 'lpips': lambda path: lpips.convert(_file(path), _LINEAR.value),
+OF_ENCODER = ('heads', 'layers', 'image_size')
+CONVERTERS = {  # kind: (what reads it, the options that it takes)
+    'dinov2': (_dinov2, OF_ENCODER), 'dinov3': (_dinov3, OF_ENCODER),
+    'sd-vae': (_sd_vae, ('scaling_factor', 'shift_factor')),
+    'dino-foresight': (_dino_foresight, ('pca', 'encoder', 'transformer_heads', *OF_ENCODER)),
+    'dpt-head': (lambda path: dpt.convert(_file(path)), ()), 'inception': (lambda path: inception.convert(_file(path)), ()),
+    'i3d': (lambda path: i3d.convert(_file(path)), ()), 'lpips': (lambda path: lpips.convert(_file(path), _LINEAR.value), ('linear',)),
 }
+
+
+def _check_options(kind: str, taken):
+    """An option that would do nothing is a mistake."""
+    strange = [flag for flag in _given(option for _, options in CONVERTERS.values() for option in options)
+               if flag.removeprefix('--') not in taken]
+    known = [f'--{name}' for name in (*taken, 'storage')]
+    if strange:
+        raise UserError(f'convert {kind}: takes no {" or ".join(strange)}; it takes {", ".join(known)}: leave others away')
+
+
+def _given(options) -> list[str]:
+    return [f'--{name}' for name in dict.fromkeys(options) if flags.FLAGS[name].value is not None]
 
 
 def _file(path: pathlib.Path) -> pathlib.Path:

@@ -1,20 +1,20 @@
 """The convert command: published files in, bundles out; and what it says of files that are not what they should be."""
 
 import json
-import pathlib
 import re
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from re2pix_jax import weights
+from re2pix_jax.weights import dinov2
 from tests.commands import outcomes as run_commands
 from tests.conftest import ROOT
 from tests.weights import torch_pickles
+from tests.weights.micro_files import CHANNELS, DATA, forecaster_tensors, principal_file, published
 from tests.weights.torch_pickles import entries, literal
 
-DATA = pathlib.Path(__file__).parent / 'weights' / 'data'
 GOLDEN = ROOT.parent / 'shared' / 'golden' / 'dino_foresight_small'
 
 # name: (arguments, what the error says); {dir} holds the files, {golden} those of the authors' own code
@@ -36,6 +36,21 @@ BAD = {
     'no inception': ('inception {dir}/dinov2.safetensors {out}', r'tensors do not match Inception v3 of FID: .*missing Mixed_7c'),
     'no linear': ('lpips {dir}/dinov2.safetensors {out}', r'LPIPS needs its linear weights too: .*as --linear'),
     'destination': ('dinov2 {dir}/dinov2.safetensors {dir}/letters --heads=2 --layers=0,1', r'letters: already exists and is not a bundle'),
+    'options': ('dpt-head {dir}/dinov2.safetensors {out} --layers=1 --linear=x --pca=y',
+                r'convert dpt-head: takes no --layers or --pca or --linear; it takes --storage: leave others away'),
+    'options of another kind': ('dinov2 {dir}/dinov2.safetensors {out} --scaling_factor=1', r'takes no --scaling_factor; it takes --heads'),
+    'sizes of DINOv3': ('dinov3 {dir}/dinov3.safetensors {out}', r'of a published DINOv3: say how many heads .*\(--heads, --layers\)'),
+    'no scale': ('sd-vae {dir}/lone/vae.safetensors {out}', r'put it there, or pass --scaling_factor and --shift_factor'),
+    'no record': ('dino-foresight {dir}/bare.ckpt {out} --heads=2 --layers=0,1', r'how many heads .*: say it, --transformer_heads='),
+    'strange record': ('dino-foresight {dir}/strange.ckpt {out}', r"say heads 'two', img_size \[8\]: expected a number of heads"),
+    'no record at all': ('dino-foresight {dir}/list.ckpt {out}', r"its 'hyper_parameters' are of type list: expected a dict or a Namesp"),
+    'channels of the components': ('dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=0,1 --pca={dir}/wide.pth',
+                                   r'the encoder gives 16 channels, the principal components turn 24 into 6, the forecaster takes 6; exp'),
+    'channels of the layers': ('dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=1', r'do not fit: the encoder gives 8 channels'),
+    'two encoders': ('dino-foresight {dir}/micro.ckpt {out} --encoder=none --heads=2 --image_size=4x6',
+                     r'--encoder=none: takes the place of the encoder .* --heads and --image_size would describe: give one or the other'),
+    'words for numbers': ('dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=0,1 --pca={dir}/words.pth',
+                          r'words\.pth: expected mean, std and principal components as arrays of numbers'),
     'few arguments': ('dinov2 {dir}/dinov2.safetensors', r'positional arguments expected: KIND SOURCE DESTINATION'),
 }
 # Every kind of file that torch writes and that this command takes: {dir}/evil holds one of each suffix for every malicious pickle.
@@ -53,6 +68,15 @@ EVIL = {f'{name} in {kind}': (line.replace('NAME', name.replace(' ', '_')), rf'i
         for name, (_, refused) in torch_pickles.malicious('').items() for kind, line in TORCH_FORMATS.items()}
 EVIL |= {f'{name} in {kind}': (TORCH_FORMATS[kind].replace('NAME', name.replace(' ', '_')), 'is damaged .*: fetch it again')
          for name in MISUSED for kind in ('.pth', 'PCA', 'old I3D', 'linear of LPIPS')}
+BARE = 'dino-foresight {dir}/bare.ckpt {out} --transformer_heads=2'
+OTHERS = {  # name: (arguments, what is said to be left out)
+    'dinov3': ('dinov3 {dir}/dinov3.safetensors {out} --heads=1 --layers=0,1 --image_size=8x12', None),
+    'vae': ('sd-vae {data}/sd_vae {out} --scaling_factor=0.5 --shift_factor=0.25', None),
+    'recorded': ('dino-foresight {dir}/micro.ckpt {out} --heads=2', None),
+    'not recorded': (f'{BARE} --heads=2 --layers=0,1 --image_size=4x6', r'2 of head\.\* \(a head that was .* as dpt-head\)'),
+    'other parts': (f'{BARE} --encoder={{dir}}/encoder --pca={{dir}}/pca.pth',
+                    r'head\.\* \(.*; 4 of the principal components \(.*given\); \d\d of dino_v2\.\* \(another encoder was given\)$'),
+}
 GOOD = {
     'dinov2': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --image_size=16x24',
     'half': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --storage=float16',
@@ -62,7 +86,7 @@ PUBLISHED = {
     'dpt-head': 'dpt-head {golden}/head_segm.ckpt {out}',
 }
 BAD_PUBLISHED = {
-    'other pca': ('dino-foresight {golden}/dinof.ckpt {out} --heads=3 --pca={dir}/pca.pth',
+    'other pca': ('dino-foresight {golden}/dinof.ckpt {out} --heads=3 --pca={dir}/fewer.pth',
                   r'dinof\.ckpt: the forecaster takes 36 components, the PCA gives 20; expected the PCA file that belongs to it'),
 }
 
@@ -70,12 +94,28 @@ BAD_PUBLISHED = {
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('published')
-    tensors = {name: array for name, array in load_file(DATA / 'dinov2.safetensors').items() if name not in ('input', 'output')}
+    tensors = published('dinov2')
     bias = next(name for name in tensors if name.endswith('norm1.bias'))
     for name, change in (('dinov2', {}), ('shape', {bias: np.zeros(5, np.float16)}),
                          ('more', {'head.weight': np.zeros((2, 2), np.float16), 'head.bias': np.zeros(2, np.float16)})):
         save_file({**tensors, **change}, folder / f'{name}.safetensors')
     (folder / 'cut.safetensors').write_bytes((folder / 'dinov2.safetensors').read_bytes()[:-100])
+    save_file(published('dinov3'), folder / 'dinov3.safetensors')
+    (folder / 'lone').mkdir()
+    (folder / 'lone' / 'vae.safetensors').write_bytes((DATA / 'sd_vae' / 'diffusion_pytorch_model.safetensors').read_bytes())
+    forecaster = forecaster_tensors()
+    records = {'micro': {'args': {'heads': 2, 'd_layers': [0, 1], 'img_size': [4, 6]}}, 'strange': {'heads': 'two', 'img_size': [8]},
+               'list': ['heads', 2]}
+    for name, record in records.items():
+        torch_pickles.state_dict(folder / f'{name}.ckpt', forecaster, hyper_parameters=literal(record))
+    head = {f'head.{name}': np.ones(1, np.float32) for name in ('scale', 'bias')}
+    torch_pickles.state_dict(folder / 'bare.ckpt', forecaster | head)
+    principal_file(folder / 'pca.pth', 6, CHANNELS)
+    principal_file(folder / 'wide.pth', 6, 24)
+    principal_file(folder / 'fewer.pth', 20, 96)
+    model = b'cargparse\nNamespace\n)R' + literal({'mean_': ['a'], 'components_': ['b']}) + b'b'
+    torch_pickles.write(folder / 'words.pth', entries(pca_model=model, mean=literal(['c']), std=literal(None)))
+    weights.save(folder / 'encoder', dinov2.convert(folder / 'dinov2.safetensors', 2, (0, 1), (8, 12)))
     (folder / 'empty').mkdir()
     (folder / 'letters').mkdir()
     (folder / 'letters' / 'one').write_text('dear reader')
@@ -95,20 +135,13 @@ def folder(tmp_path_factory):
 def outcomes(folder, tmp_path_factory):
     """{name: (status, stdout, stderr, out folder)} of every command line above."""
     outs = tmp_path_factory.mktemp('bundles')
-    lines = {name: line for name, (line, _) in (BAD | EVIL).items()} | GOOD
+    lines = {name: line for name, (line, _) in (BAD | EVIL | OTHERS).items()} | GOOD
     if GOLDEN.is_dir():
         lines |= PUBLISHED | {name: line for name, (line, _) in BAD_PUBLISHED.items()}
-        _fewer_components(folder / 'pca.pth')
-    commands = {name: line.format(dir=folder, out=outs / name.replace(' ', '_'), golden=GOLDEN).split() for name, line in lines.items()}
+    commands = {name: line.format(dir=folder, out=outs / name.replace(' ', '_'), golden=GOLDEN, data=DATA).split()
+                for name, line in lines.items()}
     found = run_commands('convert', commands, ('kind', 'source', 'destination'), HF_HUB_OFFLINE='1')
     return {name: (*outcome, outs / name.replace(' ', '_')) for name, outcome in found.items()}
-
-
-def _fewer_components(path):
-    """A PCA file as the authors write it, with 20 components of 96 channels; pickled here, class by class, without torch."""
-    arrays = {'mean_': np.zeros(96), 'components_': np.eye(96)[:20]}
-    model = b'csklearn.decomposition._pca\nPCA\n)\x81' + literal(arrays) + b'b'
-    torch_pickles.write(path, entries(pca_model=model, mean=literal(np.zeros(96)), std=literal(np.ones(96))))
 
 
 @pytest.mark.parametrize('name', [*BAD, *EVIL, *BAD_PUBLISHED])
@@ -136,6 +169,25 @@ def test_a_bundle_is_written_and_round_trips(name, outcomes, tmp_path):
     assert about['converted from'].startswith('dinov2 ') and len(about['sha256']) == 64
     weights.save(tmp_path / 'again', encoder, storage='float16' if name == 'half' else 'float32')
     assert (tmp_path / 'again' / 'weights.safetensors').read_bytes() == (destination / 'weights.safetensors').read_bytes()
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_what_is_left_out_is_named_in_one_line(name, outcomes):
+    status, out, error, destination = outcomes[name]
+    assert status == 0, error
+    first, *more = out.splitlines()
+    assert ' parameters from ' in first and len(more) == (OTHERS[name][1] is not None)
+    assert all(line.startswith(f'{destination}: left out on purpose: ') and re.search(OTHERS[name][1], line) for line in more), more
+
+
+def test_options_are_obeyed(outcomes):
+    part = {name: weights.load(outcomes[name][3]) for name in OTHERS}
+    assert (part['dinov3'].net.heads, part['dinov3'].net.layers, part['dinov3'].image_size) == (1, (0, 1), (8, 12))
+    assert (part['vae'].scaling_factor, part['vae'].shift_factor) == (0.5, 0.25)
+    for name in ('recorded', 'not recorded', 'other parts'):
+        forecaster = part[name]
+        assert (forecaster.net.heads, forecaster.encoder.net.heads, forecaster.encoder.net.layers) == (2, 2, (0, 1))
+        assert forecaster.encoder.image_size == ((8, 12) if name == 'other parts' else (4, 6))
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason='the authors\' files are not here')
