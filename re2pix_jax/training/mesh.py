@@ -72,27 +72,46 @@ def _narrow(array):
 
 
 def evaluation_batches(batches, batch_size, mesh):
-    """Yields global batches of one pass of evaluation.
+    """Yields global batches of one pass of evaluation, every clip once.
 
-    On one process a ragged last batch is kept: it is split over 'data' where it can be and replicated where not, which
-    is slower and the same result. On several processes their shares may differ in length, so the pass ends, for all of
-    them, before the first batch that one of them cannot fill.
+    A ragged last batch is gathered on every process and split over 'data' where it can be, and replicated where not, which is
+    slower and the same result. So a pass gives the same with any number of processes.
+
+    Args:
+      batches: this process's shares as the loader makes them: equally many on every process, the last of them smaller or empty.
+      batch_size: clips in a whole batch, all processes together.
+      mesh: the device mesh.
     """
-    if jax.process_count() == 1:
-        for batch in batches:
-            size = len(jax.tree.leaves(batch)[0])
-            if size % mesh.shape['data'] == 0:
-                yield global_batch(batch, mesh)
-            else:
-                yield jax.device_put(jax.tree.map(_narrow, batch), replicated(mesh))
-        return
-    batches = iter(batches)
+    processes, batches = jax.process_count(), iter(batches)
     while True:
         batch = next(batches, None)
-        size = 0 if batch is None else len(jax.tree.leaves(batch)[0])
-        if np.min(multihost_utils.process_allgather(np.int32(size))) * jax.process_count() < batch_size:
+        sizes = _gather(np.int32(-1 if batch is None else len(jax.tree.leaves(batch)[0])))
+        if (sizes < 0).any():
+            if (sizes >= 0).any():
+                raise ValueError(f'processes gave different numbers of evaluation batches: {sizes.tolist()} clips in this one')
             return
-        yield global_batch(batch, mesh)
+        if sizes.sum() == batch_size and (sizes * processes == batch_size).all() and batch_size % mesh.shape['data'] == 0:
+            yield global_batch(batch, mesh)
+        elif sizes.sum():
+            yield _gathered(jax.tree.map(_narrow, batch), sizes, mesh)
+
+
+def _gather(array):
+    """[processes, ...] of an array of the same shape on each."""
+    return multihost_utils.process_allgather(array) if jax.process_count() > 1 else np.asarray(array)[None]
+
+
+def _gathered(share, sizes, mesh):
+    """The global batch of shares of different sizes, on devices as `evaluation_batches` says."""
+    total = int(sizes.sum())
+
+    def place(array):
+        filled = np.zeros((sizes.max(), *array.shape[1:]), array.dtype)
+        filled[:len(array)] = array
+        whole = np.concatenate([shares[:size] for shares, size in zip(_gather(filled), sizes)])
+        sharding = NamedSharding(mesh, PartitionSpec('data')) if total % mesh.shape['data'] == 0 else replicated(mesh)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+    return jax.tree.map(place, share)
 
 
 def shardings(tree, mesh, sharding):
