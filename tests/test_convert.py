@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import re2pix_jax
 from re2pix_jax import weights
 from re2pix_jax.weights import dinov2
 from tests.commands import outcomes as run_commands
@@ -82,6 +83,7 @@ GOOD = {
     'half': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --storage=float16',
 }
 PUBLISHED = {
+    'dinov2 of a hub': 'dinov2 {golden}/dinov2_reg.pth {out} --heads=3',
     'dino-foresight': 'dino-foresight {golden}/dinof.ckpt {out} --heads=3 --pca={golden}/pca.pth',
     'dpt-head': 'dpt-head {golden}/head_segm.ckpt {out}',
 }
@@ -190,17 +192,65 @@ def test_options_are_obeyed(outcomes):
         assert forecaster.encoder.image_size == ((8, 12) if name == 'other parts' else (4, 6))
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason='the authors\' files are not here')
-def test_the_authors_files(outcomes):
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason='the authors\' files are not here')
+
+
+def difference(name, ours, theirs):
+    """Prints and returns the largest difference over the largest value."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert ours.shape == theirs.shape
+    error = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    print(f'{name}: largest relative error {error:.1e}')
+    return error
+
+
+@pytest.fixture(scope='module')
+def authors(outcomes):
+    """(the authors' files, converted by the command and opened, by name; the numbers that their code computed with them)."""
     for name in PUBLISHED:
         assert outcomes[name][0] == 0, outcomes[name][2]
-    forecaster, head = weights.load(outcomes['dino-foresight'][3]), weights.load(outcomes['dpt-head'][3])
-    assert forecaster.net.components == 36 and head.net.classes == 19
-    expected = np.load(GOLDEN / 'expected.npz')
-    truth = expected['predicted_pca_bthwc'][:, -1]
-    error = np.abs(np.asarray(forecaster.forecast(expected['pca_features_bthwc'][:, :4], 1))[:, 0] - truth).max() / np.abs(truth).max()
-    assert error < 1e-5
-    unpredicted = expected['images_bt3hw'][:, :1].transpose(0, 1, 3, 4, 2)
-    assert forecaster.encode(unpredicted).shape == (2, 1, 4, 8, 36)
+    expected = dict(np.load(GOLDEN / 'expected.npz'))
+    expected['images'] = expected.pop('images_bt3hw').transpose(0, 1, 3, 4, 2)
+    return {name: re2pix_jax.load(outcomes[name][3]) for name in PUBLISHED}, expected
+
+
+@needs_golden
+@pytest.mark.parametrize('name', ['dinov2 of a hub', 'dino-foresight'])
+def test_the_authors_features(authors, name):
+    parts, expected = authors
+    features = getattr(parts[name], 'encode_features', None) or parts[name].encode
+    assert difference('features', features(expected['images']).reshape(10, 32, 96), expected['encoder_features_bnc']) < 1e-5
+
+
+@needs_golden
+def test_the_authors_components_and_prediction(authors):
+    parts, expected = authors
+    forecaster, truth = parts['dino-foresight'], expected['predicted_pca_bthwc']
     # The PCA file, unlike the checkpoint, knows how much each component explains.
-    assert 0 < float(forecaster.principal.variance.sum()) <= 1
+    assert forecaster.net.components == 36 and 0 < float(forecaster.principal.variance.sum()) <= 1
+    components = forecaster.encode(expected['images'])
+    features = forecaster.principal.project(expected['encoder_features_bnc'].reshape(2, 5, 4, 8, 96))
+    for name, ours in (('frames to components', components), ('features to components', features)):
+        assert difference(name, ours, expected['pca_features_bthwc']) < 1e-5
+    assert difference('and back', forecaster.features(truth), expected['predicted_features_bthwc']) < 1e-5
+    assert difference('prediction', forecaster.forecast(components[:, :4], 1)[:, 0], truth[:, -1]) < 1e-5
+    half = forecaster.replace(net=forecaster.net.clone(dtype='bfloat16'))
+    assert difference('prediction in bfloat16', half.forecast(components[:, :4], 1)[:, 0], truth[:, -1]) < 2e-2
+
+
+@needs_golden
+def test_the_authors_roll_out(authors):
+    parts, expected = authors
+    forecaster, window = parts['dino-foresight'], expected['unrolled_features_bthwc']  # frame 4, predictions 1, 2, 3, and 3 again
+    rolled = forecaster.features(forecaster.forecast(forecaster.encode(expected['images'])[:, :4], 3))
+    assert difference('three steps', rolled, window[:, 1:4]) < 1e-4
+
+
+@needs_golden
+def test_the_authors_head(authors):
+    parts, expected = authors
+    head, features, truth = parts['dpt-head'], expected['predicted_features_bthwc'][:, -1:], expected['segm_logits_bkhw']
+    assert head.net.classes == 19
+    for dtype, limit in (('float32', 1e-5), ('bfloat16', 2e-2)):
+        logits = head.replace(net=head.net.clone(dtype=dtype)).logits(features)
+        assert difference(f'logits in {dtype}', logits[:, 0].transpose(0, 3, 1, 2), truth) < limit
