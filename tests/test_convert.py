@@ -3,6 +3,7 @@
 import json
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -52,6 +53,7 @@ BAD = {
                      r'--encoder=none: takes the place of the encoder .* --heads and --image_size would describe: give one or the other'),
     'words for numbers': ('dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=0,1 --pca={dir}/words.pth',
                           r'words\.pth: expected mean, std and principal components as arrays of numbers'),
+    'full disk': ('dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1', r'full_disk: the bundle could not be written: File too'),
     'few arguments': ('dinov2 {dir}/dinov2.safetensors', r'positional arguments expected: KIND SOURCE DESTINATION'),
 }
 # Every kind of file that torch writes and that this command takes: {dir}/evil holds one of each suffix for every malicious pickle.
@@ -80,6 +82,8 @@ OTHERS = {  # name: (arguments, what is said to be left out)
 }
 GOOD = {
     'dinov2': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --image_size=16x24',
+    'bfloat16': 'dinov2 {dir}/bfloat16.safetensors {out} --heads=2 --layers=0,1',
+    'bfloat16 of torch': 'dinov2 {dir}/bfloat16.pth {out} --heads=2 --layers=0,1',
     'half': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --storage=float16',
 }
 PUBLISHED = {
@@ -102,6 +106,9 @@ def folder(tmp_path_factory):
                          ('more', {'head.weight': np.zeros((2, 2), np.float16), 'head.bias': np.zeros(2, np.float16)})):
         save_file({**tensors, **change}, folder / f'{name}.safetensors')
     (folder / 'cut.safetensors').write_bytes((folder / 'dinov2.safetensors').read_bytes()[:-100])
+    rounded = {name: array.astype(ml_dtypes.bfloat16) for name, array in tensors.items()}
+    save_file(rounded, folder / 'bfloat16.safetensors')
+    torch_pickles.state_dict(folder / 'bfloat16.pth', rounded)
     save_file(published('dinov3'), folder / 'dinov3.safetensors')
     (folder / 'lone').mkdir()
     (folder / 'lone' / 'vae.safetensors').write_bytes((DATA / 'sd_vae' / 'diffusion_pytorch_model.safetensors').read_bytes())
@@ -142,7 +149,7 @@ def outcomes(folder, tmp_path_factory):
         lines |= PUBLISHED | {name: line for name, (line, _) in BAD_PUBLISHED.items()}
     commands = {name: line.format(dir=folder, out=outs / name.replace(' ', '_'), golden=GOLDEN, data=DATA).split()
                 for name, line in lines.items()}
-    found = run_commands('convert', commands, ('kind', 'source', 'destination'), HF_HUB_OFFLINE='1')
+    found = run_commands('convert', commands, ('kind', 'source', 'destination'), {'full disk': 2000}, HF_HUB_OFFLINE='1')
     return {name: (*outcome, outs / name.replace(' ', '_')) for name, outcome in found.items()}
 
 
@@ -153,7 +160,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(name, outcomes):
     status, out, error, destination = outcomes[name]
     assert (status, out) == (2, '') and error.startswith('error: ') and error.count('\n') == 1, error
     assert re.search((BAD | EVIL | BAD_PUBLISHED)[name][1], error), error
-    assert not destination.exists()
+    assert not destination.exists() and not destination.with_name(f'{destination.name}.partial').exists()
 
 
 def test_no_malicious_file_was_obeyed(outcomes, folder):
@@ -171,6 +178,13 @@ def test_a_bundle_is_written_and_round_trips(name, outcomes, tmp_path):
     assert about['converted from'].startswith('dinov2 ') and len(about['sha256']) == 64
     weights.save(tmp_path / 'again', encoder, storage='float16' if name == 'half' else 'float32')
     assert (tmp_path / 'again' / 'weights.safetensors').read_bytes() == (destination / 'weights.safetensors').read_bytes()
+
+
+def test_bfloat16_files_are_cast(outcomes):
+    whole, *rounded = (weights.read(outcomes[name][3]).tensors for name in ('dinov2', 'bfloat16', 'bfloat16 of torch'))
+    for tensors in rounded:
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(tensor, np.asarray(whole[name]).astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
 @pytest.mark.parametrize('name', OTHERS)
