@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from re2pix_jax import errors, tasks, weights
-from re2pix_jax.encoder import Principal
+from re2pix_jax.benchmarks import forecaster_step
+from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
 from re2pix_jax.forecaster.transformer import adapt_grid
 from re2pix_jax.training import optimizer, state
-from tests.conftest import SIZE, load_config, shrink
+from tests.conftest import SIZE, load_config, random_variables, shrink
 
 CONTEXT = 4
 
@@ -114,6 +115,25 @@ def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(micro_bundle
     smaller = task.frozen | {'encoder': task.frozen['encoder'].replace(image_size=(16, 32))}
     loss, _ = jax.eval_shape(task.loss, params, smaller, data, jax.random.key(0))  # resized frames would not fit the grid
     assert loss.shape == ()
+
+
+def test_operations_by_hand_are_those_that_xla_counts(tmp_path, monkeypatch):
+    """The benchmark's formula, at two layers and a quarter of the frame. XLA counts what is no matrix product too: 1 % here."""
+    width, components, depth, frames = 192, 96, 2, (112, 224)
+    for name, value in dict(FRAMES=frames, GRID=(8, 16), PLACES=128, ENCODER_WIDTH=96, ENCODER_DEPTH=4, ENCODER_HEADS=4,
+                            LAYERS=(0, 1, 2, 3), WIDTH=width, HEADS=4, COMPONENTS=components).items():
+        monkeypatch.setattr(forecaster_step, name, value)
+    net = VisionTransformer(patch_size=14, width=96, depth=4, heads=4, registers=4, layers=(0, 1, 2, 3), position_grid=(8, 16))
+    weights.save(tmp_path / 'encoder', Encoder(params=random_variables(net, jnp.zeros((1, *frames, 3))), net=net))
+    weights.save(tmp_path / 'principal', Principal(*(jnp.ones(384),) * 3, jnp.ones((components, 384)), jnp.ones(components)))
+    config = load_config('forecaster')
+    config.model.update(components=components, width=width, depth=depth, heads=4)
+    config.frozen.update(encoder=str(tmp_path / 'encoder'), principal=str(tmp_path / 'principal'))
+    task = tasks.create(config)
+    clip = {'frames': jax.ShapeDtypeStruct((1, 5, *frames, 3), jnp.uint8)}
+    params = jax.eval_shape(lambda: task.init(jax.random.key(0), None))
+    step = jax.jit(jax.value_and_grad(task.loss, has_aux=True)).lower(params, task.frozen, clip, jax.random.key(0))
+    assert step.cost_analysis()['flops'] == pytest.approx(sum(forecaster_step.flops(depth).values()), rel=0.05)
 
 
 def drift(key, grid, count=2):
