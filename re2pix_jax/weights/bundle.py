@@ -52,7 +52,7 @@ class Bundle:
 
 
 def save(path, kind: str, network: dict, tree: dict, parts: dict | None = None, extras: dict | None = None,
-         storage: str = 'float32', card: str = '') -> None:
+         storage: str = 'float32', card: str = '', source: Bundle | None = None) -> None:
     """Writes a bundle folder, beside its place and then renamed into it; a bundle already there is replaced.
 
     Args:
@@ -64,6 +64,7 @@ def save(path, kind: str, network: dict, tree: dict, parts: dict | None = None, 
         extras: further entries of config.json; 'about' may hold anything.
         storage: 'float32' or 'float16', of floating tensors in the file.
         card: text of MODEL_CARD.md; a short one is made if empty.
+        source: the bundle that parts inside are saved like.
     """
     path = pathlib.Path(path)
     if kind not in KINDS or storage not in STORAGES:
@@ -76,7 +77,7 @@ def save(path, kind: str, network: dict, tree: dict, parts: dict | None = None, 
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        references = {name: _place_part(name, part, path, partial, storage) for name, part in (parts or {}).items()}
+        references = {name: _place_part(name, part, path, partial, storage, source) for name, part in (parts or {}).items()}
         config = {'format': FORMAT, 'kind': kind, 'network': network, 'storage': storage}
         config |= ({'parts': references} if references else {}) | (extras or {})
         (partial / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
@@ -97,8 +98,8 @@ def save(path, kind: str, network: dict, tree: dict, parts: dict | None = None, 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def save_part(path, part, parts: dict | None = None, storage: str = 'float32', card: str = '',
-              about: dict | None = None) -> None:
+def save_part(path, part, parts: dict | None = None, storage: str | None = None, card: str = '', about: dict | None = None,
+              like=None) -> None:
     """Saves a part (Encoder, Forecaster, Re2Pix, ...) as a bundle.
 
     Args:
@@ -106,17 +107,25 @@ def save_part(path, part, parts: dict | None = None, storage: str = 'float32', c
         part: the part. Parts inside it are saved inside the bundle, unless `parts` names where they already are.
         parts: {name: folder, shipped name or "hf:owner/repo"}. Names that this kind of bundle does not hold, and empty
             paths, are left aside, so that a task can hand over all of its frozen bundles.
-        storage: 'float32' or 'float16'.
+        storage: 'float32' (None says the same) or 'float16'.
         card: text of MODEL_CARD.md.
         about: anything JSON can hold, for the reader: data, scores, training.
+        like: the bundle that the part was opened from: storage, card and about are as there (in the parts inside too) where none is
+            given. A part that was not changed is then saved to the same bytes.
     """
     kind = kind_of(part)
     named = {name: value for name, value in (parts or {}).items() if value}
     held = {name: named.get(name, getattr(part, name)) for name in kind.parts if getattr(part, name) is not None}
     held |= {name: named[name] for name in kind.references if name in named}
     extras = {name: getattr(part, name) for name, default in kind.extras().items() if getattr(part, name) != default}
+    network, source = kind.describe_net(part), None if like is None else read(like)
+    if source is not None:
+        storage, about, card = storage or source.storage, about or source.extras.get('about'), card or _own_card(source)
+        # What it says may be the same in fewer words: fields that the network has gained since are not written down.
+        if kind.net is not None and source.kind == kind.name and kind.build_net(source.network, str(source.path)) == part.net:
+            network = {name: tuples(value) for name, value in source.network.items()}
     extras |= {'about': about} if about else {}
-    save(path, kind.name, kind.describe_net(part), kind.tensors_of(part), held, extras, storage, card)
+    save(path, kind.name, network, kind.tensors_of(part), held, extras, storage or 'float32', card, source)
 
 
 def read(name) -> Bundle:
@@ -244,10 +253,11 @@ def _read_config(path: pathlib.Path) -> dict:
     return config
 
 
-def _place_part(name: str, part, path: pathlib.Path, partial: pathlib.Path, storage: str) -> str:
+def _place_part(name: str, part, path: pathlib.Path, partial: pathlib.Path, storage: str, source: Bundle | None) -> str:
     """Saves a part object inside the bundle, or says how the config should name a bundle that is elsewhere."""
     if not isinstance(part, str | os.PathLike):
-        save_part(partial / name, part, storage=storage)
+        like = _reference(source.path, source.parts[name]) if source is not None and name in source.parts else None
+        save_part(partial / name, part, storage=storage, like=like)
         return name
     text = os.fspath(part)
     if text.startswith('hf:') or not os.path.isdir(text):
@@ -274,6 +284,13 @@ def check_forecaster(where, part) -> None:
     if (features, count) != (channels, part.net.components):
         raise UserError(f'{where}: its parts do not fit: the encoder gives {channels} channels, the principal components turn '
                         f'{features} into {count}, the forecaster takes {part.net.components}; expected those that it was trained on')
+
+
+def _own_card(bundle: Bundle) -> str:
+    """A bundle's card if somebody wrote it; '' for one that was made of its config."""
+    network = {name: tuples(value) for name, value in bundle.network.items()}
+    config = {'kind': bundle.kind, 'network': network, 'storage': bundle.storage, 'parts': bundle.parts}
+    return '' if bundle.card == _default_card(config, bundle.tensors) else bundle.card
 
 
 def _default_card(config: dict, tensors: dict) -> str:

@@ -55,6 +55,31 @@ def test_round_trip(parts, tmp_path, kind, storage):
     assert files(tmp_path / 'one') == files(tmp_path / 'two')
 
 
+@pytest.mark.parametrize('name', ['tiny', 'tiny/depth', 'tiny/normals', 'tiny/forecaster'])
+def test_a_shipped_bundle_is_saved_like_it_was(name, tmp_path):
+    weights.save(tmp_path / 'again', weights.load(name), like=name)
+    shipped, again = files(bundle.resolve(name)), files(tmp_path / 'again')
+    assert again == {file: shipped[file] for file in shipped if name != 'tiny' or not file.startswith(('depth', 'normals'))}
+
+
+def test_saved_like_another(parts, tmp_path):
+    """Notes, storage and a card that was written are kept, unless others are given; a card that was made is made anew."""
+    weights.save(tmp_path / 'e', parts['encoder'], storage='float16', card='# Mine', about={'data': 'x'})
+    weights.save(tmp_path / 'p', parts['principal'], storage='float16')
+    weights.save(tmp_path / 'f', parts['forecaster'], {'encoder': tmp_path / 'e', 'principal': tmp_path / 'p'}, 'float16', about={'a': [1]})
+    loaded = weights.load(tmp_path / 'f')
+    weights.save(tmp_path / 'g', loaded, like=tmp_path / 'f')
+    assert files(tmp_path / 'g' / 'encoder') == files(tmp_path / 'e') and files(tmp_path / 'g' / 'principal') == files(tmp_path / 'p')
+    assert weights.read(tmp_path / 'g').extras == {'about': {'a': [1]}}
+    weights.save(tmp_path / 'h', loaded, like=tmp_path / 'g', storage='float32', about={'b': 2})
+    again = weights.read(tmp_path / 'h')
+    assert again.extras == {'about': {'b': 2}} and 'stored in float32' in again.card
+    assert weights.read(tmp_path / 'h' / 'encoder').card == '# Mine' and weights.read(tmp_path / 'h' / 'encoder').storage == 'float32'
+    changed = loaded.encoder.replace(net=loaded.encoder.net.clone(norm_eps=1e-3))
+    weights.save(tmp_path / 'i', changed, like=tmp_path / 'e')
+    assert weights.read(tmp_path / 'i').network['norm_eps'] == 1e-3
+
+
 def test_every_kind_of_the_package_round_trips(micro_bundles, tmp_path):
     large = {'inception', 'i3d', 'lpips'}  # of one published size each: tests/metrics/test_networks.py
     for kind in set(kinds.KINDS) - large:
