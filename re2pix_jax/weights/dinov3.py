@@ -12,6 +12,7 @@ from re2pix_jax.weights.table import Table, count, keep, layer, left_out, need, 
 
 MODEL_TYPE = 'dinov3_vit'
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 20, 4096: 32}  # of the published sizes S, S+; B; L; H+; 7B
+NUMBERS = {'num_attention_heads': int, 'rope_theta': int | float, 'layer_norm_eps': int | float}  # what is read of config.json
 REGISTERS = 'embeddings.register_tokens'
 BLOCK, OURS = 'layer.{}', 'params/blocks_{}'
 QKV, GATE_UP = 'attention.(q,k,v)_proj', 'mlp.(gate,up)_proj'  # what pieces are called once they are joined
@@ -125,6 +126,9 @@ def _config(file: pathlib.Path) -> dict:
     found = config.get('model_type') if isinstance(config, dict) else None
     if found != MODEL_TYPE:
         raise UserError(f'{file}: says model_type {found!r}: expected {MODEL_TYPE!r}; convert it as the kind it is')
+    wrong = [f'{name} {config[name]!r}' for name, kind in NUMBERS.items() if not isinstance(config.get(name, 1), kind)]
+    if wrong:
+        raise UserError(f'{file}: says {", ".join(wrong)}: expected numbers; fetch it again')
     return config
 
 

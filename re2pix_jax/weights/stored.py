@@ -67,16 +67,20 @@ def read_safetensors(path) -> dict[str, Stored]:
         return {name: _entry(path, 8 + length, available, name, entry) for name, entry in header.items()}
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror or error}') from error
-    except (ValueError, KeyError, TypeError) as error:  # JSON's and unicode's errors are ValueErrors
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # JSON's and unicode's errors are ValueErrors
         raise UserError(f'{path}: is not a whole safetensors file ({error}): fetch it again') from error
 
 
 def _entry(path, start, available, name, entry) -> Stored:
-    dtype, shape = np.dtype(DTYPES[entry['dtype']]), tuple(int(side) for side in entry['shape'])
+    dtype, shape = np.dtype(DTYPES[entry['dtype']]), tuple(entry['shape'])
     begin, end = entry['data_offsets']
+    if any(type(number) is not int for number in (begin, end, *shape)):
+        raise ValueError(f'{name} has sizes that are no integers')
     count = math.prod(shape)
     if min(shape, default=0) < 0 or end - begin != count * dtype.itemsize or begin < 0 or end > available:
         raise ValueError(f'{name} reaches beyond its {available} bytes of data')
+    if not count:
+        np.empty(shape, dtype)  # for numpy to refuse sides that are too long
     return Stored(shape, dtype, lambda: np.fromfile(path, dtype, count, offset=start + begin).reshape(shape))
 
 

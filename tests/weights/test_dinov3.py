@@ -145,6 +145,8 @@ def test_what_is_refused_in_one_line(micro_model, tmp_path):
     refused("config.json: says model_type 'dinov2': expected 'dinov3_vit'")
     (tmp_path / 'config.json').write_text('{"model_type": "dinov3_vit", "hidden_act": "relu"}')
     refused("config.json says hidden_act 'relu': expected 'gelu'")
+    (tmp_path / 'config.json').write_text('{"model_type": "dinov3_vit", "rope_theta": [100], "num_attention_heads": "one"}')
+    refused("config.json: says num_attention_heads 'one', rope_theta .100.: expected numbers; fetch it again")
     (tmp_path / 'config.json').write_text('{')
     refused('config.json: is not readable JSON')
     with pytest.raises(UserError, match='is a folder without model.safetensors'):

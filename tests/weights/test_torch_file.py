@@ -196,3 +196,13 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / 'x.safetensors').write_bytes(b'\x05\0\0\0\0\0\0\0abc')
     with pytest.raises(UserError, match='x.safetensors: is not a whole safetensors file'):
         torch_file.tensors(tmp_path / 'x.safetensors')
+
+
+@pytest.mark.parametrize('entry', [
+    '"shape": [Infinity], "data_offsets": [0, 8]', '"shape": [2], "data_offsets": [0.0, 8.0]', '"shape": [0, 4611686018427387904, 8], '
+    '"data_offsets": [0, 0]', '"shape": 2, "data_offsets": [0, 8]', '"shape": [2], "data_offsets": [0, 16]', '"shape": ' + '[' * 100_000])
+def test_safetensors_files_that_do_not_hold_what_they_say(tmp_path, entry):
+    header = ('{"w": {"dtype": "F32", ' + entry + '}}').encode()
+    (tmp_path / 'x.safetensors').write_bytes(len(header).to_bytes(8, 'little') + header + bytes(8))
+    with pytest.raises(UserError, match='x.safetensors: is not a whole safetensors file .*: fetch it again'):
+        torch_file.tensors(tmp_path / 'x.safetensors')
