@@ -9,6 +9,7 @@ Namespace, scikit-learn's PCA as a bag of attributes) and refuses everything els
 import functools
 import io
 import pickle
+import pickletools
 import zipfile
 
 import numpy as np
@@ -44,7 +45,7 @@ def read(path) -> object:
                 raise UserError(f'{path}: was written on a big-endian machine: save it again on a little-endian one')
             storage = functools.partial(_zipped_storage, path, archive, root)
             _plain_entry(path, archive, f'{root}data.pkl')
-            return _Unpickler(io.BytesIO(archive.read(f'{root}data.pkl')), str(path), storage).load()
+            return _load(io.BytesIO(archive.read(f'{root}data.pkl')), str(path), storage)
     except UserError:
         raise
     except zipfile.BadZipFile as error:
@@ -88,7 +89,7 @@ def _read_old(file, path) -> object:
             raise ValueError(f'storage {key} of two sizes or types')
         return Storage((count,), dtype, lambda: _old_storage(path, places[key], dtype, count))
 
-    load = lambda: _Unpickler(file, where, storage).load()
+    load = lambda: _load(file, where, storage)
     _, version, machine = load(), load(), load()
     if version != 1001 or not machine.get('little_endian'):
         raise UserError(f'{where}: has version {version} of the old format on a machine of sizes {machine}: expected 1001, little-endian; '
@@ -108,6 +109,19 @@ def _old_storage(path, place, dtype, count) -> np.ndarray:
     if held < count:
         raise UserError(f'{path}: a storage holds {held} values and needs {count}: fetch the file again')
     return np.fromfile(path, dtype, count, offset=start)
+
+
+def _load(file, where: str, storage) -> object:
+    """The object of the pickle that begins here, whose steps are looked through first.
+
+    The interpreter's own unpickler makes room for as many memories and bytes as a step names, there or not: refused before it does.
+    """
+    start = file.tell()
+    for step, argument, position in pickletools.genops(file):
+        if step.proto > 4 or step.name in ('PUT', 'LONG_BINPUT') and argument > position:
+            raise ValueError(f'{step.name} {argument} at byte {position}, which torch does not write')
+    file.seek(start)
+    return _Unpickler(file, where, storage).load()
 
 
 class _Unpickler(pickle.Unpickler):

@@ -119,6 +119,9 @@ def misused() -> dict[str, bytes]:
         'an array never filled': empty(10 ** 12),
         'a number of no type': call('numpy.core.multiarray.scalar', no_dtype, eight_bytes),
         'rows of an array that is given away': call('torch.Size', array),
+        'memories without end': literal(1) + b'r' + (0xffffffff).to_bytes(4, 'little'),
+        'memories without end, in text': literal(1) + b'p99999999999\n',
+        'bytes without end': b'\x96' + (1 << 40).to_bytes(8, 'little'),
         'objects as a type': call('numpy.dtype', literal([['a', 'O']])),
     }
     return {name: entries(v=whole, w=body) for name, body in bodies.items()}
