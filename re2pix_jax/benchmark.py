@@ -4,6 +4,8 @@
     python -m re2pix_jax.benchmark encoder                   DINOv2-B of `transformers`, 224x448
     python -m re2pix_jax.benchmark vae                       Stable Diffusion's VAE of `diffusers`, 256x512
     python -m re2pix_jax.benchmark forecaster_step           plain PyTorch, stage 1's training step at 224x448 (minutes a step: --repeats=1)
+    python -m re2pix_jax.benchmark generator_step            plain PyTorch, stage 2's training step at 256x512 (on a CPU: --depth=2)
+    python -m re2pix_jax.benchmark generator_prediction      plain PyTorch, stage 2's prediction of 8 frames, by --sampler_steps
     python -m re2pix_jax.benchmark convert                   memory of converting a file of DINOv2-g's size (needs 10 GB of disk)
     python -m re2pix_jax.benchmark data                      torch's DataLoader over PNG files of 2048x1024, opened by Pillow
 
@@ -16,6 +18,7 @@ from re2pix_jax import cli  # first: it quietens what the native libraries print
 
 # isort: split
 import multiprocessing
+import os
 import pathlib
 import resource
 import subprocess
@@ -30,9 +33,14 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.report.table import table
 
 _THREADS = flags.DEFINE_integer('threads', 1, 'Threads of the other implementation (torch).', lower_bound=1)
-_BATCH = flags.DEFINE_integer('batch', 1, 'Frames or clips at a time (encoder, vae, forecaster_step).', lower_bound=1)
+_BATCH = flags.DEFINE_integer('batch', 1, 'Frames or clips at a time (encoder, vae, forecaster_step, generator_*).', lower_bound=1)
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs of each side, taken in turn; the fastest counts.', lower_bound=1)
-_DEPTH = flags.DEFINE_integer('depth', 12, 'Layers (forecaster_step); 12 is the published number.', lower_bound=2)
+_DEPTH = flags.DEFINE_integer('depth', None, 'Layers (forecaster_step, generator_*); unset: 12, the published number, or what --size has.',
+                              lower_bound=2)
+_SIZE = flags.DEFINE_enum('size', 'b', ['s', 'b', 'l', 'xl'], 'Size of the diffusion transformer (generator_*).')
+_SAMPLER_STEPS = flags.DEFINE_list('sampler_steps', ['10', '20', '50'], 'Numbers of sampler steps (generator_prediction).')
+flags.register_validator('sampler_steps', lambda values: values and all(value.isdigit() and int(value) for value in values),
+                         'expected whole numbers above 0, as in --sampler_steps=10,20')
 _WINDOWS = flags.DEFINE_integer('windows', 30, 'Training windows that each side reads (data).', lower_bound=1)
 _TOKENS = flags.DEFINE_list('tokens', ['100000', '200000'], 'Numbers of feature tokens (pca).')
 _CHANNELS = flags.DEFINE_integer('channels', 3072, 'Channels of the features (pca).', lower_bound=2)
@@ -179,7 +187,25 @@ def _sklearn_pca(tokens, channels, components):
 
 def forecaster_step():
     from re2pix_jax.benchmarks import forecaster_step as step
-    step.run(_BATCH.value, _DEPTH.value, _THREADS.value, in_turn)
+    step.run(_BATCH.value, _DEPTH.value or 12, _THREADS.value, in_turn)
+
+
+def generator_step():
+    _share_gpu()
+    from re2pix_jax.benchmarks import generator_step as step
+    step.run(_BATCH.value, _SIZE.value, _DEPTH.value, _THREADS.value, in_turn)
+
+
+def generator_prediction():
+    _share_gpu()
+    from re2pix_jax.benchmarks import generator_prediction as prediction
+    steps = [int(number) for number in _SAMPLER_STEPS.value]
+    prediction.run(_BATCH.value, _SIZE.value, _DEPTH.value, steps, _THREADS.value, in_turn)
+
+
+def _share_gpu():
+    """XLA takes most of a GPU's memory when it starts, where torch needs some too."""
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 
 def convert():
@@ -310,7 +336,8 @@ def _torch_windows(raw):
     return iter(torch.utils.data.DataLoader(Windows(), batch_size=1))
 
 
-BENCHMARKS = {'pca': pca, 'encoder': encoder, 'vae': vae, 'forecaster_step': forecaster_step, 'convert': convert, 'data': data}
+BENCHMARKS = {'pca': pca, 'encoder': encoder, 'vae': vae, 'forecaster_step': forecaster_step, 'generator_step': generator_step,
+              'generator_prediction': generator_prediction, 'convert': convert, 'data': data}
 
 if __name__ == '__main__':
     cli.run(main)

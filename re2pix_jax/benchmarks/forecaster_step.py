@@ -6,24 +6,22 @@ Frozen DINOv2-B/14 with 4 registers on 5 frames of 224x448, projection to 1152 p
 
 import pathlib
 import tempfile
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from re2pix_jax import tasks, weights
+from re2pix_jax.benchmarks import measuring
 from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
 from re2pix_jax.report.table import table
-from re2pix_jax.training import defaults, optimizer
-from re2pix_jax.training import state as states
+from re2pix_jax.training import defaults
 
 FRAMES, PATCH, TIME, REGISTERS = (224, 448), 14, 5, 4
 GRID = (FRAMES[0] // PATCH, FRAMES[1] // PATCH)
 PLACES = GRID[0] * GRID[1]
 ENCODER_WIDTH, ENCODER_DEPTH, ENCODER_HEADS, LAYERS = 768, 12, 12, (2, 5, 8, 11)
 WIDTH, HEADS, COMPONENTS, HIDDEN = 1152, 8, 1152, 4
-DEVICE = 80e9  # bytes
 
 
 def flops(depth: int, all_frames: bool = False) -> dict[str, float]:
@@ -50,7 +48,7 @@ def flops(depth: int, all_frames: bool = False) -> dict[str, float]:
 
 def make_config(depth, remat, batch, frozen):
     config = defaults.defaults()
-    config.update(task='forecaster', batch_size=batch, dtype='float32' if jax.default_backend() == 'cpu' else 'bfloat16')
+    config.update(task='forecaster', batch_size=batch, dtype=measuring.compute_dtype())
     config.model.update(components=COMPONENTS, width=WIDTH, depth=depth, heads=HEADS, frames=TIME, grid=GRID, dropout=0.1, remat=remat)
     config.optimizer.update(name='adam', learning_rate=6.4e-4, warmup_steps=0)
     config.frozen.update(frozen)
@@ -58,14 +56,11 @@ def make_config(depth, remat, batch, frozen):
 
 
 def make_step(depth, remat, batch, frozen):
-    """(task, transform, step compiled for a batch of so many clips, abstract batch)."""
+    """(task, step compiled for a batch of so many clips)."""
     config = make_config(depth, remat, batch, frozen)
     task = tasks.create(config)
-    transform, rate = optimizer.create(config.optimizer, config.steps)
     frames = {'frames': jax.ShapeDtypeStruct((batch, TIME, *FRAMES, 3), jnp.uint8), 'record': jax.ShapeDtypeStruct((batch,), jnp.int32)}
-    state = jax.eval_shape(lambda batch: states.create(task, transform, config.seed, batch), frames)
-    step = jax.jit(states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0)
-    return task, transform, step.lower(state, task.frozen, frames, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    return task, measuring.compile_step(task, frames)
 
 
 def save_frozen(folder):
@@ -83,30 +78,13 @@ def save_frozen(folder):
     return {name: str(pathlib.Path(folder, name)) for name in parts}
 
 
-def seconds_of(run, repeats=2):
-    best = np.inf
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(run())
-        best = min(best, time.perf_counter() - began)
-    return best
-
-
-def peak_flops(dtype):
-    """Operations a second of a large matrix product on this device."""
-    size = 2048 if jax.default_backend() == 'cpu' else 8192
-    x = jnp.ones((size, size), dtype)
-    product = jax.jit(lambda x: x @ x)
-    return 2 * size ** 3 / seconds_of(lambda: product(x), 6)
-
-
 def run(batch, depth, threads, in_turn):
     """Prints everything. `in_turn(ours, theirs)` gives the seconds of each."""
     with tempfile.TemporaryDirectory() as folder:
         frozen = save_frozen(folder)
-        task, transform, step = make_step(depth, False, batch, frozen)
+        task, step = make_step(depth, False, batch, frozen)
         _arithmetic(step, batch, depth)
-        _time(task, transform, step, batch, depth, threads, in_turn)
+        _time(task, step, batch, depth, threads, in_turn)
         step = None
         _memory(depth, frozen)
 
@@ -119,36 +97,24 @@ def _arithmetic(step, batch, depth):
           f'all {TIME} frames in the last layer too, takes {theirs / 1e12:.3f} TFLOP, {theirs / ours:.3f} times ours\n')
 
 
-def _time(task, transform, step, batch, depth, threads, in_turn):
+def _time(task, step, batch, depth, threads, in_turn):
     from re2pix_jax.benchmarks import plain_torch
     random = np.random.default_rng(0)
     frames = random.integers(0, 256, (batch, TIME, *FRAMES, 3), np.uint8)
-    ours = {'state': jax.jit(lambda: states.create(task, transform, 0, None))(), 'number': 0}
     data = {'frames': jnp.asarray(frames), 'record': jnp.arange(batch, dtype=jnp.int32)}
-
-    def take_step():
-        ours['state'], metrics, _ = step(ours['state'], task.frozen, data, np.int32(ours['number']))
-        ours['number'] += 1
-        return jax.block_until_ready(metrics)
-
-    other = plain_torch.Step(depth, threads, frames)
-    seconds = in_turn(take_step, other)
-    work, peak = flops(depth), peak_flops(jnp.dtype(task.config.dtype))
-    rates = [sum(work.values()) * batch / value for value in seconds]
-    print(table(['', 'ours', 'torch', 'torch / ours'], [
-        ['seconds a step', *seconds, seconds[1] / seconds[0]],
-        ['GFLOP/s', *(rate / 1e9 for rate in rates), rates[1] / rates[0]],
-        ['share of the peak (MFU)', *(rate / peak for rate in rates), rates[1] / rates[0]]]))
-    print(f'peak: {peak / 1e9:.0f} GFLOP/s, a large matrix product by XLA on this device, {task.config.dtype}; batch {batch}, '
-          f'{depth} layers\n')
-    ours['state'] = None
+    ours, other = measuring.Stepper(task, step, data), plain_torch.Step(depth, threads, frames)
+    seconds = in_turn(ours, other)
+    work, peak = flops(depth), measuring.peak_flops(jnp.dtype(task.config.dtype))
+    print(measuring.speed_table(seconds, sum(work.values()) * batch, peak))
+    print(f'{measuring.peak_line(peak, task.config.dtype)}; batch {batch}, {depth} layers\n')
+    ours.state = None
 
     encode = jax.jit(task._components)
     components = encode(task.frozen, data)
     params = jax.jit(lambda: task.init(jax.random.key(0), None))()
     apply = jax.jit(lambda params, context: task.net.apply(params, context, deterministic=False, rngs={'dropout': jax.random.key(0)}))
-    parts = {'encoder': seconds_of(lambda: encode(task.frozen, data)),
-             'forward': seconds_of(lambda: apply(params, components[:, :-1]))}
+    parts = {'encoder': measuring.seconds_of(lambda: encode(task.frozen, data)),
+             'forward': measuring.seconds_of(lambda: apply(params, components[:, :-1]))}
     parts['backward'] = max(seconds[0] - sum(parts.values()), 0.0)
     rows = [[name + (' and update' if name == 'backward' else ''), parts[name], other.parts[name],
              work[name] * batch / 1e9 / parts[name] if parts[name] else 0.0] for name in parts]
@@ -158,23 +124,15 @@ def _time(task, transform, step, batch, depth, threads, in_turn):
 
 def _memory(depth, frozen):
     """What a step needs at a time: state, gradients and frozen networks, and for each clip, from XLA's plans for one and two clips."""
-    def plan(depth, remat):
-        plans = [make_step(depth, remat, clips, frozen)[2].memory_analysis() for clips in (1, 2)]
-        one, two = (plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes
-                    for plan in plans)
-        return 2 * one - two, two - one
-
-    on_cpu = jax.default_backend() == 'cpu'
+    plan = lambda depth, remat: measuring.bytes_by_clip(lambda clips: make_step(depth, remat, clips, frozen)[1])
     fixed, clip = plan(depth, False)
-    if on_cpu:  # XLA drops the barriers of remat there before it schedules: the plan would show the work and not the saving
+    if measuring.on_cpu():  # XLA drops the barriers of remat there before it schedules: the plan would show the work and not the saving
         item = 4 * TIME * PLACES * WIDTH
         again = fixed, plan(2, False)[1] + (depth - 2) * item
     else:
         again = plan(depth, True)
-    rows = [[name, rest / 1e9, each / 1e9, int((DEVICE - rest) // each)]
-            for name, (rest, each) in (('without', (fixed, clip)), ('with remat', again))]
-    print(table(['memory, GB', 'without clips', 'each clip', f'clips in {DEVICE / 1e9:.0f} GB'], rows))
-    print(f'from XLA\'s plan of the whole step for {jax.default_backend()}, {"float32" if on_cpu else "bfloat16"}; parameters, their '
+    print(measuring.memory_table({'without': (fixed, clip), 'with remat': again}))
+    print(f'from XLA\'s plan of the whole step for {jax.default_backend()}, {measuring.compute_dtype()}; parameters, their '
           'average, both moments and gradients are float32')
-    if on_cpu:
+    if measuring.on_cpu():
         print('with remat: by the plan of two layers, whose activations are kept, and the inputs of all the others')

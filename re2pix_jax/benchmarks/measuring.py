@@ -1,0 +1,88 @@
+"""What the benchmarks of whole steps share: the fastest run, the device's peak, and memory by XLA's plans."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from re2pix_jax.report.table import table
+from re2pix_jax.training import optimizer
+from re2pix_jax.training import state as states
+
+DEVICE = 80e9  # bytes
+
+
+def on_cpu():
+    return jax.default_backend() == 'cpu'
+
+
+def compute_dtype():
+    return 'float32' if on_cpu() else 'bfloat16'
+
+
+def seconds_of(run, repeats=2):
+    best = np.inf
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def peak_flops(dtype):
+    """Operations a second of a large matrix product on this device."""
+    size = 2048 if on_cpu() else 8192
+    x = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda x: x @ x)
+    return 2 * size ** 3 / seconds_of(lambda: product(x), 6)
+
+
+def compile_step(task, data):
+    """The training step of the task, compiled for the abstract batch `data`; its state is donated."""
+    config = task.config
+    transform, rate = optimizer.create(config.optimizer, config.steps)
+    state = jax.eval_shape(lambda data: states.create(task, transform, config.seed, data), data)
+    step = jax.jit(states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0)
+    return step.lower(state, task.frozen, data, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+
+
+class Stepper:
+    """Calls a compiled step on the same batch again and again: () -> metrics, when they are there."""
+
+    def __init__(self, task, step, data):
+        transform, _ = optimizer.create(task.config.optimizer, task.config.steps)
+        self.state = jax.jit(lambda: states.create(task, transform, 0, None))()
+        self.task, self.step, self.data, self.number = task, step, data, 0
+
+    def __call__(self):
+        self.state, metrics, _ = self.step(self.state, self.task.frozen, self.data, np.int32(self.number))
+        self.number += 1
+        return jax.block_until_ready(metrics)
+
+
+def speed_table(seconds, work, peak):
+    """The text of a table of (our, their) seconds for `work` operations."""
+    rates = [work / value for value in seconds]
+    return table(['', 'ours', 'torch', 'torch / ours'], [
+        ['seconds a step', *seconds, seconds[1] / seconds[0]],
+        ['GFLOP/s', *(rate / 1e9 for rate in rates), rates[1] / rates[0]],
+        ['share of the peak (MFU)', *(rate / peak for rate in rates), rates[1] / rates[0]]])
+
+
+def peak_line(peak, dtype):
+    return f'peak: {peak / 1e9:.0f} GFLOP/s, a large matrix product by XLA on this device, {dtype}'
+
+
+def bytes_by_clip(compiled):
+    """(bytes whatever the batch, bytes of each clip) by the plans of the programs `compiled(clips)` for one and two clips."""
+    plans = [compiled(clips).memory_analysis() for clips in (1, 2)]
+    one, two = (plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes
+                for plan in plans)
+    return 2 * one - two, two - one
+
+
+def memory_table(needs):
+    """The text of a table of {name: (bytes whatever the batch, bytes of each clip)}, with the clips that fit in `DEVICE`."""
+    rows = [[name, rest / 1e9, each / 1e9, int((DEVICE - rest) // each)] for name, (rest, each) in needs.items()]
+    return table(['memory, GB', 'without clips', 'each clip', f'clips in {DEVICE / 1e9:.0f} GB'], rows)
