@@ -48,5 +48,14 @@ fi
 train forecaster forecaster.py:tiny "${encoded[@]}" "${features[@]}"
 train generator generator.py:tiny "${encoded[@]}" --config.frozen.forecaster="$parts/forecaster" --config.frozen.vae="$parts/autoencoder" \
   --config.frozen.head="$parts/head"
-echo "The model is $parts/generator; evaluate it with"
-echo "  python -m re2pix_jax.evaluate --config=configs/evaluate.py --config.model=$parts/generator --workdir=$out/evaluation"
+
+# What is shipped: the whole model and the two heads that judge it, stored in half precision.
+ship() {  # ship RUN BUNDLE CARD
+  [ -d "$2" ] || python -m re2pix_jax.export --workdir="$out/$1" --out="$2" --storage=float16 --card="$3"
+}
+cards=re2pix_jax/bundles/tiny
+ship generator "$out/tiny" "$cards/MODEL_CARD.md"
+ship depth "$out/tiny/depth" "$cards/depth/MODEL_CARD.md"
+ship normals "$out/tiny/normals" "$cards/normals/MODEL_CARD.md"
+echo "The model is $out/tiny; evaluate it with"
+echo "  python -m re2pix_jax.evaluate --config=configs/evaluate.py --config.model=$out/tiny --workdir=$out/evaluation"
