@@ -121,8 +121,7 @@ def read_world(model, text, horizon, start=0.0):
     from re2pix_jax.clips import world
 
     split, index = parse_world(text)
-    if start < 0:
-        raise UserError(f'start={start}: must not be negative')
+    video.check_start(start)
     first = round(start * sampling.BASE_FPS)
     indices = first + stride_of(model) * np.arange(model.context_frames + horizon)
     rendered = world.render(split, index, [int(k) for k in indices], model.size)
@@ -137,8 +136,8 @@ def predict(model, clip, horizon=8, seed=0, num_futures=1, name='model', guidanc
 
     Returns:
         `Prediction`. Its report holds the protocol, the model's `name` and one row a step, of PSNR in dB, SSIM, feature
-        error (SmoothL1 on principal components; for Re2Pix those of stage 1's forecast) and, where labels are known
-        and the model has a head, the mIoU of that one frame. They are given for Re2Pix (mean over the futures), the
+        error (SmoothL1 on the principal components of the frame; beside it, for Re2Pix, that of stage 1's forecast) and, where
+        labels are known and the model has a head, the mIoU of that one frame. They are given for Re2Pix (mean over the futures), the
         last context frame repeated ('copy_last'), the true frame through the VAE ('vae') and, mIoU only, the true
         frame ('truth'). A step whose truth is unknown has no numbers.
     """
@@ -194,16 +193,16 @@ def _measure(model, clip, future):
     components = _in_parts(model.forecaster.encode, clip.frames)
     reconstructed = _in_parts(lambda clip: model.vae.decode(model.vae.encode(clip)), frames)
     repeated = np.broadcast_to(clip.frames[context - 1], frames.shape)
-    repeated_components = np.broadcast_to(components[context - 1], components[context:].shape)
-    reconstructed_components = _in_parts(model.forecaster.encode, reconstructed)
 
-    def rows(predicted, predicted_components):
-        psnr, ssim = image.psnr(predicted, frames), image.ssim(predicted, frames)
-        error = np.asarray(feature_metrics.smooth_l1(predicted_components, components[context:]))
-        found = [
-            {'psnr': float(psnr[k]), 'ssim': float(ssim[k]), 'feature_error': float(error[k])} for k in range(known)
-        ]
+    def rows(predicted, **forecast):
+        columns = {'psnr': image.psnr(predicted, frames), 'ssim': image.ssim(predicted, frames),
+                   'feature_error': error_of(_in_parts(model.forecaster.encode, predicted)),
+                   **{name: error_of(forecast_components) for name, forecast_components in forecast.items()}}
+        found = [{name: float(values[k]) for name, values in columns.items()} for k in range(known)]
         return [row | scores for row, scores in zip(found, segmented(predicted), strict=True)]
+
+    def error_of(predicted_components):
+        return np.asarray(feature_metrics.smooth_l1(predicted_components, components[context:]))
 
     def segmented(predicted):
         if labels is None:
@@ -214,11 +213,11 @@ def _measure(model, clip, future):
         ]
         return [{name: values[name] for name in ('miou', 'moving_miou')} for values in scores]
 
-    futures = [rows(future.frames[n][:known], future.components[n][:known]) for n in range(len(future.frames))]
+    futures = [rows(future.frames[n][:known], forecast_error=future.components[n][:known]) for n in range(len(future.frames))]
     return (
         futures,
-        rows(repeated, repeated_components),
-        rows(reconstructed, reconstructed_components),
+        rows(repeated),
+        rows(reconstructed),
         segmented(frames) if labels is not None else [],
     )
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -12,7 +13,9 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
+import re2pix_jax
 from re2pix_jax import prediction, weights
 from re2pix_jax.clips import video
 from re2pix_jax.errors import UserError
@@ -42,6 +45,10 @@ BAD = {
     'world split': ('--world=night:3', r'a split of train, validation, test'),
     'horizon': ('--video={dir}/good.mp4 --horizon=0', r'horizon'),
     'horizon text': ('--video={dir}/good.mp4 --horizon=long', r'horizon'),
+    'endless start': ('--video={dir}/good.mp4 --start=inf', r'start=inf: expected seconds'),
+    'no start': ('--world=validation:0 --start=nan', r'start=nan: expected seconds'),
+    'missing tensor': ('--video={dir}/good.mp4 --model={outs}/missing', r'missing.*generator.*(missing|lacks|not there)'),
+    'extra tensor': ('--video={dir}/good.mp4 --model={outs}/extra', r'extra.*surplus'),
     'negative start': ('--video={dir}/good.mp4 --start=-1', r'start'),
     'futures': ('--video={dir}/good.mp4 --num_futures=0', r'num_futures'),
     'sampler': ('--video={dir}/good.mp4 --sampler=ddpm', r"sampler 'ddpm' is unknown; choose one of euler, heun, ddim"),
@@ -95,16 +102,27 @@ def folder(tmp_path_factory):
     return folder
 
 
+def _spoil(source, bundle, change):
+    """A copy of a model whose generator's tensors are changed."""
+    shutil.copytree(source, bundle)
+    file = bundle / 'generator' / 'weights.safetensors'
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
 @pytest.fixture(scope='module')
 def outcomes(folder, model, micro_bundles, tmp_path_factory):
     """{name: (status, stdout, stderr, out folder)} of every command line above."""
     outs = tmp_path_factory.mktemp('outs')
     weights.save(outs / 'model', model)
+    _spoil(outs / 'model', outs / 'missing', lambda tensors: tensors.pop(min(tensors)))
+    _spoil(outs / 'model', outs / 'extra', lambda tensors: tensors.update(surplus=np.zeros(3, np.float32)))
     lines = {name: line for name, (line, _) in BAD.items()} | GOOD
     commands = {}
     for name, line in lines.items():
         first = [f'--out={outs / name}', f'--model={outs}/model', '--horizon=2']  # a later flag wins
-        commands[name] = first + line.format(dir=folder, model=micro_bundles).split()
+        commands[name] = first + line.format(dir=folder, model=micro_bundles, outs=outs).split()
     # Without optimisation it compiles several times faster.
     found = run_commands('predict', commands, file_limit={'full disk': 2000}, JAX_DISABLE_MOST_OPTIMIZATIONS='1')
     return {name: (*outcome, outs / name) for name, outcome in found.items()}
@@ -176,15 +194,29 @@ def test_rows_are_what_the_parts_say(model):
     frames = video.fit(drive(6), SIZE)
     found = prediction.predict(model, prediction.Clip('drive', frames), horizon=2, seed=3)
     row, truth = found.report['steps'][1], frames[5]
-    components = np.asarray(model.forecaster.encode(frames[None])[0])
+    encode = lambda frames: np.asarray(model.forecaster.encode(frames[None])[0])
+    components = encode(frames)
     reconstructed = np.asarray(model.vae.decode(model.vae.encode(frames[None]))[0])
     assert row['re2pix']['psnr'] == pytest.approx(image.psnr(found.future.frames[0, 1], truth))
     assert row['copy_last']['ssim'] == pytest.approx(image.ssim(frames[3], truth), abs=1e-5)
     assert row['vae']['psnr'] == pytest.approx(image.psnr(reconstructed[5], truth), abs=0.05)
     error = features.smooth_l1(components[3], components[5])
     assert row['copy_last']['feature_error'] == pytest.approx(float(error), rel=1e-4)
-    error = features.smooth_l1(found.future.components[0, 1], components[5])
+    error = features.smooth_l1(encode(found.future.frames[0])[1], components[5])
     assert row['re2pix']['feature_error'] == pytest.approx(float(error), rel=1e-4)
+    error = features.smooth_l1(found.future.components[0, 1], components[5])
+    assert row['re2pix']['forecast_error'] == pytest.approx(float(error), rel=1e-4)
+
+
+def test_the_library_predicts_what_the_command_does(outcomes, folder, tmp_path):
+    """`re2pix_jax.load(...).predict` on the context that the command reads gives the frames that it shows."""
+    model = re2pix_jax.load(str(outcomes['video'][3].parent / 'model'))
+    clip = prediction.read_video(model, folder / 'good.mp4', horizon=2, start=0.2)
+    found = prediction.predict(model, clip, horizon=2)
+    context = re2pix_jax.clips.video.read(folder / 'good.mp4', fps=model.fps, start=0.2, max_frames=model.context_frames)
+    np.testing.assert_array_equal(model.predict(context, horizon=2, seed=0).frames, found.future.frames[0])
+    prediction.write(tmp_path, model, found)
+    assert (tmp_path / 'future.mp4').read_bytes() == (outcomes['video'][3] / 'future.mp4').read_bytes()
 
 
 def test_the_seed_decides_and_the_truth_does_not(model):

@@ -77,8 +77,7 @@ def read(path, fps: float | None = None, start: float = 0.0, max_frames: int | N
     path = _existing(path)
     if fps is not None and fps <= 0:
         raise UserError(f'fps={fps}: the frame rate must be positive')
-    if start < 0:
-        raise UserError(f'start={start}: must not be negative')
+    check_start(start)
     if max_frames is not None and max_frames < 1:
         raise UserError(f'max_frames={max_frames}: must be at least 1')
     frames = []
@@ -193,6 +192,14 @@ def _rate(path, stream) -> float:
     if not rate:
         raise UserError(f'{path}: the file states no frame rate; write it again with one, for instance ffmpeg -r 17')
     return float(rate)
+
+
+def check_start(start):
+    """UserError unless `start` is a time in seconds that a video can have: from 0 up to a million, which no file is long."""
+    if start < 0:
+        raise UserError(f'start={start}: must not be negative')
+    if not start <= 1e6:
+        raise UserError(f'start={start}: expected seconds from the beginning of the video, at most a million')
 
 
 def _wanted(path, fps, start, max_frames, folder_fps):

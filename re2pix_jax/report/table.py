@@ -44,7 +44,8 @@ def _cell(value, digits):
     return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
 
 
-IMAGE_METRICS = {'psnr': 'PSNR dB', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'frechet_frames': 'Fréchet, frames', 'feature_error': 'feature error'}
+IMAGE_METRICS = {'psnr': 'PSNR dB', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'frechet_frames': 'Fréchet, frames', 'feature_error': 'feature error',
+                 'forecast_error': 'stage 1'}
 FEATURE_METRICS = {'miou': 'mIoU %', 'moving_miou': 'moving mIoU %', 'delta1': 'depth delta1 %', 'abs_rel': 'depth AbsRel'}
 METRICS = IMAGE_METRICS | FEATURE_METRICS
 """Metrics that a horizon table may show, in this order, and how their columns are called."""
@@ -55,7 +56,7 @@ DISTANCES = {'frechet_frames': 'encoder, frames', 'frechet_video': 'encoder, vid
 
 LEGEND = (
     'copy: the last context frame repeated; VAE: the true frame through the VAE, the best that the decoder allows;\n'
-    'truth: the heads on the true frame; feature error: SmoothL1 on principal components of the frame'
+    'truth: the heads on the true frame; feature error: SmoothL1 on principal components of the frame; stage 1: that of its forecast'
 )
 
 
