@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from re2pix_jax.nn import attention
 from re2pix_jax.nn.attention import SelfAttention, attend
 from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
 
@@ -18,6 +20,22 @@ def test_attend_is_softmax_attention_over_the_third_last_axis():
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     expected = np.einsum('...hqk,...khd->...qhd', weights, value)
     np.testing.assert_allclose(attend(query, key, value), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(5, 2, 6), (2, 5, 2, 6), (2, 3, 5, 2, 6)])
+def test_one_matrix_after_the_other_is_the_same(shape, monkeypatch):
+    query, key, value = _qkv(shape)
+
+    def both(query, key, value):
+        mixed = attend(query, key, value)
+        return mixed, jax.grad(lambda *x: jnp.sin(attend(*x)).sum(), (0, 1, 2))(query, key, value)
+
+    usual = both(query, key, value)
+    monkeypatch.setattr(attention, 'LARGE', 1)
+    assert 'scan' in str(jax.make_jaxpr(attend)(query, key, value))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(query, key, value), usual)
+    draws = jax.vmap(lambda rng: attend(query, key, value, 0.3, rng))(jax.random.split(jax.random.key(2), 3000))
+    np.testing.assert_allclose(draws.mean(0), usual[0], atol=0.08)
 
 
 def test_dropout_path_agrees_when_nothing_is_dropped_and_is_unbiased():
