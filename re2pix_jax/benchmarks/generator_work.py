@@ -84,7 +84,8 @@ def counted(net, batch=1):
     denoise = jax.jit(lambda *arguments: net.apply(*arguments, method='denoise'))
     given = params, context_latents, context_components
     cache = jax.eval_shape(context, *given)
-    programs = {'context': context.lower(*given), 'denoise': denoise.lower(params, cache, latents, t, components)}
+    with measuring.plain_attention():
+        programs = {'context': context.lower(*given), 'denoise': denoise.lower(params, cache, latents, t, components)}
     return {name: program.compile().cost_analysis()['flops'] / batch for name, program in programs.items()}
 
 
