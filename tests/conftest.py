@@ -15,7 +15,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = (32, 64)
-LONGEST = ('test_exactness.py', 'test_configs.py', 'test_tasks.py', 'test_evaluate.py', 'test_predict.py', 'test_loop.py')
+LONGEST = ('test_overfit.py', 'test_exactness.py', 'test_configs.py', 'test_tasks.py', 'test_evaluate.py', 'test_train.py',
+           'test_predict.py', 'test_convert.py', 'test_loop.py')
 MICRO = {
     'autoencoder': dict(block_out_channels=(8, 8, 16), layers_per_block=1, latent_channels=4, norm_groups=4),
     'encoder': dict(patch_size=8, width=24, depth=4, heads=3, registers=2, layers=(0, 1, 2, 3), position_grid=(4, 8)),
