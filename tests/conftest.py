@@ -26,8 +26,20 @@ MICRO = {
 }
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='run the tests that take a minute each, too')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: takes a minute; runs with --slow alone')
+
+
+def pytest_collection_modifyitems(config, items):
     """The files that take longest come first, so that no worker is left alone with one of them at the end."""
+    if not config.getoption('--slow'):
+        for item in items:
+            if item.get_closest_marker('slow'):
+                item.add_marker(pytest.mark.skip(reason='takes a minute: bash launch/test.sh --slow'))
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

@@ -28,19 +28,6 @@ def test_every_config_is_known_here():
                                                                        'study_train', 'study_evaluate'}
 
 
-@pytest.mark.parametrize('name', TRAINED)
-def test_shrunk_config_trains(name, micro_bundles, tmp_path):
-    config = shrink(load_config(name), micro_bundles, eval_every=2)
-    task = tasks.create(config)
-    train_data = loader.create(config.data, config.batch_size, config.seed)
-    loop.train(task, config, str(tmp_path), train_data,
-               lambda: loader.create(config.eval_data, config.batch_size, config.seed, training=False))
-    rows = writer.read_log(str(tmp_path))
-    assert [row['step'] for row in rows if 'loss' in row] == [1, 2]
-    assert any(key.startswith('eval/') for row in rows for key in row)
-    assert all(value is not None for row in rows for value in row.values())
-
-
 def config_of(name, size):
     """configs/<name>.py at a size; the published forecasters are of size base."""
     name = 'forecaster_lowres' if (name, size) == ('forecaster', 'base') else name

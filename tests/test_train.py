@@ -16,7 +16,7 @@ def arguments(task, bundles, workdir):
     fields |= {f'frozen.{name}': bundles / name for name in FROZEN.get(task, ())}
     for data in ('data', 'eval_data'):
         fields |= {f'{data}.size': SIZE, f'{data}.sources': (f'records:{bundles}/clips',), f'{data}.workers': 0}
-    fields |= {'steps': 4, 'batch_size': 2, 'log_every': 1, 'eval_every': 0, 'checkpoint_every': 2}
+    fields |= {'steps': 4, 'batch_size': 2, 'log_every': 1, 'eval_every': 4, 'checkpoint_every': 2}
     return [f'--config=configs/{task}.py:tiny', f'--workdir={workdir}', *(f'--config.{name}={value}' for name, value in fields.items())]
 
 
@@ -34,7 +34,10 @@ def runs(micro_bundles, tmp_path_factory):
 def test_every_task_trains_by_its_command(task, runs):
     folder, found = runs
     assert found[task][0] == 0, found[task][2]
-    assert [row['step'] for row in writer.read_log(str(folder / task)) if 'loss' in row] == [1, 2, 3, 4]
+    rows = writer.read_log(str(folder / task))
+    assert [row['step'] for row in rows if 'loss' in row] == [1, 2, 3, 4]
+    assert any(key.startswith('eval/') for row in rows for key in row)
+    assert all(value is not None for row in rows for value in row.values())
     assert checkpoint.Checkpoints(str(folder / task), read_only=True).steps()[-1] == 4
 
 
