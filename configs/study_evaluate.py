@@ -20,6 +20,7 @@ def get_config():
         'seeds': 1,  # how many seeds' runs have a curve; 0 = none
     })
     config.sheets = ConfigDict({'clips': 3})  # that the page shows as every row continues them
+    config.only = ()  # labels of the rows below that the table has; () = all
     # label → the run that is evaluated, and what of `evaluation` is changed.
     config.rows = ConfigDict({
         'baseline': {'run': 'baseline'},

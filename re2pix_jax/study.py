@@ -4,7 +4,9 @@ Example:
   python -m re2pix_jax.study --config=configs/study_evaluate.py --workdir=runs/study
 
 The workdir holds runs/ROW/SEED, as launch/study.sh trains them; it gets evaluations/, study.txt, study.json, curves/*.png and
-study.html.
+study.html. With --out another folder gets them, as for an evaluation over longer futures:
+  python -m re2pix_jax.study --config=configs/study_evaluate.py --workdir=runs/study --out=runs/study_16 \
+      --config.evaluation.source=records:data/world_long --config.evaluation.horizon=16
 """
 
 from re2pix_jax import cli  # first: it quietens what the native libraries print while they load
@@ -19,14 +21,15 @@ from re2pix_jax.report import study as report
 
 _CONFIG = cli.config_flag()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the study.', required=True)
+_OUT = flags.DEFINE_string('out', None, 'Folder of what is written; unset: the workdir.')
 
 
 def main(argv):
     del argv
-    folder = pathlib.Path(_WORKDIR.value)
-    points = study.evaluate(folder, _CONFIG.value, note=lambda line: print(line, flush=True))
-    print(report.write(folder, points, study_sheets.draw(folder, _CONFIG.value)))
-    print(f'written to {folder}: study.txt, study.json, curves, study.html')
+    folder, out = pathlib.Path(_WORKDIR.value), pathlib.Path(_OUT.value or _WORKDIR.value)
+    points = study.evaluate(folder, _CONFIG.value, note=lambda line: print(line, flush=True), out=out)
+    print(report.write(out, points, study_sheets.draw(folder, _CONFIG.value)))
+    print(f'written to {out}: study.txt, study.json, curves, study.html')
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from re2pix_jax import weights
 from re2pix_jax.clips import loader
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import model as evaluation
+from re2pix_jax.evaluation import totals
 from re2pix_jax.evaluation.judges import Judges
 from re2pix_jax.generator import Generator
 from re2pix_jax.heads import Head
@@ -177,6 +178,22 @@ def test_distances_in_the_encoders_features_by_hand(report, model, clips):
         f'only comparable at this count; at least 65 samples are needed' for name, count in (('frechet_frames', 10), ('frechet_video', 5))]
 
 
+def test_windows_are_also_measured_one_by_one():
+    """Six frames are two windows, the second from the third frame on: each against the true ones, at its last frame."""
+    random, measured = np.random.default_rng(0), totals.Totals(6)
+    sets = {method: random.normal(scale=scale, size=(40, 2, 5)) for method, scale in (('truth', (1.0,)), ('re2pix', ((1.0,), (3.0,))))}
+    for part in (slice(0, 16), slice(16, 40)):
+        seen = {method: {'frechet_video': values[part]} for method, values in sets.items()}
+        measured.add(seen, np.ones(part.stop - part.start, bool), 4)
+    report = measured.report(5.0, True, [])
+    found = [row['re2pix'].get('frechet_video') for row in report['steps']]
+    assert found == [None, None, None, pytest.approx(plain_distance(sets['re2pix'][:, 0], sets['truth'][:, 0])), None,
+                     pytest.approx(plain_distance(sets['re2pix'][:, 1], sets['truth'][:, 1]))]
+    assert found[5] > 3 * found[3]
+    together = plain_distance(*(sets[method].reshape(-1, 5) for method in ('re2pix', 'truth')))
+    assert report['distances']['frechet_video'] == {'re2pix': pytest.approx(together)}
+
+
 def test_the_head_and_both_probes_are_scored_over_all_steps(report, model, clips):
     encoded = model.forecaster.encoder.encode(clips['frames'])[:, 4:]
     guessed = model.head.labels(encoded, SIZE)
@@ -221,7 +238,8 @@ def test_a_baseline_without_head_and_references_through_networks(model, clips):
     assert found['distances']['fvd'] == {'re2pix': pytest.approx(plain_distance(*whole), rel=1e-2)}
     for step, row in enumerate(found['steps']):
         assert row['re2pix']['lpips'] == pytest.approx(np.abs(predicted[:, step] - 1.0 * frames[:, 4 + step]).mean(), rel=1e-3)
-        assert set(row['re2pix']) == {'psnr', 'ssim', 'feature_error', 'lpips', 'frechet_frames'}
+        windows = {'frechet_video'} if step >= 3 else set()  # of the first four frames and of the last four
+        assert set(row['re2pix']) == {'psnr', 'ssim', 'feature_error', 'lpips', 'frechet_frames'} | windows
         assert not row['copy_last'] and not row['vae']
     features = found['protocol']['features']
     assert features['fvd'] == {'network': 'bundles/fvd', 'sha256': 'b' * 64, 'dimensions': 2, 'samples': 4,

@@ -21,11 +21,12 @@ ROWS = ('baseline', 'baseline_large', 'truth_only', 'predicted_only', 'no_nested
 
 
 def fake_report(miou, video, clips=8):
-    """An evaluation in which every frame has the same numbers."""
-    step = {'re2pix': {'miou': miou, 'psnr': 20.0}, 'copy_last': {'miou': 0.2, 'psnr': 15.0}, 'vae': {'miou': 0.6, 'psnr': 27.0}}
+    """An evaluation in which every frame has the same numbers, but for a Fréchet distance that grows with time."""
+    steps = [{'seconds': 0.2 * number, 're2pix': {'miou': miou, 'psnr': 20.0, 'frechet_frames': video * number},
+              'copy_last': {'miou': 0.2, 'psnr': 15.0, 'frechet_frames': 0.3}, 'vae': {'miou': 0.6, 'psnr': 27.0}} for number in (1, 2)]
     return {'protocol': {'clips': clips, 'source': 'world', 'split': 'validation', 'context_frames': 4, 'horizon': 2, 'stride': 3,
                          'size': [64, 128], 'sampler_steps': 20},
-            'steps': [step, step], 'distances': {'frechet_video': {'re2pix': video, 'copy_last': 9.0, 'vae': 0.5}}}
+            'steps': steps, 'distances': {'frechet_video': {'re2pix': video, 'copy_last': 9.0, 'vae': 0.5}}}
 
 
 def points(**rows):
@@ -98,6 +99,43 @@ def test_each_checkpoint_is_evaluated_once_for_each_way_of_using_it(folder, monk
     assert len(asked) == 11
 
 
+def test_some_rows_are_evaluated_alone_into_another_folder(folder, monkeypatch):
+    config, asked = load_config('study_evaluate'), []
+    config.curve.seeds = 0
+
+    def fake(workdir, step, settings):
+        asked.append((workdir.parent.name, workdir.name, settings.references))
+        return fake_report(0.3, 1.0, settings.clips)
+
+    monkeypatch.setattr(study, '_evaluate', fake)
+    evaluate = lambda: study.evaluate(folder, config, note=lambda line: None, out=folder / 'other')
+    config.only = ('full',)
+    assert [point.label for point in evaluate()] == ['full', 'full']
+    assert asked == [('full', '0', True), ('full', '1', False)]
+    assert not (folder / 'evaluations').exists() and len(list((folder / 'other' / 'evaluations').iterdir())) == 2
+    config.only = ('baseline', 'full')  # what was evaluated beside the references is not evaluated again without them
+    assert [point.label for point in evaluate()] == ['baseline', 'full', 'full']
+    assert asked[2:] == [('baseline', '0', True)]
+    config.only = ('ful', 'full')
+    with pytest.raises(UserError, match='config.only: there is no row ful; choose among baseline; .*full, guided'):
+        evaluate()
+
+
+def test_metrics_by_time_are_means_over_seeds_at_the_frames_that_have_them():
+    found = study.by_time(points(full=[(0.3, 1.0), (0.5, 3.0)], baseline=[(0.25, 4.0)]), 'frechet_frames')
+    assert found == {'full': {0.2: pytest.approx((2, np.sqrt(2), 2)), 0.4: pytest.approx((4, 2 * np.sqrt(2), 2))},
+                     'baseline': {0.2: (4.0, None, 1), 0.4: (8.0, None, 1)}, 'copy-last': {0.2: (0.3, None, 1), 0.4: (0.3, None, 1)}}
+    assert study.by_time(points(full=[(0.3, 1.0)]), 'frechet_video') == {}  # of one window alone
+
+
+def test_a_table_by_time_shows_a_few_frames_from_the_first_to_the_last():
+    cells = {round(0.1 * number, 1): study.Cell(float(number), None, 1) for number in range(1, 17)}
+    title, header, _, row = report.describe_by_time('frechet_frames', {'full': cells}).split('\n')
+    assert title == 'Fréchet frames by time'
+    assert header.split() == '+0.10 s +0.40 s +0.70 s +1.00 s +1.30 s +1.60 s'.split()
+    assert row.split() == ['full', '1', '4', '7', '10', '13', '16']
+
+
 def test_a_study_without_runs_is_one_line(tmp_path):
     command = [sys.executable, '-m', 're2pix_jax.study', f'--config={ROOT}/configs/study_evaluate.py', f'--workdir={tmp_path}']
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
@@ -146,5 +184,6 @@ def test_tables_curves_and_page_are_written(tmp_path):
     assert (tmp_path / 'study.txt').read_text() == text + '\n'
     assert json.loads((tmp_path / 'study.json').read_text())['table']['baseline']['psnr'] == {'mean': 20.0, 'spread': None, 'count': 1}
     page = (tmp_path / 'study.html').read_text()
-    assert page.count('<img src="data:image/png;base64,') == len(list((tmp_path / 'curves').glob('*.png'))) + 1 == 4
+    assert page.count('<img src="data:image/png;base64,') == len(list((tmp_path / 'curves').glob('*.png'))) + 1 == 5
+    assert (tmp_path / 'curves' / 'frechet_frames_by_time.png').is_file() and 'Fréchet frames by time' in text
     assert not list(tmp_path.rglob('*.partial'))

@@ -36,6 +36,11 @@ class Metric(NamedTuple):
             value = None if not values or None in values else float(np.mean(values))
         return None if value is None else self.scale * value
 
+    def read_by_time(self, name, report, method):
+        """{seconds: the number of a method at that predicted frame}, of the frames that have one."""
+        values = {step['seconds']: step.get(method, {}).get(name) for step in report['steps']}
+        return {seconds: self.scale * value for seconds, value in values.items() if value is not None}
+
 
 METRICS = {
     'miou': Metric('mIoU %', 'steps', True, 100),
@@ -60,26 +65,27 @@ class Point(NamedTuple):
     report: dict
 
 
-def evaluate(folder, config, note=print) -> list[Point]:
+def evaluate(folder, config, note=print, out=None) -> list[Point]:
     """Evaluates what has not been evaluated yet of the runs in `folder`; returns all of it.
 
     Args:
         folder: of the study.
         config: as configs/study_evaluate.py makes it.
         note: takes lines that say how far it is.
+        out: folder of the evaluations; None: `folder`.
 
     Raises:
-        UserError: no run of any row is there, or one cannot be read.
+        UserError: no run of any row is there, or one cannot be read, or config.only names a row that there is not.
     """
-    folder = pathlib.Path(folder)
+    folder, out = pathlib.Path(folder), pathlib.Path(out or folder)
     jobs = list(_jobs(folder, config))
     if not jobs:
-        raise UserError(f'{folder}/runs holds no run of the rows {", ".join(sorted({row.run for row in config.rows.values()}))}: '
+        raise UserError(f'{folder}/runs holds no run of the rows {", ".join(sorted({row.run for row in rows(config).values()}))}: '
                         'train them first, as launch/study.sh does')
     points = []
     for number, (label, workdir, step, final, settings) in enumerate(jobs, 1):
         name = f'{label}-{workdir.name}-{step}{"" if final else "-curve"}.json'.replace(', ', '-').replace(' ', '_')
-        path = folder / 'evaluations' / name
+        path = out / 'evaluations' / name
         report = _known(path, settings)
         if report is None:
             note(f'{number}/{len(jobs)}: {label}, seed {workdir.name}, step {step}, {settings["clips"]} clips')
@@ -88,6 +94,13 @@ def evaluate(folder, config, note=print) -> list[Point]:
             page.text(path, json.dumps({'settings': checkpoint.plain(settings), 'report': report}, allow_nan=False) + '\n')
         points.append(Point(label, workdir.name, step, report['protocol']['clips'], final, report))
     return points
+
+
+def rows(config) -> dict:
+    """{label: row} of config.rows, only those of config.only where that names any. UserError for a label that there is not."""
+    if unknown := sorted(set(config.only) - set(config.rows)):
+        raise UserError(f'config.only: there is no row {", ".join(unknown)}; choose among {"; ".join(config.rows)}')
+    return {label: row for label, row in config.rows.items() if not config.only or label in config.only}
 
 
 def runs(folder, row) -> list[tuple[pathlib.Path, list[int]]]:
@@ -106,7 +119,7 @@ def _jobs(folder, config):
     """Yields (label, workdir, step, whether it is the last, settings). Only the first run of all is beside the references, which are
     the same for each."""
     references = True
-    for label, row in config.rows.items():
+    for label, row in rows(config).items():
         for index, (workdir, steps) in enumerate(runs(folder, row.run)):
             few = {'clips': config.curve.clips}
             curve = steps if index < config.curve.seeds and not changes_of(row) else ()
@@ -118,11 +131,12 @@ def _jobs(folder, config):
 
 
 def _known(path, settings):
-    """The report that lies at `path`, if it was made with the same settings."""
+    """The report that lies at `path`, if it was made with the same settings; one with references serves where none are asked for."""
     if not path.is_file():
         return None
-    stored = json.loads(path.read_text())
-    return stored['report'] if stored['settings'] == json.loads(json.dumps(checkpoint.plain(settings))) else None
+    stored, asked = json.loads(path.read_text()), json.loads(json.dumps(checkpoint.plain(settings)))
+    references = stored['settings']['references'] or asked['references']
+    return stored['report'] if stored['settings'] == asked | {'references': references} else None
 
 
 def _evaluate(workdir, step, settings):
@@ -155,8 +169,22 @@ def _cells(reports, method):
     for name, metric in METRICS.items():
         values = [metric.read(name, report, method) for report in reports]
         if None not in values:
-            cells[name] = Cell(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+            cells[name] = _cell(values)
     return cells
+
+
+def _cell(values):
+    return Cell(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+
+
+def by_time(points, name) -> dict[str, dict[float, Cell]]:
+    """{label: {seconds: Cell}} of a metric at the predicted frames that have it, of the last checkpoints, copy-last and the VAE."""
+    finals, metric = [point for point in points if point.final], METRICS[name]
+    found = {label: [metric.read_by_time(name, point.report, 're2pix') for point in finals if point.label == label]
+             for label in dict.fromkeys(point.label for point in finals)}
+    found |= {title: [metric.read_by_time(name, finals[0].report, method)] for method, title in REFERENCES.items()}
+    return {label: {seconds: _cell([values[seconds] for values in seeds]) for seconds in seeds[0]}
+            for label, seeds in found.items() if seeds[0]}
 
 
 def curves(points, name) -> dict[str, tuple[list[int], list[float]]]:

@@ -14,7 +14,7 @@ from re2pix_jax.training import loop
 def draw(folder, config) -> list[tuple[str, np.ndarray]]:
     """(caption, uint8 [H, W, 3]) of the first config.sheets.clips clips: truth, the VAE's reconstruction, and each row's first seed."""
     count, horizon, shown, rows = config.sheets.clips, config.evaluation.horizon, None, {}
-    for label, row in config.rows.items() if count else ():
+    for label, row in study.rows(config).items() if count else ():
         for workdir, steps in study.runs(folder, row.run)[:1]:
             run = loop.open_run(str(workdir), tasks.create, steps[-1])
             model = run.task.whole(run.state.ema)

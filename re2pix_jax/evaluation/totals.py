@@ -6,12 +6,12 @@ import jax
 import numpy as np
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.metrics import frechet, image, probe
+from re2pix_jax.metrics import descriptors, frechet, image, probe
 
 METHODS = ('re2pix', 'copy_last', 'vae')
 DISTANCES = ('frechet_frames', 'frechet_video', 'fid', 'fvd')
-BY_STEP = ('frechet_frames',)
-"""Distances that are also taken at every step by itself."""
+BY_PLACE = ('frechet_frames', 'frechet_video')
+"""Distances that are also taken by time: at every step, and at the last step of every window."""
 
 
 class Totals:
@@ -20,7 +20,7 @@ class Totals:
     def __init__(self, horizon):
         self.horizon = horizon
         self.values = {}  # (method, metric) → list of [clips, steps]
-        self.moments = {}  # (measure, method) → list of `frechet.Moments`: one a step for those BY_STEP, else a single one
+        self.moments = {}  # (measure, method) → list of `frechet.Moments`: one a step or window for those BY_PLACE, else a single one
         self.scores = {}
         self._gaussians = {}
 
@@ -52,7 +52,7 @@ class Totals:
 
     def _moments(self, measure, method, values):
         """Features [clips, places, D]."""
-        parts = values.swapaxes(0, 1) if measure in BY_STEP else [values]
+        parts = values.swapaxes(0, 1) if measure in BY_PLACE else [values]
         sets = self.moments.setdefault((measure, method), [frechet.Moments() for _ in parts])
         for moments, part in zip(sets, parts, strict=True):
             moments.update(part)
@@ -113,18 +113,24 @@ class Totals:
             for kind, names in (('segmentation', ('miou', 'moving_miou')), ('depth', ('delta1', 'abs_rel'))):
                 scores = self._scores(method, kind, step) or {}
                 row[method] |= {name: scores[name] for name in names if name in scores}
-            for measure in BY_STEP:
+            for measure, place in self._places(step).items():
                 sets = self.moments.get((measure, method))
-                if sets and method != 'truth' and sets[step].count > 1:
-                    row[method][measure] = frechet.distance(*(self._gaussian(measure, name, step) for name in ('truth', method)))
+                if sets and method != 'truth' and sets[place].count > 1:
+                    row[method][measure] = frechet.distance(*(self._gaussian(measure, name, place) for name in ('truth', method)))
         return row
 
-    def _gaussian(self, measure, method, step=None):
-        """Of one step, or of all; kept, because every method asks for that of the truth."""
-        key = measure, method, step
+    def _places(self, step):
+        """{measure: which of its moments end with this step}. A single window is no measure by time: it has the distance of all."""
+        ends = [end - 1 for _, end in descriptors.windows(self.horizon)]
+        window = {'frechet_video': ends.index(step)} if len(ends) > 1 and step in ends else {}
+        return {'frechet_frames': step} | window
+
+    def _gaussian(self, measure, method, place=None):
+        """Of one step or window, or of all; kept, because every method asks for that of the truth."""
+        key = measure, method, place
         if key not in self._gaussians:
             sets = self.moments[measure, method]
-            self._gaussians[key] = (_joined(sets) if step is None else sets[step]).gaussian()
+            self._gaussians[key] = (_joined(sets) if place is None else sets[place]).gaussian()
         return self._gaussians[key]
 
     def _distances(self):

@@ -46,9 +46,13 @@ def of_videos(components):
     leading = components[..., :VIDEO_COMPONENTS].astype(jnp.float32)
     values = jnp.concatenate([_cells(leading[:, 1:]), _cells(jnp.abs(jnp.diff(leading, axis=1)))], axis=-1)
     batch, time = values.shape[:2]
+    return jnp.stack([values[:, start:end].reshape(batch, -1) for start, end in windows(time)], axis=1)
+
+
+def windows(time) -> list[tuple[int, int]]:
+    """(first frame, the one after the last) of each window of `of_videos` in `time` frames."""
     length = min(WINDOW, time)
-    starts = [min(start, time - length) for start in range(0, time, length)]
-    return jnp.stack([values[:, start:start + length].reshape(batch, -1) for start in starts], axis=1)
+    return [(end - length, end) for end in (min(start + length, time) for start in range(0, time, length))]
 
 
 def _cells(maps):

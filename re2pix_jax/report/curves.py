@@ -30,14 +30,23 @@ def training(path, title, curves, levels) -> None:
         curves: {label: (steps, values)}.
         levels: {label: value} of what does not train, as dashed lines.
     """
+    _lines(path, 'training steps', title, curves, levels)
+
+
+def by_time(path, title, curves) -> None:
+    """Writes a PNG: a metric over the time since the last context frame; curves {label: (seconds, values)}."""
+    _lines(path, 'seconds after the last context frame', title, curves, {})
+
+
+def _lines(path, abscissa, title, curves, levels):
     from matplotlib.figure import Figure
     figure = Figure(figsize=(7.5, 4.2), layout='constrained')
     axes = figure.subplots()
-    for label, (steps, values) in curves.items():
-        axes.plot(steps, values, marker='o', markersize=3, label=label)
+    for label, (places, values) in curves.items():
+        axes.plot(places, values, marker='o', markersize=3, label=label)
     for index, (label, value) in enumerate(levels.items()):
         axes.axhline(value, color=('0.45', '0.7')[index % 2], linestyle='--', label=label)
-    axes.set(xlabel='training steps', ylabel=title)
+    axes.set(xlabel=abscissa, ylabel=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False)
     figure.savefig(path, dpi=120)

@@ -10,9 +10,12 @@ from re2pix_jax.evaluation import claims, study
 from re2pix_jax.report import curves, page
 from re2pix_jax.report.table import Number, table
 
+BY_TIME = ('frechet_frames', 'frechet_video')
+COLUMNS = 6  # of a table by time, at most
+
 
 def write(folder, points, sheets=()) -> str:
-    """Writes study.txt, study.json, curves/METRIC.png and study.html into `folder`; returns the text.
+    """Writes study.txt, study.json, curves/*.png and study.html into `folder`; returns the text.
 
     Args:
         folder: of the study.
@@ -21,7 +24,10 @@ def write(folder, points, sheets=()) -> str:
     """
     folder = pathlib.Path(folder)
     numbers, verdicts = study.summarise(points), claims.judge(study.summarise(points))
-    text = '\n\n'.join([describe_protocol(points), describe_table(numbers), *describe_sooner(points), describe_verdicts(verdicts)])
+    times = {name: study.by_time(points, name) for name in BY_TIME}
+    text = '\n\n'.join([
+        describe_protocol(points), describe_table(numbers), *(describe_by_time(name, found) for name, found in times.items() if found),
+        *describe_sooner(points), *([describe_verdicts(verdicts)] if verdicts else [])])
     pictures = []
     (folder / 'curves').mkdir(parents=True, exist_ok=True)
     for name, metric in study.METRICS.items():
@@ -30,9 +36,17 @@ def write(folder, points, sheets=()) -> str:
             path = folder / 'curves' / f'{name}.png'
             curves.training(path, metric.title, found, {title: level for title, level in levels.items() if level is not None})
             pictures.append((f'{metric.title} over training', np.asarray(Image.open(path).convert('RGB'))))
+    for name, found in times.items():
+        if any(len(cells) > 1 for cells in found.values()):
+            path = folder / 'curves' / f'{name}_by_time.png'
+            curves.by_time(path, study.METRICS[name].title, {label: (list(cells), [cell.mean for cell in cells.values()])
+                                                             for label, cells in found.items()})
+            pictures.append((f'{study.METRICS[name].title} by time', np.asarray(Image.open(path).convert('RGB'))))
     page.text(folder / 'study.txt', text + '\n')
     page.text(folder / 'study.json', json.dumps({
         'table': {label: {name: cell._asdict() for name, cell in cells.items()} for label, cells in numbers.items()},
+        'by_time': {name: {label: {f'{seconds:.3f}': cell._asdict() for seconds, cell in cells.items()} for label, cells in found.items()}
+                    for name, found in times.items()},
         'curves': {name: study.curves(points, name) for name in study.METRICS},
         'claims': [verdict._asdict() for verdict in verdicts]}, indent=1) + '\n')
     page.write(folder / 'study.html', 'Study', text, [*pictures, *sheets])
@@ -68,6 +82,14 @@ def _cell(cell):
         return None
     spread = '' if cell.spread is None else f' ± {cell.spread:.2g}'
     return Number(f'{cell.mean:.4g}{spread}')
+
+
+def describe_by_time(name, found) -> str:
+    """{label: {seconds: Cell}} as a table of at most `COLUMNS` times, evenly spaced from the first to the last."""
+    times = list(next(iter(found.values())))
+    shown = [times[place] for place in np.unique(np.linspace(0, len(times) - 1, COLUMNS).round().astype(int))]
+    rows = [[label, *(_cell(cells.get(seconds)) for seconds in shown)] for label, cells in found.items()]
+    return f'{study.METRICS[name].title} by time\n' + table(['', *(f'+{seconds:.2f} s' for seconds in shown)], rows)
 
 
 def describe_sooner(points) -> list[str]:

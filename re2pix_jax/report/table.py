@@ -44,8 +44,8 @@ def _cell(value, digits):
     return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
 
 
-IMAGE_METRICS = {'psnr': 'PSNR dB', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'frechet_frames': 'Fréchet, frames', 'feature_error': 'feature error',
-                 'forecast_error': 'stage 1'}
+IMAGE_METRICS = {'psnr': 'PSNR dB', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'frechet_frames': 'Fréchet, frames',
+                 'frechet_video': 'Fréchet, video', 'feature_error': 'feature error', 'forecast_error': 'stage 1'}
 FEATURE_METRICS = {'miou': 'mIoU %', 'moving_miou': 'moving mIoU %', 'delta1': 'depth delta1 %', 'abs_rel': 'depth AbsRel'}
 METRICS = IMAGE_METRICS | FEATURE_METRICS
 """Metrics that a horizon table may show, in this order, and how their columns are called."""
