@@ -44,9 +44,8 @@ def flops(net) -> dict[str, float]:
     in attention. Backward products are two for each forward one, but one where data comes in.
 
     Returns:
-        context: once a chunk, when nothing but the keys and values of the last layer is read. rest: of that layer, which training
-        computes too. denoise: at every step of the sampler. backward: of all three. peer: of the PyTorch peer at every step, which has
-        all frames in one sequence.
+        context: once a chunk, of the last layer nothing but its keys and values. denoise: at every step of the sampler. backward: of
+        both. peer: of the PyTorch peer at every step, which has all frames in one sequence.
     """
     places, past, future = math.prod(net.token_grid), net.context_frames, net.future_frames
     patch = net.patch_size ** 2 * net.latent_channels
@@ -56,9 +55,9 @@ def flops(net) -> dict[str, float]:
     times = 2 * net.width * (FREQUENCIES + 12 * net.width)  # a sample: embedding, modulation of layers and of the output
     keys = past * places * 6 * net.width ** 2  # one product makes queries too
     ends = future * places * 2 * net.width * patch + times
-    context, rest = embed(past) + (net.depth - 1) * layer(past, past) + keys, layer(past, past) - keys
+    context = embed(past) + (net.depth - 1) * layer(past, past) + keys
     denoise = embed(future) + net.depth * layer(future, past + future) + ends
-    return {'context': context, 'rest': rest, 'denoise': denoise, 'backward': 2 * (context + rest + denoise) - embed(past + future),
+    return {'context': context, 'denoise': denoise, 'backward': 2 * (context + denoise) - embed(past + future),
             'peer': embed(past + future) + net.depth * layer(past + future, past + future) + ends}
 
 
