@@ -3,6 +3,7 @@
 #   bash launch/train_tiny.sh [OUT]      about three hours on 2 cores; a second call goes on where the first was cut off
 # VIDEOS=DIR adds real driving videos (a folder of mp4 files, a sixth of the clips) to what the VAE, the components and both stages
 # see; the shipped weights were trained so, MODEL_CARD.md says on which. What needs labels is trained on the world alone.
+# To try the script in a few minutes: STEPS=2 CLIPS=8 bash launch/train_tiny.sh runs/tried
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
@@ -10,7 +11,7 @@ out="${1:-runs/tiny}"
 parts="$out/parts"
 mkdir -p "$parts"
 
-[ -d "$out/world" ] || python -m re2pix_jax.prepare world --out "$out/world" --size 64x128 --clips 1500 --validation_clips 64
+[ -d "$out/world" ] || python -m re2pix_jax.prepare world --out "$out/world" --size 64x128 --clips "${CLIPS:-2000}" --validation_clips 64
 world=(--config.data.sources="('records:$out/world',)")
 mixed=("${world[@]}")
 if [ -n "${VIDEOS:-}" ]; then
@@ -21,7 +22,7 @@ train() {  # train NAME CONFIG [overrides ...]: trains to the end, then exports 
   local name="$1" config="$2"; shift 2
   [ ! -d "$parts/$name" ] || return 0
   python -m re2pix_jax.train --config="configs/$config" --workdir="$out/$name" \
-    --config.eval_data.sources="('records:$out/world',)" "$@"
+    --config.eval_data.sources="('records:$out/world',)" "$@" ${STEPS:+--config.steps="$STEPS"}
   python -m re2pix_jax.export --workdir="$out/$name" --out="$parts/$name"
 }
 
