@@ -3,7 +3,7 @@
     python -m re2pix_jax.train --config=configs/generator.py:tiny --workdir=runs/generator \
         --config.frozen.forecaster=runs/bundles/forecaster --config.frozen.vae=runs/bundles/vae
 
-tiny: about an hour on 2 cores from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md.
+tiny: about two hours on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
 base: DiT-B at 256×512 over Stable Diffusion's latents [O]; not yet run.
 
@@ -60,7 +60,7 @@ def get_config(size='tiny'):
         times='logit_normal',  # or 'uniform'
         time_mean=-0.4, time_std=1.0,  # logit-normal [R]; the mean suits few-channel latents [O]
         sampler='euler', sampler_steps=20)  # or 'heun' or 'ddim'; of the evaluation while training
-    config.steps = pick(tiny=2200, small=50_000, base=200_000)
+    config.steps = pick(tiny=5000, small=50_000, base=200_000)
     config.batch_size = pick(tiny=8, small=32, base=64)
     config.optimizer.update(name=pick(tiny='muon', small='adamw', base='adamw'), schedule='cosine',
                             warmup_steps=pick(tiny=100, small=0, base=0), b2=0.95, clip=1.0)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Reproduces the shipped `tiny` bundle from nothing: world → VAE, encoder → components → head, forecaster → generator → bundle.
-#   bash launch/train_tiny.sh [OUT]      about three hours on 2 cores; a second call goes on where the first was cut off
+#   bash launch/train_tiny.sh [OUT]      about four hours on 2 cores; a second call goes on where the first was cut off
 # VIDEOS=DIR adds real driving videos (a folder of mp4 files, a sixth of the clips) to what the VAE, the components and both stages
 # see; the shipped weights were trained so, MODEL_CARD.md says on which. What needs labels is trained on the world alone.
 # To try the script in a few minutes: STEPS=2 CLIPS=8 bash launch/train_tiny.sh runs/tried
@@ -44,7 +44,7 @@ encoded=(--config.data.sources="('encoded:$out/world_encoded',)" --config.data.f
 if [ -n "${VIDEOS:-}" ]; then
   encode videos "videos:$VIDEOS"
   encoded=(--config.data.sources="('encoded:$out/world_encoded','encoded:$out/videos_encoded')" \
-    --config.data.weights="(0.92,0.08)" --config.data.flip=0.0)
+    --config.data.weights="(0.86,0.14)" --config.data.flip=0.0)
 fi
 train forecaster forecaster.py:tiny "${encoded[@]}" "${features[@]}"
 train generator generator.py:tiny "${encoded[@]}" --config.frozen.forecaster="$parts/forecaster" --config.frozen.vae="$parts/autoencoder" \
