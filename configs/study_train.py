@@ -38,6 +38,6 @@ def get_config(row='full'):
         config.steps = 400
     config.optimizer.warmup_steps = 50
     config.update_from_flattened_dict(ROWS[row])
-    config.checkpoint_every = config.steps // POINTS
+    config.checkpoint_every = config.get_ref('steps') // POINTS  # also where the command line changes the steps
     config.keep = POINTS
     return config

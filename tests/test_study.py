@@ -48,6 +48,12 @@ def test_rows_differ_from_full_in_what_their_name_says(size):
     assert {name.split('.')[0] for name in large} == {'model'}
 
 
+def test_points_of_the_curve_follow_the_steps():
+    config = load_config('study_train', 'full')
+    config.steps = 1200
+    assert config.checkpoint_every * config.keep == 1200
+
+
 def parameters(create, fields, inputs):
     net = create(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs(net))
@@ -119,6 +125,12 @@ def test_some_rows_are_evaluated_alone_into_another_folder(folder, monkeypatch):
     config.only = ('ful', 'full')
     with pytest.raises(UserError, match='config.only: there is no row ful; choose among baseline; .*full, guided'):
         evaluate()
+
+
+def test_runs_that_end_at_different_steps_are_not_compared(folder):
+    toy.train(folder / 'runs' / 'truth_only' / '0', toy.make_config(steps=2, checkpoint_every=2))
+    with pytest.raises(UserError, match=r'runs/truth_only/0 at step 2, and others at 4: rows are compared after equal steps; train on by'):
+        study.evaluate(folder, load_config('study_evaluate'), note=lambda line: None)
 
 
 def test_metrics_by_time_are_means_over_seeds_at_the_frames_that_have_them():

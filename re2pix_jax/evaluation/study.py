@@ -75,13 +75,15 @@ def evaluate(folder, config, note=print, out=None) -> list[Point]:
         out: folder of the evaluations; None: `folder`.
 
     Raises:
-        UserError: no run of any row is there, or one cannot be read, or config.only names a row that there is not.
+        UserError: no run of any row is there, one cannot be read, they end at different steps, or config.only names a row that there is
+            not.
     """
     folder, out = pathlib.Path(folder), pathlib.Path(out or folder)
     jobs = list(_jobs(folder, config))
     if not jobs:
         raise UserError(f'{folder}/runs holds no run of the rows {", ".join(sorted({row.run for row in rows(config).values()}))}: '
                         'train them first, as launch/study.sh does')
+    _check_equal_steps(jobs)
     points = []
     for number, (label, workdir, step, final, settings) in enumerate(jobs, 1):
         name = f'{label}-{workdir.name}-{step}{"" if final else "-curve"}.json'.replace(', ', '-').replace(' ', '_')
@@ -128,6 +130,14 @@ def _jobs(folder, config):
                 settings.update(changes | changes_of(row) | {'references': references})
                 yield label, workdir, step, final, settings
             references = False
+
+
+def _check_equal_steps(jobs):
+    ends = {workdir: step for _, workdir, step, final, _ in jobs if final}
+    longest = max(ends.values())
+    if short := [f'{workdir} at step {step}' for workdir, step in ends.items() if step < longest]:
+        raise UserError(f'{", ".join(short)}, and others at {longest}: rows are compared after equal steps; train on by the same '
+                        'command, or move them away')
 
 
 def _known(path, settings):
