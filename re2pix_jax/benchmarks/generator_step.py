@@ -102,11 +102,14 @@ def _time(task, step, batch, threads, in_turn):
     latents, components = work.draw(batch, task.net.context_frames + task.net.future_frames, task.net)
     data = {'latents': jnp.asarray(latents), 'components': jnp.asarray(components)}
     ours, other = measuring.Stepper(task, step, data), plain_dit.Step(task.net, threads, task.counts, latents, components)
+    # In turn, the one may pay for memory that the other gave back; so each is taken by itself as well.
+    alone = [measuring.seconds_of(run, 3) for run in (ours, other)]
     seconds = in_turn(ours, other)
     parts, peak = work.flops(task.net), measuring.peak_flops(jnp.dtype(task.config.dtype))
     forward = (parts['context'] + parts['denoise']) * batch
     print(measuring.speed_table(seconds, forward + parts['backward'] * batch, peak))
-    print(f'{measuring.peak_line(peak, task.config.dtype)}\n')
+    print(measuring.peak_line(peak, task.config.dtype))
+    print(f'each by itself: ours {alone[0]:.2f} s, torch {alone[1]:.2f} s, torch / ours {alone[1] / alone[0]:.2f}\n')
 
     params, ours.state = ours.state.params, None
     loss = jax.jit(lambda params: task.loss(params, {}, data, jax.random.key(0)))
