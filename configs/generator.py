@@ -41,8 +41,8 @@ def get_config(size='tiny'):
         base=dict(backbone='unet', width=192, multiples=(1, 2, 4), blocks=2, head=64),
     ) if variant == 'unet' else pick(
         tiny=dict(backbone='dit', patch_size=2, width=144, depth=4, heads=4, ffn_multiple=32, unroll=True),
-        small=dict(backbone='dit', patch_size=2, **SIZES['S']),
-        base=dict(backbone='dit', patch_size=2, **SIZES['B'])))
+        small=dict(backbone='dit', patch_size=2, unroll=True, **SIZES['S']),
+        base=dict(backbone='dit', patch_size=2, unroll=True, **SIZES['B'])))
     large = pick(tiny=dict(width=208), small=dict(width=512, depth=18, heads=8), base=SIZES['L'])
     changes = {'': {}, 'unet': {}, 'joint': {'attention': 'joint'}, 'baseline': {'components': 0},
                'baseline-large': {'components': 0, **large}, **{name.lower(): fields for name, fields in SIZES.items()}}

@@ -6,6 +6,7 @@
     python -m re2pix_jax.benchmark forecaster_step           plain PyTorch, stage 1's training step at 224x448 (minutes a step: --repeats=1)
     python -m re2pix_jax.benchmark generator_step            plain PyTorch, stage 2's training step at 256x512 (on a CPU: --depth=2)
     python -m re2pix_jax.benchmark generator_prediction      plain PyTorch, stage 2's prediction of 8 frames, by --sampler_steps
+    python -m re2pix_jax.benchmark prediction                none: frames to frames with both stages, beside the video's own time
     python -m re2pix_jax.benchmark convert                   memory of converting a file of DINOv2-g's size (needs 10 GB of disk)
     python -m re2pix_jax.benchmark data                      torch's DataLoader over PNG files of 2048x1024, opened by Pillow
 
@@ -38,7 +39,7 @@ _REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs of each side, taken in turn;
 _DEPTH = flags.DEFINE_integer('depth', None, 'Layers (forecaster_step, generator_*); unset: 12, the published number, or what --size has.',
                               lower_bound=2)
 _SIZE = flags.DEFINE_enum('size', 'b', ['s', 'b', 'l', 'xl'], 'Size of the diffusion transformer (generator_*).')
-_SAMPLER_STEPS = flags.DEFINE_list('sampler_steps', ['10', '20', '50'], 'Numbers of sampler steps (generator_prediction).')
+_SAMPLER_STEPS = flags.DEFINE_list('sampler_steps', ['10', '20', '50'], 'Numbers of sampler steps (generator_prediction, prediction).')
 flags.register_validator('sampler_steps', lambda values: values and all(value.isdigit() and int(value) for value in values),
                          'expected whole numbers above 0, as in --sampler_steps=10,20')
 _WINDOWS = flags.DEFINE_integer('windows', 30, 'Training windows that each side reads (data).', lower_bound=1)
@@ -203,6 +204,11 @@ def generator_prediction():
     prediction.run(_BATCH.value, _SIZE.value, _DEPTH.value, steps, _THREADS.value, in_turn)
 
 
+def prediction():
+    from re2pix_jax.benchmarks import prediction as whole
+    whole.run(_BATCH.value, _SIZE.value, _DEPTH.value, [int(number) for number in _SAMPLER_STEPS.value], _REPEATS.value)
+
+
 def _share_gpu():
     """XLA takes most of a GPU's memory when it starts, where torch needs some too."""
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
@@ -337,7 +343,7 @@ def _torch_windows(raw):
 
 
 BENCHMARKS = {'pca': pca, 'encoder': encoder, 'vae': vae, 'forecaster_step': forecaster_step, 'generator_step': generator_step,
-              'generator_prediction': generator_prediction, 'convert': convert, 'data': data}
+              'generator_prediction': generator_prediction, 'prediction': prediction, 'convert': convert, 'data': data}
 
 if __name__ == '__main__':
     cli.run(main)

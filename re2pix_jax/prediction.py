@@ -18,6 +18,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.metrics import features as feature_metrics
 from re2pix_jax.metrics import image, segmentation
 from re2pix_jax.report import colours, panels
+from re2pix_jax.tasks.task import with_dtype
 
 FORMAT = 1
 """Of metrics.json."""
@@ -56,9 +57,9 @@ class Prediction(NamedTuple):
     report: dict
 
 
-def load_model(name):
-    """The Re2Pix model of that name. Raises UserError for an unknown name or a bundle of another kind."""
-    return weights.load(name, kind='re2pix')
+def load_model(name, dtype='float32'):
+    """The Re2Pix model of that name, computing in `dtype`. Raises UserError for an unknown name or a bundle of another kind."""
+    return with_dtype(weights.load(name, kind='re2pix'), dtype)
 
 
 def check_source(path, world):
@@ -173,6 +174,7 @@ def predict(model, clip, horizon=8, seed=0, num_futures=1, name='model', guidanc
             'sampler': sampler,
             'sampler_steps': model.sampler_steps if sampler_steps is None else sampler_steps,
             'network_evaluations': model.evaluations(horizon, **drawn),
+            'dtype': model.generator.net.dtype,
             'channels': channels or model.generator.net.components,
             'guidance_channels': guidance_channels if guidance else None,
         },

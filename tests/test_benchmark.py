@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax.benchmarks import generator_prediction, generator_step
+from re2pix_jax.benchmarks import generator_prediction, generator_step, prediction
 from re2pix_jax.benchmarks import generator_work as work
 from re2pix_jax.generator import SpaceTimeDiT
 
@@ -29,7 +29,7 @@ def test_step_flops_by_hand_are_what_xla_counts():
     task = generator_step.make_task('b', DEPTH, batch, **TINY, unroll=True)
     parts = work.flops(task.net)
     by_hand = sum(parts[name] for name in ('context', 'denoise', 'backward'))
-    assert generator_step.make_step(task).cost_analysis()['flops'] / batch == pytest.approx(by_hand, rel=0.08)
+    assert generator_step.lower_step(task).cost_analysis()['flops'] / batch == pytest.approx(by_hand, rel=0.08)
 
 
 def test_flops_follow_size_depth_and_frames(net):
@@ -53,3 +53,17 @@ def test_prediction_is_the_generators_chunk_by_chunk():
     np.testing.assert_allclose(predicted[:, :4], first, rtol=1e-4, atol=1e-4)
     noise = generator_prediction.noise_of(net, keys)
     np.testing.assert_array_equal(noise[0][0], jax.random.normal(chunk_keys[0], noise.shape[2:]))
+
+
+def test_a_whole_prediction_is_of_published_sizes():
+    def predict():
+        model = prediction.make_model('b', None)
+        context = jnp.zeros((2, model.context_frames, *prediction.FRAMES, 3), jnp.uint8)
+        return model, model.rollout(context, jax.random.split(jax.random.key(0), 2), prediction.HORIZON, sampler_steps=3)
+
+    model, future = jax.eval_shape(predict)  # nothing is computed
+    assert future['frames'].shape == (2, 8, 256, 512, 3) and future['components'].shape == (2, 8, 16, 32, 1152)
+    count = lambda part: sum(leaf.size for leaf in jax.tree.leaves(part.params))
+    assert count(model.vae) == 83_653_863
+    assert count(model.forecaster.encoder) == pytest.approx(86.6e6, rel=0.01)
+    assert count(model.generator) == pytest.approx(12 * 16.5e6, rel=0.5)

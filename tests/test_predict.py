@@ -61,7 +61,7 @@ BAD = {
 }
 GOOD = {
     'video': '--video={dir}/good.mp4 --start=0.2',
-    'context only': '--video={dir}/context.mp4',
+    'context only': '--video={dir}/context.mp4 --dtype=bfloat16',
     'world': '--world=validation:0 --num_futures=2 --sampler=heun --channels=16 --guidance=0.4',
 }
 
@@ -147,7 +147,7 @@ def test_a_prediction_is_written(name, outcomes):
     assert report['protocol'] == {
         'fps': 17 / 3, 'stride': 3, 'base_fps': 17.0, 'size': list(SIZE), 'context_frames': 4, 'horizon': 2,
         'true_future_frames': 0 if name == 'context only' else 2, 'start_seconds': 0.2 if name == 'video' else 0.0,
-        'sampler_steps': 2, **(
+        'sampler_steps': 2, 'dtype': 'bfloat16' if name == 'context only' else 'float32', **(
             dict(sampler='heun', network_evaluations=6, channels=16, guidance_channels=8) if name == 'world' else
             dict(sampler='euler', network_evaluations=2, channels=32, guidance_channels=None))}
     assert f'2 {report["protocol"]["sampler"]} steps, {report["protocol"]["network_evaluations"]} evaluations' in out

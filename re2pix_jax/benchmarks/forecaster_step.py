@@ -14,6 +14,7 @@ import numpy as np
 from re2pix_jax import tasks, weights
 from re2pix_jax.benchmarks import measuring
 from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
+from re2pix_jax.forecaster import MaskedFeatureTransformer
 from re2pix_jax.report.table import table
 from re2pix_jax.training import defaults
 
@@ -46,6 +47,16 @@ def flops(depth: int, all_frames: bool = False) -> dict[str, float]:
     return {'encoder': encoder + projection, 'forward': forward, 'backward': 2 * forward}
 
 
+def encoder_net():
+    """DINOv2-B/14 with 4 registers."""
+    return VisionTransformer(patch_size=PATCH, width=ENCODER_WIDTH, depth=ENCODER_DEPTH, heads=ENCODER_HEADS, registers=REGISTERS,
+                             layers=LAYERS, position_grid=(37, 37))
+
+
+def forecaster_net(depth):
+    return MaskedFeatureTransformer(components=COMPONENTS, width=WIDTH, depth=depth, heads=HEADS, frames=TIME, grid=GRID, dropout=0.1)
+
+
 def make_config(depth, remat, batch, frozen):
     config = defaults.defaults()
     config.update(task='forecaster', batch_size=batch, dtype=measuring.compute_dtype())
@@ -56,18 +67,17 @@ def make_config(depth, remat, batch, frozen):
 
 
 def make_step(depth, remat, batch, frozen):
-    """(task, step compiled for a batch of so many clips)."""
+    """(task, step for a batch of so many clips, not yet compiled)."""
     config = make_config(depth, remat, batch, frozen)
     task = tasks.create(config)
     frames = {'frames': jax.ShapeDtypeStruct((batch, TIME, *FRAMES, 3), jnp.uint8), 'record': jax.ShapeDtypeStruct((batch,), jnp.int32)}
-    return task, measuring.compile_step(task, frames)
+    return task, measuring.lower_step(task, frames)
 
 
 def save_frozen(folder):
     """Bundles of an encoder and principal components with random weights: {name: path}."""
     random = np.random.default_rng(0)
-    net = VisionTransformer(patch_size=PATCH, width=ENCODER_WIDTH, depth=ENCODER_DEPTH, heads=ENCODER_HEADS, registers=REGISTERS,
-                            layers=LAYERS, position_grid=(37, 37))
+    net = encoder_net()
     shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *FRAMES, 3)))
     draw = lambda shape: random.normal(0, 0.02, shape).astype(np.float32)
     channels = len(LAYERS) * ENCODER_WIDTH
@@ -83,6 +93,7 @@ def run(batch, depth, threads, in_turn):
     with tempfile.TemporaryDirectory() as folder:
         frozen = save_frozen(folder)
         task, step = make_step(depth, False, batch, frozen)
+        step = step.compile()
         _arithmetic(batch, depth, frozen)
         _time(task, step, batch, depth, threads, in_turn)
         step = None
@@ -125,7 +136,7 @@ def _time(task, step, batch, depth, threads, in_turn):
 
 def _memory(depth, frozen):
     """What a step needs at a time: state, gradients and frozen networks, and for each clip, from XLA's plans for one and two clips."""
-    plan = lambda depth, remat: measuring.bytes_by_clip(lambda clips: make_step(depth, remat, clips, frozen)[1])
+    plan = lambda depth, remat: measuring.bytes_by_clip(lambda clips: make_step(depth, remat, clips, frozen)[1].compile())
     fixed, clip = plan(depth, False)
     if measuring.on_cpu():  # XLA drops the barriers of remat there before it schedules: the plan would show the work and not the saving
         item = 4 * TIME * PLACES * WIDTH

@@ -34,18 +34,18 @@ def make_task(size, depth, batch, **changes):
     return Given(config)
 
 
-def make_step(task):
-    """The step compiled for a batch of clips."""
+def lower_step(task):
+    """The step for a batch of clips, not yet compiled."""
     net, batch = task.net, task.config.batch_size
     shapes = {'latents': (*net.latent_grid, net.latent_channels), 'components': (*net.token_grid, net.components)}
     lead = batch, net.context_frames + net.future_frames
-    return measuring.compile_step(task, {name: jax.ShapeDtypeStruct((*lead, *shape), jnp.float32) for name, shape in shapes.items()})
+    return measuring.lower_step(task, {name: jax.ShapeDtypeStruct((*lead, *shape), jnp.float32) for name, shape in shapes.items()})
 
 
 def run(batch, size, depth, threads, in_turn):
     """Prints everything. `in_turn(ours, theirs)` gives the seconds of each."""
     task = make_task(size, depth, batch, unroll=True)  # XLA's cost analysis counts the body of a loop once
-    step = make_step(task)
+    step = lower_step(task).compile()
     print(f'{work.describe(size, task.net)}; batch {batch}\n')
     _arithmetic(task, batch)
     _agreement(threads)
@@ -60,7 +60,7 @@ def _arithmetic(task, batch):
     ours = (forward + parts['backward']) * batch
     theirs = ours + 3 * (parts['peer'] - forward) * batch
     with measuring.plain_attention():
-        counted = make_step(task).cost_analysis()['flops']
+        counted = lower_step(task).cost_analysis()['flops']
     print(table(['TFLOP a step', 'forward', 'backward', 'by hand', "XLA's count", 'XLA / hand'], [
         ['ours', forward * batch / 1e12, parts['backward'] * batch / 1e12, ours / 1e12, counted / 1e12, counted / ours]]))
     print(f'by hand: matrix products alone; XLA counts elementwise work and the optimiser too. The peer takes {theirs / ours:.3f} times '
@@ -123,7 +123,7 @@ def _time(task, step, batch, threads, in_turn):
 
 def _memory(size, depth):
     """What a step needs at a time: state and gradients, and for each clip, from XLA's plans for one and two clips."""
-    plan = lambda remat: measuring.bytes_by_clip(lambda clips: make_step(make_task(size, depth, clips, remat=remat)))
+    plan = lambda remat: measuring.bytes_by_clip(lambda clips: lower_step(make_task(size, depth, clips, remat=remat)).compile())
     print(measuring.memory_table({'without': plan(False), 'with remat': plan(True)}))
     print(f'from XLA\'s plan of the whole step for {jax.default_backend()}, {measuring.compute_dtype()}, the layers a loop as in '
           'configs/generator.py; parameters, their average, both moments and gradients are float32')

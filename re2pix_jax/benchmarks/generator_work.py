@@ -76,7 +76,7 @@ def draw(batch, frames, net, seed=0):
 
 
 def counted(net, batch=1):
-    """XLA's counts for one sample: {'context', 'denoise'} of the compiled programs; nothing is run or allocated."""
+    """XLA's counts for one sample: {'context', 'denoise'} of the programs; nothing is compiled, run or allocated."""
     context_latents, latents, t, context_components, components = jax.eval_shape(lambda: net.example(batch))
     params = jax.eval_shape(net.init, jax.random.key(0), *net.example())
     context = jax.jit(lambda *arguments: net.apply(*arguments, method='context'))
@@ -85,7 +85,7 @@ def counted(net, batch=1):
     cache = jax.eval_shape(context, *given)
     with measuring.plain_attention():
         programs = {'context': context.lower(*given), 'denoise': denoise.lower(params, cache, latents, t, components)}
-    return {name: program.compile().cost_analysis()['flops'] / batch for name, program in programs.items()}
+    return {name: program.cost_analysis()['flops'] / batch for name, program in programs.items()}
 
 
 def difference(ours, theirs):

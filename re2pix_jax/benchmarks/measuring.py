@@ -36,15 +36,14 @@ def seconds_of(run, repeats=2):
 def peak_flops(dtype):
     """Operations a second of a large matrix product on this device."""
     size = 2048 if on_cpu() else 8192
-    x = jnp.ones((size, size), dtype)
+    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda x: x @ x)
     return 2 * size ** 3 / seconds_of(lambda: product(x), 6)
 
 
 @contextlib.contextmanager
 def plain_attention():
-    """Attention as other devices than CPUs compute it, all scores at once: XLA counts the body of a loop once, and memory is
-    planned for a device."""
+    """Attention as products that XLA sees, all scores at once: it counts the body of a loop once, and a GPU's own kernel not at all."""
     usual, attention.LARGE = attention.LARGE, math.inf
     try:
         yield
@@ -52,13 +51,13 @@ def plain_attention():
         attention.LARGE = usual
 
 
-def compile_step(task, data):
-    """The training step of the task, compiled for the abstract batch `data`; its state is donated."""
+def lower_step(task, data):
+    """The training step of the task for the abstract batch `data`, not yet compiled; its state is donated."""
     config = task.config
     transform, rate = optimizer.create(config.optimizer, config.steps)
     state = jax.eval_shape(lambda data: states.create(task, transform, config.seed, data), data)
     step = jax.jit(states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0)
-    return step.lower(state, task.frozen, data, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    return step.lower(state, task.frozen, data, jax.ShapeDtypeStruct((), jnp.int32))
 
 
 class Stepper:
@@ -89,8 +88,11 @@ def peak_line(peak, dtype):
 
 
 def bytes_by_clip(compiled):
-    """(bytes whatever the batch, bytes of each clip) by the plans of the programs `compiled(clips)` for one and two clips."""
-    with plain_attention():
+    """(bytes whatever the batch, bytes of each clip) by the plans of the programs `compiled(clips)` for one and two clips.
+
+    On a CPU attention is planned as devices without a kernel for it compute it.
+    """
+    with plain_attention() if on_cpu() else contextlib.nullcontext():
         plans = [compiled(clips).memory_analysis() for clips in (1, 2)]
     one, two = (plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes
                 for plan in plans)

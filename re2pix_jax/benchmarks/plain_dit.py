@@ -1,7 +1,7 @@
 """The generator in plain PyTorch: what a careful user would write, with torch's own attention, AdamW and average of parameters.
 
 One sequence of context and future frames, each with its own time, and a mask that keeps the context from the future; so the whole of
-it is computed at every step of the sampler. Compiled by torch on a GPU.
+it is computed at every step of the sampler. On a GPU torch compiles its layers, one program for all of them.
 """
 
 import math
@@ -159,17 +159,24 @@ def flow_loss(model, latents, components, t, noise):
     return functional.mse_loss(velocity, latents[:, model.past:] - noise)
 
 
+def compiled(model):
+    """The model, each of its layers compiled where there is a GPU: as torch advises for layers of one kind."""
+    if DEVICE.type == 'cuda':
+        for layer in model.layers:
+            layer.compile()
+    return model
+
+
 class Step:
     """A training step on latents [B, T, H, W, c] and components [B, T, h, w, P]; `parts` has the seconds of the last one."""
 
     def __init__(self, net, threads, counts, latents, components):
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        self.model = DiT(net).to(DEVICE)
+        self.model = compiled(DiT(net).to(DEVICE))
         self.average = swa_utils.AveragedModel(self.model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.9999))
         gpu = DEVICE.type == 'cuda'
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.0, fused=gpu)
-        self.loss = torch.compile(flow_loss) if gpu else flow_loss
         self.latents, self.components, self.counts = on_device(latents), on_device(components), torch.tensor(counts, device=DEVICE)
         self.future, self.parts = net.future_frames, {}
 
@@ -181,7 +188,7 @@ class Step:
         t = torch.sigmoid(torch.randn(batch, device=DEVICE) - 0.4)
         noise = torch.randn_like(latents[:, -self.future:])
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == 'cuda'):
-            loss = self.loss(self.model, latents, components, t, noise)
+            loss = flow_loss(self.model, latents, components, t, noise)
         _finish()
         marks.append(time.perf_counter())
         self.optimizer.zero_grad()
@@ -203,8 +210,7 @@ class Prediction:
 
     def __init__(self, model, threads, latents, components, noise):
         torch.set_num_threads(threads)
-        self.model = model.to(DEVICE, torch.bfloat16 if DEVICE.type == 'cuda' else None).eval()
-        self.call = torch.compile(self.model) if DEVICE.type == 'cuda' else self.model
+        self.model = compiled(model.to(DEVICE, torch.bfloat16 if DEVICE.type == 'cuda' else None).eval())
         self.latents, self.components, self.noise = (on_device(array) for array in (latents, components, noise))
 
     @torch.inference_mode()
@@ -216,7 +222,7 @@ class Prediction:
             for index in range(steps):
                 t = torch.ones(z.shape[0], past + future, device=DEVICE)
                 t[:, past:] = index / steps
-                prediction = self.call(torch.cat([latents, z], dim=1), t, components)
+                prediction = self.model(torch.cat([latents, z], dim=1), t, components)
                 z = z + (prediction - z) / max(1 - index / steps, 0.05) / steps
             futures.append(z)
             latents = torch.cat([latents, z], dim=1)[:, -past:]

@@ -54,10 +54,11 @@ class Generator(flax.struct.PyTreeNode):
         widen, narrow = (double, functools.partial(combine, weight=guidance)) if guidance else (lambda x: x,) * 2
         if guidance:
             components = jax.tree.map(lambda x: full_and_coarse(x, guidance_channels), components)
-        cache = net.apply(self.params, widen(context_latents), components[0], method='context')
+        params = net.for_sampling(self.params)
+        cache = net.apply(params, widen(context_latents), components[0], method='context')
 
         def velocity(z, t):
-            prediction = net.apply(self.params, cache, widen(z), widen(t), components[1], method='denoise')
+            prediction = net.apply(params, cache, widen(z), widen(t), components[1], method='denoise')
             return flow.velocity(narrow(prediction), z, t, diffusion)
 
         shape = (net.future_frames, *net.latent_grid, net.latent_channels)

@@ -25,6 +25,7 @@ from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import attend, split_heads
 from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.feedforward import FusedSwiGLU
+from re2pix_jax.nn.recompute import keep_products, operand
 
 EPSILON = 1e-5
 FREQUENCIES = 256
@@ -53,10 +54,13 @@ def modulate(x, shift, scale):
     return x * (1 + scale) + shift
 
 
-def unit_rms(x):
-    """Divide x by its root mean square over the last axis: QK-norm without parameters."""
-    wide = x.astype(jnp.float32)
-    return (wide / jnp.sqrt(jnp.square(wide).mean(-1, keepdims=True) + EPSILON)).astype(x.dtype)
+def unit_rms(x, code):
+    """x [..., N, heads, d] turned by the rotary `code` and divided by its root mean square: QK-norm without parameters.
+
+    Turning does not change the length. In this order nothing comes between the two but a number for each head.
+    """
+    length = jnp.sqrt(jnp.square(x.astype(jnp.float32)).mean(-1, keepdims=True) + EPSILON)
+    return (rotary.rotate(x, code) / length).astype(x.dtype)
 
 
 class TimeEmbedding(nn.Module):
@@ -103,11 +107,10 @@ class RotaryAttention(nn.Module):
         width = x.shape[-1]
         dense = functools.partial(Dense, use_bias=False, dtype=self.dtype)
         query, key, value = split_heads(dense(3 * width, name='qkv')(x), self.heads)
-        query, key = (rotary.rotate(unit_rms(x), code) for x in (query, key))
+        query, key = (operand(unit_rms(x, code)) for x in (query, key))
         own = key, value
-        if cache is not None:
-            key, value = (jnp.concatenate(pair, axis=-3) for pair in zip(cache, own))
-        return dense(width, name='out')(attend(query, key, value).reshape(x.shape)), own
+        keys, values = ([part] for part in own) if cache is None else zip(cache, own)
+        return dense(width, name='out')(attend(query, keys, values).reshape(x.shape)), own
 
 
 class Block(nn.Module):
@@ -148,8 +151,10 @@ class SpaceTimeDiT(Backbone):
         context_frames, future_frames: M and F.
         attention: 'factorised', over time at each place and over space in each frame, or 'joint', over all tokens at once.
         ffn_multiple: SwiGLU's hidden width is 2/3 * 4 * width rounded up to a multiple of this.
-        remat: recompute each layer in the backward pass instead of keeping its activations.
-        unroll: compile every layer by itself rather than one for all: a fifth faster on CPUs, longer to compile. [O]
+        remat: keep nothing of a layer but its input for the backward pass; otherwise the results of products and attention are kept, and
+            what lies between them is computed again: norms, rotations and gates take less time than their results take to be read.
+        unroll: compile every layer by itself rather than one for all: a training step takes a fifth less on an H100 (B, 8 clips), about
+            as long on CPUs; longer to compile. [O]
     """
 
     latent_channels: int
@@ -181,11 +186,9 @@ class SpaceTimeDiT(Backbone):
             self.fusion = EarlyFusion(self.components, self.dtype)
         self.time_embedding = TimeEmbedding(self.width, self.dtype)
         self.modulation = Modulation(ATTENTION[self.attention], self.dtype)
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
-        layers = nn.scan(
-            block, variable_axes={'params': 0}, split_rngs={'params': True}, length=self.depth,
-            unroll=self.depth if self.unroll else 1, in_axes=(nn.broadcast, nn.broadcast, 0), out_axes=0)
-        self.layers = layers(*self._layer)
+        layers = nn.scan(Block, variable_axes={'params': 0}, split_rngs={'params': True}, length=self.depth,
+                         in_axes=(nn.broadcast, nn.broadcast, 0), out_axes=0)
+        self.layers = layers(*self._layer)  # draws the parameters; `_through` applies them
         self.final_norm = nn.RMSNorm(EPSILON, dtype=self.dtype)
         self.final_modulation = Modulation(2, self.dtype)
         self.out = Dense(self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros)
@@ -216,32 +219,58 @@ class SpaceTimeDiT(Backbone):
     def context(self, latents, components=None):
         """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the baseline) → the cache.
 
-        The cache is (keys, values), [depth, B, N, M, heads, d] each, or [depth, B, M N, heads, d] if joint. Raises UserError where
-        shapes do not fit.
+        The cache is (keys, values), [depth, B, N, M, heads, d] each, or [depth, B, M N, heads, d] if joint; with the parameters that
+        `for_sampling` gives, a tuple of such pairs for each layer where it takes them apart. UserError where shapes do not fit.
         """
         x = self._tokens(latents, components, self.context_frames, 'context')
         modulation = self.modulation(self.time_embedding(jnp.ones(1)))
         codes = self._codes(0, self.context_frames)
         if self.is_initializing():
             return self.layers(x, modulation, codes, None)[1]
-        return self._keys_and_values(x, modulation, codes)
+        # The last layer ends with its keys and values. In a loop over all layers training would go on to its end, because the gradient
+        # of a loop has one form for every layer: 3 % of a step with 12 layers, 14 % with 3.
+        layer, layers = self._layer_of(modulation, codes), self.variables['params']['layers']
+        if isinstance(layers, tuple):
+            before, last = layers[:-1], layers[-1]
+        else:
+            before, last = (jax.tree.map(lambda leaf, part=part: leaf[part], layers) for part in (slice(-1), -1))
+        x, cache = self._through(layer, x, before, None)
+        own = layer(x, (last, None))[1]
+        if isinstance(layers, tuple):
+            return (*cache, own)
+        return jax.tree.map(lambda earlier, own: jnp.concatenate([earlier, own[None]]), cache, own)
 
-    def _keys_and_values(self, x, modulation, codes):
-        """What `layers` gives as its second output, the last layer left after its keys and values.
+    @nn.nowrap
+    def for_sampling(self, params):
+        """Where layers are compiled by themselves, each has its own arrays too: a slice of a stack would be copied at every evaluation."""
+        params = super().for_sampling(params)
+        if not self.unroll:
+            return params
+        layers = tuple(jax.tree.map(lambda leaf, index=index: leaf[index], params['params']['layers']) for index in range(self.depth))
+        return {**params, 'params': {**params['params'], 'layers': layers}}
 
-        No one reads the rest of it. A loop over all layers would compute it nevertheless in training, because its gradient has one form
-        for every layer: 3 % of a step with 12 layers, 14 % with 3.
-        """
+    def _layer_of(self, modulation, codes):
+        """layer(x, (its parameters, its cache or None)) -> x and its own keys and values."""
         block = Block(*self._layer, parent=None)
 
-        def layer(x, params):
-            return block.apply({'params': params}, x, modulation, codes, None)
+        def layer(x, own):
+            params, cache = own
+            return block.apply({'params': params}, x, modulation, codes, cache)
 
-        params = self.layers.variables['params']
-        before, last = (jax.tree.map(lambda leaf, part=part: leaf[part], params) for part in (slice(-1), -1))
-        x, cache = jax.lax.scan(jax.checkpoint(layer, prevent_cse=False) if self.remat else layer, x, before,
-                                unroll=max(self.depth - 1, 1) if self.unroll else 1)
-        return jax.tree.map(lambda earlier, own: jnp.concatenate([earlier, own[None]]), cache, layer(x, last)[1])
+        # Without barriers XLA merges what is computed again with the forward pass: never in a loop, and welcome on a CPU, with its memory.
+        barriers = self.unroll and (self.remat or jax.default_backend() != 'cpu')
+        return jax.checkpoint(layer, policy=None if self.remat else keep_products, prevent_cse=barriers)
+
+    def _through(self, layer, x, layers, cache):
+        """x through all `layers` in turn -> x and what each gives beside it. A stack of layers is a loop, a tuple is taken one by one."""
+        if not isinstance(layers, tuple):
+            depth = len(jax.tree.leaves(layers)[0])
+            return jax.lax.scan(layer, x, (layers, cache), unroll=max(depth, 1) if self.unroll else 1)
+        given = []
+        for own in zip(layers, cache or [None] * len(layers)):
+            x, out = layer(x, own)
+            given.append(out)
+        return x, given
 
     def denoise(self, cache, latents, t, components=None):
         """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones, float32 [B, F, H, W, c].
@@ -251,6 +280,10 @@ class SpaceTimeDiT(Backbone):
         x = self._tokens(latents, components, self.future_frames, 'future')
         embedding = self.time_embedding(t)
         codes = self._codes(self.context_frames, self.future_frames)
-        x = self.layers(x, self.modulation(embedding), codes, cache)[0]
+        modulation = self.modulation(embedding)
+        if self.is_initializing():
+            x = self.layers(x, modulation, codes, cache)[0]
+        else:
+            x = self._through(self._layer_of(modulation, codes), x, self.variables['params']['layers'], cache)[0]
         x = self.out(modulate(self.final_norm(x), *self.final_modulation(embedding)))
         return unpatchify(x.reshape(*x.shape[:2], *self.token_grid, -1), self.patch_size).astype(jnp.float32)

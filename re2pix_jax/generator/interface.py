@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.nn.dense import in_compute_dtype
 
 
 class Backbone(nn.Module):
@@ -21,6 +22,11 @@ class Backbone(nn.Module):
     def __call__(self, context_latents, noisy_latents, t, context_components=None, future_components=None):
         """Both streams, as in training: `denoise` on the `context` of the same sample."""
         return self.denoise(self.context(context_latents, context_components), noisy_latents, t, future_components)
+
+    @nn.nowrap
+    def for_sampling(self, params):
+        """The parameters as a loop of many evaluations reads them fastest; what they compute is the same."""
+        return in_compute_dtype(params, self.dtype)
 
     @property
     def token_grid(self):

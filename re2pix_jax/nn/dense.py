@@ -1,4 +1,4 @@
-"""The linear layer of all token networks."""
+"""The linear layer of all token networks, and parameters in the precision that layers compute in."""
 
 import flax.linen as nn
 
@@ -13,3 +13,12 @@ class Dense(nn.Dense):
     @nn.compact
     def __call__(self, x):
         return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
+
+
+def in_compute_dtype(params, dtype):
+    """The nested dicts `params` with kernels, and the biases beside them, as layers that compute in `dtype` round them at every call."""
+    if not isinstance(params, dict):
+        return params
+    if 'kernel' in params:
+        return {name: leaf.astype(dtype) for name, leaf in params.items()}
+    return {name: in_compute_dtype(part, dtype) for name, part in params.items()}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from re2pix_jax.nn.dense import Dense
+from re2pix_jax.nn.recompute import operand
 
 
 def gelu(x):
@@ -42,7 +43,7 @@ class FusedSwiGLU(nn.Module):
     def __call__(self, x):
         dtype = jnp.dtype(self.dtype)
         gate, value = jnp.split(Dense(2 * self.hidden, dtype=dtype, name='w12')(x), 2, axis=-1)
-        return Dense(x.shape[-1], dtype=dtype, name='w3')(nn.silu(gate) * value)
+        return Dense(x.shape[-1], dtype=dtype, name='w3')(operand(nn.silu(gate) * value))
 
 
 def swiglu_width(width: int, mlp_ratio: float) -> int:

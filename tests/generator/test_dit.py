@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.generator import SpaceTimeDiT, flow
+from re2pix_jax.generator import SpaceTimeDiT, dit, flow
 from re2pix_jax.generator.dit import patchify, unpatchify
 
 NET = SpaceTimeDiT(latent_channels=3, latent_grid=(4, 6), patch_size=2, components=10, width=24, depth=2, heads=2,
@@ -138,6 +138,36 @@ def test_remat_computes_the_forward_pass_twice(params):
 
     # Eight matrix products a block (with those inside attention), in either stream.
     assert products(NET.clone(remat=True)) >= products(NET) + 2 * 8
+
+
+@pytest.mark.parametrize('fields', [{}, {'unroll': True}, {'attention': 'joint', 'unroll': True}, {'depth': 1, 'unroll': True}])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_parameters_for_sampling_compute_the_same(fields, dtype):
+    net = NET.clone(dtype=dtype, **fields)
+    params, (context, noisy, t, *components) = draw_params(net), draw_inputs(net)
+
+    @jax.jit
+    def evaluate(params):
+        cache = net.apply(params, context, components[0], method='context')
+        return net.apply(params, cache, noisy, t, components[1], method='denoise')
+
+    lighter = net.for_sampling(params)
+    assert isinstance(lighter['params']['layers'], tuple if net.unroll else dict)
+    assert lighter['params']['embed']['kernel'].dtype == dtype and lighter['params']['final_norm']['scale'].dtype == jnp.float32
+    usual = evaluate(params)
+    np.testing.assert_allclose(evaluate(lighter), usual, atol=(1e-5 if dtype == 'float32' else 1e-2) * float(jnp.abs(usual).max()))
+
+
+def test_a_layer_keeps_products_for_the_backward_pass_and_no_more(monkeypatch):
+    def kept(net):
+        params, inputs = jax.eval_shape(lambda: (net.init(jax.random.key(0), *net.example()), net.example(64)))
+        residuals = jax.eval_shape(lambda params, inputs: jax.vjp(lambda p: net.apply(p, *inputs), params)[1], params, inputs)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
+
+    net = NET.clone(dtype='bfloat16', depth=6)
+    usual, least = kept(net), kept(net.clone(remat=True))
+    monkeypatch.setattr(dit, 'keep_products', jax.checkpoint_policies.everything_saveable)
+    assert 2 * least < usual < 0.6 * kept(net)
 
 
 def test_cache_is_independent_of_the_future(params):

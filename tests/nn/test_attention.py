@@ -1,5 +1,7 @@
 """Attention against the formula written out, and dropout on its weights."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,46 @@ def test_one_matrix_after_the_other_is_the_same(shape, monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(query, key, value), usual)
     draws = jax.vmap(lambda rng: attend(query, key, value, 0.3, rng))(jax.random.split(jax.random.key(2), 3000))
     np.testing.assert_allclose(draws.mean(0), usual[0], atol=0.08)
+
+
+def test_what_gpus_compute_for_short_sequences_is_the_same(monkeypatch):
+    query, key, value = _qkv((2, 5, 4, 6))
+
+    def both(keys, values):
+        mixed = attend(query, keys, values)
+        return mixed, jax.grad(lambda *x: jnp.sin(attend(x[0], x[1], x[2])).sum(), (0, 1, 2))(query, keys, values)
+
+    usual = both(key, value)
+    taken_apart = [key[:, :2], key[:, 2:]], [value[:, :2], value[:, 2:]]
+    in_parts = both(*taken_apart)
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    assert 'dot_general' not in str(jax.make_jaxpr(attend)(query, key, value))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(key, value), usual)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(*taken_apart), in_parts)
+    np.testing.assert_allclose(in_parts[0], usual[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('capability, dtype, fits', [
+    ('9.0', 'bfloat16', True), ('8.0', 'float16', True), ('9.0', 'float32', False), ('7.5', 'bfloat16', False),
+    ('gfx942', 'bfloat16', False), (None, 'bfloat16', False)])
+def test_long_sequences_go_to_the_kernel_of_a_gpu_that_has_it(capability, dtype, fits, monkeypatch):
+    query, key, value = (x.astype(dtype) for x in _qkv((2, 3, 5, 2, 8)))
+    usual = attend(query, key, value)
+    device = types.SimpleNamespace(**({'compute_capability': capability} if capability else {}))
+    calls, plain = [], jax.nn.dot_product_attention
+
+    def kernel(*arguments, implementation):
+        calls.append(implementation)
+        return plain(*arguments, implementation='xla')
+
+    monkeypatch.setattr(attention, 'LARGE', 1)
+    monkeypatch.setattr(jax, 'devices', lambda: [device])
+    monkeypatch.setattr(jax.nn, 'dot_product_attention', kernel)
+    mixed = attend(query, key, value)
+    assert calls == (['cudnn'] if fits else []) and mixed.dtype == dtype
+    np.testing.assert_allclose(mixed.astype('float32'), usual.astype('float32'), atol=2e-2)
+    attend(query, key, value, 0.3, jax.random.key(0))
+    assert len(calls) == fits  # the kernel's dropout is not ours
 
 
 def test_dropout_path_agrees_when_nothing_is_dropped_and_is_unbiased():
