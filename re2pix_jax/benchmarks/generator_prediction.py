@@ -135,5 +135,5 @@ def _time(net, batch, sampler_steps, threads, in_turn):
 def _memory(net, steps):
     """What a prediction needs at a time: parameters, and for each clip, from XLA's plans for one and two clips."""
     print(measuring.memory_table({f'{HORIZON} frames': measuring.bytes_by_clip(lambda clips: compiled(net, clips, steps))}))
-    print(f'from XLA\'s plan of the whole prediction for {jax.default_backend()}, {net.dtype}, the layers a loop as in '
-          'configs/generator.py; parameters are float32')
+    print(f'from XLA\'s plan of the whole prediction for {jax.default_backend()}, {net.dtype}, the layers a loop; '
+          'parameters are float32')

@@ -125,5 +125,5 @@ def _memory(size, depth):
     """What a step needs at a time: state and gradients, and for each clip, from XLA's plans for one and two clips."""
     plan = lambda remat: measuring.bytes_by_clip(lambda clips: lower_step(make_task(size, depth, clips, remat=remat)).compile())
     print(measuring.memory_table({'without': plan(False), 'with remat': plan(True)}))
-    print(f'from XLA\'s plan of the whole step for {jax.default_backend()}, {measuring.compute_dtype()}, the layers a loop as in '
-          'configs/generator.py; parameters, their average, both moments and gradients are float32')
+    print(f'from XLA\'s plan of the whole step for {jax.default_backend()}, {measuring.compute_dtype()}, the layers a loop; parameters, '
+          'their average, both moments and gradients are float32')

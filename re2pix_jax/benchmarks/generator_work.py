@@ -24,7 +24,7 @@ def fields(size, depth=None):
 
 
 def make_net(size, depth=None, **changes):
-    """Unrolled, as XLA's cost analysis counts the body of a loop once; the layers of configs/generator.py are a loop."""
+    """Unrolled, as in configs/generator.py; XLA's cost analysis counts the body of a loop once, too."""
     return SpaceTimeDiT(**fields(size, depth) | dict(unroll=True, dtype=measuring.compute_dtype()) | changes)
 
 

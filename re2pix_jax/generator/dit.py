@@ -49,11 +49,6 @@ def unpatchify(patches, patch_size):
     return patches.reshape(batch, frames, h, w, p, p, -1).swapaxes(3, 4).reshape(batch, frames, h * p, w * p, -1)
 
 
-def modulate(x, shift, scale):
-    """x [B, T, N, D]; shift and scale [B or 1, 1, 1, D]."""
-    return x * (1 + scale) + shift
-
-
 def unit_rms(x, code):
     """x [..., N, heads, d] turned by the rotary `code` and divided by its root mean square: QK-norm without parameters.
 
@@ -92,6 +87,22 @@ class Modulation(nn.Module):
         return jnp.split(x[:, None, None], self.chunks, axis=-1)
 
 
+class ModulatedNorm(nn.Module):
+    """RMSNorm with a learned scale, and shift and scale from outside: x [B, T, N, D], those [B or 1, 1, 1, D] → like x.
+
+    The scales are multiplied before they meet x. So their gradients come from one sum over tokens, and nothing is rounded between.
+    """
+
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x, shift, scale):
+        own = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+        wide, shift, scale = (array.astype(jnp.float32) for array in (x, shift, scale))
+        unit = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + EPSILON)
+        return (unit * (own * (1 + scale)) + shift).astype(self.dtype)
+
+
 class RotaryAttention(nn.Module):
     """Self-attention over the second-last axis, x [..., N, D], with QK-norm and rotary positions.
 
@@ -124,7 +135,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, modulation, codes, cache):
         def normed(x, name, shift, scale):
-            return modulate(nn.RMSNorm(EPSILON, dtype=self.dtype, name=f'{name}_norm')(x), shift, scale)
+            return ModulatedNorm(self.dtype, name=f'{name}_norm')(x, shift, scale)
 
         attend_over = functools.partial(RotaryAttention, self.heads, self.dtype)
         *parts, (shift, scale, gate) = zip(modulation[::3], modulation[1::3], modulation[2::3])
@@ -189,7 +200,7 @@ class SpaceTimeDiT(Backbone):
         layers = nn.scan(Block, variable_axes={'params': 0}, split_rngs={'params': True}, length=self.depth,
                          in_axes=(nn.broadcast, nn.broadcast, 0), out_axes=0)
         self.layers = layers(*self._layer)  # draws the parameters; `_through` applies them
-        self.final_norm = nn.RMSNorm(EPSILON, dtype=self.dtype)
+        self.final_norm = ModulatedNorm(self.dtype)
         self.final_modulation = Modulation(2, self.dtype)
         self.out = Dense(self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros)
 
@@ -285,5 +296,5 @@ class SpaceTimeDiT(Backbone):
             x = self.layers(x, modulation, codes, cache)[0]
         else:
             x = self._through(self._layer_of(modulation, codes), x, self.variables['params']['layers'], cache)[0]
-        x = self.out(modulate(self.final_norm(x), *self.final_modulation(embedding)))
+        x = self.out(self.final_norm(x, *self.final_modulation(embedding)))
         return unpatchify(x.reshape(*x.shape[:2], *self.token_grid, -1), self.patch_size).astype(jnp.float32)
