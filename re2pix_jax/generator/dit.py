@@ -164,8 +164,8 @@ class SpaceTimeDiT(Backbone):
         ffn_multiple: SwiGLU's hidden width is 2/3 * 4 * width rounded up to a multiple of this.
         remat: keep nothing of a layer but its input for the backward pass; otherwise the results of products and attention are kept, and
             what lies between them is computed again: norms, rotations and gates take less time than their results take to be read.
-        unroll: compile every layer by itself rather than one for all: a training step takes a fifth less on an H100 (B, 8 clips), about
-            as long on CPUs; longer to compile. [O]
+        unroll: compile every layer by itself rather than one for all: a training step takes a fifth less on an H100 (B, 8 clips), a
+            tenth on a CPU (tiny); longer to compile. [O]
     """
 
     latent_channels: int
