@@ -22,7 +22,7 @@ def attend(query, key, value, dropout: float = 0.0, rng=None):
 
     Args:
         query: [..., N, heads, d]; leading axes are batch.
-        key, value: [..., M, heads, d]; or lists of such arrays, that are read as if one followed the other.
+        key, value: [..., M, heads, d]; or lists or tuples of such arrays, read as if one followed the other.
         dropout: probability with which an attention weight is dropped. Only acts when `rng` is given.
         rng: key of the dropout mask, or None for none.
 
@@ -30,7 +30,7 @@ def attend(query, key, value, dropout: float = 0.0, rng=None):
         [..., N, heads, d], in the dtype of `query`.
     """
     rng = rng if dropout > 0.0 else None
-    keys, values = ([x] if isinstance(x, jax.Array) else x for x in (key, value))
+    keys, values = (x if isinstance(x, (list, tuple)) else [x] for x in (key, value))
     scores = query.shape[-3] * sum(key.shape[-3] for key in keys)
     if rng is None and scores <= SHORT and jax.default_backend() == 'gpu':
         return _elementwise(query, keys, values)
