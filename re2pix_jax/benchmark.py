@@ -6,7 +6,7 @@
     python -m re2pix_jax.benchmark forecaster_step           plain PyTorch, stage 1's training step at 224x448 (minutes a step: --repeats=1)
     python -m re2pix_jax.benchmark generator_step            plain PyTorch, stage 2's training step at 256x512 (on a CPU: --depth=2)
     python -m re2pix_jax.benchmark generator_prediction      plain PyTorch, stage 2's prediction of 8 frames, by --sampler_steps
-    python -m re2pix_jax.benchmark prediction                none: frames to frames with both stages, beside the video's own time
+    python -m re2pix_jax.benchmark prediction                none: from frames to frames, beside the video's own time (on a CPU: minutes)
     python -m re2pix_jax.benchmark convert                   memory of converting a file of DINOv2-g's size (needs 10 GB of disk)
     python -m re2pix_jax.benchmark data                      torch's DataLoader over PNG files of 2048x1024, opened by Pillow
 
@@ -34,11 +34,11 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.report.table import table
 
 _THREADS = flags.DEFINE_integer('threads', 1, 'Threads of the other implementation (torch).', lower_bound=1)
-_BATCH = flags.DEFINE_integer('batch', 1, 'Frames or clips at a time (encoder, vae, forecaster_step, generator_*).', lower_bound=1)
+_BATCH = flags.DEFINE_integer('batch', 1, 'Frames or clips at a time (encoder, vae, forecaster_step, generator_*, prediction).',
+                              lower_bound=1)
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs of each side, taken in turn; the fastest counts.', lower_bound=1)
-_DEPTH = flags.DEFINE_integer('depth', None, 'Layers (forecaster_step, generator_*); unset: 12, the published number, or what --size has.',
-                              lower_bound=2)
-_SIZE = flags.DEFINE_enum('size', 'b', ['s', 'b', 'l', 'xl'], 'Size of the diffusion transformer (generator_*).')
+_DEPTH = flags.DEFINE_integer('depth', None, 'Layers; unset: the published 12 (forecaster_step) or what --size has.', lower_bound=2)
+_SIZE = flags.DEFINE_enum('size', 'b', ['s', 'b', 'l', 'xl'], 'Size of the diffusion transformer (generator_*, prediction).')
 _SAMPLER_STEPS = flags.DEFINE_list('sampler_steps', ['10', '20', '50'], 'Numbers of sampler steps (generator_prediction, prediction).')
 flags.register_validator('sampler_steps', lambda values: values and all(value.isdigit() and int(value) for value in values),
                          'expected whole numbers above 0, as in --sampler_steps=10,20')

@@ -14,7 +14,6 @@ import numpy as np
 from re2pix_jax import tasks, weights
 from re2pix_jax.benchmarks import measuring
 from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
-from re2pix_jax.forecaster import MaskedFeatureTransformer
 from re2pix_jax.report.table import table
 from re2pix_jax.training import defaults
 
@@ -23,6 +22,7 @@ GRID = (FRAMES[0] // PATCH, FRAMES[1] // PATCH)
 PLACES = GRID[0] * GRID[1]
 ENCODER_WIDTH, ENCODER_DEPTH, ENCODER_HEADS, LAYERS = 768, 12, 12, (2, 5, 8, 11)
 WIDTH, HEADS, COMPONENTS, HIDDEN = 1152, 8, 1152, 4
+FORECASTER = dict(components=COMPONENTS, width=WIDTH, heads=HEADS, frames=TIME, grid=GRID, dropout=0.1)
 
 
 def flops(depth: int, all_frames: bool = False) -> dict[str, float]:
@@ -53,14 +53,10 @@ def encoder_net():
                              layers=LAYERS, position_grid=(37, 37))
 
 
-def forecaster_net(depth):
-    return MaskedFeatureTransformer(components=COMPONENTS, width=WIDTH, depth=depth, heads=HEADS, frames=TIME, grid=GRID, dropout=0.1)
-
-
 def make_config(depth, remat, batch, frozen):
     config = defaults.defaults()
     config.update(task='forecaster', batch_size=batch, dtype=measuring.compute_dtype())
-    config.model.update(components=COMPONENTS, width=WIDTH, depth=depth, heads=HEADS, frames=TIME, grid=GRID, dropout=0.1, remat=remat)
+    config.model.update(FORECASTER, depth=depth, remat=remat)
     config.optimizer.update(name='adam', learning_rate=6.4e-4, warmup_steps=0)
     config.frozen.update(frozen)
     return config

@@ -17,7 +17,7 @@ from re2pix_jax.benchmarks import generator_work as work
 from re2pix_jax.benchmarks import measuring
 from re2pix_jax.benchmarks.generator_prediction import FRAMES, HORIZON
 from re2pix_jax.encoder import Encoder, Principal
-from re2pix_jax.forecaster import Forecaster
+from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
 from re2pix_jax.generator import Generator
 from re2pix_jax.pipeline import Re2Pix
 from re2pix_jax.report.table import table
@@ -41,7 +41,7 @@ def make_model(size, depth) -> Re2Pix:
         channels = len(stage1.LAYERS) * stage1.ENCODER_WIDTH
         directions = jax.random.normal(next(keys), (stage1.COMPONENTS, channels)) / math.sqrt(channels)
         principal = Principal(jnp.zeros(channels), jnp.ones(channels), jnp.zeros(channels), directions, jnp.ones(stage1.COMPONENTS))
-        vit, forecaster = stage1.encoder_net(), stage1.forecaster_net(12)
+        vit, forecaster = stage1.encoder_net(), MaskedFeatureTransformer(**stage1.FORECASTER, depth=12)
         vae, dit = AutoencoderKL(), work.make_net(size, depth)
         encoder = Encoder(draw(vit, jnp.zeros((1, *stage1.FRAMES, 3))), vit)
         example = jnp.zeros((1, stage1.TIME - 1, *stage1.GRID, stage1.COMPONENTS))
