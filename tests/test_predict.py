@@ -230,6 +230,41 @@ def test_the_seed_decides_and_the_truth_does_not(model):
     assert (first != changed).any()
 
 
+ON_DEVICES = """
+import sys
+import jax
+import numpy as np
+from re2pix_jax import weights
+from re2pix_jax.training import mesh
+
+model, context = weights.load(sys.argv[1]), np.load(sys.argv[2])
+devices = mesh.create()
+with jax.set_mesh(devices):
+    context, noise = mesh.global_batch((context, np.arange(len(context), dtype=np.int32)), devices)
+    out = model.rollout(context, jax.vmap(jax.random.key)(noise), 5)
+    assert len(context.sharding.device_set) == jax.device_count() == int(sys.argv[3])
+    np.savez(sys.argv[4], **{name: jax.device_get(out[name]) for name in ('frames', 'latents')})
+"""
+
+
+def test_eight_devices_draw_different_noise_and_give_the_videos_of_one(model, tmp_path):
+    weights.save(tmp_path / 'model', model)
+    context = np.random.default_rng(0).integers(0, 256, (1, 4, *SIZE, 3), dtype=np.uint8)
+    np.save(tmp_path / 'context.npy', np.repeat(context, 8, axis=0))  # only the noise tells the eight apart
+    videos = {}
+    for devices in (1, 8):
+        out = tmp_path / f'{devices}.npz'
+        environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+        arguments = tmp_path / 'model', tmp_path / 'context.npy', str(devices), out
+        subprocess.run([sys.executable, '-c', ON_DEVICES, *arguments], check=True, cwd=ROOT, env=environment)
+        videos[devices] = np.load(out)
+    one, eight = (videos[devices]['latents'] for devices in (1, 8))
+    np.testing.assert_allclose(eight, one, atol=1e-4 * np.abs(one).max())
+    assert np.abs(videos[8]['frames'].astype(int) - videos[1]['frames']).max() <= 1  # a rounded pixel
+    apart = [np.abs(eight[a] - eight[b]).max() for a in range(8) for b in range(a)]
+    assert min(apart) > 0.1 * np.abs(eight).max()
+
+
 def test_world_clips_step_at_the_model_rate(model):
     from re2pix_jax.clips import world
     clip = prediction.read_world(model, 'validation:2', horizon=1, start=4 / 17)
