@@ -19,7 +19,7 @@ setuptools.setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=setuptools.find_packages(include=['re2pix_jax', 're2pix_jax.*']),
-    package_data={'re2pix_jax': ['bundles/**/*']},
+    package_data={'re2pix_jax': ['bundles/shipped/**/*']},
     install_requires=REQUIREMENTS,
     extras_require={
         'cuda': ['jax[cuda13]>=0.10.2'],

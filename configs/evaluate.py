@@ -1,10 +1,10 @@
 r"""Evaluation of a whole model on held-out clips of the procedural world.
 
-    python -m re2pix_jax.evaluate --config=configs/evaluate.py --workdir=runs/evaluate
-    python -m re2pix_jax.evaluate --config=configs/evaluate.py \
+    python -m re2pix_jax evaluate --config=configs/evaluate.py --workdir=runs/evaluate
+    python -m re2pix_jax evaluate --config=configs/evaluate.py \
         --config.model=runs/bundles/re2pix --workdir=runs/evaluate
 
-About ten minutes on 2 cores. Scores of the shipped bundle: README.md, re2pix_jax/bundles/tiny/MODEL_CARD.md.
+About ten minutes on 2 cores. Scores of the shipped bundle: README.md, re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
 """Stage 1: forecasts the components of the next frame from those of four.
 
-    python -m re2pix_jax.train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
+    python -m re2pix_jax train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
         --config.frozen.encoder=runs/bundles/encoder --config.frozen.principal=runs/bundles/principal
 
-tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md.
+tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
 The published sizes are forecaster_lowres.py and forecaster_highres.py.
 """

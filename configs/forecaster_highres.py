@@ -1,7 +1,7 @@
 """Stage 1 by the published recipe at high resolution: 448x896, from adapted low-resolution weights, 20 epochs of Cityscapes [R].
 
-    python -m re2pix_jax.export --workdir=runs/forecaster_lowres --out=bundles/forecaster_lowres
-    python -m re2pix_jax.train --config=configs/forecaster_highres.py --workdir=runs/forecaster_highres \
+    python -m re2pix_jax export --workdir=runs/forecaster_lowres --out=bundles/forecaster_lowres
+    python -m re2pix_jax train --config=configs/forecaster_highres.py --workdir=runs/forecaster_highres \
         --config.init=bundles/forecaster_lowres \
         --config.frozen.encoder=bundles/dinov2_b --config.frozen.principal=bundles/principal
 

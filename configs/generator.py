@@ -1,9 +1,9 @@
 """Stage 2: renders forecast semantics into frames.
 
-    python -m re2pix_jax.train --config=configs/generator.py:tiny --workdir=runs/generator \
+    python -m re2pix_jax train --config=configs/generator.py:tiny --workdir=runs/generator \
         --config.frozen.forecaster=runs/bundles/forecaster --config.frozen.vae=runs/bundles/vae
 
-tiny: about two hours on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/tiny/MODEL_CARD.md.
+tiny: about two hours on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
 base: DiT-B at 256×512 over Stable Diffusion's latents [O]; not yet run.
 

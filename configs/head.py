@@ -1,6 +1,6 @@
 """The DPT head that reads segmentation, depth or surface normals out of PCA-reconstructed features.
 
-    python -m re2pix_jax.train --config=configs/head.py:tiny --workdir=runs/head \
+    python -m re2pix_jax train --config=configs/head.py:tiny --workdir=runs/head \
         --config.frozen.encoder=runs/bundles/encoder --config.frozen.principal=runs/bundles/principal
 
 configs/head.py:tiny-depth and :tiny-normals read the other two, and so for each size.

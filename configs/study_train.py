@@ -1,6 +1,6 @@
 r"""The study of the paper's table: one generator, trained in six ways that differ in one thing each.
 
-    python -m re2pix_jax.train --config=configs/study_train.py:full --workdir=runs/study/runs/full/0 \
+    python -m re2pix_jax train --config=configs/study_train.py:full --workdir=runs/study/runs/full/0 \
         --config.frozen.forecaster=tiny/forecaster --config.frozen.vae=tiny/vae --config.frozen.head=tiny/head
 
 A row by itself is of size tiny; configs/study_train.py:full-small is of another. `bash launch/study.sh` trains all rows with all

@@ -5,5 +5,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRA=parity source launch/environment.sh
-JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -s tests/weights/test_transformers.py tests/weights/test_diffusers.py \
+JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -s tests/convert/test_transformers.py tests/convert/test_diffusers.py \
     tests/tasks/test_forecaster_published.py "$@"

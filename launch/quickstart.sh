@@ -14,10 +14,10 @@ cd "$(dirname "$0")/.."
 source launch/environment.sh
 for clip in 0 1 2; do
   echo; echo "World clip validation:$clip"
-  python -m re2pix_jax.predict --world "validation:$clip" --model tiny --out "$out/world_$clip"
+  python -m re2pix_jax predict --world "validation:$clip" --model tiny --out "$out/world_$clip"
 done
 if [ -n "$video" ]; then
   echo; echo "Your video $video"
-  python -m re2pix_jax.predict --video "$video" --model tiny --out "$out/video"
+  python -m re2pix_jax predict --video "$video" --model tiny --out "$out/video"
 fi
 echo; echo "Look at $out/*/sheet.png and $out/*/future.mp4"

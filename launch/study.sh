@@ -8,21 +8,21 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 out="${1:-runs/study}"
-model="$(python -c 'import sys; from re2pix_jax.weights import bundle; print(bundle.resolve(sys.argv[1]))' "${MODEL:-tiny}")"
+model="$(python -c 'import sys; from re2pix_jax.bundles import bundle; print(bundle.resolve(sys.argv[1]))' "${MODEL:-tiny}")"
 mkdir -p "$out"
 # The same networks are compiled for every row and seed; the compiler's results are kept between the commands.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath "$out")/compiled}" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
 
-[ -d "$out/world" ] || python -m re2pix_jax.prepare world --out "$out/world" --size 64x128 --clips "${CLIPS:-1000}" --validation_clips 160
-[ -d "$out/encoded" ] || python -m re2pix_jax.prepare encode --source "records:$out/world" --out "$out/encoded" --size 64x128 \
+[ -d "$out/world" ] || python -m re2pix_jax prepare world --out "$out/world" --size 64x128 --clips "${CLIPS:-1000}" --validation_clips 160
+[ -d "$out/encoded" ] || python -m re2pix_jax prepare encode --source "records:$out/world" --out "$out/encoded" --size 64x128 \
   --encoder "$model/forecaster/encoder" --principal "$model/forecaster/principal" --vae "$model/vae"
 
 for seed in ${SEEDS:-0 1 2}; do
   for row in ${ROWS:-baseline full truth_only no_nested_dropout baseline_large predicted_only}; do
-    python -m re2pix_jax.train --config="configs/study_train.py:$row-${SIZE:-tiny}" --workdir="$out/runs/$row/$seed" --config.seed="$seed" \
+    python -m re2pix_jax train --config="configs/study_train.py:$row-${SIZE:-tiny}" --workdir="$out/runs/$row/$seed" --config.seed="$seed" \
       --config.data.sources="('encoded:$out/encoded',)" --config.data.flip=0.0 --config.eval_data.sources="('encoded:$out/encoded',)" \
       --config.frozen.forecaster="$model/forecaster" --config.frozen.vae="$model/vae" --config.frozen.head="$model/head" \
       ${STEPS:+--config.steps="$STEPS"} ${TRAINING:-}
   done
 done
-python -m re2pix_jax.study --config=configs/study_evaluate.py --workdir="$out" --config.evaluation.source="records:$out/world" ${EVALUATION:-}
+python -m re2pix_jax study --config=configs/study_evaluate.py --workdir="$out" --config.evaluation.source="records:$out/world" ${EVALUATION:-}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up (once) and run the tests. Arguments go to pytest: bash launch/test.sh tests/clips -k world
+# Set up (once) and run the tests. Arguments go to pytest: bash launch/test.sh tests/data -k world
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRA=test source launch/environment.sh

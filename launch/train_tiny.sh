@@ -11,7 +11,7 @@ out="${1:-runs/tiny}"
 parts="$out/parts"
 mkdir -p "$parts"
 
-[ -d "$out/world" ] || python -m re2pix_jax.prepare world --out "$out/world" --size 64x128 --clips "${CLIPS:-2000}" --validation_clips 64
+[ -d "$out/world" ] || python -m re2pix_jax prepare world --out "$out/world" --size 64x128 --clips "${CLIPS:-2000}" --validation_clips 64
 world=(--config.data.sources="('records:$out/world',)")
 mixed=("${world[@]}")
 if [ -n "${VIDEOS:-}" ]; then
@@ -21,14 +21,14 @@ fi
 train() {  # train NAME CONFIG [overrides ...]: trains to the end, then exports the bundle
   local name="$1" config="$2"; shift 2
   [ ! -d "$parts/$name" ] || return 0
-  python -m re2pix_jax.train --config="configs/$config" --workdir="$out/$name" \
+  python -m re2pix_jax train --config="configs/$config" --workdir="$out/$name" \
     --config.eval_data.sources="('records:$out/world',)" "$@" ${STEPS:+--config.steps="$STEPS"}
-  python -m re2pix_jax.export --workdir="$out/$name" --out="$parts/$name"
+  python -m re2pix_jax export --workdir="$out/$name" --out="$parts/$name"
 }
 
 train autoencoder autoencoder.py:tiny "${mixed[@]}"
 train encoder encoder.py:tiny "${world[@]}"
-[ -d "$parts/principal" ] || python -m re2pix_jax.fit_pca --config=configs/principal.py:tiny --out="$parts/principal" \
+[ -d "$parts/principal" ] || python -m re2pix_jax fit_pca --config=configs/principal.py:tiny --out="$parts/principal" \
   --config.frozen.encoder="$parts/encoder" "${mixed[@]}"
 features=(--config.frozen.encoder="$parts/encoder" --config.frozen.principal="$parts/principal")
 train head head.py:tiny "${world[@]}" "${features[@]}"
@@ -36,7 +36,7 @@ train depth head.py:tiny-depth "${world[@]}" "${features[@]}"      # these two j
 train normals head.py:tiny-normals "${world[@]}" "${features[@]}"
 # The frozen networks see every frame once, not at every step of both stages.
 encode() {  # encode NAME SOURCE
-  [ -d "$out/$1_encoded" ] || python -m re2pix_jax.prepare encode --source "$2" --out "$out/$1_encoded" --size 64x128 \
+  [ -d "$out/$1_encoded" ] || python -m re2pix_jax prepare encode --source "$2" --out "$out/$1_encoded" --size 64x128 \
     --encoder "$parts/encoder" --principal "$parts/principal" --vae "$parts/autoencoder"
 }
 encode world "records:$out/world"
@@ -52,11 +52,11 @@ train generator generator.py:tiny "${encoded[@]}" --config.frozen.forecaster="$p
 
 # What is shipped: the whole model and the two heads that judge it, stored in half precision.
 ship() {  # ship RUN BUNDLE CARD
-  [ -d "$2" ] || python -m re2pix_jax.export --workdir="$out/$1" --out="$2" --storage=float16 --card="$3"
+  [ -d "$2" ] || python -m re2pix_jax export --workdir="$out/$1" --out="$2" --storage=float16 --card="$3"
 }
-cards=re2pix_jax/bundles/tiny
+cards=re2pix_jax/bundles/shipped/tiny
 ship generator "$out/tiny" "$cards/MODEL_CARD.md"
 ship depth "$out/tiny/depth" "$cards/depth/MODEL_CARD.md"
 ship normals "$out/tiny/normals" "$cards/normals/MODEL_CARD.md"
 echo "The model is $out/tiny; evaluate it with"
-echo "  python -m re2pix_jax.evaluate --config=configs/evaluate.py --config.model=$out/tiny --workdir=$out/evaluation"
+echo "  python -m re2pix_jax evaluate --config=configs/evaluate.py --config.model=$out/tiny --workdir=$out/evaluation"

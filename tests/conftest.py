@@ -80,9 +80,9 @@ def random_variables(net, *inputs):
 @pytest.fixture(scope='session')
 def micro_bundles(tmp_path_factory):
     """A folder of bundles with random weights, one per part, that fit each other, and of a few prepared clips of the world."""
-    from re2pix_jax import weights
-    from re2pix_jax.clips.datasets import writing
-    from re2pix_jax.clips.datasets.world import World
+    from re2pix_jax import bundles
+    from re2pix_jax.data import writing
+    from re2pix_jax.data.sources.world import World
     from re2pix_jax.encoder import Encoder, principal
     from re2pix_jax.encoder.vit import VisionTransformer
     from re2pix_jax.forecaster import Forecaster
@@ -91,7 +91,7 @@ def micro_bundles(tmp_path_factory):
     from re2pix_jax.generator.dit import SpaceTimeDiT
     from re2pix_jax.heads import Head
     from re2pix_jax.heads.dpt import DPTHead
-    from re2pix_jax.pipeline import Re2Pix
+    from re2pix_jax.model import Re2Pix
     from re2pix_jax.vae import Autoencoder
     from re2pix_jax.vae.autoencoder import AutoencoderKL
 
@@ -117,5 +117,5 @@ def micro_bundles(tmp_path_factory):
     model = Re2Pix(forecaster=forecaster, vae=vae, generator=generator, head=head, size=SIZE, sampler_steps=2)
     for name, part in dict(encoder=encoder, principal=components, vae=vae, forecaster=forecaster, head=head,
                            generator=generator, re2pix=model).items():
-        weights.save(str(folder / name), part)
+        bundles.save(str(folder / name), part)
     return folder

@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 from re2pix_jax import tasks
-from re2pix_jax.clips import loader
+from re2pix_jax.data import loader
 from re2pix_jax.training import loop
 from tests.conftest import load_config, shrink
 

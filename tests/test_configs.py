@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax import tasks, weights
-from re2pix_jax.clips import loader
+from re2pix_jax import bundles, tasks
+from re2pix_jax.data import loader
 from re2pix_jax.encoder import Encoder, Principal
 from re2pix_jax.encoder.vit import VisionTransformer
 from re2pix_jax.forecaster import Forecaster
@@ -65,8 +65,8 @@ def abstract_parts(size):
 def test_config_traces_at_its_own_size(name, size, monkeypatch):
     """Grids, channels and frames of all configs of a size fit together, forward and backward."""
     parts = abstract_parts(size)
-    monkeypatch.setattr(weights, 'load', lambda path, *_: parts[path])
-    monkeypatch.setattr(weights, 'digest', lambda path: path)
+    monkeypatch.setattr(bundles, 'load', lambda path, *_: parts[path])
+    monkeypatch.setattr(bundles, 'digest', lambda path: path)
     config = config_of(name, size)
     for part in config.frozen:
         config.frozen[part] = part

@@ -1,1 +1,1 @@
-"""Benchmarks that need a file of their own; `python -m re2pix_jax.benchmark NAME` runs them."""
+"""Benchmarks that need a file of their own; `python -m re2pix_jax benchmark NAME` runs them."""

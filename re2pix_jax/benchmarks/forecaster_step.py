@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax import tasks, weights
+from re2pix_jax import bundles, tasks
 from re2pix_jax.benchmarks import measuring
 from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
 from re2pix_jax.report.table import table
@@ -80,7 +80,7 @@ def save_frozen(folder):
     parts = {'encoder': Encoder(params=jax.tree.map(lambda leaf: draw(leaf.shape), shapes), net=net),
              'principal': Principal(draw(channels), 1 + draw(channels), draw(channels), draw((COMPONENTS, channels)), np.ones(COMPONENTS))}
     for name, part in parts.items():
-        weights.save(pathlib.Path(folder, name), part)
+        bundles.save(pathlib.Path(folder, name), part)
     return {name: str(pathlib.Path(folder, name)) for name in parts}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from re2pix_jax.benchmarks import generator_work as work
 from re2pix_jax.benchmarks import measuring
 from re2pix_jax.generator import Generator, SpaceTimeDiT
-from re2pix_jax.pipeline import Re2Pix
+from re2pix_jax.model import Re2Pix
 from re2pix_jax.report.table import table
 
 HORIZON, FRAMES = 8, (256, 512)

@@ -19,7 +19,7 @@ from re2pix_jax.benchmarks.generator_prediction import FRAMES, HORIZON
 from re2pix_jax.encoder import Encoder, Principal
 from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
 from re2pix_jax.generator import Generator
-from re2pix_jax.pipeline import Re2Pix
+from re2pix_jax.model import Re2Pix
 from re2pix_jax.report.table import table
 from re2pix_jax.tasks.task import with_dtype
 from re2pix_jax.vae import Autoencoder, AutoencoderKL

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from re2pix_jax.metrics import segmentation
+from re2pix_jax.evaluation.evaluators import segmentation
 
 
 def whole(local: dict, batch_size: int, first: int, limit: int) -> dict:

@@ -19,18 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from re2pix_jax.clips import datasets, loader, sampling
-from re2pix_jax.clips.datasets import records
+from re2pix_jax.data import loader, records, sources, windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation.batches import whole
+from re2pix_jax.evaluation.evaluators import features as feature_metrics
+from re2pix_jax.evaluation.evaluators import segmentation
+from re2pix_jax.evaluation.evaluators.depth import DepthErrors
+from re2pix_jax.evaluation.evaluators.normals import LIMITS, NormalErrors, from_depth
+from re2pix_jax.evaluation.protocol import fingerprint
 from re2pix_jax.heads import Head, encoder_sha256
-from re2pix_jax.metrics import features as feature_metrics
-from re2pix_jax.metrics import segmentation
-from re2pix_jax.metrics.depth import DepthErrors
-from re2pix_jax.metrics.normals import LIMITS, NormalErrors, from_depth
-from re2pix_jax.metrics.protocol import fingerprint
+from re2pix_jax.progress import track
 from re2pix_jax.report import colours, panels, table
-from re2pix_jax.report.progress import track
 from re2pix_jax.training import mesh as meshes
 
 FORMAT = 1
@@ -69,7 +68,7 @@ def evaluate(forecaster, heads: dict, config):
     meshes.check_batch_size(config.batch_size, mesh)
     size = tuple(side * forecaster.encoder.net.patch_size for side in forecaster.net.grid)
     label_size = tuple(config.label_size) or size
-    source = datasets.open_source(config.source, config.split, size, config.clips)
+    source = sources.open_source(config.source, config.split, size, config.clips)
     windows = _windows(config, source, forecaster.net.frames - 1)
     _check_depth(config, heads, source)
     _check_sizes(config, heads, source, size, label_size)
@@ -84,7 +83,7 @@ def evaluate(forecaster, heads: dict, config):
                  for name in heads if all(method[name] is None for method in next(iter(report.values())).values())]
     protocol = {
         'source': config.source, 'split': config.split, 'clips': clips, 'context_frames': forecaster.net.frames - 1,
-        'stride': sampling.STRIDE, 'steps': {term: sampling.TERMS[term] for term in config.terms}, **windows,
+        'stride': windows.STRIDE, 'steps': {term: windows.TERMS[term] for term in config.terms}, **windows,
         'size': list(size), 'label_size': list(label_size), 'components': forecaster.net.components,
         'heads': {name: {'bundle': config.heads.get(name, ''), 'sha256': fingerprint(head.params)} for name, head in heads.items()},
         'field_of_view': config.field_of_view}
@@ -93,13 +92,13 @@ def evaluate(forecaster, heads: dict, config):
 
 def _check(config):
     for term in config.terms:
-        if term not in sampling.TERMS:
-            raise UserError(f'config.terms: {term!r} is none of {", ".join(sampling.TERMS)}')
+        if term not in windows.TERMS:
+            raise UserError(f'config.terms: {term!r} is none of {", ".join(windows.TERMS)}')
     for name, least in (('batch_size', 1), ('clips', 0), ('pictures', 0)):
         if config[name] < least:
             raise UserError(f'config.{name} = {config[name]}: expected at least {least}')
     if not config.terms:
-        raise UserError(f'config.terms is empty: expected some of {", ".join(sampling.TERMS)}')
+        raise UserError(f'config.terms is empty: expected some of {", ".join(windows.TERMS)}')
     if not 0 < config.field_of_view < 180:
         raise UserError(f'config.field_of_view = {config.field_of_view}: expected degrees between 0 and 180')
     if config.source.startswith('encoded:'):
@@ -134,7 +133,7 @@ def _windows(config, source, context):
             if target is None:
                 raise UserError('has no frame that a protocol evaluates; give a source that has')
             for term in config.terms:
-                window = sampling.target_window(target, context + sampling.TERMS[term], sampling.STRIDE)
+                window = windows.target_window(target, context + windows.TERMS[term], windows.STRIDE)
                 found[term][int(target)] = window[:context].tolist()
         except UserError as error:
             raise UserError(f'{config.source}/{source.name(index)}: {error}') from error
@@ -161,7 +160,7 @@ def _check_sizes(config, heads, source, size, label_size):
     """Refuses labels and depth that would have to be enlarged: scores of invented pixels mean nothing."""
     needed = {'labels': 'labels'} | ({'depth': 'depth maps'} if {'depth', 'normals'} & heads.keys() else {})
     for stored in _stored_sizes(source):
-        box = sampling.centre_box(*stored['frames'], size)
+        box = windows.centre_box(*stored['frames'], size)
         for name, words in needed.items():
             if stored[name] is None:
                 continue
@@ -187,9 +186,9 @@ def _stored_sizes(source):
 
 def _evaluate_term(forecaster, heads, config, term, size, label_size, mesh):
     """({method: {metric: value}}, pictures, number of clips) of one term."""
-    context, steps = forecaster.net.frames - 1, sampling.TERMS[term]
+    context, steps = forecaster.net.frames - 1, windows.TERMS[term]
     data = ConfigDict({
-        'sources': (config.source,), 'split': config.split, 'size': size, 'frames': context + steps, 'strides': (sampling.STRIDE,),
+        'sources': (config.source,), 'split': config.split, 'size': size, 'frames': context + steps, 'strides': (windows.STRIDE,),
         'window': 'target', 'label_size': label_size, 'clips': config.clips, 'workers': config.workers})
     batches = loader.create(data, config.batch_size, training=False)
     limit = min(config.clips or batches.clips, batches.clips)
@@ -275,7 +274,7 @@ def sheet(picture: Picture, term: str):
     height, width = picture.frames.shape[1:3]
 
     def label(labels):
-        return colours.label_colours(sampling.pick(labels[None], sampling.Box(0, 0, *labels.shape), (height, width))[0])
+        return colours.label_colours(windows.pick(labels[None], windows.Box(0, 0, *labels.shape), (height, width))[0])
 
     def component(name):
         return colours.principal_colours(picture.components[name][None], picture.components['context'][None], (height, width))[0]
@@ -286,7 +285,7 @@ def sheet(picture: Picture, term: str):
     if picture.guessed:
         rows.append(panels.Panel('read from features', [label(picture.guessed[method]) for method in ('copy_last', 'oracle', 'forecast')]))
     rows.append(panels.Panel('components', [component(name) for name in ('context', 'oracle', 'forecast')]))
-    seconds = sampling.TERMS[term] * sampling.STRIDE / sampling.BASE_FPS
+    seconds = windows.TERMS[term] * windows.STRIDE / windows.BASE_FPS
     return f'{term}, {picture.name}: last context frame, target, forecast', panels.sheet(rows, np.array([0.0, seconds, seconds]))
 
 

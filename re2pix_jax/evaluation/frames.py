@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from re2pix_jax.evaluation.evaluators import descriptors
+from re2pix_jax.evaluation.evaluators import features as feature_metrics
+from re2pix_jax.evaluation.evaluators.depth import DepthErrors
+from re2pix_jax.evaluation.evaluators.segmentation import Confusion
 from re2pix_jax.heads import Head
-from re2pix_jax.metrics import descriptors
-from re2pix_jax.metrics import features as feature_metrics
-from re2pix_jax.metrics.depth import DepthErrors
-from re2pix_jax.metrics.segmentation import Confusion
 
 READ = {'segmentation': Head.labels, 'depth': Head.depth}
 TRUTH = {'segmentation': 'labels', 'depth': 'depth'}

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import flax.struct
 import jax.numpy as jnp
 
-from re2pix_jax import weights
+from re2pix_jax import bundles
+from re2pix_jax.bundles import bundle
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import frames as measured
-from re2pix_jax.metrics import i3d, inception, protocol
-from re2pix_jax.metrics.descriptors import WINDOW
-from re2pix_jax.weights import bundle
+from re2pix_jax.evaluation import protocol
+from re2pix_jax.evaluation.evaluators.descriptors import WINDOW
+from re2pix_jax.evaluation.networks import i3d, inception
 
 
 class Network(NamedTuple):
@@ -54,13 +55,13 @@ class Judges(flax.struct.PyTreeNode):
         """
         heads, networks, origins, left_out = {}, {}, [], []
         if _there(config.heads.depth):
-            heads['depth'] = weights.load(config.heads.depth, 'head')
+            heads['depth'] = bundles.load(config.heads.depth, 'head')
         else:
             left_out.append(f'depth errors: config.heads.depth = {config.heads.depth!r} names no bundle of a depth head; train one with '
                             'configs/head.py')
         for name, (measure, file) in NETWORKS.items():
             if _there(config[name]):
-                networks[name] = weights.load(config[name], name)
+                networks[name] = bundles.load(config[name], name)
                 origins.append((name, config[name], _hash(config[name])))
             else:
                 left_out.append(f'{measure}: config.{name} = {config[name]!r} names no bundle; make one by `convert {name}` from {file}')

@@ -22,18 +22,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from re2pix_jax.clips import loader, sampling
+from re2pix_jax.data import loader, windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import frames as measured
 from re2pix_jax.evaluation.batches import whole as whole_batch
+from re2pix_jax.evaluation.evaluators import probe, segmentation
 from re2pix_jax.evaluation.judges import Judges
-from re2pix_jax.evaluation.text import describe
+from re2pix_jax.evaluation.prediction import stride_of
+from re2pix_jax.evaluation.protocol import Protocol
+from re2pix_jax.evaluation.tables import describe
 from re2pix_jax.evaluation.totals import Totals
 from re2pix_jax.forecaster import Forecaster
-from re2pix_jax.metrics import probe, segmentation
-from re2pix_jax.metrics.protocol import Protocol
-from re2pix_jax.prediction import stride_of
-from re2pix_jax.report.progress import track
+from re2pix_jax.progress import track
 from re2pix_jax.training import mesh as meshes
 
 __all__ = ['FORMAT', 'Judges', 'describe', 'evaluate', 'fit_probes']
@@ -71,7 +71,7 @@ def evaluate(model, config, judges: Judges | None = None):
     if not whole:
         patch = model.encoder.net.patch_size
         size = tuple(side * patch for side in model.net.grid)
-        model = StageOne(model, size, sampling.BASE_FPS / sampling.STRIDE, model.net.frames - 1)
+        model = StageOne(model, size, windows.BASE_FPS / windows.STRIDE, model.net.frames - 1)
     _check(model, config)
     mesh = meshes.create(config.mesh.data, config.mesh.model)
     meshes.check_batch_size(config.batch_size, mesh)

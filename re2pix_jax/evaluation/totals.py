@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.metrics import descriptors, frechet, image, probe
+from re2pix_jax.evaluation.evaluators import descriptors, frechet, image, probe
 
 METHODS = ('re2pix', 'copy_last', 'vae')
 DISTANCES = ('frechet_frames', 'frechet_video', 'fid', 'fvd')

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from re2pix_jax.bundles.kinds import NOT_OF_THE_NETWORK
 from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation.protocol import fingerprint
 from re2pix_jax.heads import ordinal
 from re2pix_jax.heads.dpt import DPTHead
-from re2pix_jax.metrics.protocol import fingerprint
 from re2pix_jax.nn.positions import resize_matrix
-from re2pix_jax.weights.kinds import NOT_OF_THE_NETWORK
 
 VERBS = {'segmentation': 'labels', 'depth': 'depth', 'normals': 'normals'}
 """What a head may read, and the method of `Head` that gives it."""

@@ -4,8 +4,7 @@ import pathlib
 
 import numpy as np
 
-from re2pix_jax.clips import datasets, sampling
-from re2pix_jax.clips.datasets import records
+from re2pix_jax.data import records, sources, windows
 from re2pix_jax.report import colours, page, panels
 
 WIDTH = 256  # pixels of a picture
@@ -22,7 +21,7 @@ def write(path, windows: int = 6, frames: int = 5, seed: int = 0) -> pathlib.Pat
     manifest = records.read_manifest(path)
     kind, rng, sections = 'encoded' if 'parts' in manifest else 'records', np.random.default_rng(seed), []
     for split, about in manifest['splits'].items():
-        source = datasets.open_source(f'{kind}:{path}', split, about['clips'][0]['size'])
+        source = sources.open_source(f'{kind}:{path}', split, about['clips'][0]['size'])
         for index in sorted(rng.permutation(len(source))[:windows]):
             sections.append(_section(source, split, int(index), frames, rng))
     counts = ', '.join(f'{len(about["clips"])} {split} clips, {len(about["left_out"])} left out'
@@ -32,7 +31,7 @@ def write(path, windows: int = 6, frames: int = 5, seed: int = 0) -> pathlib.Pat
 
 def _section(source, split, index, frames, rng):
     count, fps = source.num_frames(index), source.fps(index)
-    stride = min(sampling.native_stride(sampling.STRIDE, fps), max(1, (count - 1) // max(frames - 1, 1)))
+    stride = min(windows.native_stride(windows.STRIDE, fps), max(1, (count - 1) // max(frames - 1, 1)))
     frames = min(frames, 1 + (count - 1) // stride)
     window = int(rng.integers(count - stride * (frames - 1))) + stride * np.arange(frames)
     clip = source.read(index, window)
@@ -44,9 +43,9 @@ def _section(source, split, index, frames, rng):
 
 def _rows(clip) -> list[panels.Panel]:
     height, width = clip['frames'].shape[1:3]
-    small = sampling.Box(0, 0, height, width), (max(1, round(height * WIDTH / width)), WIDTH)
-    clip = sampling.apply(clip, *small)
-    known = (clip['labels'] != datasets.IGNORE).any((1, 2)), clip['depth'].any((1, 2))
+    small = windows.Box(0, 0, height, width), (max(1, round(height * WIDTH / width)), WIDTH)
+    clip = windows.apply(clip, *small)
+    known = (clip['labels'] != sources.IGNORE).any((1, 2)), clip['depth'].any((1, 2))
     pictures = colours.label_colours(clip['labels']), colours.depth_colours(clip['depth'])
     rows = [panels.Panel('frames', list(clip['frames']))]
     for title, absent, there, shown in zip(('labels', 'depth'), ('no labels', 'no depth'), known, pictures):

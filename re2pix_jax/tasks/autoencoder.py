@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax import weights
+from re2pix_jax import bundles
 from re2pix_jax.tasks.task import Task
 from re2pix_jax.vae import Autoencoder
 from re2pix_jax.vae.autoencoder import AutoencoderKL
@@ -52,7 +52,7 @@ class AutoencoderTask(Task):
             squares.append(np.square(latents).mean())
         shift = float(np.mean(means))
         scale = float(1.0 / np.sqrt(np.mean(squares) - shift ** 2))
-        weights.save(path, Autoencoder(params=params, net=self.net, scaling_factor=scale, shift_factor=shift), **saving)
+        bundles.save(path, Autoencoder(params=params, net=self.net, scaling_factor=scale, shift_factor=shift), **saving)
 
 
 def _images(batch):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from re2pix_jax import weights
+from re2pix_jax import bundles
 from re2pix_jax.encoder import Encoder, normalise
 from re2pix_jax.encoder.vit import VisionTransformer
 from re2pix_jax.errors import UserError
@@ -95,7 +95,7 @@ class EncoderTask(Task):
         weights = known * class_weights(labels, self.config.loss.balance)
         seen = depth > 0
         depth_error = jnp.abs(log_depth - jnp.log(jnp.where(seen, depth, 1.0)))
-        return {'cross_entropy': (losses * weights).sum() / jnp.maximum(weights.sum(), 1e-6),
+        return {'cross_entropy': (losses * weights).sum() / jnp.maximum(bundles.sum(), 1e-6),
                 'log_depth': (depth_error * seen).sum() / jnp.maximum(seen.sum(), 1),
                 'accuracy': ((logits.argmax(-1) == labels) & known).sum() / jnp.maximum(known.sum(), 1)}
 
@@ -120,7 +120,7 @@ class EncoderTask(Task):
         return jax.vmap(one)(images, batch['labels'], batch['depth'])
 
     def save(self, params, path, batches, **saving):
-        weights.save(path, Encoder(params=params['net'], net=self.net), **saving)
+        bundles.save(path, Encoder(params=params['net'], net=self.net), **saving)
 
 
 def _join(cls, patches):

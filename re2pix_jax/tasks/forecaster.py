@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 
-from re2pix_jax import weights
+from re2pix_jax import bundles
 from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation.evaluators.features import smooth_l1
 from re2pix_jax.forecaster import Forecaster, rollout
 from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, adapt_grid
-from re2pix_jax.metrics.features import smooth_l1
 from re2pix_jax.tasks.task import Task
 
 
@@ -41,7 +41,7 @@ class ForecasterTask(Task):
 
     def load_params(self, name):
         """Those of a forecaster bundle; its row and column codes are interpolated where config.model.grid is another one [R]."""
-        part = weights.load(name, self.kind)
+        part = bundles.load(name, self.kind)
         if part.net.heads != self.net.heads:  # shapes do not tell
             raise UserError(f'config.init: {name} has {part.net.heads} heads and config.model {self.net.heads}; set config.model.heads '
                             f'to {part.net.heads}')
@@ -91,4 +91,4 @@ class ForecasterTask(Task):
 
     def save(self, params, path, batches, **saving):
         forecaster = Forecaster(params=params, net=self.net, encoder=self.frozen['encoder'], principal=self.frozen['principal'])
-        weights.save(path, forecaster, **saving)
+        bundles.save(path, forecaster, **saving)

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax import errors, weights
-from re2pix_jax.clips.sampling import BASE_FPS
+from re2pix_jax import bundles, errors
+from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.generator import Generator, backbone, conditioning, flow
-from re2pix_jax.pipeline import Re2Pix
+from re2pix_jax.model import Re2Pix
 from re2pix_jax.tasks.task import Task
 
 MIXED = ('slice', 'per_sample')
@@ -35,7 +35,7 @@ class GeneratorTask(Task):
         return net.init(key, context[0], context[1], jnp.zeros((1,)), future[0], future[1])
 
     def load_params(self, name):
-        part = weights.load(name, ('re2pix', 'generator'))
+        part = bundles.load(name, ('re2pix', 'generator'))
         return getattr(part, 'generator', part).params
 
     def _split(self, array):
@@ -92,10 +92,10 @@ class GeneratorTask(Task):
         data = self.config.data
         return Re2Pix(
             forecaster=self.frozen['forecaster'], vae=self.frozen['vae'], generator=self._generator(params),
-            head=weights.load(self.config.frozen.head, 'head') if self.config.frozen.get('head') else None,
+            head=bundles.load(self.config.frozen.head, 'head') if self.config.frozen.get('head') else None,
             size=tuple(data.size), fps=BASE_FPS / data.strides[len(data.strides) // 2],
             sampler_steps=self.config.loss.sampler_steps)
 
     def save(self, params, path, batches, **saving):
         """Writes the whole model."""
-        weights.save(path, self.whole(params), **saving)
+        bundles.save(path, self.whole(params), **saving)

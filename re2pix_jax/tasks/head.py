@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from re2pix_jax import errors, weights
+from re2pix_jax import bundles, errors
+from re2pix_jax.evaluation.evaluators import depth, normals, segmentation
 from re2pix_jax.heads import Head, encoder_sha256, ordinal
 from re2pix_jax.heads.dpt import DPTHead
-from re2pix_jax.metrics import depth, normals, segmentation
 from re2pix_jax.nn.positions import resize
 from re2pix_jax.tasks.task import Task
 
@@ -58,7 +58,7 @@ class HeadTask(Task):
         return self.net.init(key, jnp.zeros((1, *shape[2:])))
 
     def load_params(self, name):
-        head, channels = weights.load(name, self.kind), self.frozen['principal'].components.shape[1]
+        head, channels = bundles.load(name, self.kind), self.frozen['principal'].components.shape[1]
         if head.reads != self.reads:
             raise errors.UserError(f'{name}: reads {head.reads}, where config.loss.reads is {self.reads}: start from another head')
         if head.channels != channels:
@@ -132,7 +132,7 @@ class HeadTask(Task):
         return {name: float(value) for name, value in scores.items() if isinstance(value, (int, float))}
 
     def save(self, params, path, batches, **saving):
-        weights.save(path, self._head(params).replace(encoder=encoder_sha256(self.frozen['encoder'])), **saving)
+        bundles.save(path, self._head(params).replace(encoder=encoder_sha256(self.frozen['encoder'])), **saving)
 
 
 def _mean(values, known):

@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from re2pix_jax import errors, weights
+from re2pix_jax import bundles, errors
 
 ENCODING_PARTS = ('encoder', 'principal', 'vae')
 
@@ -25,14 +25,14 @@ class Task:
             path = config.frozen.get(name, '')
             if not path:
                 raise errors.UserError(f'config.frozen.{name}: the {config.task} task needs the path of a {name} bundle, got none')
-            self.frozen[name] = with_dtype(weights.load(path), config.dtype)
-            self.bundles[name] = {'path': path, 'sha256': weights.digest(path)}
+            self.frozen[name] = with_dtype(bundles.load(path), config.dtype)
+            self.bundles[name] = {'path': path, 'sha256': bundles.digest(path)}
 
     def check_data(self, encoded_by):
         """Refuses encoded clips (`Loader.encoded_by`) that other networks made than the frozen parts of this task."""
         mine = {name: bundle['sha256'] for name, bundle in self.bundles.items()}
         for bundle in self.bundles.values():
-            mine |= weights.part_digests(bundle['path'])
+            mine |= bundles.part_digests(bundle['path'])
         for source, theirs in encoded_by.items():
             for name in ENCODING_PARTS:
                 if name in mine and mine[name] != theirs.get(name):
@@ -54,7 +54,7 @@ class Task:
         if not self.kind:
             raise errors.UserError(f'config.init: the {self.config.task} task starts from random parameters only, as bundles lack '
                                    'what it trains beside the network; leave it empty')
-        return weights.load(name, self.kind).params
+        return bundles.load(name, self.kind).params
 
     def loss(self, params, frozen, batch, key):
         """(scalar loss, {name: scalar metric}) of one batch; pure."""
@@ -65,7 +65,7 @@ class Task:
         raise TypeError(f'{type(self).__name__} does not say what to measure')
 
     def save(self, params, path, batches, **saving):
-        """Writes the trained part as a bundle at `path`; `batches` is a pass of evaluation data, `saving` goes to weights.save."""
+        """Writes the trained part as a bundle at `path`; `batches` is a pass of evaluation data, `saving` goes to bundles.save."""
         raise TypeError(f'{type(self).__name__} does not say how to save')
 
     @functools.cached_property

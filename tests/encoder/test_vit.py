@@ -1,4 +1,4 @@
-"""The vision transformer and the encoder around it, by their properties; numbers are in tests/weights/test_published.py."""
+"""The vision transformer and the encoder around it, by their properties; numbers are in tests/convert/test_published.py."""
 
 import jax
 import jax.numpy as jnp

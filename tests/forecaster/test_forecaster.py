@@ -1,4 +1,4 @@
-"""The masked feature transformer and its roll-out, by their properties; numbers are in tests/weights/test_published.py."""
+"""The masked feature transformer and its roll-out, by their properties; numbers are in tests/convert/test_published.py."""
 
 import jax
 import jax.numpy as jnp

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax import weights
+from re2pix_jax import bundles
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator import Generator, SpaceTimeDiT, backbone, flow
 from re2pix_jax.generator.unet import VideoUNet
@@ -75,8 +75,8 @@ def test_cached_sampling_equals_recomputation(made):
 
 def test_a_bundle_gives_back_the_network(made, tmp_path):
     net, params, _ = made
-    weights.save(tmp_path / 'bundle', Generator(params, net))
-    opened = weights.load(tmp_path / 'bundle', 'generator')
+    bundles.save(tmp_path / 'bundle', Generator(params, net))
+    opened = bundles.load(tmp_path / 'bundle', 'generator')
     assert opened.net == net
     jax.tree.map(np.testing.assert_array_equal, opened.params, params)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax import weights
+from re2pix_jax import bundles
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator import Generator, SpaceTimeDiT, flow
 from re2pix_jax.generator.conditioning import keep_first
@@ -95,13 +95,13 @@ def test_path_and_target_of_the_generator_decide_what_its_prediction_means(gener
 
 def test_bundles_know_path_and_target(generator, tmp_path):
     form = flow.Diffusion('ddpm', 'v', 'cosine')
-    weights.save(tmp_path / 'bundle', generator.replace(**form._asdict()))
-    opened = weights.load(tmp_path / 'bundle', 'generator')
+    bundles.save(tmp_path / 'bundle', generator.replace(**form._asdict()))
+    opened = bundles.load(tmp_path / 'bundle', 'generator')
     assert (opened.path, opened.target, opened.schedule) == form
     config = tmp_path / 'bundle' / 'config.json'
     fields = json.loads(config.read_text())
     config.write_text(json.dumps({name: value for name, value in fields.items() if name not in form._fields}))
-    opened = weights.load(tmp_path / 'bundle', 'generator')  # as bundles were before there was a choice
+    opened = bundles.load(tmp_path / 'bundle', 'generator')  # as bundles were before there was a choice
     assert (opened.path, opened.target) == ('flow', 'x')
 
 

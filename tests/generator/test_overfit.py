@@ -7,9 +7,10 @@ import optax
 import pytest
 
 import re2pix_jax
-from re2pix_jax.clips import video, world
+from re2pix_jax import world
+from re2pix_jax.data import video
+from re2pix_jax.evaluation.evaluators import image
 from re2pix_jax.generator import Generator, backbone, flow
-from re2pix_jax.metrics import image
 
 STEPS, NOISES = 160, 2
 SHAPES = dict(latent_channels=8, latent_grid=(4, 8), components=144, context_frames=4, future_frames=4)

@@ -1,4 +1,4 @@
-"""The DPT head, by its properties; numbers are in tests/weights/test_published.py."""
+"""The DPT head, by its properties; numbers are in tests/convert/test_published.py."""
 
 import jax
 import jax.numpy as jnp

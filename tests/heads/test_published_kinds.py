@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax import weights
+from re2pix_jax import bundles
+from re2pix_jax.convert import dpt
 from re2pix_jax.errors import UserError
 from re2pix_jax.heads import VERBS
-from re2pix_jax.weights import dpt
-from tests.weights import torch_pickles
+from tests.convert import torch_pickles
 
 
 def tensors(outputs, width=6, features=8, channels=(4, 6, 8, 8)):
@@ -38,8 +38,8 @@ def test_the_outputs_say_what_a_published_head_reads(outputs, reads, tmp_path):
     torch_pickles.state_dict(tmp_path / 'head.ckpt', tensors(outputs))
     head = dpt.convert(tmp_path / 'head.ckpt')
     assert (head.reads, head.depth_range, head.channels, head.net.batch_norm) == (reads, None, 24, True)
-    weights.save(tmp_path / 'bundle', head)
-    head = weights.load(tmp_path / 'bundle', 'head')
+    bundles.save(tmp_path / 'bundle', head)
+    head = bundles.load(tmp_path / 'bundle', 'head')
     assert (head.reads, head.net.classes) == (reads, outputs)
     read = getattr(head, VERBS[reads])(jnp.asarray(np.random.default_rng(0).normal(size=(1, 1, 2, 4, 24)), jnp.float32), (20, 30))
     assert read.shape == (1, 1, 20, 30, 3)[:5 if reads == 'normals' else 4]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax import weights
+from re2pix_jax import bundles
 from re2pix_jax.errors import UserError
 from re2pix_jax.heads import DPTHead, Head, ordinal
 from tests.conftest import random_variables
@@ -118,8 +118,8 @@ def test_heads_that_contradict_themselves_are_refused(heads):
 
 def test_bundles_keep_what_a_head_reads_and_those_for_segmentation_their_bytes(heads, features, tmp_path):
     for reads, head in (*heads.items(), ('metric', heads['depth'].replace(depth_range=(1.0, 80.0)))):
-        weights.save(tmp_path / reads, head)
-        loaded = weights.load(tmp_path / reads, 'head')
+        bundles.save(tmp_path / reads, head)
+        loaded = bundles.load(tmp_path / reads, 'head')
         assert (loaded.reads, loaded.depth_range, loaded.net) == (head.reads, head.depth_range, head.net)
     config = (tmp_path / 'segmentation' / 'config.json').read_text()
     assert 'reads' not in config and 'depth_range' not in config

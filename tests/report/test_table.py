@@ -1,6 +1,6 @@
 import pytest
 
-from re2pix_jax.report.progress import track
+from re2pix_jax.progress import track
 from re2pix_jax.report.table import Number, horizon_table, table
 
 

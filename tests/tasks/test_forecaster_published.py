@@ -2,7 +2,7 @@
 
 Gradients are checked against automatic differentiation of torch's own modules in float64 (where torch is installed), and against
 central differences of a forward pass in numpy float64. Both read the checkpoint by its own names. As in
-tests/weights/test_published.py the files lie beside the repository: without them this is skipped.
+tests/convert/test_published.py the files lie beside the repository: without them this is skipped.
 """
 
 import pathlib
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from re2pix_jax import tasks, weights
+from re2pix_jax import bundles, tasks
+from re2pix_jax.bundles.kinds import flatten
+from re2pix_jax.convert import dino_foresight, torch_file
 from re2pix_jax.training import loop, writer
-from re2pix_jax.weights import dino_foresight, torch_file
-from re2pix_jax.weights.kinds import flatten
 from tests.conftest import load_config
 
 GOLDEN = pathlib.Path(__file__).parents[2].parent / 'shared' / 'golden' / 'dino_foresight_small'
@@ -38,14 +38,14 @@ def clips(expected):
 @pytest.fixture(scope='module')
 def bundle(tmp_path_factory):
     path = tmp_path_factory.mktemp('converted') / 'forecaster'
-    weights.save(path, dino_foresight.convert(GOLDEN / 'dinof.ckpt', encoder_heads=3))
+    bundles.save(path, dino_foresight.convert(GOLDEN / 'dinof.ckpt', encoder_heads=3))
     return path
 
 
 @pytest.fixture(scope='module')
 def config(bundle):
     """Continues the bundle's training with dropout off: sizes from the bundle, the rest as in configs/forecaster.py."""
-    net = weights.load(bundle).net
+    net = bundles.load(bundle).net
     config = load_config('forecaster')
     config.model.update({name: getattr(net, name) for name in ('components', 'width', 'depth', 'heads', 'frames', 'grid')})
     config.update(init=str(bundle), steps=2, batch_size=2, log_every=1, checkpoint_every=0)

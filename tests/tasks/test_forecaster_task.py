@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax import errors, tasks, weights
+from re2pix_jax import bundles, errors, tasks
 from re2pix_jax.benchmarks import forecaster_step
 from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
 from re2pix_jax.forecaster.transformer import adapt_grid
@@ -35,7 +35,7 @@ def make_task(bundles, unroll=1, **model):
 
 @pytest.fixture(scope='module')
 def params(micro_bundles):
-    return weights.load(micro_bundles / 'forecaster').params
+    return bundles.load(micro_bundles / 'forecaster').params
 
 
 def by_hand(task, params, components, steps):
@@ -95,7 +95,7 @@ def test_components_of_another_number_are_refused(micro_bundles, params, clips):
 
 
 def test_components_of_another_encoder_are_refused(micro_bundles, tmp_path):
-    weights.save(tmp_path / 'principal', Principal(*(jnp.ones(60),) * 3, jnp.ones((32, 60)), jnp.ones(32)))
+    bundles.save(tmp_path / 'principal', Principal(*(jnp.ones(60),) * 3, jnp.ones((32, 60)), jnp.ones(32)))
     config = shrink(load_config('forecaster'), micro_bundles)
     config.frozen.principal = str(tmp_path / 'principal')
     with pytest.raises(errors.UserError, match='principal takes features of 60 channels, the encoder gives 96'):
@@ -124,8 +124,8 @@ def test_operations_by_hand_are_those_that_xla_counts(tmp_path, monkeypatch):
                             LAYERS=(0, 1, 2, 3), WIDTH=width, HEADS=4, COMPONENTS=components).items():
         monkeypatch.setattr(forecaster_step, name, value)
     net = VisionTransformer(patch_size=14, width=96, depth=4, heads=4, registers=4, layers=(0, 1, 2, 3), position_grid=(8, 16))
-    weights.save(tmp_path / 'encoder', Encoder(params=random_variables(net, jnp.zeros((1, *frames, 3))), net=net))
-    weights.save(tmp_path / 'principal', Principal(*(jnp.ones(384),) * 3, jnp.ones((components, 384)), jnp.ones(components)))
+    bundles.save(tmp_path / 'encoder', Encoder(params=random_variables(net, jnp.zeros((1, *frames, 3))), net=net))
+    bundles.save(tmp_path / 'principal', Principal(*(jnp.ones(384),) * 3, jnp.ones((components, 384)), jnp.ones(components)))
     config = load_config('forecaster')
     config.model.update(components=components, width=width, depth=depth, heads=4)
     config.frozen.update(encoder=str(tmp_path / 'encoder'), principal=str(tmp_path / 'principal'))

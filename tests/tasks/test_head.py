@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from re2pix_jax import errors, tasks, weights
-from re2pix_jax.clips import loader
+from re2pix_jax import bundles, errors, tasks
+from re2pix_jax.data import loader
+from re2pix_jax.evaluation.evaluators import segmentation
+from re2pix_jax.evaluation.evaluators.depth import DepthErrors
+from re2pix_jax.evaluation.evaluators.normals import NormalErrors, from_depth
 from re2pix_jax.heads import VERBS, encoder_sha256
-from re2pix_jax.metrics import segmentation
-from re2pix_jax.metrics.depth import DepthErrors
-from re2pix_jax.metrics.normals import NormalErrors, from_depth
 from re2pix_jax.training import loop, writer
 from tests.conftest import SIZE, load_config, random_variables, shrink
 
@@ -100,7 +100,7 @@ def test_evaluation_is_that_of_the_metrics_for_any_batch_size(reads, micro_bundl
         np.testing.assert_allclose(values[1][name], value, rtol=1e-5, err_msg=name)
 
     task.save(params, tmp_path / 'head', None)
-    head = weights.load(tmp_path / 'head')
+    head = bundles.load(tmp_path / 'head')
     assert head.reads == reads
     read = getattr(head, VERBS[reads])(task._features(task.frozen, clips), SIZE)
     if reads == 'segmentation':
@@ -149,7 +149,7 @@ def test_evaluation_says_nothing_of_what_is_unknown_and_refuses_no_clips(micro_b
 
 
 def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(micro_bundles, clips, tmp_path):
-    weights.save(tmp_path / 'encoder', weights.load(micro_bundles / 'encoder').replace(image_size=(16, 32)))
+    bundles.save(tmp_path / 'encoder', bundles.load(micro_bundles / 'encoder').replace(image_size=(16, 32)))
     config = shrink(load_config('head'), micro_bundles)
     plain = tasks.create(config)
     config.frozen.encoder = str(tmp_path / 'encoder')
@@ -163,14 +163,14 @@ def test_a_saved_head_says_which_encoder_it_was_trained_on(micro_bundles, clips,
     """The same encoder in another bundle, in half precision and for frames of another size, is the same."""
     task = create('segmentation', micro_bundles)
     task.save(variables(task, clips), tmp_path / 'head', None)
-    encoder = weights.load(micro_bundles / 'encoder')
-    weights.save(tmp_path / 'half', encoder.replace(image_size=(64, 128), net=encoder.net.clone(dtype='bfloat16')), storage='float16')
-    assert weights.digest(tmp_path / 'half') != weights.digest(micro_bundles / 'encoder')
-    told = weights.load(tmp_path / 'head').encoder
-    assert told == encoder_sha256(encoder) == encoder_sha256(weights.load(tmp_path / 'half'))
+    encoder = bundles.load(micro_bundles / 'encoder')
+    bundles.save(tmp_path / 'half', encoder.replace(image_size=(64, 128), net=encoder.net.clone(dtype='bfloat16')), storage='float16')
+    assert bundles.digest(tmp_path / 'half') != bundles.digest(micro_bundles / 'encoder')
+    told = bundles.load(tmp_path / 'head').encoder
+    assert told == encoder_sha256(encoder) == encoder_sha256(bundles.load(tmp_path / 'half'))
     other = encoder.replace(params=jax.tree.map(lambda leaf: leaf * 1.01, encoder.params))
     assert told != encoder_sha256(other) and told != encoder_sha256(encoder.replace(net=encoder.net.clone(layers=(3, 2, 1, 0))))
-    assert weights.load('tiny/head').encoder is None
+    assert bundles.load('tiny/head').encoder is None
 
 
 def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path):
@@ -190,17 +190,17 @@ def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path
             task.init, jax.random.key(0), {'components': np.zeros((1, 1, 4, 8, 32), np.float16)})
     refused(r'head: reads segmentation, where config.loss.reads is depth', task.load_params, micro_bundles / 'head')
 
-    principal = weights.load(micro_bundles / 'principal')
+    principal = bundles.load(micro_bundles / 'principal')
     narrow = type(principal)(*(leaf[..., :48] for leaf in (principal.mean, principal.std, principal.pca_mean, principal.components)),
                              principal.variance)
-    weights.save(tmp_path / 'narrow', narrow)
+    bundles.save(tmp_path / 'narrow', narrow)
     config = shrink(load_config('head'), micro_bundles)
     config.frozen.principal = str(tmp_path / 'narrow')
     refused(r'narrow: holds principal components of 48 channels, and the encoder .*encoder gives 96', tasks.create, config)
 
-    head = weights.load(micro_bundles / 'head')
+    head = bundles.load(micro_bundles / 'head')
     other = head.replace(params=random_variables(head.net, jnp.zeros((1, 2, 4, 48))))
-    weights.save(tmp_path / 'other', other)
+    bundles.save(tmp_path / 'other', other)
     segment = create('segmentation', micro_bundles)
     refused(r'other: takes features of 48 channels, and the encoder .* gives 96', segment.load_params, tmp_path / 'other')
     np.testing.assert_array_equal(jax.tree.leaves(segment.load_params(micro_bundles / 'head'))[0], jax.tree.leaves(head.params)[0])

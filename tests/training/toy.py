@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax import cli
+from re2pix_jax.commands import cli
 from re2pix_jax.training import defaults, loop, mesh
 
 

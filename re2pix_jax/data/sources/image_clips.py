@@ -1,0 +1,150 @@
+"""What the published datasets share: clips that are lists of image files below one folder.
+
+A dataset's class says where its files lie (`_list`). Opening only lists them; images are opened by `read` alone.
+"""
+
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from re2pix_jax.data import records
+from re2pix_jax.data.sources import IGNORE
+from re2pix_jax.errors import UserError
+
+
+class Clip(NamedTuple):
+    """A clip's files, as paths below the raw folder with '/' between their parts."""
+    name: str
+    files: list[str]  # one for each native frame
+    fps: float
+    target: int  # the native frame that the evaluation protocol predicts
+    labels: dict[int, str] = {}  # native frame → image of labels
+    depth: dict[int, str] = {}  # native frame → image of counts, of 8 or 16 bits
+    camera: str | None = None  # what it takes to make metres of `depth`, where it takes a file
+    problem: str | None = None
+
+
+class ImageClips:
+    """The clips of one split of a dataset as published. A `Source`.
+
+    Raises:
+        UserError: no such folder, another layout, no such split, or no clips of it.
+    """
+
+    NAME: str
+    EXPECTED: str  # a file that every copy has, by which the layout is told
+    SPLITS: tuple[str, ...]
+
+    def __init__(self, path, split: str):
+        self.path = pathlib.Path(path)
+        if split not in self.SPLITS:
+            raise UserError(f'split {split!r}: {self.NAME} has {", ".join(self.SPLITS)}')
+        if not self.path.is_dir():
+            raise UserError(f'{path}: no such folder, expected {self.NAME} as published, with {self.EXPECTED} in it')
+        self.clips = self._list(split)
+        if not self.clips:
+            others = [other for other in self.SPLITS if other != split and self._list(other)]
+            if others:
+                raise UserError(f'{path}: no clips of split {split!r}, there are some of {", ".join(others)}')
+            raise UserError(f'{path}: not {self.NAME} as published, expected {self.EXPECTED} in it; give the folder that holds it')
+
+    def _list(self, split) -> list[Clip]:
+        """The clips of a split, none where their folder is missing."""
+        raise NotImplementedError
+
+    def __len__(self):
+        return len(self.clips)
+
+    def num_frames(self, index):
+        return len(self._clip(index).files)
+
+    def fps(self, index):
+        return self._clip(index).fps
+
+    def name(self, index):
+        return self._clip(index).name
+
+    def origin(self, index):
+        """Where the clip comes from: its first file, a path below the raw folder."""
+        return (self._clip(index).files or ['.'])[0]
+
+    def target(self, index):
+        """The native frame that the evaluation protocol predicts, also where the clip ends before it."""
+        return self._clip(index).target
+
+    def problem(self, index):
+        """Why the clip can't be used, as far as listing files tells; None if it can."""
+        return self._clip(index).problem
+
+    def depth_coding(self, index):
+        """How 16-bit counts mean metres or classes, see `records.depth_of`."""
+        return records.CENTIMETRES
+
+    def depth_kind(self, index):
+        """As `Source` says; a dataset without depth has none."""
+        return None
+
+    def read(self, index, indices, labels=True):
+        """As `Source.read`, at the size of the files.
+
+        Raises:
+            UserError: a file that is missing, damaged or of another size than the first frame.
+        """
+        clip, indices = self._clip(index), [int(k) for k in indices]
+        read = {'frames': self._frames(clip, indices)}
+        if labels:
+            shape = read['frames'].shape[1:3]
+            read['labels'] = np.stack([self._labels(clip.labels[k], shape) if k in clip.labels else np.full(shape, IGNORE, np.uint8)
+                                       for k in indices])
+            counts = np.stack([self._plane(clip.depth[k], shape).astype(np.uint16) if k in clip.depth else np.zeros(shape, np.uint16)
+                               for k in indices])
+            read['depth'] = records.depth_of(counts, self.depth_coding(index))
+        return read
+
+    def _clip(self, index) -> Clip:
+        return self.clips[index]
+
+    def _frames(self, clip, indices) -> np.ndarray:
+        """uint8 [T, H, W, 3]"""
+        frames = []
+        for file in (clip.files[k] for k in indices):
+            frames.append(self._open(file, 'RGB'))
+            if frames[0].shape != frames[-1].shape:
+                raise self._wrong_size(file, frames[-1], frames[0].shape[:2])
+        return np.stack(frames)
+
+    def _labels(self, file, shape) -> np.ndarray:
+        """uint8 [H, W], train ids."""
+        return self._plane(file, shape).astype(np.uint8, copy=False)
+
+    def _plane(self, file, shape) -> np.ndarray:
+        """Integers [H, W], the values of an image of one channel."""
+        values = self._open(file)
+        if values.shape != shape:
+            raise self._wrong_size(file, values, shape)
+        return values
+
+    def _wrong_size(self, file, values, shape):
+        return UserError(f'{self.path / file}: {list(values.shape)} pixels and channels, its clip has frames of {list(shape)} pixels; '
+                         'take the file from the dataset again')
+
+    def _open(self, file, mode=None) -> np.ndarray:
+        path = self.path / file
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert(mode) if mode else image)
+        except FileNotFoundError as error:
+            raise UserError(f'{path}: no such file; take it from the dataset again') from error
+        except Exception as error:  # a damaged image shows in many ways
+            raise UserError(f'{path}: not a readable image ({records.reason(error)}); take it from the dataset again') from error
+
+
+def names(folder) -> list[str]:
+    """Sorted names of what lies in a folder; none where there is no such folder."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,92 @@
+"""Errors of depth: δ1 to δ3, AbsRel, RMSE, log10 and SILog, streaming over batches on the device.
+
+Conventions: a truth of 0 (or below) is unknown and ignored. Every number is computed over the pixels of a frame and then
+averaged over frames. The reference averages over batches (2 clips for forecasts, 16 frames for heads); a frame is a batch of
+its own here, so that the batch size does not matter: equal to the reference at batch 1. [R]
+
+The published protocol compares ordinal classes 1 to 255 as if they were depths. They are inverse depths of a monocular
+teacher, scaled to 0..255 frame by frame, so its RMSE counts classes. [R] With metres in, RMSE is in metres; the other
+numbers have no unit.
+"""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from re2pix_jax.evaluation.evaluators.frame_means import FrameMeans, mean, share, to_dict
+
+LEAST = 1e-3
+"""Predictions below count as this much: a logarithm needs a positive number. [O: the reference's is infinite there]"""
+
+
+class Scores(NamedTuple):
+    """Scores of a set, NaN where it has no known pixel.
+
+    Attributes:
+        delta1, delta2, delta3: share of pixels whose ratio of prediction and truth, or its inverse, is below 1.25, 1.25^2,
+            1.25^3; in [0, 1].
+        abs_rel: |prediction - truth| / truth.
+        rmse: root of the mean squared error, in the depth's unit.
+        log10: |log10 prediction - log10 truth|.
+        silog: 100 times the standard deviation of ln(prediction / truth): no factor of a frame changes it. [R]
+        frames, pixels: that had a known truth.
+    """
+
+    delta1: float
+    delta2: float
+    delta3: float
+    abs_rel: float
+    rmse: float
+    log10: float
+    silog: float
+    frames: int
+    pixels: int
+
+    def to_dict(self):
+        """JSON-able: None instead of NaN."""
+        return to_dict(self)
+
+
+class DepthErrors(FrameMeans):
+    """Errors so far.
+
+    `errors = DepthErrors.create()`, then `errors = errors.update(truth, prediction)` a batch, then `errors.scores()`.
+    """
+
+    NAMES: ClassVar = ('delta1', 'delta2', 'delta3', 'abs_rel', 'rmse', 'log10', 'silog')
+
+    @jax.jit
+    def update(self, truth, prediction):
+        """Adds a batch of frames.
+
+        Args:
+            truth: depths or ordinal classes [..., H, W], 0 = unknown; fewer than 2^31 pixels.
+            prediction: likewise, of the same shape.
+        """
+        if truth.shape != prediction.shape:
+            raise ValueError(f'truth {truth.shape} and prediction {prediction.shape} must have one shape')
+        shape = (-1, *truth.shape[-2:])
+        truth, prediction = (values.reshape(shape).astype(jnp.float32) for values in (truth, prediction))
+        known = truth > 0
+        count = known.sum((1, 2))
+        truth = jnp.where(known, truth, 1)
+        prediction = jnp.where(known, jnp.maximum(prediction, LEAST), 1)
+        larger, smaller = jnp.maximum(truth, prediction), jnp.minimum(truth, prediction)
+        error, ratio = prediction - truth, jnp.log(prediction / truth)
+        average = lambda values: mean(values, known, count)
+        values = {
+            # Products, not quotients: of whole numbers they are exact, and a ratio of just 1.25 is on the right side.
+            **{f'delta{k}': share(larger < 1.25**k * smaller, known, count) for k in (1, 2, 3)},
+            'abs_rel': average(jnp.abs(error) / truth),
+            'rmse': jnp.sqrt(average(error**2)),
+            'log10': average(jnp.abs(ratio)) / math.log(10),
+            # About the mean: the difference of two mean squares would lose digits to a common factor.
+            'silog': 100 * jnp.sqrt(average((ratio - average(ratio)[:, None, None]) ** 2)),
+        }
+        return self.add(values, count)
+
+    def scores(self):
+        """`Scores` of what was added so far."""
+        return Scores(**self.means(), **self.counts())

@@ -1,0 +1,62 @@
+"""The train and export commands: the README's lines, with micro sizes."""
+
+import pytest
+
+import re2pix_jax
+from re2pix_jax.training import checkpoint, writer
+from tests.conftest import MICRO, SIZE
+from tests.running import outcomes
+
+TASKS = {'autoencoder': 'vae', 'encoder': 'encoder', 'head': 'head', 'forecaster': 'forecaster', 'generator': 're2pix'}
+FROZEN = {'head': ('encoder', 'principal'), 'forecaster': ('encoder', 'principal'), 'generator': ('forecaster', 'vae')}
+
+
+def arguments(task, bundles, workdir):
+    fields = {f'model.{name}': value for name, value in MICRO[task].items()}
+    fields |= {f'frozen.{name}': bundles / name for name in FROZEN.get(task, ())}
+    for data in ('data', 'eval_data'):
+        fields |= {f'{data}.size': SIZE, f'{data}.sources': (f'records:{bundles}/clips',), f'{data}.workers': 0}
+    fields |= {'steps': 4, 'batch_size': 2, 'log_every': 1, 'eval_every': 4, 'checkpoint_every': 2}
+    return [f'--config=configs/{task}.py:tiny', f'--workdir={workdir}', *(f'--config.{name}={value}' for name, value in fields.items())]
+
+
+@pytest.fixture(scope='module')
+def runs(micro_bundles, tmp_path_factory):
+    """(folder of workdirs, {command: [status, stdout, stderr]})"""
+    folder = tmp_path_factory.mktemp('runs')
+    lines = {task: arguments(task, micro_bundles, folder / task) for task in TASKS}
+    lines['another config'] = [*arguments('head', micro_bundles, folder / 'head'), '--config.optimizer.learning_rate=0.5']
+    lines['a frozen part that is not there'] = arguments('head', micro_bundles, folder / 'none') + ['--config.frozen.encoder=nowhere']
+    return folder, outcomes('train', lines)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_every_task_trains_by_its_command(task, runs):
+    folder, found = runs
+    assert found[task][0] == 0, found[task][2]
+    rows = writer.read_log(str(folder / task))
+    assert [row['step'] for row in rows if 'loss' in row] == [1, 2, 3, 4]
+    assert any(key.startswith('eval/') for row in rows for key in row)
+    assert all(value is not None for row in rows for value in row.values())
+    assert checkpoint.Checkpoints(str(folder / task), read_only=True).steps()[-1] == 4
+
+
+def test_every_run_is_exported(runs):
+    folder, _ = runs
+    found = outcomes('export', {task: [f'--workdir={folder / task}', f'--out={folder}/bundles/{task}'] for task in TASKS})
+    for task, part in TASKS.items():
+        assert found[task][0] == 0, found[task][2]
+        assert type(re2pix_jax.load(f'{folder}/bundles/{task}')).__name__.lower().startswith(('autoencoder' if part == 'vae' else part))
+
+
+def test_a_workdir_of_another_config_is_refused(runs):
+    status, _, error = runs[1]['another config']
+    assert status == 2 and error.count('\n') == 1
+    assert 'learning_rate' in error and 'another' in error
+
+
+def test_a_missing_bundle_is_one_line(runs):
+    folder, found = runs
+    status, _, error = found['a frozen part that is not there']
+    assert status == 2 and error.count('\n') == 1 and 'nowhere: no such model' in error
+    assert not (folder / 'none').exists()
