@@ -6,14 +6,17 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).parent
 REQUIREMENTS = [
-    line.split('#')[0].strip() for line in (ROOT / 'requirements.txt').read_text().splitlines()
-    if line.split('#')[0].strip()]
+    line.split('#')[0].strip()
+    for line in (ROOT / 'requirements.txt').read_text().splitlines()
+    if line.split('#')[0].strip()
+]
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'scikit-learn>=1.5', 'scipy>=1.13', 'ruff>=0.8']
 
 setuptools.setup(
     name='re2pix_jax',
     version='0.1.0',
-    description='Re2Pix in JAX/Flax: forecast the semantics of a driving video, then render them into future frames',
+    description='Re2Pix in JAX/Flax: forecast the semantics of a driving video, then render them '
+    'into future frames',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

@@ -2,9 +2,11 @@
 
     python -m re2pix_jax train --config=configs/autoencoder.py:tiny --workdir=runs/autoencoder
 
-tiny: 64×128 frames, f = 4, 8 channels; about 40 minutes on one core; score in re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
+tiny: 64×128 frames, f = 4, 8 channels; about 40 minutes on one core; score in
+    re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: 128×256 frames, f = 8, 4 channels, one GPU; not yet run.
-base: Stable Diffusion's own sizes at 256×512, to fine-tune or train anew; the published weights are what the method assumes. Not yet run.
+base: Stable Diffusion's own sizes at 256×512, to fine-tune or train anew; the published weights are
+    what the method assumes. Not yet run.
 """
 
 import functools
@@ -18,13 +20,34 @@ def get_config(size='tiny'):
     config.task = 'autoencoder'
     config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
     frames = pick(tiny=(64, 128), small=(128, 256), base=(256, 512))
-    config.model.update(pick(
-        tiny=dict(block_out_channels=(16, 32, 64), layers_per_block=1, latent_channels=8, norm_groups=8, quant_conv=True,
-             mid_attention=False),
-        small=dict(block_out_channels=(64, 128, 256, 256), layers_per_block=2, latent_channels=4, norm_groups=32,
-             quant_conv=True, mid_attention=True),
-        base=dict(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, norm_groups=32,
-             quant_conv=True, mid_attention=True)))
+    config.model.update(
+        pick(
+            tiny=dict(
+                block_out_channels=(16, 32, 64),
+                layers_per_block=1,
+                latent_channels=8,
+                norm_groups=8,
+                quant_conv=True,
+                mid_attention=False,
+            ),
+            small=dict(
+                block_out_channels=(64, 128, 256, 256),
+                layers_per_block=2,
+                latent_channels=4,
+                norm_groups=32,
+                quant_conv=True,
+                mid_attention=True,
+            ),
+            base=dict(
+                block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2,
+                latent_channels=4,
+                norm_groups=32,
+                quant_conv=True,
+                mid_attention=True,
+            ),
+        )
+    )
     config.loss.update(l2=4.0, kl=1e-5)
     config.steps = pick(tiny=2400, small=50_000, base=200_000)
     config.batch_size = pick(tiny=8, small=32, base=32)

@@ -2,9 +2,11 @@
 
     python -m re2pix_jax train --config=configs/encoder.py:tiny --workdir=runs/encoder
 
-tiny: patch 8 on 64×128, about 30 minutes on one core; the comparison that chose its losses is in re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
+tiny: patch 8 on 64×128, about 30 minutes on one core; the comparison that chose its losses is in
+    re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: patch 14 on 112×224, ViT-S sizes, one GPU; not yet run.
-base: DINOv2-B's sizes at 224×448 [P]; the published weights are what the method assumes. Not yet run.
+base: DINOv2-B's sizes at 224×448 [P]; the published weights are what the method assumes. Not yet
+    run.
 """
 
 import functools
@@ -18,14 +20,50 @@ def get_config(size='tiny'):
     config.task = 'encoder'
     config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
     frames = pick(tiny=(64, 128), small=(112, 224), base=(224, 448))
-    config.model.update(pick(
-        tiny=dict(patch_size=8, width=96, depth=8, heads=3, registers=4, layers=(1, 3, 5, 7), position_grid=(8, 16)),
-        small=dict(patch_size=14, width=384, depth=12, heads=6, registers=4, layers=(2, 5, 8, 11), position_grid=(8, 16)),
-        base=dict(patch_size=14, width=768, depth=12, heads=12, registers=4, layers=(2, 5, 8, 11), position_grid=(37, 37))))
+    config.model.update(
+        pick(
+            tiny=dict(
+                patch_size=8,
+                width=96,
+                depth=8,
+                heads=3,
+                registers=4,
+                layers=(1, 3, 5, 7),
+                position_grid=(8, 16),
+            ),
+            small=dict(
+                patch_size=14,
+                width=384,
+                depth=12,
+                heads=6,
+                registers=4,
+                layers=(2, 5, 8, 11),
+                position_grid=(8, 16),
+            ),
+            base=dict(
+                patch_size=14,
+                width=768,
+                depth=12,
+                heads=12,
+                registers=4,
+                layers=(2, 5, 8, 11),
+                position_grid=(37, 37),
+            ),
+        )
+    )
     # dense and distill weigh the two losses; 0 turns one off.
     config.loss.update(
-        dense=1.0, depth=0.3, cells=pick(tiny=4, small=7, base=7), balance=0.5, jitter=0.2,
-        distill=0.0, prototypes=512, mask=0.4, student_temperature=0.1, teacher_temperature=0.05)
+        dense=1.0,
+        depth=0.3,
+        cells=pick(tiny=4, small=7, base=7),
+        balance=0.5,
+        jitter=0.2,
+        distill=0.0,
+        prototypes=512,
+        mask=0.4,
+        student_temperature=0.1,
+        teacher_temperature=0.05,
+    )
     config.steps = pick(tiny=2200, small=50_000, base=200_000)
     config.batch_size = pick(tiny=16, small=64, base=128)
     config.optimizer.learning_rate = pick(tiny=2e-3, small=5e-4, base=2e-4)

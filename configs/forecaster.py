@@ -1,9 +1,11 @@
 """Stage 1: forecasts the components of the next frame from those of four.
 
     python -m re2pix_jax train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
-        --config.frozen.encoder=runs/bundles/encoder --config.frozen.principal=runs/bundles/principal
+        --config.frozen.encoder=runs/bundles/encoder \
+            --config.frozen.principal=runs/bundles/principal
 
-tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
+tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in
+    re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
 The published sizes are forecaster_lowres.py and forecaster_highres.py.
 """
@@ -20,18 +22,50 @@ def get_config(size='tiny'):
     config.dtype = pick(tiny='float32', small='bfloat16')
     frames = pick(tiny=(64, 128), small=(112, 224))
     config.frozen.update(encoder='', principal='')
-    config.model.update(pick(
-        tiny=dict(components=144, width=144, depth=4, heads=4, frames=5, grid=(8, 16), dropout=0.0, remat=False),
-        small=dict(components=576, width=576, depth=8, heads=8, frames=5, grid=(8, 16), dropout=0.1, remat=False)))
-    config.loss.unroll = 1  # frames predicted by roll-out that the loss is over; data.frames = context + this  [O]
+    config.model.update(
+        pick(
+            tiny=dict(
+                components=144,
+                width=144,
+                depth=4,
+                heads=4,
+                frames=5,
+                grid=(8, 16),
+                dropout=0.0,
+                remat=False,
+            ),
+            small=dict(
+                components=576,
+                width=576,
+                depth=8,
+                heads=8,
+                frames=5,
+                grid=(8, 16),
+                dropout=0.1,
+                remat=False,
+            ),
+        )
+    )
+    config.loss.unroll = (
+        1  # frames predicted by roll-out that the loss is over; data.frames = context + this  [O]
+    )
     config.steps = pick(tiny=4500, small=30_000)
     config.batch_size = pick(tiny=4, small=32)
-    config.optimizer.update(name=pick(tiny='muon', small='adam'), learning_rate=pick(tiny=4e-3, small=6.4e-4), schedule='cosine',
-                            warmup_steps=pick(tiny=100, small=0), clip=1.0)
+    config.optimizer.update(
+        name=pick(tiny='muon', small='adam'),
+        learning_rate=pick(tiny=4e-3, small=6.4e-4),
+        schedule='cosine',
+        warmup_steps=pick(tiny=100, small=0),
+        clip=1.0,
+    )
     config.ema = pick(tiny=0.995, small=0.999)
-    config.data.update(size=frames, frames=5, strides=(2, 3, 4), crop=(0.5, 1.0), flip=0.5, labels=False)
+    config.data.update(
+        size=frames, frames=5, strides=(2, 3, 4), crop=(0.5, 1.0), flip=0.5, labels=False
+    )
     if size == 'tiny':
         config.data.crop = (1.0, 1.0)  # half of a 64-pixel frame is too little to enlarge
-        config.data.strides = (3,)  # the one it is used at: so small a network has nothing to spare for others [O]
+        config.data.strides = (
+            3,
+        )  # the one it is used at: so small a network has nothing to spare for others [O]
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
     return config

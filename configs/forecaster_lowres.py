@@ -1,10 +1,13 @@
-"""Stage 1 by the published recipe at low resolution: 224x448, 800 epochs of Cityscapes at 64 clips a step [R].
+"""Stage 1 by the published recipe at low resolution: 224x448, 800 epochs of Cityscapes at 64 clips
+a step [R].
 
     python -m re2pix_jax prepare cityscapes --raw=DIR --out=data/cityscapes
-    python -m re2pix_jax train --config=configs/forecaster_lowres.py --workdir=runs/forecaster_lowres \
+    python -m re2pix_jax train --config=configs/forecaster_lowres.py
+    --workdir=runs/forecaster_lowres \
         --config.frozen.encoder=bundles/dinov2_b --config.frozen.principal=bundles/principal
 
-Published on 8 GPUs with 8 clips each. Where memory is short: --config.accumulate=4, --config.model.remat.
+Published on 8 GPUs with 8 clips each. Where memory is short: --config.accumulate=4,
+    --config.model.remat.
 Hours and score: not yet run.
 """
 
@@ -19,13 +22,36 @@ _forecaster = runpy.run_path(str(pathlib.Path(__file__).with_name('forecaster.py
 
 def get_config():
     config = _forecaster('small')
-    config.model.update(components=1152, width=1152, depth=12, heads=8, frames=5, grid=(16, 32), dropout=0.1)
+    config.model.update(
+        components=1152, width=1152, depth=12, heads=8, frames=5, grid=(16, 32), dropout=0.1
+    )
     config.batch_size = 64
-    batch_size = config.get_ref('batch_size')  # what follows from it goes along when it is set on the command line
+    batch_size = config.get_ref(
+        'batch_size'
+    )  # what follows from it goes along when it is set on the command line
     config.steps = EPOCHS * CLIPS // batch_size
-    config.optimizer.update(name='adam', learning_rate=8e-5 * batch_size.to_float() / 8, schedule='cosine', warmup_steps=0, clip=1.0)
+    config.optimizer.update(
+        name='adam',
+        learning_rate=8e-5 * batch_size.to_float() / 8,
+        schedule='cosine',
+        warmup_steps=0,
+        clip=1.0,
+    )
     config.ema = 0.9999  # [O]: published without
-    config.data.update(sources=('records:data/cityscapes',), size=FRAMES, strides=(2, 3, 4), crop=(0.5, 1.0), flip=0.5)
+    config.data.update(
+        sources=('records:data/cityscapes',),
+        size=FRAMES,
+        strides=(2, 3, 4),
+        crop=(0.5, 1.0),
+        flip=0.5,
+    )
     # Mid-term: three steps, the last of which is the frame with labels.
-    config.eval_data.update(sources=('records:data/cityscapes',), size=FRAMES, frames=7, strides=(3,), window='target', clips=0)
+    config.eval_data.update(
+        sources=('records:data/cityscapes',),
+        size=FRAMES,
+        frames=7,
+        strides=(3,),
+        window='target',
+        clips=0,
+    )
     return config

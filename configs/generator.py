@@ -3,7 +3,8 @@
     python -m re2pix_jax train --config=configs/generator.py:tiny --workdir=runs/generator \
         --config.frozen.forecaster=runs/bundles/forecaster --config.frozen.vae=runs/bundles/vae
 
-tiny: about two hours on one core from encoded clips (launch/train_tiny.sh); score in re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
+tiny: about two hours on one core from encoded clips (launch/train_tiny.sh); score in
+    re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
 base: DiT-B at 256×512 over Stable Diffusion's latents [O]; not yet run.
 
@@ -11,9 +12,11 @@ A variant follows the size, as in configs/generator.py:tiny-unet, in all sizes:
   unet            a video U-Net in the place of the transformer
   joint           one attention over all frames' tokens instead of one over time and one over space
   baseline        without features [P]
-  baseline-large  without features, with at least the parameters of generator and forecaster together [P]
+  baseline-large  without features, with at least the parameters of generator and forecaster
+  together [P]
   s, b, l, xl     the usual sizes of diffusion transformers at this resolution (base-l, base-xl)
-Variants combine with any field, as with --config.model.components=0 for a U-Net without features. Not yet run.
+Variants combine with any field, as with --config.model.components=0 for a U-Net without features.
+Not yet run.
 """
 
 import functools
@@ -30,40 +33,81 @@ def get_config(size='tiny'):
     config.task = 'generator'
     config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
     frames = pick(tiny=(64, 128), small=(128, 256), base=(256, 512))
-    config.frozen.update(forecaster='', vae='', head='')  # the head is only passed on to the exported model
-    config.model.update(context_frames=4, future_frames=4, **pick(
-        tiny=dict(latent_channels=8, latent_grid=(16, 32), components=144),
-        small=dict(latent_channels=4, latent_grid=(16, 32), components=576),
-        base=dict(latent_channels=4, latent_grid=(32, 64), components=1152, remat=True)))
-    config.model.update(pick(
-        tiny=dict(backbone='unet', width=32, multiples=(1, 2, 3), blocks=1, head=16, groups=8),
-        small=dict(backbone='unet', width=128, multiples=(1, 2, 3), blocks=2),
-        base=dict(backbone='unet', width=192, multiples=(1, 2, 4), blocks=2, head=64),
-    ) if variant == 'unet' else pick(
-        tiny=dict(backbone='dit', patch_size=2, width=144, depth=4, heads=4, ffn_multiple=32, unroll=True),
-        small=dict(backbone='dit', patch_size=2, unroll=True, **SIZES['S']),
-        base=dict(backbone='dit', patch_size=2, unroll=True, **SIZES['B'])))
+    config.frozen.update(
+        forecaster='', vae='', head=''
+    )  # the head is only passed on to the exported model
+    config.model.update(
+        context_frames=4,
+        future_frames=4,
+        **pick(
+            tiny=dict(latent_channels=8, latent_grid=(16, 32), components=144),
+            small=dict(latent_channels=4, latent_grid=(16, 32), components=576),
+            base=dict(latent_channels=4, latent_grid=(32, 64), components=1152, remat=True),
+        ),
+    )
+    config.model.update(
+        pick(
+            tiny=dict(backbone='unet', width=32, multiples=(1, 2, 3), blocks=1, head=16, groups=8),
+            small=dict(backbone='unet', width=128, multiples=(1, 2, 3), blocks=2),
+            base=dict(backbone='unet', width=192, multiples=(1, 2, 4), blocks=2, head=64),
+        )
+        if variant == 'unet'
+        else pick(
+            tiny=dict(
+                backbone='dit',
+                patch_size=2,
+                width=144,
+                depth=4,
+                heads=4,
+                ffn_multiple=32,
+                unroll=True,
+            ),
+            small=dict(backbone='dit', patch_size=2, unroll=True, **SIZES['S']),
+            base=dict(backbone='dit', patch_size=2, unroll=True, **SIZES['B']),
+        )
+    )
     large = pick(tiny=dict(width=208), small=dict(width=512, depth=18, heads=8), base=SIZES['L'])
-    changes = {'': {}, 'unet': {}, 'joint': {'attention': 'joint'}, 'baseline': {'components': 0},
-               'baseline-large': {'components': 0, **large}, **{name.lower(): fields for name, fields in SIZES.items()}}
+    changes = {
+        '': {},
+        'unet': {},
+        'joint': {'attention': 'joint'},
+        'baseline': {'components': 0},
+        'baseline-large': {'components': 0, **large},
+        **{name.lower(): fields for name, fields in SIZES.items()},
+    }
     if variant not in changes:
-        raise UserError(f"config variant '{variant}': expected one of {', '.join(filter(None, changes))}, as in --config=FILE.py:tiny-unet")
+        raise UserError(
+            f"config variant '{variant}': expected one of {', '.join(filter(None, changes))}, as "
+            'in --config=FILE.py:tiny-unet'
+        )
     config.model.update(changes[variant])
     config.loss.update(
         nested_dropout=True,
         nested_counts='doublings',  # or 'multiples': which the paper means is not known [O]
-        predicted_fraction=0.1,  # of the samples are trained on stage 1's own forecast [P]; 0: ground truth only, 1: predictions only
-        mixed='slice',  # evenly spaced samples of the batch [O]; 'per_sample' draws each [P], and forecasts for all of them
+        # of the samples are trained on stage 1's own forecast [P]; 0: ground truth only, 1:
+        # predictions only
+        predicted_fraction=0.1,
+        # evenly spaced samples of the batch [O]; 'per_sample' draws each [P], and forecasts for all
+        # of them
+        mixed='slice',
         path='flow',  # or 'ddpm', with the schedule below; what the paper uses is not known [O]
         target='x',  # or 'v' or 'epsilon': what the network predicts [R]
         schedule='linear',  # or 'cosine', of ddpm
         times='logit_normal',  # or 'uniform'
-        time_mean=-0.4, time_std=1.0,  # logit-normal [R]; the mean suits few-channel latents [O]
-        sampler='euler', sampler_steps=20)  # or 'heun' or 'ddim'; of the evaluation while training
+        time_mean=-0.4,
+        time_std=1.0,  # logit-normal [R]; the mean suits few-channel latents [O]
+        sampler='euler',
+        sampler_steps=20,
+    )  # or 'heun' or 'ddim'; of the evaluation while training
     config.steps = pick(tiny=5000, small=50_000, base=200_000)
     config.batch_size = pick(tiny=8, small=32, base=64)
-    config.optimizer.update(name=pick(tiny='muon', small='adamw', base='adamw'), schedule='cosine',
-                            warmup_steps=pick(tiny=100, small=0, base=0), b2=0.95, clip=1.0)
+    config.optimizer.update(
+        name=pick(tiny='muon', small='adamw', base='adamw'),
+        schedule='cosine',
+        warmup_steps=pick(tiny=100, small=0, base=0),
+        b2=0.95,
+        clip=1.0,
+    )
     config.optimizer.learning_rate = pick(tiny=2.5e-3, small=3e-4, base=1e-4)
     config.ema = pick(tiny=0.99, small=0.9999, base=0.9999)
     config.data.update(size=frames, frames=8, strides=(3,), crop=(0.5, 1.0), flip=0.5, labels=False)

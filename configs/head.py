@@ -1,11 +1,13 @@
 """The DPT head that reads segmentation, depth or surface normals out of PCA-reconstructed features.
 
     python -m re2pix_jax train --config=configs/head.py:tiny --workdir=runs/head \
-        --config.frozen.encoder=runs/bundles/encoder --config.frozen.principal=runs/bundles/principal
+        --config.frozen.encoder=runs/bundles/encoder \
+            --config.frozen.principal=runs/bundles/principal
 
 configs/head.py:tiny-depth and :tiny-normals read the other two, and so for each size.
 
-tiny: about 5 minutes on 2 cores. small, base: one GPU, sizes and recipe of the published heads [R]; not yet run.
+tiny: about 5 minutes on 2 cores. small, base: one GPU, sizes and recipe of the published heads [R];
+    not yet run.
 """
 
 import functools
@@ -20,7 +22,10 @@ def get_config(size='tiny'):
     size, _, reads = size.partition('-')
     reads = reads or 'segmentation'
     if reads not in CLASSES:
-        raise UserError(f'config reads {reads!r}: expected one of {", ".join(CLASSES)}, as in --config=configs/head.py:tiny-depth')
+        raise UserError(
+            f'config reads {reads!r}: expected one of {", ".join(CLASSES)}, as in '
+            '--config=configs/head.py:tiny-depth'
+        )
     pick = functools.partial(defaults.by_size, size)
     config = defaults.defaults()
     config.task = 'head'
@@ -28,23 +33,45 @@ def get_config(size='tiny'):
     frames = pick(tiny=(64, 128), small=(112, 224), base=(448, 896))
     config.frozen.update(encoder='', principal='')
     config.model.classes = CLASSES[reads]
-    config.model.update(pick(
-        tiny=dict(features=32, channels=(32, 48, 64, 64), batch_norm=False),
-        small=dict(features=128, channels=(64, 128, 256, 256), batch_norm=False),
-        base=dict(features=256, channels=(128, 256, 512, 512), batch_norm=True)))
+    config.model.update(
+        pick(
+            tiny=dict(features=32, channels=(32, 48, 64, 64), batch_norm=False),
+            small=dict(features=128, channels=(64, 128, 256, 256), batch_norm=False),
+            base=dict(features=256, channels=(128, 256, 512, 512), batch_norm=True),
+        )
+    )
     config.loss.update(
         reads=reads,  # 'segmentation' | 'depth' | 'normals'
-        depth_range=(1.0, 200.0),  # metres of a depth head's classes; () = the data holds ordinal classes, as published
-        field_of_view=60.0)  # horizontal, degrees: with which normals are derived from depth
-    config.steps = pick(tiny=300, small=20_000, base=18_600)  # base: 100 epochs of 2975 frames at batch 16 [R]
+        depth_range=(
+            1.0,
+            200.0,
+        ),  # metres of a depth head's classes; () = the data holds ordinal classes, as published
+        field_of_view=60.0,
+    )  # horizontal, degrees: with which normals are derived from depth
+    config.steps = pick(
+        tiny=300, small=20_000, base=18_600
+    )  # base: 100 epochs of 2975 frames at batch 16 [R]
     config.batch_size = 16
     schedule = 'cosine' if reads == 'depth' else 'poly'
-    config.optimizer.update(name='adamw', schedule=schedule, warmup_steps=pick(tiny=120, small=2000, base=1860), weight_decay=1e-4)
-    config.optimizer.update(pick(
-        tiny=dict(learning_rate=2e-3), small=dict(learning_rate=3e-4),
-        base=dict(learning_rate=1e-4, power=1.0, clip=0.0)))
+    config.optimizer.update(
+        name='adamw',
+        schedule=schedule,
+        warmup_steps=pick(tiny=120, small=2000, base=1860),
+        weight_decay=1e-4,
+    )
+    config.optimizer.update(
+        pick(
+            tiny=dict(learning_rate=2e-3),
+            small=dict(learning_rate=3e-4),
+            base=dict(learning_rate=1e-4, power=1.0, clip=0.0),
+        )
+    )
     config.ema = pick(tiny=0.99, small=0.999, base=0.999)
-    window = pick(tiny='start', small='start', base='target')  # base: Cityscapes, which labels one frame of a clip
-    config.data.update(size=frames, frames=1, flip=pick(tiny=0.0, small=0.0, base=0.5), window=window)
+    window = pick(
+        tiny='start', small='start', base='target'
+    )  # base: Cityscapes, which labels one frame of a clip
+    config.data.update(
+        size=frames, frames=1, flip=pick(tiny=0.0, small=0.0, base=0.5), window=window
+    )
     config.eval_data.update(size=frames, frames=1, clips=32, window=window)
     return config

@@ -3,7 +3,8 @@
     python -m re2pix_jax fit_pca --config=configs/principal.py:tiny --out=runs/bundles/principal \
         --config.frozen.encoder=runs/bundles/encoder
 
-tiny keeps 144 of 384 channels, base 1152 of 3072 [P]. Minutes on any machine: one pass over `clips` windows of the training data.
+tiny keeps 144 of 384 channels, base 1152 of 3072 [P]. Minutes on any machine: one pass over `clips`
+windows of the training data.
 """
 
 import functools
@@ -19,5 +20,10 @@ def get_config(size='tiny'):
     config.components = pick(tiny=144, small=576, base=1152)
     config.clips = pick(tiny=1000, small=4000, base=2975)  # windows that are looked at
     config.batch_size = pick(tiny=50, small=32, base=17)
-    config.data.update(size=pick(tiny=(64, 128), small=(112, 224), base=(224, 448)), frames=1, labels=False, flip=0.5)
+    config.data.update(
+        size=pick(tiny=(64, 128), small=(112, 224), base=(224, 448)),
+        frames=1,
+        labels=False,
+        flip=0.5,
+    )
     return config

@@ -8,8 +8,8 @@ import re
 class UserError(ValueError):
     """A mistake the user can correct.
 
-    The message is one line that names the thing, says what was expected and what to do. The commands print it as
-    `error: <message>` on stderr and exit with status 2, without a traceback.
+    The message is one line that names the thing, says what was expected and what to do. The
+    commands print it as `error: <message>` on stderr and exit with status 2, without a traceback.
     """
 
 
@@ -17,7 +17,9 @@ _DISK_FULL = ('no space left on device', 'disk quota exceeded')
 
 
 def disk_full(error):
-    """The file that could not be written, when `error` or one of its causes says that the disk is full; else None."""
+    """The file that could not be written, when `error` or one of its causes says that the disk is
+    full; else None.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return os.fspath(error.filename) if error.filename else 'the output'

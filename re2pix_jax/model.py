@@ -1,4 +1,6 @@
-"""The figure of the method, in order: clip → features → forecast → latents → frames. The only place where the stages meet."""
+"""The figure of the method, in order: clip → features → forecast → latents → frames. The only place
+where the stages meet.
+"""
 
 import functools
 from typing import Any
@@ -19,11 +21,13 @@ from re2pix_jax.vae import Autoencoder
 
 @flax.struct.dataclass
 class Future:
-    """What `Re2Pix.predict` returns; every array has a leading axis of futures when `num_futures` was given.
+    """What `Re2Pix.predict` returns; every array has a leading axis of futures when `num_futures`
+    was given.
 
-    frames uint8 [horizon, H, W, 3]; components float32 [horizon, h, w, P] and features float32 [horizon, h, w, C] of stage 1;
-    latents float32 [horizon, H/f, W/f, c] of stage 2.
+    frames uint8 [horizon, H, W, 3]; components float32 [horizon, h, w, P] and features float32
+    [horizon, h, w, C] of stage 1; latents float32 [horizon, H/f, W/f, c] of stage 2.
     """
+
     frames: Any
     components: Any
     features: Any
@@ -32,10 +36,13 @@ class Future:
 
 @flax.struct.dataclass
 class Re2Pix:
-    """Both stages and the frozen networks between them; a pytree, so that it passes through jit as an argument.
+    """Both stages and the frozen networks between them; a pytree, so that it passes through jit as
+    an argument.
 
-    size: (H, W) of the frames in pixels; fps: frames per second of context and future (17 / 3: stride 3 at Cityscapes' rate [R]).
+    size: (H, W) of the frames in pixels; fps: frames per second of context and future (17 / 3:
+        stride 3 at Cityscapes' rate [R]).
     """
+
     forecaster: Forecaster
     vae: Autoencoder
     generator: Generator
@@ -49,30 +56,54 @@ class Re2Pix:
         return self.generator.net.context_frames
 
     @functools.partial(
-        jax.jit, static_argnames=('horizon', 'guidance', 'guidance_channels', 'sampler_steps', 'channels', 'sampler'))
-    def rollout(self, context, keys, horizon, guidance=0.0, guidance_channels=8, sampler_steps=None, channels=None, sampler='euler'):
+        jax.jit,
+        static_argnames=(
+            'horizon',
+            'guidance',
+            'guidance_channels',
+            'sampler_steps',
+            'channels',
+            'sampler',
+        ),
+    )
+    def rollout(
+        self,
+        context,
+        keys,
+        horizon,
+        guidance=0.0,
+        guidance_channels=8,
+        sampler_steps=None,
+        channels=None,
+        sampler='euler',
+    ):
         """Predicts `horizon` frames after a batch of contexts, under one compiled program.
 
-        Longer horizons than a chunk of F frames slide the window in latent and component space; nothing is decoded and encoded again
-        between chunks [O]. The chunks are steps of one loop, so that neither compile time nor the memory of what is in work grows with
-        the horizon.
+        Longer horizons than a chunk of F frames slide the window in latent and component space;
+        nothing is decoded and encoded again between chunks [O]. The chunks are steps of one loop,
+        so that neither compile time nor the memory of what is in work grows with the horizon.
 
         Args:
             context: uint8 [B, M, H, W, 3].
-            keys: typed PRNG keys [B], one per clip, so that a clip's future does not depend on its batch; or [B n] for n futures of
-                each context, those of one context next to each other: a context is encoded, and its semantics forecast, only once.
+            keys: typed PRNG keys [B], one per clip, so that a clip's future does not depend on its
+                batch; or [B n] for n futures of each context, those of one context next to each
+                other: a context is encoded, and its semantics forecast, only once.
             horizon: frames, at least 1; static.
             guidance, guidance_channels, channels, sampler: as in `Generator.sample`.
             sampler_steps: None for the model's own number.
 
         Returns:
-            {'frames' uint8 [B n, horizon, H, W, 3], 'components' [B n, horizon, h, w, P], 'latents' [B n, horizon, H/f, W/f, c]}.
-            Raises UserError for a horizon or an option out of range, and keys that do not fit the contexts.
+            {'frames' uint8 [B n, horizon, H, W, 3], 'components' [B n, horizon, h, w, P], 'latents'
+            [B n, horizon, H/f, W/f, c]}. Raises UserError for a horizon or an option out of range,
+            and keys that do not fit the contexts.
         """
         if horizon < 1:
             raise errors.UserError(f'horizon: expected at least 1, got {horizon}')
         if not keys.shape[0] or keys.shape[0] % context.shape[0]:
-            raise errors.UserError(f'keys: expected as many as contexts or a multiple, got {keys.shape[0]} for {context.shape[0]}')
+            raise errors.UserError(
+                f'keys: expected as many as contexts or a multiple, got {keys.shape[0]} for '
+                f'{context.shape[0]}'
+            )
 
         # Stage 1: what will be where.
         context_components = self.forecaster.encode(context)
@@ -84,60 +115,110 @@ class Re2Pix:
         chunks = -(-horizon // chunk)
         latents = jnp.repeat(self.vae.encode(context)[:, -past:], futures, axis=0)
         future_components = jnp.repeat(future_components, futures, axis=0)
-        components = jnp.concatenate([jnp.repeat(context_components[:, -past:], futures, axis=0), future_components], axis=1)
+        components = jnp.concatenate(
+            [jnp.repeat(context_components[:, -past:], futures, axis=0), future_components], axis=1
+        )
         components = _pad_time(components, past + chunks * chunk)
 
         def step(past_latents, number):
             window = jax.lax.dynamic_slice_in_dim(components, number * chunk, past + chunk, axis=1)
             noise_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number * chunk)
             future = self.generator.sample(
-                past_latents, window[:, :past], window[:, past:], noise_keys, steps=self._steps(sampler_steps), guidance=guidance,
-                guidance_channels=guidance_channels, channels=channels, method=sampler)
-            return jnp.concatenate([past_latents, future], axis=1)[:, -past:], (future, self.vae.decode(future))
+                past_latents,
+                window[:, :past],
+                window[:, past:],
+                noise_keys,
+                steps=self._steps(sampler_steps),
+                guidance=guidance,
+                guidance_channels=guidance_channels,
+                channels=channels,
+                method=sampler,
+            )
+            return jnp.concatenate([past_latents, future], axis=1)[:, -past:], (
+                future,
+                self.vae.decode(future),
+            )
 
         _, chunked = jax.lax.scan(step, latents, jnp.arange(chunks))
-        latents, frames = (jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :horizon] for x in chunked)
+        latents, frames = (
+            jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :horizon]
+            for x in chunked
+        )
         return {'frames': frames, 'components': future_components, 'latents': latents}
 
     def evaluations(self, horizon, guidance=0.0, sampler_steps=None, sampler='euler'):
-        """How often the generator's network denoises for one future of `horizon` frames, exactly; UserError as in `rollout`."""
+        """How often the generator's network denoises for one future of `horizon` frames, exactly;
+        UserError as in `rollout`.
+        """
         chunks = -(-horizon // self.generator.net.future_frames)
         return chunks * evaluations(sampler, self._steps(sampler_steps), guidance)
 
     def _steps(self, sampler_steps):
         return self.sampler_steps if sampler_steps is None else sampler_steps
 
-    def predict(self, clip, horizon=8, seed=0, num_futures=None, guidance=0.0, guidance_channels=8, sampler_steps=None,
-                channels=None, sampler='euler') -> Future:
+    def predict(
+        self,
+        clip,
+        horizon=8,
+        seed=0,
+        num_futures=None,
+        guidance=0.0,
+        guidance_channels=8,
+        sampler_steps=None,
+        channels=None,
+        sampler='euler',
+    ) -> Future:
         """Predicts the frames that follow a clip.
 
-        clip: uint8 [T, height, width, 3], any size, at `self.fps` frames per second; its last M frames are the context, centre-cropped
-        and resized to `self.size`. num_futures: None for one future without a leading axis, n for n futures of distinct noise. The
-        other options are those of `rollout`.
-        Raises UserError for a clip shorter than the context, too small frames, or an option out of range.
+        clip: uint8 [T, height, width, 3], any size, at `self.fps` frames per second; its last M
+            frames are the context, centre-cropped
+        and resized to `self.size`. num_futures: None for one future without a leading axis, n for n
+        futures of distinct noise. The other options are those of `rollout`. Raises UserError for a
+        clip shorter than the context, too small frames, or an option out of range.
         """
         clip = np.asarray(clip)
         if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8:
-            raise errors.UserError(f'clip: expected uint8 frames [time, height, width, 3], got {clip.dtype} {list(clip.shape)}')
+            raise errors.UserError(
+                f'clip: expected uint8 frames [time, height, width, 3], got {clip.dtype} '
+                f'{list(clip.shape)}'
+            )
         if len(clip) < self.context_frames:
             raise errors.UserError(
-                f'clip: {len(clip)} frames, but {self.context_frames} context frames are needed; give a longer clip')
+                f'clip: {len(clip)} frames, but {self.context_frames} context frames are needed; '
+                'give a longer clip'
+            )
         count = 1 if num_futures is None else num_futures
         if count < 1:
             raise errors.UserError(f'num_futures: expected at least 1, got {count}')
-        context = video.fit(clip[-self.context_frames:], self.size)
+        context = video.fit(clip[-self.context_frames :], self.size)
         keys = jax.random.split(jax.random.key(seed), count)
-        out = self.rollout(context[None], keys, horizon, guidance, guidance_channels, sampler_steps, channels, sampler)
+        out = self.rollout(
+            context[None],
+            keys,
+            horizon,
+            guidance,
+            guidance_channels,
+            sampler_steps,
+            channels,
+            sampler,
+        )
         # Stage 1 knows no chance: its features are the same in every future, and large.
         features = np.asarray(self.forecaster.features(out['components'][0]))
-        future = Future(out['frames'], out['components'], np.broadcast_to(features, (count, *features.shape)), out['latents'])
+        future = Future(
+            out['frames'],
+            out['components'],
+            np.broadcast_to(features, (count, *features.shape)),
+            out['latents'],
+        )
         return jax.tree.map(lambda array: np.asarray(array if num_futures else array[0]), future)
 
     @jax.jit
     def segment(self, frames):
-        """Labels uint8 [B, T, H, W] (Cityscapes train ids) that the head gives frames uint8 [B, T, H, W, 3].
+        """Labels uint8 [B, T, H, W] (Cityscapes train ids) that the head gives frames uint8 [B, T,
+        H, W, 3].
 
-        The head is trained on features that went through the principal components, so it sees such features here too [R].
+        The head is trained on features that went through the principal components, so it sees such
+        features here too [R].
         """
         features = self.forecaster.features(self.forecaster.encode(frames))
         return self.head.labels(features, frames.shape[2:4])

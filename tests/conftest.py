@@ -6,7 +6,9 @@ import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true')  # compiling, not computing, takes the time of these tests
+os.environ.setdefault(
+    'JAX_DISABLE_MOST_OPTIMIZATIONS', 'true'
+)  # compiling, not computing, takes the time of these tests
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +17,48 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = (32, 64)
-LONGEST = ('test_overfit.py', 'test_exactness.py', 'test_configs.py', 'test_tasks.py', 'test_evaluate.py', 'test_train.py',
-           'test_predict.py', 'test_convert.py', 'test_loop.py')
+LONGEST = (
+    'test_overfit.py',
+    'test_exactness.py',
+    'test_configs.py',
+    'test_tasks.py',
+    'test_evaluate.py',
+    'test_train.py',
+    'test_predict.py',
+    'test_convert.py',
+    'test_loop.py',
+)
 MICRO = {
-    'autoencoder': dict(block_out_channels=(8, 8, 16), layers_per_block=1, latent_channels=4, norm_groups=4),
-    'encoder': dict(patch_size=8, width=24, depth=4, heads=3, registers=2, layers=(0, 1, 2, 3), position_grid=(4, 8)),
+    'autoencoder': dict(
+        block_out_channels=(8, 8, 16), layers_per_block=1, latent_channels=4, norm_groups=4
+    ),
+    'encoder': dict(
+        patch_size=8,
+        width=24,
+        depth=4,
+        heads=3,
+        registers=2,
+        layers=(0, 1, 2, 3),
+        position_grid=(4, 8),
+    ),
     'head': dict(features=8, channels=(8, 8, 8, 8)),
     'forecaster': dict(components=32, width=24, depth=2, heads=2, grid=(4, 8)),
-    'generator': dict(latent_channels=4, latent_grid=(8, 16), components=32, width=24, depth=2, heads=2, ffn_multiple=8),
+    'generator': dict(
+        latent_channels=4,
+        latent_grid=(8, 16),
+        components=32,
+        width=24,
+        depth=2,
+        heads=2,
+        ffn_multiple=8,
+    ),
 }
 
 
 def pytest_addoption(parser):
-    parser.addoption('--slow', action='store_true', help='run the tests that take a minute each, too')
+    parser.addoption(
+        '--slow', action='store_true', help='run the tests that take a minute each, too'
+    )
 
 
 def pytest_configure(config):
@@ -35,12 +66,20 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """The files that take longest come first, so that no worker is left alone with one of them at the end."""
+    """The files that take longest come first, so that no worker is left alone with one of them at
+    the end.
+    """
     if not config.getoption('--slow'):
         for item in items:
             if item.get_closest_marker('slow'):
-                item.add_marker(pytest.mark.skip(reason='takes a minute: bash launch/test.sh --slow'))
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+                item.add_marker(
+                    pytest.mark.skip(reason='takes a minute: bash launch/test.sh --slow')
+                )
+    items.sort(
+        key=lambda item: (
+            LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+        )
+    )
 
 
 def load_config(name, *size):
@@ -52,9 +91,13 @@ def load_config(name, *size):
 
 
 def shrink(config, bundles=None, **overrides):
-    """The config with micro sizes, two clips a batch and few steps, on the clips beside `bundles`; other fields keep their values."""
+    """The config with micro sizes, two clips a batch and few steps, on the clips beside `bundles`;
+    other fields keep their values.
+    """
     config.model.update({name: value for name, value in MICRO[config.task].items()})
-    config.update(steps=2, batch_size=2, dtype='float32', log_every=1, eval_every=0, checkpoint_every=0)
+    config.update(
+        steps=2, batch_size=2, dtype='float32', log_every=1, eval_every=0, checkpoint_every=0
+    )
     for data in (config.data, config.eval_data):
         data.update(size=SIZE, sources=(f'records:{bundles}/clips',))
     config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 1)
@@ -65,7 +108,9 @@ def shrink(config, bundles=None, **overrides):
 
 
 def random_variables(net, *inputs):
-    """Variables of a network as numpy draws them: at once where `net.init` compiles for seconds, and with no layer at zero."""
+    """Variables of a network as numpy draws them: at once where `net.init` compiles for seconds,
+    and with no layer at zero.
+    """
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -73,13 +118,18 @@ def random_variables(net, *inputs):
         if name in ('scale', 'gamma', 'var'):
             return np.ones(leaf.shape, np.float32)
         fan_in = np.prod(leaf.shape[:-1]) if name == 'kernel' else 2500
-        return rng.normal(0, fan_in ** -0.5, leaf.shape).astype(np.float32)
-    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(net.init, jax.random.key(0), *inputs))
+        return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(
+        draw, jax.eval_shape(net.init, jax.random.key(0), *inputs)
+    )
 
 
 @pytest.fixture(scope='session')
 def micro_bundles(tmp_path_factory):
-    """A folder of bundles with random weights, one per part, that fit each other, and of a few prepared clips of the world."""
+    """A folder of bundles with random weights, one per part, that fit each other, and of a few
+    prepared clips of the world.
+    """
     from re2pix_jax import bundles
     from re2pix_jax.data import writing
     from re2pix_jax.data.sources.world import World
@@ -97,25 +147,48 @@ def micro_bundles(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp('bundles')
     # Rendered once: 22 frames, as much as eight at stride 3 take.
-    writing.write_frames(folder / 'clips', {'train': World('train', 6, 22, SIZE), 'validation': World('validation', 5, 22, SIZE)})
+    writing.write_frames(
+        folder / 'clips',
+        {'train': World('train', 6, 22, SIZE), 'validation': World('validation', 5, 22, SIZE)},
+    )
     frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3)), jnp.uint8)
     images = jnp.zeros((1, *SIZE, 3))
 
     net = VisionTransformer(**MICRO['encoder'])
     encoder = Encoder(params=random_variables(net, images), net=net)
     features = encoder.encode(frames)
-    components = principal.fit(principal.Moments().update(features), MICRO['forecaster']['components'])
+    components = principal.fit(
+        principal.Moments().update(features), MICRO['forecaster']['components']
+    )
     net = AutoencoderKL(**MICRO['autoencoder'], quant_conv=True, mid_attention=True)
-    vae = Autoencoder(params=random_variables(net, images), net=net, scaling_factor=1.5, shift_factor=0.1)
+    vae = Autoencoder(
+        params=random_variables(net, images), net=net, scaling_factor=1.5, shift_factor=0.1
+    )
     net = MaskedFeatureTransformer(**MICRO['forecaster'], frames=5)
-    forecaster = Forecaster(params=random_variables(net, jnp.zeros((1, 4, 4, 8, 32))), net=net, encoder=encoder, principal=components)
+    forecaster = Forecaster(
+        params=random_variables(net, jnp.zeros((1, 4, 4, 8, 32))),
+        net=net,
+        encoder=encoder,
+        principal=components,
+    )
     net = DPTHead(classes=19, **MICRO['head'])
     head = Head(params=random_variables(net, features[0, :1]), net=net)
     net = SpaceTimeDiT(**MICRO['generator'], patch_size=2, context_frames=4, future_frames=4)
     latents, parts = jnp.zeros((1, 4, 8, 16, 4)), jnp.zeros((1, 4, 4, 8, 32))
-    generator = Generator(params=random_variables(net, latents, latents, jnp.zeros((1,)), parts, parts), net=net)
-    model = Re2Pix(forecaster=forecaster, vae=vae, generator=generator, head=head, size=SIZE, sampler_steps=2)
-    for name, part in dict(encoder=encoder, principal=components, vae=vae, forecaster=forecaster, head=head,
-                           generator=generator, re2pix=model).items():
+    generator = Generator(
+        params=random_variables(net, latents, latents, jnp.zeros((1,)), parts, parts), net=net
+    )
+    model = Re2Pix(
+        forecaster=forecaster, vae=vae, generator=generator, head=head, size=SIZE, sampler_steps=2
+    )
+    for name, part in dict(
+        encoder=encoder,
+        principal=components,
+        vae=vae,
+        forecaster=forecaster,
+        head=head,
+        generator=generator,
+        re2pix=model,
+    ).items():
         bundles.save(str(folder / name), part)
     return folder

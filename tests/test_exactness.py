@@ -17,11 +17,22 @@ SETTINGS = (*TASKS, 'steps=8', 'batch_size=8', 'checkpoint_every=2')
 
 
 def start(bundles, workdir, *arguments, devices=1):
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-                   # One run after the other compiles the same programs.
-                   'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled'), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5'}
-    return subprocess.Popen([sys.executable, '-m', 'tests.micro_run', str(bundles), str(workdir), *arguments], cwd=ROOT,
-                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        # One run after the other compiles the same programs.
+        'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled'),
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
+    }
+    return subprocess.Popen(
+        [sys.executable, '-m', 'tests.micro_run', str(bundles), str(workdir), *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def finish(process):
@@ -33,6 +44,7 @@ def parameters(workdir):
     """The final parameters and their average, as one flat list of arrays."""
     import jax
     import orbax.checkpoint as ocp
+
     folder = max((workdir / 'checkpoints').iterdir(), key=lambda path: int(path.name))
     return jax.tree.leaves(ocp.StandardCheckpointer().restore(folder / 'state'))
 
@@ -41,7 +53,9 @@ def kill_in(task, workdir, process):
     """Kills the run without warning in the middle of a task."""
     deadline = time.monotonic() + 200
     while not any(row['step'] >= 5 for row in writer.read_log(str(workdir / task))):
-        assert process.poll() is None and time.monotonic() < deadline, 'the run ended before it could be killed'
+        assert process.poll() is None and time.monotonic() < deadline, (
+            'the run ended before it could be killed'
+        )
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -65,14 +79,21 @@ def test_a_killed_run_goes_on_bit_for_bit(micro_bundles, straight):
     for task in TASKS:
         assert writer.read_log(str(broken / task)) == writer.read_log(str(straight / task))
         assert len(writer.read_log(str(broken / task))) == 8
-        for ours, theirs in zip(parameters(broken / task), parameters(straight / task), strict=True):
+        for ours, theirs in zip(
+            parameters(broken / task), parameters(straight / task), strict=True
+        ):
             np.testing.assert_array_equal(ours, theirs)
 
 
 def test_eight_devices_give_the_losses_of_one(micro_bundles, straight):
     finish(start(micro_bundles, straight.parent / 'eight', *SETTINGS, devices=8))
     for task in TASKS:
-        one, eight = (writer.read_log(str(workdir / task)) for workdir in (straight, straight.parent / 'eight'))
+        one, eight = (
+            writer.read_log(str(workdir / task))
+            for workdir in (straight, straight.parent / 'eight')
+        )
         assert len(one) == len(eight) == 8
-        np.testing.assert_allclose([row['loss'] for row in eight], [row['loss'] for row in one], rtol=1e-5)
+        np.testing.assert_allclose(
+            [row['loss'] for row in eight], [row['loss'] for row in one], rtol=1e-5
+        )
         assert len({row['loss'] for row in one}) == 8  # every step saw other clips and other noise

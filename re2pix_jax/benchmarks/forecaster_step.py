@@ -1,7 +1,9 @@
-"""Stage 1's training step at the published low-resolution size: arithmetic, time beside plain PyTorch, memory.
+"""Stage 1's training step at the published low-resolution size: arithmetic, time beside plain
+PyTorch, memory.
 
-Frozen DINOv2-B/14 with 4 registers on 5 frames of 224x448, projection to 1152 principal components, masked feature transformer
-(12 layers of width 1152, dropout 0.1), SmoothL1, clipping, Adam. float32 on a CPU, bfloat16 elsewhere.
+Frozen DINOv2-B/14 with 4 registers on 5 frames of 224x448, projection to 1152 principal components,
+masked feature transformer (12 layers of width 1152, dropout 0.1), SmoothL1, clipping, Adam. float32
+on a CPU, bfloat16 elsewhere.
 """
 
 import pathlib
@@ -22,35 +24,53 @@ GRID = (FRAMES[0] // PATCH, FRAMES[1] // PATCH)
 PLACES = GRID[0] * GRID[1]
 ENCODER_WIDTH, ENCODER_DEPTH, ENCODER_HEADS, LAYERS = 768, 12, 12, (2, 5, 8, 11)
 WIDTH, HEADS, COMPONENTS, HIDDEN = 1152, 8, 1152, 4
-FORECASTER = dict(components=COMPONENTS, width=WIDTH, heads=HEADS, frames=TIME, grid=GRID, dropout=0.1)
+FORECASTER = dict(
+    components=COMPONENTS, width=WIDTH, heads=HEADS, frames=TIME, grid=GRID, dropout=0.1
+)
 
 
 def flops(depth: int, all_frames: bool = False) -> dict[str, float]:
     """Floating-point operations of one clip's training step, by hand.
 
-    Counted are matrix products alone, 2 for each multiplication and addition: 2 a weight and token, and 4 a channel, query and key
-    in attention. Backward products are two for each forward one; the encoder and the projection have none.
+    Counted are matrix products alone, 2 for each multiplication and addition: 2 a weight and token,
+        and 4 a channel, query and key
+    in attention. Backward products are two for each forward one; the encoder and the projection
+    have none.
 
     Args:
         depth: layers of the forecaster.
-        all_frames: whether the last layer and the output compute every frame, as the authors' code does, and not just the one to forecast.
+        all_frames: whether the last layer and the output compute every frame, as the authors' code
+            does, and not just the one to forecast.
     """
     tokens, seen = TIME * (PLACES + 1 + REGISTERS), PLACES + 1 + REGISTERS
-    block = 24 * ENCODER_WIDTH ** 2 + 4 * ENCODER_WIDTH * seen  # a token: qkv, proj and two of ratio 4; scores and mixing
-    encoder = tokens * ENCODER_DEPTH * block + TIME * PLACES * 2 * 3 * PATCH ** 2 * ENCODER_WIDTH
+    block = (
+        24 * ENCODER_WIDTH**2 + 4 * ENCODER_WIDTH * seen
+    )  # a token: qkv, proj and two of ratio 4; scores and mixing
+    encoder = tokens * ENCODER_DEPTH * block + TIME * PLACES * 2 * 3 * PATCH**2 * ENCODER_WIDTH
     projection = TIME * PLACES * 2 * len(LAYERS) * ENCODER_WIDTH * COMPONENTS
-    temporal = 8 * WIDTH ** 2 + 4 * WIDTH * TIME
-    spatial = 8 * WIDTH ** 2 + 4 * WIDTH * PLACES + 4 * HIDDEN * WIDTH ** 2
+    temporal = 8 * WIDTH**2 + 4 * WIDTH * TIME
+    spatial = 8 * WIDTH**2 + 4 * WIDTH * PLACES + 4 * HIDDEN * WIDTH**2
     read = TIME if all_frames else 1
-    forward = PLACES * (TIME * depth * temporal + (TIME * (depth - 1) + read) * spatial
-                        + read * 2 * WIDTH * COMPONENTS + (TIME if all_frames else TIME - 1) * 2 * COMPONENTS * WIDTH)
+    forward = PLACES * (
+        TIME * depth * temporal
+        + (TIME * (depth - 1) + read) * spatial
+        + read * 2 * WIDTH * COMPONENTS
+        + (TIME if all_frames else TIME - 1) * 2 * COMPONENTS * WIDTH
+    )
     return {'encoder': encoder + projection, 'forward': forward, 'backward': 2 * forward}
 
 
 def encoder_net():
     """DINOv2-B/14 with 4 registers."""
-    return VisionTransformer(patch_size=PATCH, width=ENCODER_WIDTH, depth=ENCODER_DEPTH, heads=ENCODER_HEADS, registers=REGISTERS,
-                             layers=LAYERS, position_grid=(37, 37))
+    return VisionTransformer(
+        patch_size=PATCH,
+        width=ENCODER_WIDTH,
+        depth=ENCODER_DEPTH,
+        heads=ENCODER_HEADS,
+        registers=REGISTERS,
+        layers=LAYERS,
+        position_grid=(37, 37),
+    )
 
 
 def make_config(depth, remat, batch, frozen):
@@ -66,7 +86,10 @@ def make_step(depth, remat, batch, frozen):
     """(task, step for a batch of so many clips, not yet compiled)."""
     config = make_config(depth, remat, batch, frozen)
     task = tasks.create(config)
-    frames = {'frames': jax.ShapeDtypeStruct((batch, TIME, *FRAMES, 3), jnp.uint8), 'record': jax.ShapeDtypeStruct((batch,), jnp.int32)}
+    frames = {
+        'frames': jax.ShapeDtypeStruct((batch, TIME, *FRAMES, 3), jnp.uint8),
+        'record': jax.ShapeDtypeStruct((batch,), jnp.int32),
+    }
     return task, measuring.lower_step(task, frames)
 
 
@@ -77,8 +100,16 @@ def save_frozen(folder):
     shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *FRAMES, 3)))
     draw = lambda shape: random.normal(0, 0.02, shape).astype(np.float32)
     channels = len(LAYERS) * ENCODER_WIDTH
-    parts = {'encoder': Encoder(params=jax.tree.map(lambda leaf: draw(leaf.shape), shapes), net=net),
-             'principal': Principal(draw(channels), 1 + draw(channels), draw(channels), draw((COMPONENTS, channels)), np.ones(COMPONENTS))}
+    parts = {
+        'encoder': Encoder(params=jax.tree.map(lambda leaf: draw(leaf.shape), shapes), net=net),
+        'principal': Principal(
+            draw(channels),
+            1 + draw(channels),
+            draw(channels),
+            draw((COMPONENTS, channels)),
+            np.ones(COMPONENTS),
+        ),
+    }
     for name, part in parts.items():
         bundles.save(pathlib.Path(folder, name), part)
     return {name: str(pathlib.Path(folder, name)) for name in parts}
@@ -100,13 +131,23 @@ def _arithmetic(batch, depth, frozen):
     ours, theirs = (sum(flops(depth, all_frames).values()) * batch for all_frames in (False, True))
     with measuring.plain_attention():
         counted = make_step(depth, False, batch, frozen)[1].cost_analysis()['flops']
-    print(table(['TFLOP a step', 'by hand', "XLA's count", 'XLA / hand'], [['ours', ours / 1e12, counted / 1e12, counted / ours]]))
-    print('by hand: matrix products alone; XLA counts elementwise work and the optimiser too. The authors\' code, which computes '
-          f'all {TIME} frames in the last layer too, takes {theirs / 1e12:.3f} TFLOP, {theirs / ours:.3f} times ours\n')
+    print(
+        table(
+            ['TFLOP a step', 'by hand', "XLA's count", 'XLA / hand'],
+            [['ours', ours / 1e12, counted / 1e12, counted / ours]],
+        )
+    )
+    print(
+        'by hand: matrix products alone; XLA counts elementwise work and the optimiser too. The '
+        "authors' code, which computes "
+        f'all {TIME} frames in the last layer too, takes {theirs / 1e12:.3f} TFLOP, '
+        f'{theirs / ours:.3f} times ours\n'
+    )
 
 
 def _time(task, step, batch, depth, threads, in_turn):
     from re2pix_jax.benchmarks import plain_torch
+
     random = np.random.default_rng(0)
     frames = random.integers(0, 256, (batch, TIME, *FRAMES, 3), np.uint8)
     data = {'frames': jnp.asarray(frames), 'record': jnp.arange(batch, dtype=jnp.int32)}
@@ -120,27 +161,52 @@ def _time(task, step, batch, depth, threads, in_turn):
     encode = jax.jit(task._components)
     components = encode(task.frozen, data)
     params = jax.jit(lambda: task.init(jax.random.key(0), None))()
-    apply = jax.jit(lambda params, context: task.net.apply(params, context, deterministic=False, rngs={'dropout': jax.random.key(0)}))
-    parts = {'encoder': measuring.seconds_of(lambda: encode(task.frozen, data)),
-             'forward': measuring.seconds_of(lambda: apply(params, components[:, :-1]))}
+    apply = jax.jit(
+        lambda params, context: task.net.apply(
+            params, context, deterministic=False, rngs={'dropout': jax.random.key(0)}
+        )
+    )
+    parts = {
+        'encoder': measuring.seconds_of(lambda: encode(task.frozen, data)),
+        'forward': measuring.seconds_of(lambda: apply(params, components[:, :-1])),
+    }
     parts['backward'] = max(seconds[0] - sum(parts.values()), 0.0)
-    rows = [[name + (' and update' if name == 'backward' else ''), parts[name], other.parts[name],
-             work[name] * batch / 1e9 / parts[name] if parts[name] else 0.0] for name in parts]
+    rows = [
+        [
+            name + (' and update' if name == 'backward' else ''),
+            parts[name],
+            other.parts[name],
+            work[name] * batch / 1e9 / parts[name] if parts[name] else 0.0,
+        ]
+        for name in parts
+    ]
     print(table(['where the time goes: seconds', 'ours', 'torch', 'ours, GFLOP/s'], rows))
     print()
 
 
 def _memory(depth, frozen):
-    """What a step needs at a time: state, gradients and frozen networks, and for each clip, from XLA's plans for one and two clips."""
-    plan = lambda depth, remat: measuring.bytes_by_clip(lambda clips: make_step(depth, remat, clips, frozen)[1].compile())
+    """What a step needs at a time: state, gradients and frozen networks, and for each clip, from
+    XLA's plans for one and two clips.
+    """
+    plan = lambda depth, remat: measuring.bytes_by_clip(
+        lambda clips: make_step(depth, remat, clips, frozen)[1].compile()
+    )
     fixed, clip = plan(depth, False)
-    if measuring.on_cpu():  # XLA drops the barriers of remat there before it schedules: the plan would show the work and not the saving
+    # XLA drops the barriers of remat there before it schedules: the plan would show the work and
+    # not the saving
+    if measuring.on_cpu():
         item = 4 * TIME * PLACES * WIDTH
         again = fixed, plan(2, False)[1] + (depth - 2) * item
     else:
         again = plan(depth, True)
     print(measuring.memory_table({'without': (fixed, clip), 'with remat': again}))
-    print(f'from XLA\'s plan of the whole step for {jax.default_backend()}, {measuring.compute_dtype()}; parameters, their '
-          'average, both moments and gradients are float32')
+    print(
+        f"from XLA's plan of the whole step for {jax.default_backend()}, "
+        f'{measuring.compute_dtype()}; parameters, their '
+        'average, both moments and gradients are float32'
+    )
     if measuring.on_cpu():
-        print('with remat: by the plan of two layers, whose activations are kept, and the inputs of all the others')
+        print(
+            'with remat: by the plan of two layers, whose activations are kept, and the inputs of '
+            'all the others'
+        )

@@ -1,6 +1,8 @@
-"""Stage 2's part in a prediction of 8 frames at base size: arithmetic, time by sampler steps beside plain PyTorch, memory.
+"""Stage 2's part in a prediction of 8 frames at base size: arithmetic, time by sampler steps beside
+plain PyTorch, memory.
 
-Ours is the pipeline's own program, in which stage 1 and the VAE are replaced by what they would have given.
+Ours is the pipeline's own program, in which stage 1 and the VAE are replaced by what they would
+have given.
 """
 
 import functools
@@ -21,18 +23,20 @@ HORIZON, FRAMES = 8, (256, 512)
 
 class GivenForecast(flax.struct.PyTreeNode):
     """Stage 1 that has finished: components [B, M + HORIZON, h, w, P]."""
+
     components: jax.Array
     past: int = flax.struct.field(pytree_node=False, default=4)
 
     def encode(self, frames):
-        return self.components[:, :self.past]
+        return self.components[:, : self.past]
 
     def forecast(self, context, horizon):
-        return self.components[:, self.past:self.past + horizon]
+        return self.components[:, self.past : self.past + horizon]
 
 
 class GivenLatents(flax.struct.PyTreeNode):
     """A VAE that has encoded the context, and leaves the future in latents [B, M, H, W, c]."""
+
     latents: jax.Array
 
     def encode(self, frames):
@@ -43,37 +47,53 @@ class GivenLatents(flax.struct.PyTreeNode):
 
 
 def make_model(net, params, latents, components):
-    return Re2Pix(GivenForecast(components, net.context_frames), GivenLatents(latents), Generator(params, net))
+    return Re2Pix(
+        GivenForecast(components, net.context_frames), GivenLatents(latents), Generator(params, net)
+    )
 
 
 def draw(net, batch):
     """(latents [B, M, H, W, c], components [B, M + HORIZON, h, w, P], keys [B])."""
     latents, components = work.draw(batch, net.context_frames + HORIZON, net)
-    return latents[:, :net.context_frames], components, jax.random.split(jax.random.key(0), batch)
+    return latents[:, : net.context_frames], components, jax.random.split(jax.random.key(0), batch)
 
 
 def noise_of(net, keys):
     """The noise [chunks, B, F, H, W, c] that the pipeline starts its chunks from."""
     shape = (net.future_frames, *net.latent_grid, net.latent_channels)
     draw = lambda key, start: jax.random.normal(jax.random.fold_in(key, start), shape)
-    return np.stack([jax.vmap(draw, (0, None))(keys, start) for start in range(0, HORIZON, net.future_frames)])
+    return np.stack(
+        [jax.vmap(draw, (0, None))(keys, start) for start in range(0, HORIZON, net.future_frames)]
+    )
 
 
 def compiled(net, batch, steps):
     """The program of (model, context frames, keys), from shapes alone."""
+
     def arguments():
         latents = jnp.zeros((batch, net.context_frames, *net.latent_grid, net.latent_channels))
-        components = jnp.zeros((batch, net.context_frames + HORIZON, *net.token_grid, net.components))
+        components = jnp.zeros(
+            (batch, net.context_frames + HORIZON, *net.token_grid, net.components)
+        )
         model = make_model(net, net.init(jax.random.key(0), *net.example()), latents, components)
-        return model, jnp.zeros((batch, net.context_frames, *FRAMES, 3), jnp.uint8), jax.random.split(jax.random.key(0), batch)
+        return (
+            model,
+            jnp.zeros((batch, net.context_frames, *FRAMES, 3), jnp.uint8),
+            jax.random.split(jax.random.key(0), batch),
+        )
 
-    return Re2Pix.rollout.lower(*jax.eval_shape(arguments), horizon=HORIZON, sampler_steps=steps).compile()
+    return Re2Pix.rollout.lower(
+        *jax.eval_shape(arguments), horizon=HORIZON, sampler_steps=steps
+    ).compile()
 
 
 def run(batch, size, depth, sampler_steps, threads, in_turn):
     """Prints everything. `in_turn(ours, theirs)` gives the seconds of each."""
     net = work.make_net(size, depth)
-    print(f'{work.describe(size, net)}; {HORIZON} frames in {HORIZON // net.future_frames} chunks; batch {batch}\n')
+    print(
+        f'{work.describe(size, net)}; {HORIZON} frames in {HORIZON // net.future_frames} chunks; '
+        f'batch {batch}\n'
+    )
     _arithmetic(net, sampler_steps)
     _agreement(threads)
     _time(net, batch, sampler_steps, threads, in_turn)
@@ -93,47 +113,118 @@ def _arithmetic(net, sampler_steps):
     by_hand, counted = work.flops(net), work.counted(net)
     rows = []
     for steps in sampler_steps:
-        ours, xla, theirs = _work(net, by_hand, steps), _work(net, counted, steps), _peer(net, steps)
+        ours, xla, theirs = (
+            _work(net, by_hand, steps),
+            _work(net, counted, steps),
+            _peer(net, steps),
+        )
         rows.append([str(steps), ours / 1e12, xla / 1e12, xla / ours, theirs / 1e12, theirs / ours])
-    print(table(['TFLOP a clip, by sampler steps', 'by hand', "XLA's count", 'XLA / hand', 'torch by hand', 'torch / ours'], rows))
-    print('by hand: matrix products alone; XLA counts elementwise work too, and is asked about the context and about one evaluation, as it '
-          'counts a loop once; torch computes the context again at every step\n')
+    print(
+        table(
+            [
+                'TFLOP a clip, by sampler steps',
+                'by hand',
+                "XLA's count",
+                'XLA / hand',
+                'torch by hand',
+                'torch / ours',
+            ],
+            rows,
+        )
+    )
+    print(
+        'by hand: matrix products alone; XLA counts elementwise work too, and is asked about the '
+        'context and about one evaluation, as it '
+        'counts a loop once; torch computes the context again at every step\n'
+    )
 
 
 def _agreement(threads):
-    """The sampled latents at a small size, in float32: ours beside the peer's, from the same parameters and noise."""
+    """The sampled latents at a small size, in float32: ours beside the peer's, from the same
+    parameters and noise.
+    """
     from re2pix_jax.benchmarks import plain_dit
+
     net, steps = SpaceTimeDiT(**work.SMALL), 3
     params, (latents, components, keys) = work.draw_params(net), draw(net, 2)
     model = make_model(net, params, latents, components)
     frames = jnp.zeros((2, net.context_frames, *FRAMES, 3), jnp.uint8)
     with jax.default_matmul_precision('highest'):  # accelerators round float32 otherwise
         ours = model.rollout(frames, keys, horizon=HORIZON, sampler_steps=steps)['latents']
-    theirs = plain_dit.Prediction(plain_dit.DiT(net).load(params), threads, latents, components, noise_of(net, keys))(steps)
-    print(f'largest difference to the peer at a small size, relative: {HORIZON} predicted frames of latents '
-          f'{work.difference(np.asarray(ours), theirs.numpy()):.1e}\n')
+    theirs = plain_dit.Prediction(
+        plain_dit.DiT(net).load(params), threads, latents, components, noise_of(net, keys)
+    )(steps)
+    print(
+        f'largest difference to the peer at a small size, relative: {HORIZON} predicted frames of '
+        'latents '
+        f'{work.difference(np.asarray(ours), theirs.numpy()):.1e}\n'
+    )
 
 
 def _time(net, batch, sampler_steps, threads, in_turn):
     from re2pix_jax.benchmarks import plain_dit
+
     latents, components, keys = draw(net, batch)
     params = work.draw_params(net)
-    other = plain_dit.Prediction(plain_dit.DiT(net).load(params), threads, latents, components, noise_of(net, keys))
+    other = plain_dit.Prediction(
+        plain_dit.DiT(net).load(params), threads, latents, components, noise_of(net, keys)
+    )
     model = jax.device_put(make_model(net, params, latents, components))
-    context, peak, rows = jnp.zeros((batch, net.context_frames, *FRAMES, 3), jnp.uint8), measuring.peak_flops(jnp.dtype(net.dtype)), []
+    context, peak, rows = (
+        jnp.zeros((batch, net.context_frames, *FRAMES, 3), jnp.uint8),
+        measuring.peak_flops(jnp.dtype(net.dtype)),
+        [],
+    )
     for steps in sampler_steps:
         predict = functools.partial(compiled(net, batch, steps), model, context, keys)
-        seconds = in_turn(lambda predict=predict: jax.block_until_ready(predict()), functools.partial(other, steps))
+        seconds = in_turn(
+            lambda predict=predict: jax.block_until_ready(predict()),
+            functools.partial(other, steps),
+        )
         total = _work(net, work.flops(net), steps) * batch, _peer(net, steps) * batch
         shares = [amount / value / peak for amount, value in zip(total, seconds)]
-        rows.append([str(steps), *seconds, seconds[1] / seconds[0], *(batch * HORIZON / value for value in seconds), *shares])
-    print(table(['sampler\nsteps', 'seconds\nours', '\ntorch', '\ntorch / ours', 'frames a second\nours', '\ntorch',
-                 'MFU\nours', '\ntorch'], rows))
-    print(f'{measuring.peak_line(peak, net.dtype)}; MFU: of each side\'s own arithmetic\n')
+        rows.append(
+            [
+                str(steps),
+                *seconds,
+                seconds[1] / seconds[0],
+                *(batch * HORIZON / value for value in seconds),
+                *shares,
+            ]
+        )
+    print(
+        table(
+            [
+                'sampler\nsteps',
+                'seconds\nours',
+                '\ntorch',
+                '\ntorch / ours',
+                'frames a second\nours',
+                '\ntorch',
+                'MFU\nours',
+                '\ntorch',
+            ],
+            rows,
+        )
+    )
+    print(f"{measuring.peak_line(peak, net.dtype)}; MFU: of each side's own arithmetic\n")
 
 
 def _memory(net, steps):
-    """What a prediction needs at a time: parameters, and for each clip, from XLA's plans for one and two clips."""
-    print(measuring.memory_table({f'{HORIZON} frames': measuring.bytes_by_clip(lambda clips: compiled(net, clips, steps))}))
-    print(f'from XLA\'s plan of the whole prediction for {jax.default_backend()}, {net.dtype}, the layers a loop; '
-          'parameters are float32')
+    """What a prediction needs at a time: parameters, and for each clip, from XLA's plans for one
+    and two clips.
+    """
+    print(
+        measuring.memory_table(
+            {
+                f'{HORIZON} frames': measuring.bytes_by_clip(
+                    lambda clips: compiled(net, clips, steps)
+                )
+            }
+        )
+    )
+    print(
+        f"from XLA's plan of the whole prediction for {jax.default_backend()}, {net.dtype}, the "
+        'layers a loop; '
+        'parameters are float32'
+    )

@@ -1,4 +1,6 @@
-"""What the benchmarks of whole steps share: the fastest run, the device's peak, and memory by XLA's plans."""
+"""What the benchmarks of whole steps share: the fastest run, the device's peak, and memory by XLA's
+plans.
+"""
 
 import contextlib
 import math
@@ -38,12 +40,14 @@ def peak_flops(dtype):
     size = 2048 if on_cpu() else 8192
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda x: x @ x)
-    return 2 * size ** 3 / seconds_of(lambda: product(x), 6)
+    return 2 * size**3 / seconds_of(lambda: product(x), 6)
 
 
 @contextlib.contextmanager
 def plain_attention():
-    """Attention as products that XLA sees, all scores at once: it counts the body of a loop once, and a GPU's own kernel not at all."""
+    """Attention as products that XLA sees, all scores at once: it counts the body of a loop once,
+    and a GPU's own kernel not at all.
+    """
     usual, attention.LARGE = attention.LARGE, math.inf
     try:
         yield
@@ -52,16 +56,22 @@ def plain_attention():
 
 
 def lower_step(task, data):
-    """The training step of the task for the abstract batch `data`, not yet compiled; its state is donated."""
+    """The training step of the task for the abstract batch `data`, not yet compiled; its state is
+    donated.
+    """
     config = task.config
     transform, rate = optimizer.create(config.optimizer, config.steps)
     state = jax.eval_shape(lambda data: states.create(task, transform, config.seed, data), data)
-    step = jax.jit(states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0)
+    step = jax.jit(
+        states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0
+    )
     return step.lower(state, task.frozen, data, jax.ShapeDtypeStruct((), jnp.int32))
 
 
 class Stepper:
-    """Calls a compiled step on the same batch again and again: () -> metrics, when they are there."""
+    """Calls a compiled step on the same batch again and again: () -> metrics, when they are
+    there.
+    """
 
     def __init__(self, task, step, data):
         transform, _ = optimizer.create(task.config.optimizer, task.config.steps)
@@ -69,7 +79,9 @@ class Stepper:
         self.task, self.step, self.data, self.number = task, step, data, 0
 
     def __call__(self):
-        self.state, metrics, _ = self.step(self.state, self.task.frozen, self.data, np.int32(self.number))
+        self.state, metrics, _ = self.step(
+            self.state, self.task.frozen, self.data, np.int32(self.number)
+        )
         self.number += 1
         return jax.block_until_ready(metrics)
 
@@ -77,10 +89,14 @@ class Stepper:
 def speed_table(seconds, work, peak):
     """The text of a table of (our, their) seconds for `work` operations."""
     rates = [work / value for value in seconds]
-    return table(['', 'ours', 'torch', 'torch / ours'], [
-        ['seconds a step', *seconds, seconds[1] / seconds[0]],
-        ['GFLOP/s', *(rate / 1e9 for rate in rates), rates[1] / rates[0]],
-        ['share of the peak (MFU)', *(rate / peak for rate in rates), rates[1] / rates[0]]])
+    return table(
+        ['', 'ours', 'torch', 'torch / ours'],
+        [
+            ['seconds a step', *seconds, seconds[1] / seconds[0]],
+            ['GFLOP/s', *(rate / 1e9 for rate in rates), rates[1] / rates[0]],
+            ['share of the peak (MFU)', *(rate / peak for rate in rates), rates[1] / rates[0]],
+        ],
+    )
 
 
 def peak_line(peak, dtype):
@@ -88,18 +104,31 @@ def peak_line(peak, dtype):
 
 
 def bytes_by_clip(compiled):
-    """(bytes whatever the batch, bytes of each clip) by the plans of the programs `compiled(clips)` for one and two clips.
+    """(bytes whatever the batch, bytes of each clip) by the plans of the programs `compiled(clips)`
+    for one and two clips.
 
     On a CPU attention is planned as devices without a kernel for it compute it.
     """
     with plain_attention() if on_cpu() else contextlib.nullcontext():
         plans = [compiled(clips).memory_analysis() for clips in (1, 2)]
-    one, two = (plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes
-                for plan in plans)
+    one, two = (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+        + plan.temp_size_in_bytes
+        for plan in plans
+    )
     return 2 * one - two, two - one
 
 
 def memory_table(needs):
-    """The text of a table of {name: (bytes whatever the batch, bytes of each clip)}, with the clips that fit in `DEVICE`."""
-    rows = [[name, rest / 1e9, each / 1e9, int((DEVICE - rest) // each)] for name, (rest, each) in needs.items()]
-    return table(['memory, GB', 'without clips', 'each clip', f'clips in {DEVICE / 1e9:.0f} GB'], rows)
+    """The text of a table of {name: (bytes whatever the batch, bytes of each clip)}, with the clips
+    that fit in `DEVICE`.
+    """
+    rows = [
+        [name, rest / 1e9, each / 1e9, int((DEVICE - rest) // each)]
+        for name, (rest, each) in needs.items()
+    ]
+    return table(
+        ['memory, GB', 'without clips', 'each clip', f'clips in {DEVICE / 1e9:.0f} GB'], rows
+    )

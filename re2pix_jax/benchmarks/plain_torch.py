@@ -1,4 +1,6 @@
-"""The same training step in plain PyTorch: what a careful user would write, with torch's own attention, Adam and clipping."""
+"""The same training step in plain PyTorch: what a careful user would write, with torch's own
+attention, Adam and clipping.
+"""
 
 import time
 
@@ -12,20 +14,35 @@ from re2pix_jax.benchmarks import forecaster_step as sizes
 def _attend(qkv, heads, dropout):
     """[batch, tokens, 3 width] -> [batch, tokens, width]."""
     query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    return functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout).transpose(1, 2).flatten(2)
+    return (
+        functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        .transpose(1, 2)
+        .flatten(2)
+    )
 
 
 class Attention(nn.Module):
     def __init__(self, width, heads, dropout=0.0):
         super().__init__()
-        self.qkv, self.proj, self.heads, self.dropout = nn.Linear(width, 3 * width), nn.Linear(width, width), heads, dropout
+        self.qkv, self.proj, self.heads, self.dropout = (
+            nn.Linear(width, 3 * width),
+            nn.Linear(width, width),
+            heads,
+            dropout,
+        )
 
     def forward(self, x):
         return self.proj(_attend(self.qkv(x), self.heads, self.dropout if self.training else 0.0))
 
 
 def _mlp(width, dropout=0.0):
-    return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width), nn.Dropout(dropout))
+    return nn.Sequential(
+        nn.Linear(width, 4 * width),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(4 * width, width),
+        nn.Dropout(dropout),
+    )
 
 
 class Block(nn.Module):
@@ -49,8 +66,13 @@ class Encoder(nn.Module):
         self.patch_embed = nn.Conv2d(3, width, sizes.PATCH, sizes.PATCH)
         self.front = nn.Parameter(torch.randn(1, 1 + sizes.REGISTERS, width) * 0.02)
         self.places = nn.Parameter(torch.randn(1, sizes.PLACES, width) * 0.02)
-        self.blocks = nn.ModuleList(Block(width, sizes.ENCODER_HEADS) for _ in range(sizes.ENCODER_DEPTH))
-        self.norm, self.project = nn.LayerNorm(width, eps=1e-6), nn.Linear(channels, sizes.COMPONENTS)
+        self.blocks = nn.ModuleList(
+            Block(width, sizes.ENCODER_HEADS) for _ in range(sizes.ENCODER_DEPTH)
+        )
+        self.norm, self.project = (
+            nn.LayerNorm(width, eps=1e-6),
+            nn.Linear(channels, sizes.COMPONENTS),
+        )
 
     def forward(self, images):
         x = self.patch_embed(images).flatten(2).transpose(1, 2) + self.places
@@ -59,12 +81,14 @@ class Encoder(nn.Module):
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in sizes.LAYERS:
-                kept.append(self.norm(x)[:, 1 + sizes.REGISTERS:])
+                kept.append(self.norm(x)[:, 1 + sizes.REGISTERS :])
         return self.project(torch.cat(kept, dim=-1))
 
 
 class Layer(nn.Module):
-    """[B, T, N, D] -> [B, read, N, D], as our own: only frames that are read go on after attention over time."""
+    """[B, T, N, D] -> [B, read, N, D], as our own: only frames that are read go on after attention
+    over time.
+    """
 
     def __init__(self, read, width=sizes.WIDTH, dropout=0.1):
         super().__init__()
@@ -77,7 +101,7 @@ class Layer(nn.Module):
         batch, _, places, _ = x.shape
         by_place = self.norms[0](x).transpose(1, 2).flatten(0, 1)
         x = x + self.temporal(by_place).unflatten(0, (batch, places)).transpose(1, 2)
-        x = x[:, -self.read:]
+        x = x[:, -self.read :]
         x = x + self.spatial(self.norms[1](x).flatten(0, 1)).unflatten(0, (batch, self.read))
         return x + self.mlp(self.norms[2](x))
 
@@ -85,17 +109,28 @@ class Layer(nn.Module):
 class Forecaster(nn.Module):
     def __init__(self, depth):
         super().__init__()
-        self.embed, self.fc_out = nn.Linear(sizes.COMPONENTS, sizes.WIDTH), nn.Linear(sizes.WIDTH, sizes.COMPONENTS)
+        self.embed, self.fc_out = (
+            nn.Linear(sizes.COMPONENTS, sizes.WIDTH),
+            nn.Linear(sizes.WIDTH, sizes.COMPONENTS),
+        )
         self.replace = nn.Parameter(torch.randn(sizes.WIDTH) * 0.02)
-        self.codes = nn.ParameterList(torch.randn(size, sizes.WIDTH // 3) * 0.01 for size in (sizes.TIME, *sizes.GRID))
-        self.layers = nn.ModuleList(Layer(1 if index == depth - 1 else sizes.TIME) for index in range(depth))
+        self.codes = nn.ParameterList(
+            torch.randn(size, sizes.WIDTH // 3) * 0.01 for size in (sizes.TIME, *sizes.GRID)
+        )
+        self.layers = nn.ModuleList(
+            Layer(1 if index == depth - 1 else sizes.TIME) for index in range(depth)
+        )
 
     def forward(self, context):
         batch, _, places, _ = context.shape
         x = torch.cat([self.embed(context), self.replace.expand(batch, 1, places, -1)], dim=1)
         whole = (sizes.TIME, *sizes.GRID, -1)
         time_code, rows, columns = self.codes
-        codes = [time_code[:, None, None].expand(whole), rows[None, :, None].expand(whole), columns[None, None].expand(whole)]
+        codes = [
+            time_code[:, None, None].expand(whole),
+            rows[None, :, None].expand(whole),
+            columns[None, None].expand(whole),
+        ]
         x = x + torch.cat(codes, dim=-1).flatten(1, 2)
         for layer in self.layers:
             x = layer(x)
@@ -116,16 +151,23 @@ class Step:
         marks = [time.perf_counter()]
         with torch.inference_mode():
             images = self.frames.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
-            mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, None, :, None, None]
+            mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[
+                :, None, :, None, None
+            ]
             components = self.encoder((images - mean) / std).unflatten(0, self.frames.shape[:2])
         components = components.clone()
         marks.append(time.perf_counter())
-        loss = functional.smooth_l1_loss(self.forecaster(components[:, :-1]), components[:, -1], beta=0.1)
+        loss = functional.smooth_l1_loss(
+            self.forecaster(components[:, :-1]), components[:, -1], beta=0.1
+        )
         marks.append(time.perf_counter())
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.forecaster.parameters(), 1.0)
         self.optimizer.step()
         marks.append(time.perf_counter())
-        self.parts = {name: end - begin for name, begin, end in zip(('encoder', 'forward', 'backward'), marks, marks[1:])}
+        self.parts = {
+            name: end - begin
+            for name, begin, end in zip(('encoder', 'forward', 'backward'), marks, marks[1:])
+        }
         return loss.item()

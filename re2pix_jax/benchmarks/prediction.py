@@ -1,7 +1,9 @@
-"""A whole prediction at published sizes, from frames to frames: its time beside the video's own, and where it goes.
+"""A whole prediction at published sizes, from frames to frames: its time beside the video's own,
+and where it goes.
 
-Random weights of DINOv2-B/14 with 4 registers on 224x448, 1152 principal components, the masked feature transformer, the DiT and
-Stable Diffusion's VAE on 256x512. float32 on a CPU, bfloat16 elsewhere.
+Random weights of DINOv2-B/14 with 4 registers on 224x448, 1152 principal components, the masked
+feature transformer, the DiT and Stable Diffusion's VAE on 256x512. float32 on a CPU, bfloat16
+elsewhere.
 """
 
 import functools
@@ -34,19 +36,38 @@ def make_model(size, depth) -> Re2Pix:
         shapes = jax.eval_shape(net.init, key, *example)
         leaves, structure = jax.tree.flatten(shapes)
         scale = lambda shape: 0.02 + 0.2 / math.sqrt(shape[-1])
-        return jax.tree.unflatten(structure, [scale(leaf.shape) * jax.random.normal(jax.random.fold_in(key, number), leaf.shape)
-                                              for number, leaf in enumerate(leaves)])
+        return jax.tree.unflatten(
+            structure,
+            [
+                scale(leaf.shape) * jax.random.normal(jax.random.fold_in(key, number), leaf.shape)
+                for number, leaf in enumerate(leaves)
+            ],
+        )
 
     def parts():
         channels = len(stage1.LAYERS) * stage1.ENCODER_WIDTH
-        directions = jax.random.normal(next(keys), (stage1.COMPONENTS, channels)) / math.sqrt(channels)
-        principal = Principal(jnp.zeros(channels), jnp.ones(channels), jnp.zeros(channels), directions, jnp.ones(stage1.COMPONENTS))
-        vit, forecaster = stage1.encoder_net(), MaskedFeatureTransformer(**stage1.FORECASTER, depth=12)
+        directions = jax.random.normal(next(keys), (stage1.COMPONENTS, channels)) / math.sqrt(
+            channels
+        )
+        principal = Principal(
+            jnp.zeros(channels),
+            jnp.ones(channels),
+            jnp.zeros(channels),
+            directions,
+            jnp.ones(stage1.COMPONENTS),
+        )
+        vit, forecaster = (
+            stage1.encoder_net(),
+            MaskedFeatureTransformer(**stage1.FORECASTER, depth=12),
+        )
         vae, dit = AutoencoderKL(), work.make_net(size, depth)
         encoder = Encoder(draw(vit, jnp.zeros((1, *stage1.FRAMES, 3))), vit)
         example = jnp.zeros((1, stage1.TIME - 1, *stage1.GRID, stage1.COMPONENTS))
-        return Re2Pix(Forecaster(draw(forecaster, example), forecaster, encoder, principal),
-                      Autoencoder(draw(vae, jnp.zeros((1, 64, 64, 3))), vae), Generator(draw(dit, *dit.example()), dit))
+        return Re2Pix(
+            Forecaster(draw(forecaster, example), forecaster, encoder, principal),
+            Autoencoder(draw(vae, jnp.zeros((1, 64, 64, 3))), vae),
+            Generator(draw(dit, *dit.example()), dit),
+        )
 
     return with_dtype(jax.jit(parts)(), measuring.compute_dtype())
 
@@ -54,16 +75,36 @@ def make_model(size, depth) -> Re2Pix:
 def run(batch, size, depth, sampler_steps, repeats):
     """Prints everything."""
     model = make_model(size, depth)
-    print(f'{work.describe(size, model.generator.net)}; {HORIZON} frames of {FRAMES[0]}x{FRAMES[1]} after '
-          f'{model.context_frames}, {HORIZON / model.fps:.2f} s of video at {model.fps:.3g} frames a second; batch {batch}\n')
+    print(
+        f'{work.describe(size, model.generator.net)}; {HORIZON} frames of {FRAMES[0]}x{FRAMES[1]} '
+        'after '
+        f'{model.context_frames}, {HORIZON / model.fps:.2f} s of video at {model.fps:.3g} frames '
+        f'a second; batch {batch}\n'
+    )
     random = np.random.default_rng(0)
-    context = jnp.asarray(random.integers(0, 256, (batch, model.context_frames, *FRAMES, 3), np.uint8))
+    context = jnp.asarray(
+        random.integers(0, 256, (batch, model.context_frames, *FRAMES, 3), np.uint8)
+    )
     keys = jax.random.split(jax.random.key(0), batch)
     rows = []
     for steps in sampler_steps:
-        whole = _seconds(functools.partial(model.rollout, context, keys, HORIZON, sampler_steps=steps), repeats)
-        rows.append([str(steps), whole, batch * HORIZON / whole, batch * HORIZON / model.fps / whole])
-    print(table(['sampler\nsteps', f'seconds for\n{HORIZON} frames', 'frames\na second', 'video seconds\na second'], rows))
+        whole = _seconds(
+            functools.partial(model.rollout, context, keys, HORIZON, sampler_steps=steps), repeats
+        )
+        rows.append(
+            [str(steps), whole, batch * HORIZON / whole, batch * HORIZON / model.fps / whole]
+        )
+    print(
+        table(
+            [
+                'sampler\nsteps',
+                f'seconds for\n{HORIZON} frames',
+                'frames\na second',
+                'video seconds\na second',
+            ],
+            rows,
+        )
+    )
     print()
 
     components = model.forecaster.encode(context)
@@ -75,11 +116,23 @@ def run(batch, size, depth, sampler_steps, repeats):
         'encoder, principal components': lambda: model.forecaster.encode(context),
         f'forecast of {HORIZON} frames': lambda: model.forecaster.forecast(components, HORIZON),
         'VAE, encoding': lambda: model.vae.encode(context),
-        f'generator, {chunks} x {steps} steps': lambda: model.generator.sample(latents, components, future[:, :chunk], keys, steps=steps),
-        f'VAE, decoding {HORIZON} frames': lambda: model.vae.decode(jnp.repeat(latents, HORIZON // latents.shape[1], axis=1))}
-    seconds = {name: _seconds(part, repeats) * (chunks if name.startswith('generator') else 1) for name, part in parts.items()}
-    print(table(['where the time goes', 'seconds', 'share'],
-                [[name, value, value / sum(seconds.values())] for name, value in seconds.items()]))
+        f'generator, {chunks} x {steps} steps': lambda: model.generator.sample(
+            latents, components, future[:, :chunk], keys, steps=steps
+        ),
+        f'VAE, decoding {HORIZON} frames': lambda: model.vae.decode(
+            jnp.repeat(latents, HORIZON // latents.shape[1], axis=1)
+        ),
+    }
+    seconds = {
+        name: _seconds(part, repeats) * (chunks if name.startswith('generator') else 1)
+        for name, part in parts.items()
+    }
+    print(
+        table(
+            ['where the time goes', 'seconds', 'share'],
+            [[name, value, value / sum(seconds.values())] for name, value in seconds.items()],
+        )
+    )
     print('each part by itself\n')
 
 

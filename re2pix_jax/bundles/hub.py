@@ -9,15 +9,17 @@ BESIDE = ('config.json', 'preprocessor_config.json')
 
 
 def fetch(reference: str, patterns: list[str] | None = None) -> pathlib.Path:
-    """What "hf:owner/repo", "hf:owner/repo/folder" or either with ":file" names, as a path on this machine.
+    """What "hf:owner/repo", "hf:owner/repo/folder" or either with ":file" names, as a path on this
+    machine.
 
     Args:
         reference: as above; of a file, the configs beside it come along.
-        patterns: which files of the repository or folder are wanted, as in ["*.safetensors"]; None for all of the repository, since
-            the parts of a bundle may lie beside it.
+        patterns: which files of the repository or folder are wanted, as in ["*.safetensors"]; None
+            for all of the repository, since the parts of a bundle may lie beside it.
 
     Raises:
-        UserError: the client is not installed, the reference is none, or the hub cannot be reached or has no such file.
+        UserError: the client is not installed, the reference is none, or the hub cannot be reached
+            or has no such file.
     """
     hint = 'or download it elsewhere and pass the path'
     name, _, file = reference.removeprefix(PREFIX).strip('/').partition(':')
@@ -27,18 +29,29 @@ def fetch(reference: str, patterns: list[str] | None = None) -> pathlib.Path:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise UserError(f'{reference}: needs the huggingface_hub package: pip install huggingface_hub, {hint}') from error
+        raise UserError(
+            f'{reference}: needs the huggingface_hub package: pip install huggingface_hub, {hint}'
+        ) from error
     folder = pathlib.PurePosixPath(*inside)
     if file:
         patterns = [file, *(str(pathlib.PurePosixPath(file).with_name(name)) for name in BESIDE)]
     patterns = patterns and [str(folder / pattern) for pattern in patterns]
     try:
-        snapshot = huggingface_hub.snapshot_download(f'{owner}/{repository}', allow_patterns=patterns)
-    except Exception as error:  # The hub's client raises errors of its own, of its HTTP library and of the file system.
+        snapshot = huggingface_hub.snapshot_download(
+            f'{owner}/{repository}', allow_patterns=patterns
+        )
+    # The hub's client raises errors of its own, of its HTTP library and of the file system.
+    except Exception as error:
         message = str(error).strip().split('\n')[0] or type(error).__name__
-        raise UserError(f'{reference}: could not be fetched from the Hugging Face Hub ({message}): check the name and the '
-                        f'network, {hint}') from error
+        raise UserError(
+            f'{reference}: could not be fetched from the Hugging Face Hub ({message}): check the '
+            'name and the '
+            f'network, {hint}'
+        ) from error
     path = pathlib.Path(snapshot, folder, file)
     if not path.exists():
-        raise UserError(f'{reference}: the repository has no {path.relative_to(snapshot)}: check the name, {hint}')
+        raise UserError(
+            f'{reference}: the repository has no {path.relative_to(snapshot)}: check the name, '
+            f'{hint}'
+        )
     return path

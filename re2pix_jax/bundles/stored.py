@@ -1,6 +1,8 @@
-"""Tensors that stay in their files until they are needed, and safetensors files read and written one tensor at a time.
+"""Tensors that stay in their files until they are needed, and safetensors files read and written
+one tensor at a time.
 
-Weights of billions of parameters are then converted and saved with one copy of them in memory, and not one for every stage.
+Weights of billions of parameters are then converted and saved with one copy of them in memory, and
+not one for every stage.
 """
 
 import dataclasses
@@ -15,8 +17,19 @@ import numpy as np
 from re2pix_jax.errors import UserError
 
 DTYPES = {
-    'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'I64': np.int64, 'I32': np.int32,
-    'I16': np.int16, 'I8': np.int8, 'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8, 'BOOL': np.bool_,
+    'F64': np.float64,
+    'F32': np.float32,
+    'F16': np.float16,
+    'BF16': ml_dtypes.bfloat16,
+    'I64': np.int64,
+    'I32': np.int32,
+    'I16': np.int16,
+    'I8': np.int8,
+    'U64': np.uint64,
+    'U32': np.uint32,
+    'U16': np.uint16,
+    'U8': np.uint8,
+    'BOOL': np.bool_,
 }
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
@@ -64,11 +77,20 @@ def read_safetensors(path) -> dict[str, Stored]:
         if not isinstance(header, dict):
             raise ValueError('it has no header')
         header.pop('__metadata__', None)
-        return {name: _entry(path, 8 + length, available, name, entry) for name, entry in header.items()}
+        return {
+            name: _entry(path, 8 + length, available, name, entry) for name, entry in header.items()
+        }
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror or error}') from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:  # JSON's and unicode's errors are ValueErrors
-        raise UserError(f'{path}: is not a whole safetensors file ({error}): fetch it again') from error
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:  # JSON's and unicode's errors are ValueErrors
+        raise UserError(
+            f'{path}: is not a whole safetensors file ({error}): fetch it again'
+        ) from error
 
 
 def _entry(path, start, available, name, entry) -> Stored:
@@ -77,11 +99,18 @@ def _entry(path, start, available, name, entry) -> Stored:
     if any(type(number) is not int for number in (begin, end, *shape)):
         raise ValueError(f'{name} has sizes that are no integers')
     count = math.prod(shape)
-    if min(shape, default=0) < 0 or end - begin != count * dtype.itemsize or begin < 0 or end > available:
+    if (
+        min(shape, default=0) < 0
+        or end - begin != count * dtype.itemsize
+        or begin < 0
+        or end > available
+    ):
         raise ValueError(f'{name} reaches beyond its {available} bytes of data')
     if not count:
         np.empty(shape, dtype)  # for numpy to refuse sides that are too long
-    return Stored(shape, dtype, lambda: np.fromfile(path, dtype, count, offset=start + begin).reshape(shape))
+    return Stored(
+        shape, dtype, lambda: np.fromfile(path, dtype, count, offset=start + begin).reshape(shape)
+    )
 
 
 def write_safetensors(path, tensors: dict, dtype_of: Callable) -> None:
@@ -99,19 +128,27 @@ def write_safetensors(path, tensors: dict, dtype_of: Callable) -> None:
     for name in sorted(tensors):
         dtype = np.dtype(dtype_of(name, tensors[name]))
         end = begin + math.prod(tensors[name].shape) * dtype.itemsize
-        header[name] = {'dtype': NAMES[dtype], 'shape': list(tensors[name].shape), 'data_offsets': [begin, end]}
+        header[name] = {
+            'dtype': NAMES[dtype],
+            'shape': list(tensors[name].shape),
+            'data_offsets': [begin, end],
+        }
         begin = end
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)  # the data then starts aligned
     with open(path, 'wb') as file:
         file.write(len(text).to_bytes(8, 'little') + text)
         for name, entry in header.items():
-            file.write(_converted(name, np.asarray(tensors[name]), DTYPES[entry['dtype']]).tobytes())
+            file.write(
+                _converted(name, np.asarray(tensors[name]), DTYPES[entry['dtype']]).tobytes()
+            )
 
 
 def _converted(name, array, dtype) -> np.ndarray:
     with np.errstate(over='ignore'):
         stored = array.astype(dtype, copy=False)
     if stored.dtype != array.dtype and not np.array_equal(np.isfinite(stored), np.isfinite(array)):
-        raise UserError(f'tensor {name} holds values beyond float16 (65504): save it with storage float32')
+        raise UserError(
+            f'tensor {name} holds values beyond float16 (65504): save it with storage float32'
+        )
     return stored

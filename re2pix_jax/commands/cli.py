@@ -7,8 +7,8 @@ A command is a module with a docstring (shown by `--help`, so it holds an exampl
     if __name__ == '__main__':
         cli.run(main)
 
-A mistake of the user ends in one line on stderr, `error: ...`, and exit status 2; an interrupt in status 130. Anything
-else is a defect of the program and keeps its traceback.
+A mistake of the user ends in one line on stderr, `error: ...`, and exit status 2; an interrupt in
+status 130. Anything else is a defect of the program and keeps its traceback.
 """
 
 import ast
@@ -31,7 +31,8 @@ from ml_collections.config_flags import config_flags
 from re2pix_jax.errors import UserError, disk_full
 from re2pix_jax.training.defaults import flatten
 
-# Flags defined through this module belong to the command that asked for them, so that its --help lists them.
+# Flags defined through this module belong to the command that asked for them, so that its --help
+# lists them.
 flags.disclaim_key_flags()
 
 _HELP = ('--help', '-help', '-h', '-?', '--helpshort')
@@ -40,17 +41,31 @@ _HELP = ('--help', '-help', '-h', '-?', '--helpshort')
 def config_flag(required=True):
     """Defines `--config=FILE.py[:variant]` and its overrides `--config.a.b=value`.
 
-    Returns a flag holder whose `.value` is the locked ConfigDict that `get_config([variant])` of the file returned.
+    Returns a flag holder whose `.value` is the locked ConfigDict that `get_config([variant])` of
+    the file returned.
     """
     holder = config_flags.DEFINE_config_file(
-        'config', None, 'Config file, e.g. configs/forecaster.py:tiny; any field can be set: --config.steps=100',
-        lock_config=True)
+        'config',
+        None,
+        'Config file, e.g. configs/forecaster.py:tiny; any field can be set: --config.steps=100',
+        lock_config=True,
+    )
     if required:
         flags.mark_flag_as_required(holder)
     return holder
 
 
-COMMANDS = ('predict', 'train', 'evaluate', 'study', 'export', 'prepare', 'fit_pca', 'convert', 'benchmark')
+COMMANDS = (
+    'predict',
+    'train',
+    'evaluate',
+    'study',
+    'export',
+    'prepare',
+    'fit_pca',
+    'convert',
+    'benchmark',
+)
 
 
 def main():
@@ -69,9 +84,10 @@ def run(main, arguments=None):
     """Parses the flags, calls `main(argv)` and exits the process.
 
     Args:
-      main: takes argv without the flags (argv[0] is the program); what it returns is the exit status.
-      arguments: names of the positional arguments that the command takes, e.g. ('kind', 'source'); another number of
-        them is an error. None leaves the check to the command.
+      main: takes argv without the flags (argv[0] is the program); what it returns is the exit
+          status.
+      arguments: names of the positional arguments that the command takes, e.g. ('kind', 'source');
+        another number of them is an error. None leaves the check to the command.
     """
     sys.exit(_exit_status(main, arguments, sys.argv))
 
@@ -89,15 +105,25 @@ def _exit_status(main, arguments, argv):
         print('interrupted', file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read the output, such as `head`, has gone; the interpreter must not try to flush it once more.
+        # Whoever read the output, such as `head`, has gone; the interpreter must not try to flush
+        # it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
         if (place := disk_full(error)) is not None:
-            return _fail(f'disk full while writing {place}: free space, nothing half-written was left')
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS) and error.filename:
-            return _fail(f'{os.fspath(error.filename)}: {os.strerror(error.errno).lower()}: choose a place that is '
-                         'readable and writable')
+            return _fail(
+                f'disk full while writing {place}: free space, nothing half-written was left'
+            )
+        if (
+            isinstance(error, OSError)
+            and error.errno in (errno.EACCES, errno.EROFS)
+            and error.filename
+        ):
+            return _fail(
+                f'{os.fspath(error.filename)}: {os.strerror(error.errno).lower()}: choose a place '
+                'that is '
+                'readable and writable'
+            )
         raise
 
 
@@ -107,7 +133,9 @@ def _fail(message):
 
 
 def _quieten():
-    """Keeps the notices of the libraries off stderr, where the one line of an error must stand out."""
+    """Keeps the notices of the libraries off stderr, where the one line of an error must stand
+    out.
+    """
     absl_logging.use_absl_handler()
     # What fails is raised; the libraries' own log of it, from several threads, would come on top.
     absl_logging.set_verbosity(absl_logging.FATAL)
@@ -117,7 +145,8 @@ def _quieten():
 
 
 def _excepthook(kind, error, trace):
-    # A native thread of the checkpoint writer says this after a save that failed, which is reported by itself.
+    # A native thread of the checkpoint writer says this after a save that failed, which is reported
+    # by itself.
     if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
         sys.__excepthook__(kind, error, trace)
 
@@ -134,7 +163,10 @@ def _parse(argv, arguments):
         raise UserError(_flag_message(error)) from None
     if arguments is not None and len(rest) - 1 != len(arguments):
         wanted = ' '.join(name.upper() for name in arguments) or 'none'
-        raise UserError(f'positional arguments expected: {wanted}, got: {" ".join(rest[1:]) or "none"}; see --help')
+        raise UserError(
+            f'positional arguments expected: {wanted}, got: {" ".join(rest[1:]) or "none"}; see '
+            '--help'
+        )
     return rest
 
 
@@ -143,7 +175,9 @@ def _flag_message(error):
     missing = re.search(r'(?:flag )?--(\w+)[^\n]*must have a value other than None', text)
     if missing:
         return f'--{missing.group(1)} is required; see --help'
-    unknown = re.match(r"Unknown command line flag '([^']+)'\.?(?: Did you mean: ([^?]+?) ?\?)?", text)
+    unknown = re.match(
+        r"Unknown command line flag '([^']+)'\.?(?: Did you mean: ([^?]+?) ?\?)?", text
+    )
     if unknown:
         hint = f'did you mean --{unknown.group(2).split(" or ")[0]}? ' if unknown.group(2) else ''
         return f'unknown flag --{unknown.group(1)}; {hint}see --help'
@@ -151,7 +185,9 @@ def _flag_message(error):
 
 
 def _check_config(argv):
-    """Names what is wrong with --config and its overrides; ml_collections itself would end in tracebacks."""
+    """Names what is wrong with --config and its overrides; ml_collections itself would end in
+    tracebacks.
+    """
     given = list(_flag_values(argv, 'config'))
     if not given:
         for _, name, _ in _overrides(argv):
@@ -177,7 +213,9 @@ def _flag_values(argv, name):
 
 
 def _overrides(argv):
-    """(position, field, text or None) of each --config.field=text; None where a switch stands without a value."""
+    """(position, field, text or None) of each --config.field=text; None where a switch stands
+    without a value.
+    """
     for index, argument in enumerate(argv):
         match = re.fullmatch(r'--?(no)?config\.([^=]+)(?:=(.*))?', argument, re.DOTALL)
         if match:
@@ -192,17 +230,29 @@ def _overrides(argv):
 def _load_config(value):
     path = value.partition(':')[0]
     if not os.path.isfile(path):
-        raise UserError(f'config file {path} not found; --config=FILE.py or --config=FILE.py:variant expected')
+        raise UserError(
+            f'config file {path} not found; --config=FILE.py or --config=FILE.py:variant expected'
+        )
     try:
         config = config_flags.ConfigFileFlagParser('config').parse(value)
-    except Exception as error:  # noqa: BLE001 (a config file is the user's own code: whatever it raises is a mistake)
-        # ml_collections wraps ValueError and TypeError around a whole traceback; the cause is behind it.
-        cause = error.__context__ if isinstance(error, (ValueError, TypeError)) and error.__context__ else error
+    except Exception as error:  # noqa: BLE001 (the user's own code: all is a mistake)
+        # ml_collections wraps ValueError and TypeError around a whole traceback; the cause is
+        # behind it.
+        cause = (
+            error.__context__
+            if isinstance(error, (ValueError, TypeError)) and error.__context__
+            else error
+        )
         if isinstance(cause, UserError):
             raise cause from None
-        raise UserError(f'config file {value} cannot be used: {type(cause).__name__}: {cause}') from None
+        raise UserError(
+            f'config file {value} cannot be used: {type(cause).__name__}: {cause}'
+        ) from None
     if not isinstance(config, ConfigDict):
-        raise UserError(f'config file {value}: get_config() must return a ConfigDict, not {type(config).__name__}')
+        raise UserError(
+            f'config file {value}: get_config() must return a ConfigDict, not '
+            f'{type(config).__name__}'
+        )
     return config
 
 
@@ -210,8 +260,10 @@ def _check_override(config, name, text):
     fields = flatten(config)
     if name not in fields:
         if any(field.startswith(name + '.') for field in fields):
-            raise UserError(f'--config.{name} is a group of fields: set one of them, e.g. '
-                            f'--config.{next(field for field in fields if field.startswith(name + "."))}=...')
+            raise UserError(
+                f'--config.{name} is a group of fields: set one of them, e.g. '
+                f'--config.{next(field for field in fields if field.startswith(name + "."))}=...'
+            )
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)
         hint = f'; did you mean --config.{near[0]}?' if near else ''
         raise UserError(f'the config has no field {name}{hint}')
@@ -253,5 +305,5 @@ def _type_name(expected, present):
     names = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a text'}
     if expected is tuple:
         kinds = ' or '.join(sorted({type(item).__name__ for item in present}))
-        return f"a tuple{' of ' + kinds if kinds else ''} such as \"{present!r}\""
+        return f'a tuple{" of " + kinds if kinds else ""} such as "{present!r}"'
     return names.get(expected, f'nothing from the command line (its type is {expected.__name__})')

@@ -36,7 +36,10 @@ def main(argv):
         if sheets:
             page.write(folder / 'pictures.html', f'Stage 1: {config.model}', text, sheets)
     print(text)
-    print(f'written to {WORKDIR.value}: metrics.json, metrics.txt{", pictures.html" if sheets else ""}')
+    print(
+        f'written to {WORKDIR.value}: metrics.json, '
+        f'metrics.txt{", pictures.html" if sheets else ""}'
+    )
 
 
 def _evaluate(config):
@@ -49,4 +52,8 @@ def _evaluate(config):
     heads = {name: bundles.load(path, 'head') for name, path in config.heads.items() if path}
     report, pictures = forecaster.evaluate(bundle, heads, config)
     report = {'model': config.model} | report
-    return report, forecaster.describe(report), [forecaster.sheet(picture, term) for term in pictures for picture in pictures[term]]
+    return (
+        report,
+        forecaster.describe(report),
+        [forecaster.sheet(picture, term) for term in pictures for picture in pictures[term]],
+    )

@@ -1,9 +1,9 @@
-"""Turns a checkpoint of a run, the latest or that of --step, into a bundle: the folder that people share and that re2pix_jax.load opens.
+"""Turns a checkpoint of a run, the latest or that of --step, into a bundle: the folder that people
+share and that re2pix_jax.load opens.
 
 Example:
   python -m re2pix_jax export --workdir=runs/forecaster --out=bundles/forecaster
 """
-
 
 # isort: split
 import contextlib
@@ -18,10 +18,18 @@ from re2pix_jax.training import loop, mesh
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _OUT = flags.DEFINE_string('out', None, 'Bundle folder to write.', required=True)
-_STEP = flags.DEFINE_integer('step', None, 'Step of the checkpoint; the latest without it.', lower_bound=0)
-_STORAGE = flags.DEFINE_enum('storage', 'float32', ['float32', 'float16'], 'Precision of the tensors in the files.')
-_CARD = flags.DEFINE_string('card', None, 'Text file that becomes MODEL_CARD.md; a short one is made without it.')
-_EMA = flags.DEFINE_bool('ema', True, 'Export the running average of the parameters rather than the last ones.')
+_STEP = flags.DEFINE_integer(
+    'step', None, 'Step of the checkpoint; the latest without it.', lower_bound=0
+)
+_STORAGE = flags.DEFINE_enum(
+    'storage', 'float32', ['float32', 'float16'], 'Precision of the tensors in the files.'
+)
+_CARD = flags.DEFINE_string(
+    'card', None, 'Text file that becomes MODEL_CARD.md; a short one is made without it.'
+)
+_EMA = flags.DEFINE_bool(
+    'ema', True, 'Export the running average of the parameters rather than the last ones.'
+)
 
 
 def main(argv):
@@ -34,7 +42,8 @@ def main(argv):
             card = file.read()
     run = loop.open_run(_WORKDIR.value, tasks.create, _STEP.value)
     with contextlib.closing(
-            loader.create(run.config.eval_data, run.config.batch_size, run.config.seed, training=False)) as data:
+        loader.create(run.config.eval_data, run.config.batch_size, run.config.seed, training=False)
+    ) as data:
         batches = mesh.evaluation_batches(data, run.config.batch_size, run.mesh)
         params = run.state.ema if _EMA.value else run.state.params
         run.task.save(params, _OUT.value, batches, storage=_STORAGE.value, card=card)

@@ -1,13 +1,17 @@
-"""Fits the standardisation and principal components of an encoder's features in one pass, and writes them as a bundle.
+"""Fits the standardisation and principal components of an encoder's features in one pass, and
+writes them as a bundle.
 
     python -m re2pix_jax fit_pca --config=configs/principal.py:tiny --out=runs/bundles/principal \
         --config.frozen.encoder=runs/bundles/encoder
 
-Clips are split over all devices. A pass that was cut off goes on where the last minute was saved, when the same command is
-given again. `explained_variance.png` in the bundle shows how much each number of components holds.
+Clips are split over all devices. A pass that was cut off goes on where the last minute was saved,
+when the same command is given again. `explained_variance.png` in the bundle shows how much each
+number of components holds.
 """
 
-from re2pix_jax.commands import cli  # first: it quietens what the native libraries print while they load
+from re2pix_jax.commands import (
+    cli,
+)  # first: it quietens what the native libraries print while they load
 
 # isort: split
 import contextlib
@@ -43,17 +47,26 @@ def main(argv):
     mesh.initialize_processes()
     devices = mesh.create(config.mesh.data, config.mesh.model)
     mesh.check_batch_size(config.batch_size, devices)
-    # The grid is that of the frames: an encoder that was last used at another size does not bring them back to that.
+    # The grid is that of the frames: an encoder that was last used at another size does not bring
+    # them back to that.
     encoder = bundles.load(config.frozen.encoder, 'encoder').replace(image_size=None)
     _check(config, encoder.net)
     run = {'config': checkpoint.plain(config), 'encoder': bundles.digest(config.frozen.encoder)}
     progress = Progress(out.with_name(out.name + '.progress.npz'), run)
-    with contextlib.closing(loader.create(config.data, config.batch_size, config.seed)) as clips, \
-            jax.set_mesh(devices):
+    with (
+        contextlib.closing(loader.create(config.data, config.batch_size, config.seed)) as clips,
+        jax.set_mesh(devices),
+    ):
         encoder = jax.device_put(encoder, mesh.replicated(devices))
         moments = progress.restore(clips)
         steps = -(-config.clips // config.batch_size)
-        for _ in tqdm(range(progress.step, steps), desc='features', mininterval=5, initial=progress.step, total=steps):
+        for _ in tqdm(
+            range(progress.step, steps),
+            desc='features',
+            mininterval=5,
+            initial=progress.step,
+            total=steps,
+        ):
             batch = mesh.global_batch({'frames': next(clips)['frames']}, devices)
             moments.update(encoder.encode(batch['frames']))
             progress.advance(moments, clips)
@@ -61,27 +74,44 @@ def main(argv):
     if jax.process_index() == 0:
         _save(out, fitted, config.frozen.encoder)
         progress.path.unlink(missing_ok=True)
-        print(f'{moments.count} tokens: {config.components} of {len(fitted.mean)} components explain '
-              f'{100 * float(fitted.variance.sum()):.1f} % of the variance; written to {out}')
+        print(
+            f'{moments.count} tokens: {config.components} of {len(fitted.mean)} components explain '
+            f'{100 * float(fitted.variance.sum()):.1f} % of the variance; written to {out}'
+        )
 
 
 def _check(config, net):
     """Refuses, before the pass over the data, components that the features cannot have."""
     count, channels, clips = config.components, len(net.layers) * net.width, config.clips
     if not 1 <= count <= channels:
-        raise UserError(f'config.components = {count}: the encoder {config.frozen.encoder} gives {channels} channels; '
-                        f'ask for 1 to {channels}')
+        raise UserError(
+            f'config.components = {count}: the encoder {config.frozen.encoder} gives {channels} '
+            'channels; '
+            f'ask for 1 to {channels}'
+        )
     if any(source.startswith('encoded:') for source in config.data.sources):
-        raise UserError('config.data.sources: encoded clips hold no frames, which components are fitted to; take a source of frames')
-    batches, grid = -(-clips // config.batch_size), [side // net.patch_size for side in config.data.size]
+        raise UserError(
+            'config.data.sources: encoded clips hold no frames, which components are fitted to; '
+            'take a source of frames'
+        )
+    batches, grid = (
+        -(-clips // config.batch_size),
+        [side // net.patch_size for side in config.data.size],
+    )
     tokens = max(0, batches) * config.batch_size * config.data.frames * grid[0] * grid[1]
     if tokens <= count:
-        raise UserError(f'config.clips = {clips}: with data.frames = {config.data.frames} and a grid of {grid[0]}x{grid[1]} they make '
-                        f'{tokens} tokens, and {count} components need more than {count}; take more clips or fewer components')
+        raise UserError(
+            f'config.clips = {clips}: with data.frames = {config.data.frames} and a grid of '
+            f'{grid[0]}x{grid[1]} they make '
+            f'{tokens} tokens, and {count} components need more than {count}; take more clips or '
+            'fewer components'
+        )
 
 
 def _save(out, fitted, encoder):
-    """Writes the bundle with its plot, all of it or nothing: the plot is drawn beside it first and takes no more room then."""
+    """Writes the bundle with its plot, all of it or nothing: the plot is drawn beside it first and
+    takes no more room then.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     plot = out.with_name(out.name + '.partial.png')
     try:
@@ -99,15 +129,23 @@ class Progress:
         self.path, self.run, self.step, self.saved = path, run, 0, time.monotonic()
 
     def restore(self, clips) -> principal.Moments:
-        """What an earlier call with the same settings gathered, and `clips` brought to where it stopped.
+        """What an earlier call with the same settings gathered, and `clips` brought to where it
+        stopped.
 
         Raises:
             UserError: the file is damaged, belongs to another pass, or not all processes see it.
         """
         moments = self._read(clips) if self.path.is_file() else principal.Moments()
-        steps = multihost_utils.process_allgather(np.int32(self.step)) if jax.process_count() > 1 else self.step
+        steps = (
+            multihost_utils.process_allgather(np.int32(self.step))
+            if jax.process_count() > 1
+            else self.step
+        )
         if np.any(steps != self.step):
-            raise UserError(f'{self.path}: not seen by every process; put --out on a file system that all of them share')
+            raise UserError(
+                f'{self.path}: not seen by every process; put --out on a file system that all of '
+                'them share'
+            )
         return moments
 
     def _read(self, clips) -> principal.Moments:
@@ -116,15 +154,22 @@ class Progress:
                 about = json.loads(str(state['about']))
                 moments = principal.Moments.from_state(state)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f'{self.path}: is damaged ({error}); remove it to start over') from error
+            raise UserError(
+                f'{self.path}: is damaged ({error}); remove it to start over'
+            ) from error
         if about['run'] != self.run:
-            raise UserError(f'{self.path}: belongs to a pass with another config or encoder; remove it to start over')
+            raise UserError(
+                f'{self.path}: belongs to a pass with another config or encoder; remove it to '
+                'start over'
+            )
         clips.set_state(about['data'])
         self.step = about['step']
         return moments
 
     def advance(self, moments, clips) -> None:
-        """Counts a batch; once a minute, saves. Moments and position in the data are the same on every process: one writes."""
+        """Counts a batch; once a minute, saves. Moments and position in the data are the same on
+        every process: one writes.
+        """
         self.step += 1
         if time.monotonic() - self.saved < SAVE_SECONDS or jax.process_index():
             return

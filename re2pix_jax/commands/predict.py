@@ -1,12 +1,14 @@
 """Predicts what happens next in a driving video.
 
     python -m re2pix_jax predict --video=drive.mp4 --model=tiny --out=out/drive
-    python -m re2pix_jax predict --world=validation:3 --model=tiny --out=out/world --horizon=8 --num_futures=2
-    python -m re2pix_jax predict --world=validation:3 --model=tiny --out=out/guided --sampler=heun --sampler_steps=10 --guidance=0.4
+    python -m re2pix_jax predict --world=validation:3 --model=tiny --out=out/world --horizon=8 \
+        --num_futures=2
+    python -m re2pix_jax predict --world=validation:3 --model=tiny --out=out/guided --sampler=heun \
+        --sampler_steps=10 --guidance=0.4
 
-Takes the model's context frames from --start on, predicts --horizon frames and writes to --out: future.mp4 (truth,
-prediction, predicted and true features), sheet.png (the same through time) and metrics.json. Where the video goes on,
-its frames are the truth.
+Takes the model's context frames from --start on, predicts --horizon frames and writes to --out:
+future.mp4 (truth, prediction, predicted and true features), sheet.png (the same through time) and
+metrics.json. Where the video goes on, its frames are the truth.
 """
 
 from absl import flags
@@ -14,37 +16,73 @@ from absl import flags
 from re2pix_jax.evaluation import prediction
 from re2pix_jax.report import table
 
-VIDEO = flags.DEFINE_string('video', '', 'video file, or folder of .png/.jpg frames at 17 per second')
-WORLD = flags.DEFINE_string('world', '', 'instead of a video: a clip of the procedural world, SPLIT:INDEX')
+VIDEO = flags.DEFINE_string(
+    'video', '', 'video file, or folder of .png/.jpg frames at 17 per second'
+)
+WORLD = flags.DEFINE_string(
+    'world', '', 'instead of a video: a clip of the procedural world, SPLIT:INDEX'
+)
 MODEL = flags.DEFINE_string('model', 'tiny', 'shipped name, bundle folder or hf:owner/repo')
 OUT = flags.DEFINE_string('out', None, 'folder to write to', required=True)
 HORIZON = flags.DEFINE_integer('horizon', 8, 'frames to predict', lower_bound=1)
 SEED = flags.DEFINE_integer('seed', 0, "of the sampler's noise", lower_bound=0)
-START = flags.DEFINE_float('start', 0.0, 'seconds into the video at which the context begins', lower_bound=0.0)
-NUM_FUTURES = flags.DEFINE_integer('num_futures', 1, 'futures to draw, of distinct noise', lower_bound=1)
+START = flags.DEFINE_float(
+    'start', 0.0, 'seconds into the video at which the context begins', lower_bound=0.0
+)
+NUM_FUTURES = flags.DEFINE_integer(
+    'num_futures', 1, 'futures to draw, of distinct noise', lower_bound=1
+)
 SAMPLER = flags.DEFINE_string('sampler', 'euler', 'euler, heun or ddim')
-SAMPLER_STEPS = flags.DEFINE_integer('sampler_steps', None, "of every chunk of frames; the model's own if not given", lower_bound=1)
-CHANNELS = flags.DEFINE_integer('channels', None, 'leading components that the generator is given; all if not given', lower_bound=1)
-GUIDANCE = flags.DEFINE_float('guidance', 0.0, 'weight of representation guidance; the paper explores 0.4', lower_bound=0.0)
-GUIDANCE_CHANNELS = flags.DEFINE_integer('guidance_channels', 8, 'components kept in what guidance leads away from', lower_bound=0)
-DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'what networks compute in; bfloat16 is faster on accelerators')
+SAMPLER_STEPS = flags.DEFINE_integer(
+    'sampler_steps', None, "of every chunk of frames; the model's own if not given", lower_bound=1
+)
+CHANNELS = flags.DEFINE_integer(
+    'channels',
+    None,
+    'leading components that the generator is given; all if not given',
+    lower_bound=1,
+)
+GUIDANCE = flags.DEFINE_float(
+    'guidance', 0.0, 'weight of representation guidance; the paper explores 0.4', lower_bound=0.0
+)
+GUIDANCE_CHANNELS = flags.DEFINE_integer(
+    'guidance_channels', 8, 'components kept in what guidance leads away from', lower_bound=0
+)
+DTYPE = flags.DEFINE_enum(
+    'dtype',
+    'float32',
+    ['float32', 'bfloat16'],
+    'what networks compute in; bfloat16 is faster on accelerators',
+)
 
 
 def main(argv):
     prediction.check_source(VIDEO.value, WORLD.value)
     with prediction.staged(OUT.value) as folder:
         model = prediction.load_model(MODEL.value, DTYPE.value)
-        read, source = (prediction.read_video, VIDEO.value) if VIDEO.value else (prediction.read_world, WORLD.value)
+        read, source = (
+            (prediction.read_video, VIDEO.value)
+            if VIDEO.value
+            else (prediction.read_world, WORLD.value)
+        )
         clip = read(model, source, HORIZON.value, START.value)
-        options = {flag.name: flag.value for flag in (SAMPLER, SAMPLER_STEPS, CHANNELS, GUIDANCE, GUIDANCE_CHANNELS)}
-        predicted = prediction.predict(model, clip, HORIZON.value, SEED.value, NUM_FUTURES.value, name=MODEL.value, **options)
+        options = {
+            flag.name: flag.value
+            for flag in (SAMPLER, SAMPLER_STEPS, CHANNELS, GUIDANCE, GUIDANCE_CHANNELS)
+        }
+        predicted = prediction.predict(
+            model, clip, HORIZON.value, SEED.value, NUM_FUTURES.value, name=MODEL.value, **options
+        )
         prediction.write(folder, model, predicted)
     report = predicted.report
     protocol = report['protocol']
     print(
-        f'{MODEL.value} on {clip.name}: {protocol["context_frames"]} context frames from {START.value:g} s on at '
-        f'{model.fps:.3g} frames per second, {model.size[0]}x{model.size[1]} pixels, seed {SEED.value}; '
-        f'{protocol["sampler_steps"]} {protocol["sampler"]} steps, {protocol["network_evaluations"]} evaluations of the generator a future'
+        f'{MODEL.value} on {clip.name}: {protocol["context_frames"]} context frames from '
+        f'{START.value:g} s on at '
+        f'{model.fps:.3g} frames per second, {model.size[0]}x{model.size[1]} pixels, seed '
+        f'{SEED.value}; '
+        f'{protocol["sampler_steps"]} {protocol["sampler"]} steps, '
+        f'{protocol["network_evaluations"]} evaluations of the generator a future'
     )
     print(table.horizon_table(report['steps']))
     if not protocol['true_future_frames']:

@@ -1,15 +1,20 @@
-"""Evaluates the runs of a study and makes its tables, curves and page; what is evaluated already is not evaluated again.
+"""Evaluates the runs of a study and makes its tables, curves and page; what is evaluated already is
+not evaluated again.
 
 Example:
   python -m re2pix_jax study --config=configs/study_evaluate.py --workdir=runs/study
 
-The workdir holds runs/ROW/SEED, as launch/study.sh trains them; it gets evaluations/, runs.txt, runs.json, curves/*.png and
-runs.html. With --out another folder gets them, as for an evaluation over longer futures:
-  python -m re2pix_jax study --config=configs/study_evaluate.py --workdir=runs/study --out=runs/study_16 \
+The workdir holds runs/ROW/SEED, as launch/study.sh trains them; it gets evaluations/, runs.txt,
+runs.json, curves/*.png and runs.html. With --out another folder gets them, as for an evaluation
+over longer futures:
+  python -m re2pix_jax study --config=configs/study_evaluate.py --workdir=runs/study
+  --out=runs/study_16 \
       --config.evaluation.source=records:data/world_long --config.evaluation.horizon=16
 """
 
-from re2pix_jax.commands import cli  # first: it quietens what the native libraries print while they load
+from re2pix_jax.commands import (
+    cli,
+)  # first: it quietens what the native libraries print while they load
 
 # isort: split
 import pathlib
@@ -27,6 +32,8 @@ _OUT = flags.DEFINE_string('out', None, 'Folder of what is written; unset: the w
 def main(argv):
     del argv
     folder, out = pathlib.Path(_WORKDIR.value), pathlib.Path(_OUT.value or _WORKDIR.value)
-    points = runs.evaluate(folder, _CONFIG.value, note=lambda line: print(line, flush=True), out=out)
+    points = runs.evaluate(
+        folder, _CONFIG.value, note=lambda line: print(line, flush=True), out=out
+    )
     print(report.write(out, points, sheets.draw(folder, _CONFIG.value)))
     print(f'written to {out}: runs.txt, runs.json, curves, runs.html')

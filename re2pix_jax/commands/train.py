@@ -1,14 +1,20 @@
 """Trains what a config describes; the same command goes on from the latest checkpoint.
 
 Example:
-  python -m re2pix_jax train --config=configs/forecaster.py:tiny --workdir=runs/forecaster --config.steps=100
+  python -m re2pix_jax train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
+      --config.steps=100
 
-The workdir gets checkpoints/, log.jsonl (one row of numbers each config.log_every steps), tensorboard/ and config.json.
-SIGTERM finishes the step, saves and ends with status 143. Several processes: set JAX_COORDINATOR_ADDRESS,
-JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or RE2PIX_DISTRIBUTED=1 where the cluster describes itself.
+The workdir gets checkpoints/, log.jsonl (one row of numbers each config.log_every steps),
+tensorboard/ and config.json.
+SIGTERM finishes the step, saves and ends with status 143. Several processes: set
+    JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or RE2PIX_DISTRIBUTED=1 where the cluster describes
+itself.
 """
 
-from re2pix_jax.commands import cli  # first: it quietens what the native libraries print while they load
+from re2pix_jax.commands import (
+    cli,
+)  # first: it quietens what the native libraries print while they load
 
 # isort: split
 import contextlib

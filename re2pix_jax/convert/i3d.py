@@ -9,22 +9,30 @@ IGNORED = (('*.num_batches_tracked', 'only for batch norms without momentum'),)
 
 
 def table(expected) -> Table:
-    """Their names are ours, with dots: one rule a tensor of every unit that the network has, and the logits."""
+    """Their names are ours, with dots: one rule a tensor of every unit that the network has, and
+    the logits.
+    """
     end = '/conv3d/kernel'
-    units = [path.removeprefix('params/').removesuffix(end) for path in expected if path.endswith(end)]
+    units = [
+        path.removeprefix('params/').removesuffix(end) for path in expected if path.endswith(end)
+    ]
     rules = [rule for unit in units for rule in _unit(unit.replace('/', '.'), unit)]
     return Table('I3D', (*rules, *layer('logits.conv3d', 'params/logits', conv3d)), IGNORED)
 
 
 def _unit(theirs, ours):
-    return [(f'{theirs}.conv3d.weight', f'params/{ours}/conv3d/kernel', conv3d), *batch_norm(f'{theirs}.bn', f'{ours}/bn')]
+    return [
+        (f'{theirs}.conv3d.weight', f'params/{ours}/conv3d/kernel', conv3d),
+        *batch_norm(f'{theirs}.bn', f'{ours}/bn'),
+    ]
 
 
 def convert(path) -> I3D:
     """Reads the file.
 
     Raises:
-        UserError: it cannot be read, or something in it does not fit; all tensors that do not are in one message.
+        UserError: it cannot be read, or something in it does not fit; all tensors that do not are
+            in one message.
     """
     tensors = torch_file.tensors(path)
     net = InceptionI3D(classes=need(tensors, 'logits.conv3d.weight', 5, path).shape[0])

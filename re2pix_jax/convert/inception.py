@@ -7,27 +7,34 @@ from re2pix_jax.evaluation.networks.inception import Inception, InceptionV3
 
 IGNORED = (
     ('*.num_batches_tracked', 'only for batch norms without momentum'),
-    ('fc.*', 'classes, behind the features'), ('AuxLogits.*', 'classes, beside the features'),
+    ('fc.*', 'classes, behind the features'),
+    ('AuxLogits.*', 'classes, beside the features'),
 )
 
 
 def table(expected) -> Table:
     """Their names are ours, with dots: one rule a tensor of every unit that the network has."""
     end = '/conv/kernel'
-    units = [path.removeprefix('params/').removesuffix(end) for path in expected if path.endswith(end)]
+    units = [
+        path.removeprefix('params/').removesuffix(end) for path in expected if path.endswith(end)
+    ]
     rules = [rule for unit in units for rule in _unit(unit.replace('/', '.'), unit)]
     return Table('Inception v3 of FID', tuple(rules), IGNORED)
 
 
 def _unit(theirs, ours):
-    return [(f'{theirs}.conv.weight', f'params/{ours}/conv/kernel', conv), *batch_norm(f'{theirs}.bn', f'{ours}/bn')]
+    return [
+        (f'{theirs}.conv.weight', f'params/{ours}/conv/kernel', conv),
+        *batch_norm(f'{theirs}.bn', f'{ours}/bn'),
+    ]
 
 
 def convert(path) -> Inception:
     """Reads the file, or another one with the same keys.
 
     Raises:
-        UserError: it cannot be read, or something in it does not fit; all tensors that do not are in one message.
+        UserError: it cannot be read, or something in it does not fit; all tensors that do not are
+            in one message.
     """
     net = InceptionV3()
     expected = KINDS['inception'].expected(net, {}, {}, str(path))

@@ -1,7 +1,8 @@
 """Key tables: which published tensor becomes which of our parameters.
 
-A table is a list of rules (their key, our path, layout), where {} stands for a number. It is read strictly: a tensor that no
-rule knows, a rule without tensor and a shape that does not fit are all reported, together.
+A table is a list of rules (their key, our path, layout), where {} stands for a number. It is read
+strictly: a tensor that no rule knows, a rule without tensor and a shape that does not fit are all
+reported, together.
 """
 
 import contextlib
@@ -22,7 +23,9 @@ _NOTES = contextvars.ContextVar('notes', default=None)
 
 @contextlib.contextmanager
 def notes():
-    """Gives a list that fills, while the context lasts, with what is left out of files on purpose: a line for each reason."""
+    """Gives a list that fills, while the context lasts, with what is left out of files on purpose:
+    a line for each reason.
+    """
     written: list[str] = []
     token = _NOTES.set(written)
     try:
@@ -34,7 +37,9 @@ def notes():
 def left_out(names, pattern: str, reason: str) -> None:
     """Notes that the tensors of these names are not used; `pattern` is what they have in common."""
     if names and _NOTES.get() is not None:
-        _NOTES.get().append(f'{len(names)} of {pattern} ({reason})' if len(names) > 1 else f'{names[0]} ({reason})')
+        _NOTES.get().append(
+            f'{len(names)} of {pattern} ({reason})' if len(names) > 1 else f'{names[0]} ({reason})'
+        )
 
 
 def keep(array):
@@ -85,21 +90,33 @@ class Table:
     rules: tuple[tuple[str, str, Callable], ...]
     ignored: tuple[tuple[str, str], ...] = ()
 
-    def convert(self, tensors: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]], where) -> dict:
-        """Published tensors to the tree of float32 parameters that the network wants, one tensor in memory beside it.
+    def convert(
+        self, tensors: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]], where
+    ) -> dict:
+        """Published tensors to the tree of float32 parameters that the network wants, one tensor in
+        memory beside it.
 
         Raises:
-            UserError: one, with every tensor that is left over, missing, given twice, or of another shape.
+            UserError: one, with every tensor that is left over, missing, given twice, or of another
+                shape.
         """
-        compiled = [(re.compile(re.escape(theirs).replace(r'\{\}', r'(\d+)')), ours, layout)
-                    for theirs, ours, layout in self.rules]
+        compiled = [
+            (re.compile(re.escape(theirs).replace(r'\{\}', r'(\d+)')), ours, layout)
+            for theirs, ours, layout in self.rules
+        ]
         found, sources, problems = {}, {}, []
         unused: dict[str, list[str]] = {pattern: [] for pattern, _ in self.ignored}
         for key, array in tensors.items():
-            matches = [(match, ours, layout) for pattern, ours, layout in compiled if (match := pattern.fullmatch(key))]
+            matches = [
+                (match, ours, layout)
+                for pattern, ours, layout in compiled
+                if (match := pattern.fullmatch(key))
+            ]
             path = matches[0][1].format(*matches[0][0].groups()) if matches else None
             if path is None or path not in expected:
-                pattern = next((pattern for pattern in unused if fnmatch.fnmatchcase(key, pattern)), None)
+                pattern = next(
+                    (pattern for pattern in unused if fnmatch.fnmatchcase(key, pattern)), None
+                )
                 if pattern is None:
                     problems.append(f'left over {key} {list(array.shape)}')
                 else:
@@ -109,16 +126,25 @@ class Table:
                 problems.append(f'{sources[path]} and {key} both give {path}')
                 continue
             try:
-                value = jnp.asarray(np.ascontiguousarray(matches[0][2](np.asarray(array)), np.float32))
+                value = jnp.asarray(
+                    np.ascontiguousarray(matches[0][2](np.asarray(array)), np.float32)
+                )
             except (ValueError, IndexError):  # a layout of another number of axes
                 value = array
             if value.shape != tuple(expected[path]):
-                problems.append(f'{key} has shape {list(array.shape)}, which does not give {path} {list(expected[path])}')
+                problems.append(
+                    f'{key} has shape {list(array.shape)}, which does not give {path} '
+                    f'{list(expected[path])}'
+                )
             found[path], sources[path] = value, key
-        problems += [f'missing {self.source_of(path)} for {path} {list(expected[path])}'
-                     for path in sorted(set(expected) - set(found))]
+        problems += [
+            f'missing {self.source_of(path)} for {path} {list(expected[path])}'
+            for path in sorted(set(expected) - set(found))
+        ]
         if problems:
-            raise UserError(f'{where}: {len(problems)} tensors do not match {self.model}: {"; ".join(problems)}')
+            raise UserError(
+                f'{where}: {len(problems)} tensors do not match {self.model}: {"; ".join(problems)}'
+            )
         for pattern, reason in self.ignored:
             left_out(unused[pattern], pattern, reason)
         return unflatten(found)
@@ -136,12 +162,18 @@ def norm(theirs: str, ours: str) -> list:
 
 
 def layer(theirs: str, ours: str, layout: Callable = dense) -> list:
-    return [(f'{theirs}.weight', f'{ours}/kernel', layout), (f'{theirs}.bias', f'{ours}/bias', keep)]
+    return [
+        (f'{theirs}.weight', f'{ours}/kernel', layout),
+        (f'{theirs}.bias', f'{ours}/bias', keep),
+    ]
 
 
 def batch_norm(theirs: str, ours: str) -> list:
-    return [*norm(theirs, f'params/{ours}'), (f'{theirs}.running_mean', f'batch_stats/{ours}/mean', keep),
-            (f'{theirs}.running_var', f'batch_stats/{ours}/var', keep)]
+    return [
+        *norm(theirs, f'params/{ours}'),
+        (f'{theirs}.running_mean', f'batch_stats/{ours}/mean', keep),
+        (f'{theirs}.running_var', f'batch_stats/{ours}/var', keep),
+    ]
 
 
 def count(tensors: dict, pattern: str) -> int:
@@ -153,7 +185,9 @@ def count(tensors: dict, pattern: str) -> int:
 def need(tensors: dict, key: str, axes: int, where) -> np.ndarray:
     """The tensor that a size is read from."""
     if key not in tensors or tensors[key].ndim != axes or 0 in tensors[key].shape:
-        raise UserError(f'{where}: has no tensor {key} with {axes} axes: is this the right kind of file?')
+        raise UserError(
+            f'{where}: has no tensor {key} with {axes} axes: is this the right kind of file?'
+        )
     return tensors[key]
 
 
@@ -163,6 +197,9 @@ def rename(tensors: dict, name_of: Callable[[str], str], where) -> dict:
     for key, array in tensors.items():
         name = name_of(key)
         if name in renamed:
-            raise UserError(f'{where}: {sources[name]} and {key} are both {name}: expected one of them; remove the other')
+            raise UserError(
+                f'{where}: {sources[name]} and {key} are both {name}: expected one of them; '
+                'remove the other'
+            )
         renamed[name], sources[name] = array, key
     return renamed

@@ -1,9 +1,11 @@
-"""Reads PyTorch's checkpoint files without PyTorch, and without running anything that a file might carry.
+"""Reads PyTorch's checkpoint files without PyTorch, and without running anything that a file might
+carry.
 
-A .pth or .ckpt file is a zip of one pickle and the raw bytes of every storage; before version 1.6 it was a few pickles and these bytes
-one after the other, as many published files still are. A pickle may name any importable function and
-have it called, so this reader admits, by name, what weights need (`unpickled`: tensors, containers, numpy arrays, argparse's
-Namespace, scikit-learn's PCA as a bag of attributes) and refuses everything else.
+A .pth or .ckpt file is a zip of one pickle and the raw bytes of every storage; before version 1.6
+it was a few pickles and these bytes one after the other, as many published files still are. A
+pickle may name any importable function and have it called, so this reader admits, by name, what
+weights need (`unpickled`: tensors, containers, numpy arrays, argparse's Namespace, scikit-learn's
+PCA as a bag of attributes) and refuses everything else.
 """
 
 import functools
@@ -19,17 +21,19 @@ from re2pix_jax.convert import unpickled
 from re2pix_jax.convert.unpickled import STORAGES, Array, Storage
 from re2pix_jax.errors import UserError
 
-MAGIC = 0x1950a86a20f9469cfc6c
+MAGIC = 0x1950A86A20F9469CFC6C
 """What the first pickle of a file before version 1.6 holds."""
 START = b'\x80\x02\x8a\n' + MAGIC.to_bytes(10, 'little')
 """How such a file begins: that pickle."""
 
 
 def read(path) -> object:
-    """The object in a file that `torch.save` wrote; tensors come back as `Stored` (bfloat16 as ml_dtypes').
+    """The object in a file that `torch.save` wrote; tensors come back as `Stored` (bfloat16 as
+    ml_dtypes').
 
     Raises:
-        UserError: if the file cannot be read, is no such file, is damaged, or asks for anything that is not admitted.
+        UserError: if the file cannot be read, is no such file, is damaged, or asks for anything
+            that is not admitted.
     """
     try:
         with open(path, 'rb') as file:
@@ -37,24 +41,41 @@ def read(path) -> object:
                 file.seek(0)
                 return _read_old(file, path)
         with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith('/data.pkl') or name == 'data.pkl']
+            pickles = [
+                name
+                for name in archive.namelist()
+                if name.endswith('/data.pkl') or name == 'data.pkl'
+            ]
             if not pickles:
-                raise UserError(f'{path}: is a zip without data.pkl: expected a file written by torch.save')
+                raise UserError(
+                    f'{path}: is a zip without data.pkl: expected a file written by torch.save'
+                )
             root = pickles[0].removesuffix('data.pkl')
-            if f'{root}byteorder' in archive.namelist() and archive.read(f'{root}byteorder').strip() != b'little':
-                raise UserError(f'{path}: was written on a big-endian machine: save it again on a little-endian one')
+            if (
+                f'{root}byteorder' in archive.namelist()
+                and archive.read(f'{root}byteorder').strip() != b'little'
+            ):
+                raise UserError(
+                    f'{path}: was written on a big-endian machine: save it again on a '
+                    'little-endian one'
+                )
             storage = functools.partial(_zipped_storage, path, archive, root)
             _plain_entry(path, archive, f'{root}data.pkl')
             return _load(io.BytesIO(archive.read(f'{root}data.pkl')), str(path), storage)
     except UserError:
         raise
     except zipfile.BadZipFile as error:
-        raise UserError(f'{path}: is not a whole zip file: expected a file that torch.save wrote; fetch it again') from error
+        raise UserError(
+            f'{path}: is not a whole zip file: expected a file that torch.save wrote; fetch it '
+            'again'
+        ) from error
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror or error}') from error
     except Exception as error:  # A damaged pickle can fail in any way that the calls it makes can.
         message = str(error).split('\n')[0]
-        raise UserError(f'{path}: is damaged ({type(error).__name__}: {message}): fetch it again') from error
+        raise UserError(
+            f'{path}: is damaged ({type(error).__name__}: {message}): fetch it again'
+        ) from error
 
 
 def tensors(path) -> dict[str, Stored]:
@@ -65,22 +86,33 @@ def tensors(path) -> dict[str, Stored]:
 
 
 def tensors_in(content, where) -> dict[str, Stored]:
-    """The tensors of what `read` gave: those of its 'state_dict' entry where it has one (as Lightning's files), or its own."""
+    """The tensors of what `read` gave: those of its 'state_dict' entry where it has one (as
+    Lightning's files), or its own.
+    """
     if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
         content = content['state_dict']
     if not isinstance(content, dict) or not content:
         raise UserError(f'{where}: expected a dict of tensors and found {type(content).__name__}')
-    strange = [str(key) for key, value in content.items() if not isinstance(value, Stored | Array) or not isinstance(key, str)]
+    strange = [
+        str(key)
+        for key, value in content.items()
+        if not isinstance(value, Stored | Array) or not isinstance(key, str)
+    ]
     if strange:
-        raise UserError(f'{where}: expected nothing but tensors in its state dict, and these are not: {", ".join(strange)}')
-    return {key: value.array if isinstance(value, Array) else value for key, value in content.items()}
+        raise UserError(
+            f'{where}: expected nothing but tensors in its state dict, and these are not: '
+            f'{", ".join(strange)}'
+        )
+    return {
+        key: value.array if isinstance(value, Array) else value for key, value in content.items()
+    }
 
 
 def _read_old(file, path) -> object:
     """The object in a file as torch.save wrote it before version 1.6.
 
-    Pickles of a magic number, a version, the machine's sizes, the object and the storages' keys in order; then each storage: how
-    many values, as 8 bytes, and their bytes.
+    Pickles of a magic number, a version, the machine's sizes, the object and the storages' keys in
+    order; then each storage: how many values, as 8 bytes, and their bytes.
     """
     where, asked, places = str(path), {}, {}
 
@@ -92,8 +124,11 @@ def _read_old(file, path) -> object:
     load = lambda: _load(file, where, storage)
     _, version, machine = load(), load(), load()
     if version != 1001 or not machine.get('little_endian'):
-        raise UserError(f'{where}: has version {version} of the old format on a machine of sizes {machine}: expected 1001, little-endian; '
-                        'save it again with a newer torch')
+        raise UserError(
+            f'{where}: has version {version} of the old format on a machine of sizes {machine}: '
+            'expected 1001, little-endian; '
+            'save it again with a newer torch'
+        )
     content, keys = load(), load()
     for key in keys:
         count = int.from_bytes(file.read(8), 'little')
@@ -107,25 +142,32 @@ def _read_old(file, path) -> object:
 def _old_storage(path, place, dtype, count) -> np.ndarray:
     start, held = place
     if held < count:
-        raise UserError(f'{path}: a storage holds {held} values and needs {count}: fetch the file again')
+        raise UserError(
+            f'{path}: a storage holds {held} values and needs {count}: fetch the file again'
+        )
     return np.fromfile(path, dtype, count, offset=start)
 
 
 def _load(file, where: str, storage) -> object:
     """The object of the pickle that begins here, whose steps are looked through first.
 
-    The interpreter's own unpickler makes room for as many memories and bytes as a step names, there or not: refused before it does.
+    The interpreter's own unpickler makes room for as many memories and bytes as a step names, there
+    or not: refused before it does.
     """
     start = file.tell()
     for step, argument, position in pickletools.genops(file):
         if step.proto > 4 or step.name in ('PUT', 'LONG_BINPUT') and argument > position:
-            raise ValueError(f'{step.name} {argument} at byte {position}, which torch does not write')
+            raise ValueError(
+                f'{step.name} {argument} at byte {position}, which torch does not write'
+            )
     file.seek(start)
     return _Unpickler(file, where, storage).load()
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits what weights need; `storage` gives the `Stored` of a (key, dtype, number of values)."""
+    """Admits what weights need; `storage` gives the `Stored` of a (key, dtype, number of
+    values).
+    """
 
     def __init__(self, file, where: str, storage):
         super().__init__(file, encoding='utf-8')
@@ -134,14 +176,22 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         found = unpickled.find(module, name)
         if found is None:
-            raise UserError(f'{self.where}: its pickle asks for {module}.{name}, which weights do not need: refused, because '
-                            f'such a file could run any code; convert it where you trust it, to plain tensors')
+            raise UserError(
+                f'{self.where}: its pickle asks for {module}.{name}, which weights do not need: '
+                'refused, because '
+                f'such a file could run any code; convert it where you trust it, to plain tensors'
+            )
         return found
 
     def persistent_load(self, reference):
         """('storage', dtype, key, device, number of elements) -> that storage, not yet read."""
-        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != 'storage' \
-                or not isinstance(reference[1], str) or reference[1] not in STORAGES:
+        if (
+            not isinstance(reference, tuple)
+            or len(reference) < 5
+            or reference[0] != 'storage'
+            or not isinstance(reference[1], str)
+            or reference[1] not in STORAGES
+        ):
             raise UserError(f'{self.where}: refers to something that is no tensor storage: refused')
         _, kind, key, _, count, *view = reference
         if any(part is not None for part in view):
@@ -155,7 +205,10 @@ def _plain_entry(path, archive, name) -> zipfile.ZipInfo:
     """An entry that takes as much of the file as it holds: unpacking could give any amount."""
     entry = archive.getinfo(name)
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-        raise UserError(f'{path}: {name} is compressed or encrypted, which torch does not do: refused; save it again with torch')
+        raise UserError(
+            f'{path}: {name} is compressed or encrypted, which torch does not do: refused; save '
+            'it again with torch'
+        )
     return entry
 
 
@@ -163,7 +216,9 @@ def _zipped_storage(path, archive, root, key, dtype, count) -> Storage:
     name = f'{root}data/{key}'
     held = _plain_entry(path, archive, name).file_size // dtype.itemsize
     if held < count:
-        raise UserError(f'{path}: storage {key} holds {held} values and needs {count}: fetch the file again')
+        raise UserError(
+            f'{path}: storage {key} holds {held} values and needs {count}: fetch the file again'
+        )
     return Storage((held,), dtype, lambda: _storage(path, name, dtype, held))
 
 

@@ -1,8 +1,11 @@
 """What a pickle of weights may name, and what stands there in its place.
 
-A pickle may call whatever it gets hold of, set the state of it, and set its attributes where it has no `__setstate__`. So it gets
-hold of nothing that is shared or checked only once: types and storages are their names, functions cannot be altered, a tensor keeps
-the bounds that it was made with, and an array is made of bytes and never handed out while it can still change.
+A pickle may call whatever it gets hold of, set the state of it, and set its attributes where it has
+no `__setstate__`. So it gets
+hold of nothing that is shared or checked only once: types and storages are their names, functions
+    cannot be altered, a tensor keeps
+the bounds that it was made with, and an array is made of bytes and never handed out while it can
+still change.
 """
 
 import collections
@@ -15,18 +18,41 @@ from re2pix_jax.bundles.stored import Stored
 from re2pix_jax.errors import UserError
 
 STORAGES = {
-    'DoubleStorage': np.float64, 'FloatStorage': np.float32, 'HalfStorage': np.float16,
-    'BFloat16Storage': ml_dtypes.bfloat16, 'LongStorage': np.int64, 'IntStorage': np.int32, 'ShortStorage': np.int16,
-    'CharStorage': np.int8, 'ByteStorage': np.uint8, 'BoolStorage': np.bool_,
+    'DoubleStorage': np.float64,
+    'FloatStorage': np.float32,
+    'HalfStorage': np.float16,
+    'BFloat16Storage': ml_dtypes.bfloat16,
+    'LongStorage': np.int64,
+    'IntStorage': np.int32,
+    'ShortStorage': np.int16,
+    'CharStorage': np.int8,
+    'ByteStorage': np.uint8,
+    'BoolStorage': np.bool_,
 }
-DTYPES = ('float64', 'float32', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8', 'uint8', 'bool')
+DTYPES = (
+    'float64',
+    'float32',
+    'float16',
+    'bfloat16',
+    'int64',
+    'int32',
+    'int16',
+    'int8',
+    'uint8',
+    'bool',
+)
 NUMBERS_AND_TEXT = 'biufcSU'
 MOST_AXES = 32
 
 
 def find(module: str, name: str):
     """What stands for `module.name`; None where weights do not need it."""
-    if module in ('torch', 'torch.storage', 'torch.cuda') and name in STORAGES or module == 'torch' and name in DTYPES:
+    if (
+        module in ('torch', 'torch.storage', 'torch.cuda')
+        and name in STORAGES
+        or module == 'torch'
+        and name in DTYPES
+    ):
         return name
     return ADMITTED.get((module, name))
 
@@ -39,7 +65,9 @@ class Attributes:
 
     def __setstate__(self, state):
         if not isinstance(state, dict):
-            raise UserError(f'expected the attributes of a {type(self).__name__}, found {type(state).__name__}')
+            raise UserError(
+                f'expected the attributes of a {type(self).__name__}, found {type(state).__name__}'
+            )
         vars(self).update(state)
 
 
@@ -52,7 +80,9 @@ class PCA(Attributes):
 
 
 class Dict(collections.OrderedDict):
-    """collections.OrderedDict without attributes: torch adds notes to a state dict that nothing here reads."""
+    """collections.OrderedDict without attributes: torch adds notes to a state dict that nothing
+    here reads.
+    """
 
     def __setstate__(self, _):
         pass
@@ -81,8 +111,13 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
     """A tensor as a part of `storage`, checked against its bounds."""
     if not isinstance(storage, Storage):
         raise TypeError('a tensor that is no part of a storage')
-    if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride) or len(size) > MOST_AXES \
-            or any(type(number) is not int or number < 0 for number in (offset, *size, *stride)):
+    if (
+        not isinstance(size, tuple)
+        or not isinstance(stride, tuple)
+        or len(size) != len(stride)
+        or len(size) > MOST_AXES
+        or any(type(number) is not int or number < 0 for number in (offset, *size, *stride))
+    ):
         raise ValueError('a tensor with impossible sizes')
     dtype, count = storage.dtype, math.prod(size)
     if not count:
@@ -96,9 +131,14 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
     def cut():
         array = storage.read()
         if array.ndim != 1 or array.dtype != dtype or last >= array.size:
-            raise UserError(f'a tensor {list(size)} reaches beyond the {array.size} values that are stored: fetch the file again')
+            raise UserError(
+                f'a tensor {list(size)} reaches beyond the {array.size} values that are stored: '
+                'fetch the file again'
+            )
         # numpy checks the bounds once more, which `as_strided` would not.
-        return np.ndarray(size, dtype, array, offset * dtype.itemsize, [step * dtype.itemsize for step in stride])
+        return np.ndarray(
+            size, dtype, array, offset * dtype.itemsize, [step * dtype.itemsize for step in stride]
+        )
 
     return Stored(size, dtype, cut)
 
@@ -127,7 +167,9 @@ def _numpy_dtype(kind, *_):
 
 
 class Array:
-    """A numpy array under construction: empty until its state comes, in bytes and with a `_Dtype`."""
+    """A numpy array under construction: empty until its state comes, in bytes and with a
+    `_Dtype`.
+    """
 
     def __init__(self):
         self.array = np.zeros(0, np.int8)
@@ -176,7 +218,10 @@ ADMITTED = {
     ('_codecs', 'encode'): Call(_encode),
     ('numpy', 'ndarray'): 'numpy.ndarray',
     ('numpy', 'dtype'): Call(_numpy_dtype),
-    **{(f'numpy.{core}.multiarray', '_reconstruct'): Call(_numpy_reconstruct) for core in ('core', '_core')},
+    **{
+        (f'numpy.{core}.multiarray', '_reconstruct'): Call(_numpy_reconstruct)
+        for core in ('core', '_core')
+    },
     **{(f'numpy.{core}.multiarray', 'scalar'): Call(_numpy_scalar) for core in ('core', '_core')},
     ('sklearn.decomposition._pca', 'PCA'): PCA,
     ('sklearn.decomposition.pca', 'PCA'): PCA,

@@ -6,8 +6,9 @@ A record is one frame, so that a window costs its own bytes and no others:
     labels  8-bit PNG of train ids; empty where no pixel has a class
     depth   16-bit PNG of counts, see `depth_of`; empty where no pixel is known
 
-The clips follow each other. Beside the records lies `manifest.json`: which clip begins where, and per clip its source, frames,
-rate, sizes, labels, depth and checksum. `tfds.data_source` and `tfds.builder_from_directory` open the folder too.
+The clips follow each other. Beside the records lies `manifest.json`: which clip begins where, and
+per clip its source, frames, rate, sizes, labels, depth and checksum. `tfds.data_source` and
+`tfds.builder_from_directory` open the folder too.
 """
 
 import hashlib
@@ -24,10 +25,14 @@ from re2pix_jax.errors import UserError
 FORMAT = 2
 MANIFEST = 'manifest.json'
 FIELDS = ['frames', 'labels', 'depth']
-# Pillow then reuses the memory of its pictures: of the time to decode one, a third went into new pages.
+# Pillow then reuses the memory of its pictures: of the time to decode one, a third went into new
+# pages.
 Image.core.set_blocks_max(16)
 CENTIMETRES = ('linear', 0.01)  # [O] the coding of depth that comes as metres: up to 655.35 m
-CLASSES = ('linear', 1.0)  # the coding of ordinal classes, which come back as they are; metres are never stored so coarsely
+CLASSES = (
+    'linear',
+    1.0,
+)  # the coding of ordinal classes, which come back as they are; metres are never stored so coarsely
 
 
 class Prepared:
@@ -41,8 +46,14 @@ class Prepared:
         self.path = pathlib.Path(path)
         self.manifest = read_manifest(self.path)
         if split not in self.manifest['splits']:
-            why = ', for none of its clips could be used' if split in self.manifest.get('empty', ()) else ''
-            raise UserError(f'{path}: no split {split!r}{why}, there is {", ".join(self.manifest["splits"])}')
+            why = (
+                ', for none of its clips could be used'
+                if split in self.manifest.get('empty', ())
+                else ''
+            )
+            raise UserError(
+                f'{path}: no split {split!r}{why}, there is {", ".join(self.manifest["splits"])}'
+            )
         self.clips = self.manifest['splits'][split]['clips']
         self._starts = np.cumsum([0, *(clip['frames'] for clip in self.clips)])
         self._reader = _open(self.path, split)
@@ -60,7 +71,9 @@ class Prepared:
         return self.clips[index]['name']
 
     def target(self, index):
-        """The native frame that the dataset's evaluation protocol predicts, None where it has none."""
+        """The native frame that the dataset's evaluation protocol predicts, None where it has
+        none.
+        """
         return self.clips[index]['target']
 
     def depth_kind(self, index):
@@ -69,7 +82,9 @@ class Prepared:
         return kind_of(coding) if coding else None
 
     def contents(self) -> str:
-        """sha256 over the checksums of all clips: whether two preparations of a split hold the same."""
+        """sha256 over the checksums of all clips: whether two preparations of a split hold the
+        same.
+        """
         return hashlib.sha256(' '.join(clip['sha256'] for clip in self.clips).encode()).hexdigest()
 
     def rows(self, index, indices) -> list[dict[str, bytes]]:
@@ -79,8 +94,10 @@ class Prepared:
         return self._reader.__getitems__([int(self._starts[index] + k) for k in indices])
 
     def unreadable(self, index, error) -> UserError:
-        return UserError(f'{self.path}: record {index} ({self.name(index)}) can\'t be read ({reason(error)}); '
-                         'prepare the folder again')
+        return UserError(
+            f"{self.path}: record {index} ({self.name(index)}) can't be read ({reason(error)}); "
+            'prepare the folder again'
+        )
 
 
 class Records(Prepared):
@@ -89,11 +106,15 @@ class Records(Prepared):
     def __init__(self, path, split: str = 'train'):
         super().__init__(path, split)
         if self.manifest['fields'] != FIELDS:
-            raise UserError(f'{path}: holds {", ".join(self.manifest["fields"])} rather than frames; '
-                            f'expected as source: "encoded:{path}"')
+            raise UserError(
+                f'{path}: holds {", ".join(self.manifest["fields"])} rather than frames; '
+                f'expected as source: "encoded:{path}"'
+            )
 
     def read(self, index, indices, labels=True):
-        """As `Source.read`. Labels and depth have the size of the original, which may be larger than that of the frames."""
+        """As `Source.read`. Labels and depth have the size of the original, which may be larger
+        than that of the frames.
+        """
         clip = self.read_images(index, indices, labels)
         return {**clip, 'frames': np.stack([np.asarray(image) for image in clip['frames']])}
 
@@ -104,25 +125,32 @@ class Records(Prepared):
             clip = {'frames': [_decode(row['frames']) for row in rows]}
             if labels:
                 about, shape = self.clips[index], clip['frames'][0].size[::-1]
-                clip['labels'] = _stacked([row['labels'] for row in rows], about['label_size'] or shape, IGNORE, np.uint8)
-                depth = _stacked([row['depth'] for row in rows], about['depth_size'] or shape, 0, np.uint16)
+                clip['labels'] = _stacked(
+                    [row['labels'] for row in rows], about['label_size'] or shape, IGNORE, np.uint8
+                )
+                depth = _stacked(
+                    [row['depth'] for row in rows], about['depth_size'] or shape, 0, np.uint16
+                )
                 clip['depth'] = depth_of(depth, about['depth'] or CENTIMETRES)
             return clip
-        except Exception as error:  # damaged data shows in many ways: the reader's, the parser's, the image decoder's
+        # damaged data shows in many ways: the reader's, the parser's, the image decoder's
+        except Exception as error:
             raise self.unreadable(index, error) from error
 
 
 def depth_of(counts: np.ndarray, coding) -> np.ndarray:
     """16-bit counts as float32 metres, 0 where unknown.
 
-    coding: ('linear', metres in a count), or `CLASSES`, or ('inverse', F) for a disparity: depth is F / (count - 1), and counts 0 and 1 are
-        unknown (Cityscapes).
+    coding: ('linear', metres in a count), or `CLASSES`, or ('inverse', F) for a disparity: depth is
+        F / (count - 1), and counts 0 and 1 are unknown (Cityscapes).
     """
     kind, factor = coding
     if kind == 'linear':
         return counts.astype(np.float32) * np.float32(factor)
     known = counts > 1
-    return np.where(known, np.float32(factor) / np.maximum(counts.astype(np.float32) - 1, 1), 0).astype(np.float32)
+    return np.where(
+        known, np.float32(factor) / np.maximum(counts.astype(np.float32) - 1, 1), 0
+    ).astype(np.float32)
 
 
 def kind_of(coding) -> str:
@@ -131,13 +159,17 @@ def kind_of(coding) -> str:
 
 
 def counts_of(depth: np.ndarray, coding) -> np.ndarray:
-    """The inverse of `depth_of`: exact for what came from there, else rounded to the nearest count from 1 on."""
+    """The inverse of `depth_of`: exact for what came from there, else rounded to the nearest count
+    from 1 on.
+    """
     kind, factor = coding
     known = depth > 0
     if kind == 'linear':
         counts = np.clip(np.rint(depth / np.float32(factor)), 1, 65535)
     else:
-        counts = np.clip(np.rint(factor / np.where(known, depth, 1).astype(np.float64)) + 1, 2, 65535)
+        counts = np.clip(
+            np.rint(factor / np.where(known, depth, 1).astype(np.float64)) + 1, 2, 65535
+        )
     return np.where(known, counts, 0).astype(np.uint16)
 
 
@@ -151,28 +183,42 @@ def checksum(rows) -> str:
 
 
 def damaged(path, split: str):
-    """Yields, for every clip of a split, None, or what differs between its records and its checksum in the manifest."""
+    """Yields, for every clip of a split, None, or what differs between its records and its checksum
+    in the manifest.
+    """
     clips = Prepared(path, split)
     for index, about in enumerate(clips.clips):
         try:
             found = checksum(clips.rows(index, range(about['frames'])))
-            yield None if found == about['sha256'] else f'record {index} of {split} ({about["name"]}) has another checksum'
+            yield (
+                None
+                if found == about['sha256']
+                else f'record {index} of {split} ({about["name"]}) has another checksum'
+            )
         except Exception as error:  # damaged data shows in many ways, see Records
-            yield f'record {index} of {split} ({about["name"]}) can\'t be read ({reason(error)})'
+            yield f"record {index} of {split} ({about['name']}) can't be read ({reason(error)})"
 
 
 def read_manifest(path) -> dict:
     path = pathlib.Path(path)
     file = path / MANIFEST
     if not file.is_file():
-        raise UserError(f'{path}: no prepared clips there (no {MANIFEST}); make them with python -m re2pix_jax prepare')
+        raise UserError(
+            f'{path}: no prepared clips there (no {MANIFEST}); make them with python -m '
+            're2pix_jax prepare'
+        )
     try:
         manifest = json.loads(file.read_text())
         version = manifest['format']
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{file}: not a manifest of prepared clips; prepare the folder again') from error
+        raise UserError(
+            f'{file}: not a manifest of prepared clips; prepare the folder again'
+        ) from error
     if version != FORMAT:
-        raise UserError(f'{file}: format {version}, this version reads format {FORMAT}; prepare the folder again')
+        raise UserError(
+            f'{file}: format {version}, this version reads format {FORMAT}; prepare the folder '
+            'again'
+        )
     return manifest
 
 
@@ -182,10 +228,13 @@ def reason(error) -> str:
 
 def _open(path, split):
     import tensorflow_datasets as tfds  # here: half a second that other sources need not wait for
+
     try:
         return tfds.builder_from_directory(path).as_data_source(split)
     except Exception as error:
-        raise UserError(f'{path}: the records can\'t be opened ({reason(error)}); prepare the folder again') from error
+        raise UserError(
+            f"{path}: the records can't be opened ({reason(error)}); prepare the folder again"
+        ) from error
 
 
 def _decode(encoded) -> Image.Image:
@@ -195,5 +244,11 @@ def _decode(encoded) -> Image.Image:
 
 
 def _stacked(encoded, shape, unknown, dtype) -> np.ndarray:
-    return np.stack([np.asarray(_decode(image)).astype(dtype, copy=False) if image else np.full(shape, unknown, dtype)
-                     for image in encoded])
+    return np.stack(
+        [
+            np.asarray(_decode(image)).astype(dtype, copy=False)
+            if image
+            else np.full(shape, unknown, dtype)
+            for image in encoded
+        ]
+    )

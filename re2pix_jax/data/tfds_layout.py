@@ -1,8 +1,9 @@
 """ArrayRecord shards and the files by which tensorflow-datasets knows them.
 
-A module of its own, because importing tensorflow-datasets takes half a second. Its builders keep a split in memory, or need
-TensorFlow to put it elsewhere, and begin from nothing after an interruption; so the shards are written here, by its own
-serialisation, and described by its own files.
+A module of its own, because importing tensorflow-datasets takes half a second. Its builders keep a
+split in memory, or need TensorFlow to put it elsewhere, and begin from nothing after an
+interruption; so the shards are written here, by its own serialisation, and described by its own
+files.
 """
 
 import pathlib
@@ -19,7 +20,8 @@ NAME = 'driving_clips'
 def write_shard(path, rows, fields) -> int:
     """Writes records, dicts field → bytes, to an ArrayRecord file. Returns their bytes.
 
-    Each record is a group of its own, so that reading one decodes no others, and is not compressed once more: images are.
+    Each record is a group of its own, so that reading one decodes no others, and is not compressed
+        once more: images are.
     """
     features = _features(fields)
     writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
@@ -40,23 +42,45 @@ def describe(folder, splits: dict, fields) -> None:
     splits: name → list of (file, number of records, bytes), in order.
     """
     folder = pathlib.Path(folder)
-    identity = dataset_info.DatasetIdentity(name=NAME, version=tfds.core.Version('1.0.0'), data_dir=str(folder), module_name=__name__)
-    info = tfds.core.DatasetInfo(builder=identity, features=_features(fields), disable_shuffling=True,
-                                 description=f'Driving clips, a record a frame: {", ".join(fields)}.')
+    identity = dataset_info.DatasetIdentity(
+        name=NAME, version=tfds.core.Version('1.0.0'), data_dir=str(folder), module_name=__name__
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        features=_features(fields),
+        disable_shuffling=True,
+        description=f'Driving clips, a record a frame: {", ".join(fields)}.',
+    )
     infos = []
     for split, shards in splits.items():
         template = tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=NAME, split=split, filetype_suffix=file_adapters.FileFormat.ARRAY_RECORD.file_suffix)
+            data_dir=folder,
+            dataset_name=NAME,
+            split=split,
+            filetype_suffix=file_adapters.FileFormat.ARRAY_RECORD.file_suffix,
+        )
         for number, (file, _, _) in enumerate(shards):
-            if pathlib.Path(file).exists():  # not so where an earlier call was interrupted after this
-                pathlib.Path(file).rename(str(template.sharded_filepath(shard_index=number, num_shards=len(shards))))
-        infos.append(tfds_splits.SplitInfo(name=split, shard_lengths=[count for _, count, _ in shards],
-                                           num_bytes=sum(size for _, _, size in shards), filename_template=template))
+            if pathlib.Path(
+                file
+            ).exists():  # not so where an earlier call was interrupted after this
+                pathlib.Path(file).rename(
+                    str(template.sharded_filepath(shard_index=number, num_shards=len(shards)))
+                )
+        infos.append(
+            tfds_splits.SplitInfo(
+                name=split,
+                shard_lengths=[count for _, count, _ in shards],
+                num_bytes=sum(size for _, _, size in shards),
+                filename_template=template,
+            )
+        )
     info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
     info.set_splits(tfds_splits.SplitDict(infos))
     info.write_to_directory(folder)
 
 
 def _features(fields):
-    text = tfds.features.Tensor(shape=(), dtype=np.object_)  # bytes come back as they are, not decoded
+    text = tfds.features.Tensor(
+        shape=(), dtype=np.object_
+    )  # bytes come back as they are, not decoded
     return tfds.features.FeaturesDict(dict.fromkeys(fields, text))

@@ -1,6 +1,7 @@
 """Video files and image folders: read at a wanted frame rate, write as H.264 mp4.
 
-Reading is streamed: only the frames that are asked for are kept (and fitted to the wanted size one at a time), so
+Reading is streamed: only the frames that are asked for are kept (and fitted to the wanted size one
+    at a time), so
 memory grows with the result and not with the file.
 """
 
@@ -26,16 +27,22 @@ Probe = collections.namedtuple('Probe', 'fps frames height width')
 
 def images(path) -> list[pathlib.Path]:
     """The png and jpg files of a folder, sorted by name (hidden files left out)."""
-    found = sorted(p for p in pathlib.Path(path).iterdir()
-                   if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith('.'))
+    found = sorted(
+        p
+        for p in pathlib.Path(path).iterdir()
+        if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith('.')
+    )
     if not found:
-        raise UserError(f'{path}: the folder holds no images, expected .png or .jpg frames, their names in order')
+        raise UserError(
+            f'{path}: the folder holds no images, expected .png or .jpg frames, their names in '
+            'order'
+        )
     return found
 
 
 def probe(path, folder_fps: float = windows.BASE_FPS) -> Probe:
-    """Frame rate (Hz), number of frames, height and width (pixels) of a video file or a folder of images (taken to run
-    at `folder_fps`).
+    """Frame rate (Hz), number of frames, height and width (pixels) of a video file or a folder of
+    images (taken to run at `folder_fps`).
 
     Raises:
         UserError: no such file, not a video, no frame rate in the file, a folder without images.
@@ -48,18 +55,29 @@ def probe(path, folder_fps: float = windows.BASE_FPS) -> Probe:
     with _open_video(path) as container:
         stream = container.streams.video[0]
         fps = _rate(path, stream)
-        # Some containers do not say how many frames they hold: count packets, which needs no decoding.
+        # Some containers do not say how many frames they hold: count packets, which needs no
+        # decoding.
         frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
         return Probe(fps, frames, stream.height, stream.width)
 
 
-def read(path, fps: float | None = None, start: float = 0.0, max_frames: int | None = None, *, size=None,
-         min_frames: int = 1, min_size: int = 1, folder_fps: float = windows.BASE_FPS) -> np.ndarray:
+def read(
+    path,
+    fps: float | None = None,
+    start: float = 0.0,
+    max_frames: int | None = None,
+    *,
+    size=None,
+    min_frames: int = 1,
+    min_size: int = 1,
+    folder_fps: float = windows.BASE_FPS,
+) -> np.ndarray:
     """Frames of a video file or of a folder of images.
 
     Args:
         path: a video file, or a folder of .png/.jpg frames in the order of their sorted names.
-        fps: wanted frame rate in Hz: for every wanted time the frame nearest to it is taken. None: every frame.
+        fps: wanted frame rate in Hz: for every wanted time the frame nearest to it is taken. None:
+            every frame.
         start: time of the first frame in seconds from the beginning.
         max_frames: stop after so many frames. None: read to the end.
         size: (height, width): each frame is fitted to it (see `fit`) as it is read.
@@ -71,8 +89,8 @@ def read(path, fps: float | None = None, start: float = 0.0, max_frames: int | N
         uint8 [T, H, W, 3], RGB.
 
     Raises:
-        UserError: no such file, not a video, no frame rate in the file, a folder without images, a source slower than
-            `fps`, fewer than `min_frames` frames, or frames that are too small.
+        UserError: no such file, not a video, no frame rate in the file, a folder without images, a
+            source slower than `fps`, fewer than `min_frames` frames, or frames that are too small.
     """
     path = _existing(path)
     if fps is not None and fps <= 0:
@@ -83,22 +101,27 @@ def read(path, fps: float | None = None, start: float = 0.0, max_frames: int | N
     frames = []
     for frame in _wanted(path, fps, start, max_frames, folder_fps):
         if frames and size is None and frame.shape != frames[0].shape:
-            raise UserError(f'{path}: the frames have different sizes ({_size(frames[0])} and {_size(frame)}); '
-                            'expected one size throughout, or ask for a size to fit them to')
+            raise UserError(
+                f'{path}: the frames have different sizes ({_size(frames[0])} and {_size(frame)}); '
+                'expected one size throughout, or ask for a size to fit them to'
+            )
         _check_size(path, frame, min_size)
         frames.append(frame if size is None else fit(frame[None], size)[0])
     if len(frames) < max(min_frames, 1):
         rate = '' if fps is None else f' at {fps:g} frames per second'
         after = f' from {start:g} s on' if start else ''
-        raise UserError(f'{path}: {len(frames)} frames{rate}{after}, expected at least {max(min_frames, 1)}; '
-                        'give a longer clip')
+        raise UserError(
+            f'{path}: {len(frames)} frames{rate}{after}, expected at least {max(min_frames, 1)}; '
+            'give a longer clip'
+        )
     return np.stack(frames)
 
 
 def write(path, frames: np.ndarray, fps: float) -> None:
     """Writes frames uint8 [T, H, W, 3] as an H.264 mp4 (yuv420p, plays everywhere).
 
-    That pixel format needs even sizes: an odd height or width is extended by repeating the last row or column. The
+    That pixel format needs even sizes: an odd height or width is extended by repeating the last row
+        or column. The
     file is written beside `path` and renamed: a full disk leaves nothing behind.
 
     Raises:
@@ -107,20 +130,31 @@ def write(path, frames: np.ndarray, fps: float) -> None:
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise UserError(f'{path}: frames are {frames.dtype} {list(frames.shape)}, expected uint8 [T, H, W, 3], T > 0')
+        raise UserError(
+            f'{path}: frames are {frames.dtype} {list(frames.shape)}, expected uint8 [T, H, W, '
+            '3], T > 0'
+        )
     if not fps > 0:
         raise UserError(f'{path}: fps={fps}, the frame rate must be positive')
     height, width = frames.shape[1:3]
     encoded = io.BytesIO()
     with av.open(encoded, 'w', format='mp4') as container:
-        stream = container.add_stream('libx264', rate=fractions.Fraction(fps).limit_denominator(1000),
-                                      options={'crf': '18', 'preset': 'medium'})
-        stream.height, stream.width, stream.pix_fmt = height + height % 2, width + width % 2, 'yuv420p'
+        stream = container.add_stream(
+            'libx264',
+            rate=fractions.Fraction(fps).limit_denominator(1000),
+            options={'crf': '18', 'preset': 'medium'},
+        )
+        stream.height, stream.width, stream.pix_fmt = (
+            height + height % 2,
+            width + width % 2,
+            'yuv420p',
+        )
         for frame in frames:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         container.mux(stream.encode(None))
-    # Encoded in memory first (far smaller than the frames): a full disk then fails at one place, with a plain OSError.
+    # Encoded in memory first (far smaller than the frames): a full disk then fails at one place,
+    # with a plain OSError.
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
@@ -152,7 +186,9 @@ def fit(frames: np.ndarray, size, min_size: int = 1) -> np.ndarray:
 def _existing(path) -> pathlib.Path:
     path = pathlib.Path(path)
     if not path.exists():
-        raise UserError(f'{path}: no such file or folder, expected a video file or a folder of images')
+        raise UserError(
+            f'{path}: no such file or folder, expected a video file or a folder of images'
+        )
     return path
 
 
@@ -162,7 +198,10 @@ def _size(frame) -> str:
 
 def _check_size(name, frame, least: int) -> None:
     if min(frame.shape[:2]) < least:
-        raise UserError(f'{name}: frames of {_size(frame)} pixels, expected a height and width of at least {least}')
+        raise UserError(
+            f'{name}: frames of {_size(frame)} pixels, expected a height and width of at least '
+            f'{least}'
+        )
 
 
 def _open_image(path) -> Image.Image:
@@ -176,7 +215,9 @@ def _open_video(path):
     try:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
-        raise UserError(f'{path}: not a readable video ({_reason(error)}), expected a file such as mp4') from error
+        raise UserError(
+            f'{path}: not a readable video ({_reason(error)}), expected a file such as mp4'
+        ) from error
     if not container.streams.video:
         container.close()
         raise UserError(f'{path}: the file holds no video stream, expected a video such as mp4')
@@ -190,25 +231,37 @@ def _reason(error) -> str:
 def _rate(path, stream) -> float:
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     if not rate:
-        raise UserError(f'{path}: the file states no frame rate; write it again with one, for instance ffmpeg -r 17')
+        raise UserError(
+            f'{path}: the file states no frame rate; write it again with one, for instance ffmpeg '
+            '-r 17'
+        )
     return float(rate)
 
 
 def check_start(start):
-    """UserError unless `start` is a time in seconds that a video can have: from 0 up to a million, which no file is long."""
+    """UserError unless `start` is a time in seconds that a video can have: from 0 up to a million,
+    which no file is long.
+    """
     if start < 0:
         raise UserError(f'start={start}: must not be negative')
     if not start <= 1e6:
-        raise UserError(f'start={start}: expected seconds from the beginning of the video, at most a million')
+        raise UserError(
+            f'start={start}: expected seconds from the beginning of the video, at most a million'
+        )
 
 
 def _wanted(path, fps, start, max_frames, folder_fps):
-    """Yields the wanted frames uint8 [H, W, 3] of a file or folder, converting none but these to RGB."""
+    """Yields the wanted frames uint8 [H, W, 3] of a file or folder, converting none but these to
+    RGB.
+    """
     if path.is_dir():
         files = images(path)
         _check_rate(path, fps, folder_fps)
         timed = ((index / folder_fps, file) for index, file in enumerate(files))
-        return (np.asarray(_decode_image(file)) for file in _nearest(timed, folder_fps, fps, start, max_frames))
+        return (
+            np.asarray(_decode_image(file))
+            for file in _nearest(timed, folder_fps, fps, start, max_frames)
+        )
     return _wanted_of_video(path, fps, start, max_frames)
 
 
@@ -221,7 +274,9 @@ def _wanted_of_video(path, fps, start, max_frames):
         first = (stream.start_time or 0) * stream.time_base
         if start > 0:
             # Goes to the key frame before.
-            container.seek(int((first + fractions.Fraction(start)) / stream.time_base), stream=stream)
+            container.seek(
+                int((first + fractions.Fraction(start)) / stream.time_base), stream=stream
+            )
         decoded = _decoded(path, container, stream)
         timed = ((float(frame.time - first), frame) for frame in decoded if frame.time is not None)
         for frame in _nearest(timed, rate, fps, start, max_frames):
@@ -244,12 +299,17 @@ def _decode_image(file) -> Image.Image:
 
 def _check_rate(path, fps, rate: float) -> None:
     if fps is not None and fps > rate * 1.01:  # 29.97 may pass for 30
-        raise UserError(f'{path}: has {rate:g} frames per second, a frame rate that the stride can\'t be made from: '
-                        f'expected at least {fps:.4g}; give a faster video or a larger stride')
+        raise UserError(
+            f"{path}: has {rate:g} frames per second, a frame rate that the stride can't be made "
+            'from: '
+            f'expected at least {fps:.4g}; give a faster video or a larger stride'
+        )
 
 
 def _nearest(timed, rate: float, fps, start: float, max_frames):
-    """From (time, item) in order, the items nearest to start, start + 1/fps, ... (fps None: all from `start` on)."""
+    """From (time, item) in order, the items nearest to start, start + 1/fps, ... (fps None: all
+    from `start` on).
+    """
     half = 0.5 / rate
     if fps is None:
         later = (item for time, item in timed if time > start - half)
@@ -258,7 +318,9 @@ def _nearest(timed, rate: float, fps, start: float, max_frames):
     count, before = 0, None
     for time, item in timed:
         while start + count / fps <= time:
-            closer = before is not None and start + count / fps - before[0] < time - (start + count / fps)
+            closer = before is not None and start + count / fps - before[0] < time - (
+                start + count / fps
+            )
             yield before[1] if closer else item
             count += 1
             if count == max_frames:

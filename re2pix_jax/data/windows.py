@@ -1,8 +1,10 @@
 """From a long clip to a training window: stride, start, crop, flip. numpy only.
 
-Strides count frames at 17 Hz, the rate of Cityscapes, whatever the rate of the video: stride 3 is 3/17 s. A video of
-another rate gets the native stride nearest to that, so that the frames of a window stay evenly spaced [O]. Where `fps` is
-None they count native frames, as published [R]: stride 3 is a quarter of a second of nuScenes.
+Strides count frames at 17 Hz, the rate of Cityscapes, whatever the rate of the video: stride 3 is
+    3/17 s. A video of
+another rate gets the native stride nearest to that, so that the frames of a window stay evenly
+spaced [O]. Where `fps` is None they count native frames, as published [R]: stride 3 is a quarter of
+a second of nuScenes.
 """
 
 from typing import NamedTuple
@@ -14,11 +16,16 @@ from re2pix_jax.errors import UserError
 
 BASE_FPS = 17.0
 STRIDE = 3  # of evaluation: 0.18 s a step [R]
-TERMS = {'short': 1, 'mid': 3, 'long': 6}  # steps from the last context frame to the evaluated one [R]
+TERMS = {
+    'short': 1,
+    'mid': 3,
+    'long': 6,
+}  # steps from the last context frame to the evaluated one [R]
 
 
 class Box(NamedTuple):
     """A rectangle of pixels inside a frame."""
+
     top: int
     left: int
     height: int
@@ -26,23 +33,28 @@ class Box(NamedTuple):
 
 
 def generator(seed: int, epoch: int, record: int) -> np.random.Generator:
-    """The random numbers of a record in an epoch: the same on every host, in every worker, after a restart."""
+    """The random numbers of a record in an epoch: the same on every host, in every worker, after a
+    restart.
+    """
     return np.random.default_rng([seed, epoch, record])
 
 
 def native_stride(stride: int, fps: float | None) -> int:
-    """Frames to step in a video of `fps` for `stride` frames at 17 Hz, rounded to the nearest; for None `stride` itself.
+    """Frames to step in a video of `fps` for `stride` frames at 17 Hz, rounded to the nearest; for
+    None `stride` itself.
 
     Raises:
-        UserError: the video is too slow: even neighbouring frames are more than a third further apart than the stride
-            asks.
+        UserError: the video is too slow: even neighbouring frames are more than a third further
+            apart than the stride asks.
     """
     if fps is None:
         return stride
     wanted = stride * fps / BASE_FPS
     if wanted < 0.75:
-        raise UserError(f'{fps:g} frames per second is a frame rate that the stride can\'t be made from: '
-                        f'stride {stride} means {BASE_FPS / stride:.3g}; give a larger stride or a faster video')
+        raise UserError(
+            f"{fps:g} frames per second is a frame rate that the stride can't be made from: "
+            f'stride {stride} means {BASE_FPS / stride:.3g}; give a larger stride or a faster video'
+        )
     return max(1, int(np.floor(wanted + 0.5)))
 
 
@@ -56,8 +68,11 @@ def fitting(num_frames: int, fps: float | None, frames: int, strides) -> tuple[i
     return tuple(stride for stride in strides if span(frames, stride, fps) <= num_frames)
 
 
-def window(rng: np.random.Generator, num_frames: int, fps: float | None, frames: int, strides) -> np.ndarray:
-    """A random window: the stride uniform over those of `strides` that fit, the start uniform. [R: stride of {2, 3, 4}]
+def window(
+    rng: np.random.Generator, num_frames: int, fps: float | None, frames: int, strides
+) -> np.ndarray:
+    """A random window: the stride uniform over those of `strides` that fit, the start uniform. [R:
+    stride of {2, 3, 4}]
 
     Returns:
         int64 [frames], indices of native frames.
@@ -73,7 +88,9 @@ def window(rng: np.random.Generator, num_frames: int, fps: float | None, frames:
     return start + native_stride(stride, fps) * np.arange(frames)
 
 
-def evaluation_window(num_frames: int, fps: float | None, frames: int, stride: int, start: int = 0) -> np.ndarray:
+def evaluation_window(
+    num_frames: int, fps: float | None, frames: int, stride: int, start: int = 0
+) -> np.ndarray:
     """The fixed window for evaluation: int64 [frames] from native frame `start` on.
 
     Raises:
@@ -87,28 +104,35 @@ def evaluation_window(num_frames: int, fps: float | None, frames: int, stride: i
 def target_window(target: int, frames: int, stride: int) -> np.ndarray:
     """The window of the evaluation protocol: int64 [frames] that ends at the native frame `target`.
 
-    The stride counts native frames, whatever their rate: 3 for Cityscapes, nuScenes and CoVLA alike. [R]
+    The stride counts native frames, whatever their rate: 3 for Cityscapes, nuScenes and CoVLA
+        alike. [R]
 
     Raises:
         UserError: the window would begin before the clip.
     """
     window = target + stride * np.arange(1 - frames, 1)
     if window[0] < 0:
-        raise UserError(f'{frames} frames at stride {stride} that end at frame {target} would begin at {window[0]}; ask for fewer '
-                        'frames (a shorter term)')
+        raise UserError(
+            f'{frames} frames at stride {stride} that end at frame {target} would begin at '
+            f'{window[0]}; ask for fewer '
+            'frames (a shorter term)'
+        )
     return window
 
 
 def random_target_window(rng: np.random.Generator, target: int, frames: int, strides) -> np.ndarray:
     """`target_window` with a stride drawn uniformly from those of `strides` that fit."""
     choice = fitting(target + 1, None, frames, strides)
-    return target_window(target, frames, choice[rng.integers(len(choice))] if choice else min(strides))
+    return target_window(
+        target, frames, choice[rng.integers(len(choice))] if choice else min(strides)
+    )
 
 
 def crop(rng: np.random.Generator, height: int, width: int, size, scale) -> Box:
     """A random box of the aspect of `size`, anywhere in the frame. [R]
 
-    scale: (lo, hi); the sides are those of the largest such box times a factor drawn uniformly from there.
+    scale: (lo, hi); the sides are those of the largest such box times a factor drawn uniformly from
+        there.
     """
     largest = centre_box(height, width, size)
     factor, down, right = rng.uniform(*scale), rng.random(), rng.random()
@@ -119,24 +143,34 @@ def crop(rng: np.random.Generator, height: int, width: int, size, scale) -> Box:
 def centre_box(height: int, width: int, size) -> Box:
     """The largest box of the aspect of `size` (height, width), in the middle of a frame."""
     scale = min(height / size[0], width / size[1])
-    tall, wide = min(height, max(1, round(size[0] * scale))), min(width, max(1, round(size[1] * scale)))
+    tall, wide = (
+        min(height, max(1, round(size[0] * scale))),
+        min(width, max(1, round(size[1] * scale))),
+    )
     return Box((height - tall) // 2, (width - wide) // 2, tall, wide)
 
 
 def resize(frames, box: Box, size) -> np.ndarray:
     """Cuts `box` out of frames; bilinear with antialias to uint8 [T, height, width, 3].
 
-    frames: uint8 [T, H, W, 3], or a list of Pillow's images, which spares a copy of what is cut away.
+    frames: uint8 [T, H, W, 3], or a list of Pillow's images, which spares a copy of what is cut
+        away.
     """
     same = (box.height, box.width) == tuple(size)  # no resampling: the pixels themselves
     if same and isinstance(frames, np.ndarray):
         return _cut(frames, box)
     resized = np.empty((len(frames), *size, 3), np.uint8)
     for place, frame in zip(resized, frames):
-        image = frame if isinstance(frame, Image.Image) else Image.fromarray(np.ascontiguousarray(frame))
+        image = (
+            frame
+            if isinstance(frame, Image.Image)
+            else Image.fromarray(np.ascontiguousarray(frame))
+        )
         # Cut first: the `box` of Image.resize lets pixels from outside of it into its margin.
         image = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
-        place[:] = np.asarray(image if same else image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        place[:] = np.asarray(
+            image if same else image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        )
     return resized
 
 
@@ -146,7 +180,9 @@ def sides(frames) -> tuple[int, int]:
 
 
 def pick(values: np.ndarray, box: Box, size) -> np.ndarray:
-    """Like `resize` but nearest, for what must not be blended: labels and depth, [T, H, W] → [T, height, width]."""
+    """Like `resize` but nearest, for what must not be blended: labels and depth, [T, H, W] → [T,
+    height, width].
+    """
     if (box.height, box.width) == tuple(size):
         return _cut(values, box)
     rows = box.top + ((np.arange(size[0]) + 0.5) * box.height / size[0]).astype(np.int64)
@@ -155,9 +191,11 @@ def pick(values: np.ndarray, box: Box, size) -> np.ndarray:
 
 
 def apply(clip: dict, box: Box, size, flip: bool = False, label_size=None) -> dict:
-    """The same box and flip for the whole clip: 'frames', and 'labels' and 'depth' where there are any.
+    """The same box and flip for the whole clip: 'frames', and 'labels' and 'depth' where there are
+    any.
 
-    Labels and depth may have more pixels than the frames: the box is scaled to theirs. They come at `label_size`, or `size`.
+    Labels and depth may have more pixels than the frames: the box is scaled to theirs. They come at
+        `label_size`, or `size`.
     """
     height, width = sides(clip['frames'])
     changed = {}
@@ -166,27 +204,37 @@ def apply(clip: dict, box: Box, size, flip: bool = False, label_size=None) -> di
             changed[name] = resize(values, box, size)
         else:
             down, right = values.shape[1] / height, values.shape[2] / width
-            scaled = Box(*(round(side * scale) for side, scale in zip(box, (down, right, down, right))))
+            scaled = Box(
+                *(round(side * scale) for side, scale in zip(box, (down, right, down, right)))
+            )
             changed[name] = pick(values, scaled, label_size or size)
     return {name: values[:, :, ::-1] for name, values in changed.items()} if flip else changed
 
 
 def cover(frame: np.ndarray, size) -> np.ndarray:
-    """Scales a frame uint8 [H, W, 3] down, keeping its aspect, until it just covers `size`; never up."""
+    """Scales a frame uint8 [H, W, 3] down, keeping its aspect, until it just covers `size`; never
+    up.
+    """
     scale = max(size[0] / frame.shape[0], size[1] / frame.shape[1])
     if scale >= 1:
         return frame
-    wanted = max(size[0], round(frame.shape[0] * scale)), max(size[1], round(frame.shape[1] * scale))
+    wanted = (
+        max(size[0], round(frame.shape[0] * scale)),
+        max(size[1], round(frame.shape[1] * scale)),
+    )
     return resize(frame[None], Box(0, 0, *frame.shape[:2]), wanted)[0]
 
 
 def _cut(values, box):
     if values.shape[1:3] == (box.height, box.width):
         return values
-    return values[:, box.top:box.top + box.height, box.left:box.left + box.width]
+    return values[:, box.top : box.top + box.height, box.left : box.left + box.width]
 
 
 def _too_short(num_frames, fps, frames, stride, start=0):
     rate = f' at {fps:g} frames per second' if fps else ''
-    return (f'{num_frames} frames{rate} are too few: {frames} frames at stride {stride} need '
-            f'{start + span(frames, stride, fps)}; ask for fewer frames, a smaller stride or longer clips')
+    return (
+        f'{num_frames} frames{rate} are too few: {frames} frames at stride {stride} need '
+        f'{start + span(frames, stride, fps)}; ask for fewer frames, a smaller stride or longer '
+        'clips'
+    )

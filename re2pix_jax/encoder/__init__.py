@@ -1,9 +1,10 @@
 """The frozen encoder: driving frames in, semantic features (and their principal components) out.
 
-DINOv2 and DINOv3 are one module, `VisionTransformer`. The two other encoders that DINO-Foresight offers are left out, because
-either would be a second network behind flags of this one. SAM's ViT-B/16 attends within windows, adds relative positions to the
-scores and has neither class token nor final norm; EVA-02-CLIP's B/14 norms inside its feed-forward, has a table and rotary
-positions at once, and no LayerScale.
+DINOv2 and DINOv3 are one module, `VisionTransformer`. The two other encoders that DINO-Foresight
+offers are left out, because either would be a second network behind flags of this one. SAM's
+ViT-B/16 attends within windows, adds relative positions to the scores and has neither class token
+nor final norm; EVA-02-CLIP's B/14 norms inside its feed-forward, has a table and rotary positions
+at once, and no LayerScale.
 """
 
 from typing import Any
@@ -16,12 +17,18 @@ import jax.numpy as jnp
 from re2pix_jax.encoder.principal import Principal
 from re2pix_jax.encoder.vit import VisionTransformer
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet in RGB, [0, 1]: what DINOv2 and DINOv3 (web images) were trained with
+IMAGE_MEAN = (
+    0.485,
+    0.456,
+    0.406,
+)  # of ImageNet in RGB, [0, 1]: what DINOv2 and DINOv3 (web images) were trained with
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 def normalise(frames):
-    """uint8 RGB [..., 3] -> float32 with ImageNet's mean and deviation removed; floating frames pass unchanged."""
+    """uint8 RGB [..., 3] -> float32 with ImageNet's mean and deviation removed; floating frames
+    pass unchanged.
+    """
     if jnp.issubdtype(frames.dtype, jnp.floating):
         return frames
     return (frames.astype(jnp.float32) / 255.0 - jnp.asarray(IMAGE_MEAN)) / jnp.asarray(IMAGE_STD)
@@ -34,7 +41,8 @@ class Encoder:
     Attributes:
         params: the variables of `net`.
         net: a `VisionTransformer`.
-        image_size: (height, width) that frames are resized to first, or None to take them as they are.
+        image_size: (height, width) that frames are resized to first, or None to take them as they
+            are.
     """
 
     params: Any
@@ -45,8 +53,8 @@ class Encoder:
     def encode(self, frames):
         """Frames [B, T, H, W, 3] -> features [B, T, h, w, C], float.
 
-        uint8 frames are RGB and get normalised, floating frames are taken as normalised already. Where `image_size` is
-        set, frames of another size are resized to it (bilinear, antialiased).
+        uint8 frames are RGB and get normalised, floating frames are taken as normalised already.
+        Where `image_size` is set, frames of another size are resized to it (bilinear, antialiased).
         """
         batch, time = frames.shape[:2]
         images = frames.reshape(batch * time, *frames.shape[2:])

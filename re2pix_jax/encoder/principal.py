@@ -1,7 +1,8 @@
 """Principal components of encoder features: streaming fit, projection and its inverse.
 
-Features are standardised per channel and projected on their leading principal directions, ordered by variance [P]. The
-published fit stacks every feature in memory; count, sum and second moments are enough and stream.
+Features are standardised per channel and projected on their leading principal directions, ordered
+by variance [P]. The published fit stacks every feature in memory; count, sum and second moments are
+enough and stream.
 """
 
 import functools
@@ -43,14 +44,20 @@ class Principal:
 
     @jax.jit
     def reconstruct(self, components):
-        """Components [..., P] -> features [..., C], float32; what the P directions do not hold is lost."""
-        standardised = jnp.matmul(components.astype(jnp.float32), self.components, precision='highest') + self.pca_mean
+        """Components [..., P] -> features [..., C], float32; what the P directions do not hold is
+        lost.
+        """
+        standardised = (
+            jnp.matmul(components.astype(jnp.float32), self.components, precision='highest')
+            + self.pca_mean
+        )
         return standardised * self.std + self.mean
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _add(sums, features, shift):
-    """Adds the sum and the second moment of tokens [N, C] about `shift` to double-float sums, two float32 arrays each.
+    """Adds the sum and the second moment of tokens [N, C] about `shift` to double-float sums, two
+    float32 arrays each.
 
     Knuth's two-sum keeps what a float32 addition rounds away, in the second array.
     """
@@ -67,11 +74,13 @@ def _add(sums, features, shift):
 
 
 class Moments:
-    """Count, sum and second moments of features, gathered batch by batch in memory that does not grow with their number.
+    """Count, sum and second moments of features, gathered batch by batch in memory that does not
+    grow with their number.
 
-    A batch is summed in float32 about the first batch's mean, so that nothing large cancels; batches are added up, on the device, as
-    unevaluated sums of two float32 numbers (48 bits): a billion tokens lose no more than one batch does, about 1e-6 of its
-    spread. Under a mesh, features may lie split over devices. Moments of several runs merge.
+    A batch is summed in float32 about the first batch's mean, so that nothing large cancels;
+    batches are added up, on the device, as unevaluated sums of two float32 numbers (48 bits): a
+    billion tokens lose no more than one batch does, about 1e-6 of its spread. Under a mesh,
+    features may lie split over devices. Moments of several runs merge.
     """
 
     BLOCK = 16384  # tokens to a float32 sum
@@ -88,9 +97,11 @@ class Moments:
             self.shift = np.asarray(jnp.mean(jnp.asarray(tokens, jnp.float32), axis=0))
             self._sums = _zeros(channels)
         if channels != len(self.shift):
-            raise UserError(f'features have {channels} channels and those before them {len(self.shift)}')
+            raise UserError(
+                f'features have {channels} channels and those before them {len(self.shift)}'
+            )
         for start in range(0, len(tokens), self.BLOCK):
-            self._sums = _add(self._sums, tokens[start:start + self.BLOCK], self.shift)
+            self._sums = _add(self._sums, tokens[start : start + self.BLOCK], self.shift)
         self.count += len(tokens)
         return self
 
@@ -102,7 +113,9 @@ class Moments:
     @property
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """First [C] and second [C, C] moments about `shift`, summed over tokens, float64."""
-        return tuple(np.asarray(high, np.float64) + np.asarray(low, np.float64) for high, low in self._sums)
+        return tuple(
+            np.asarray(high, np.float64) + np.asarray(low, np.float64) for high, low in self._sums
+        )
 
     def merge(self, other: 'Moments') -> 'Moments':
         """Adds what another has gathered; returns itself."""
@@ -111,7 +124,9 @@ class Moments:
         if self.count == 0:
             self.shift, self._sums = other.shift, _zeros(len(other.shift))
         if len(self.shift) != len(other.shift):
-            raise UserError(f'moments of {len(other.shift)} channels cannot join moments of {len(self.shift)}')
+            raise UserError(
+                f'moments of {len(other.shift)} channels cannot join moments of {len(self.shift)}'
+            )
         # The other's moments, moved from its shift to ours.
         move = other.shift.astype(np.float64) - self.shift
         (first, second), (other_first, other_second) = self.sums, other.sums
@@ -125,19 +140,30 @@ class Moments:
     def state(self) -> dict[str, np.ndarray]:
         """Everything gathered so far, exactly, as arrays for `from_state`."""
         (first, first_low), (second, second_low) = jax.device_get(self._sums)
-        return {'count': np.asarray(self.count), 'shift': self.shift, 'first': first, 'first_low': first_low,
-                'second': second, 'second_low': second_low}
+        return {
+            'count': np.asarray(self.count),
+            'shift': self.shift,
+            'first': first,
+            'first_low': first_low,
+            'second': second,
+            'second_low': second_low,
+        }
 
     @classmethod
     def from_state(cls, state) -> 'Moments':
         moments = cls()
         moments.count, moments.shift = int(state['count']), np.asarray(state['shift'])
-        moments._sums = tuple((jnp.asarray(state[name]), jnp.asarray(state[f'{name}_low'])) for name in ('first', 'second'))
+        moments._sums = tuple(
+            (jnp.asarray(state[name]), jnp.asarray(state[f'{name}_low']))
+            for name in ('first', 'second')
+        )
         return moments
 
 
 def _zeros(channels):
-    return tuple((jnp.zeros(shape), jnp.zeros(shape)) for shape in ((channels,), (channels, channels)))
+    return tuple(
+        (jnp.zeros(shape), jnp.zeros(shape)) for shape in ((channels,), (channels, channels))
+    )
 
 
 def _split(value):
@@ -149,23 +175,33 @@ def _split(value):
 def fit(moments: Moments, num_components: int) -> Principal:
     """The leading principal components of what `moments` has seen.
 
-    A channel that never varies is given deviation 1. Each direction's sign is fixed so that its largest entry in magnitude
+    A channel that never varies is given deviation 1. Each direction's sign is fixed so that its
+    largest entry in magnitude
     is positive: another run over the same data finds the same components.
 
     Raises:
-        UserError: if the features have fewer channels than components were asked for, if fewer tokens than that were
-            seen, or if a feature was not finite.
+        UserError: if the features have fewer channels than components were asked for, if fewer
+            tokens than that were seen, or if a feature was not finite.
     """
     channels = 0 if moments.shift is None else len(moments.shift)
     if not 1 <= num_components or (channels and num_components > channels):
-        raise UserError(f'{num_components} principal components were asked for: features of {channels} channels '
-                        f'have 1 to {channels}')
+        raise UserError(
+            f'{num_components} principal components were asked for: features of {channels} '
+            'channels '
+            f'have 1 to {channels}'
+        )
     if moments.count <= num_components:
-        raise UserError(f'{num_components} principal components need more than {num_components} feature tokens and '
-                        f'{moments.count} were given: use more frames or fewer components')
+        raise UserError(
+            f'{num_components} principal components need more than {num_components} feature '
+            'tokens and '
+            f'{moments.count} were given: use more frames or fewer components'
+        )
     first, second = moments.sums
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise UserError('the features hold NaN or infinite values: check the encoder and the frames it was given')
+        raise UserError(
+            'the features hold NaN or infinite values: check the encoder and the frames it was '
+            'given'
+        )
     offset = first / moments.count
     covariance = second / moments.count - np.outer(offset, offset)
     variance = np.diagonal(covariance).clip(min=0.0)
@@ -174,8 +210,14 @@ def fit(moments: Moments, num_components: int) -> Principal:
     values, vectors = np.linalg.eigh(covariance / np.outer(std, std))
     values, vectors = values[::-1].clip(min=0.0), vectors[:, ::-1].T
     directions = vectors[:num_components]
-    largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1, keepdims=True), axis=1)
+    largest = np.take_along_axis(
+        directions, np.abs(directions).argmax(axis=1, keepdims=True), axis=1
+    )
     total = values.sum()
     share = values[:num_components] / total if total > 0 else np.zeros(num_components)
-    return Principal(*(jnp.asarray(x, jnp.float32) for x in (
-        mean, std, np.zeros(channels), directions * np.sign(largest), share)))
+    return Principal(
+        *(
+            jnp.asarray(x, jnp.float32)
+            for x in (mean, std, np.zeros(channels), directions * np.sign(largest), share)
+        )
+    )

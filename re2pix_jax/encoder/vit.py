@@ -1,8 +1,10 @@
-"""The vision transformers of DINOv2 (Oquab et al. 2023; with registers: Darcet et al. 2023) and DINOv3 (Siméoni et al. 2025).
+"""The vision transformers of DINOv2 (Oquab et al. 2023; with registers: Darcet et al. 2023) and
+DINOv3 (Siméoni et al. 2025).
 
-They are one architecture that differs in sizes and in its positions: DINOv2 adds a learned table to the patches, DINOv3 has
-none and turns the queries and keys of the patches instead. Module names follow DINOv2's published state dict, so that the
-table that reads it is one to one.
+They are one architecture that differs in sizes and in its positions: DINOv2 adds a learned table to
+    the patches, DINOv3 has
+none and turns the queries and keys of the patches instead. Module names follow DINOv2's published
+state dict, so that the table that reads it is one to one.
 """
 
 import flax.linen as nn
@@ -16,7 +18,9 @@ from re2pix_jax.nn.positions import resize_table
 
 
 class LayerScale(nn.Module):
-    """A learned factor per channel. Starts at 1 [O]: the published 1e-5 suits deep networks and long schedules only."""
+    """A learned factor per channel. Starts at 1 [O]: the published 1e-5 suits deep networks and
+    long schedules only.
+    """
 
     @nn.compact
     def __call__(self, x):
@@ -24,7 +28,9 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """x + ls1(attn(norm1 x)), then x + ls2(mlp(norm2 x)): [B, N, D] -> [B, N, D]. Fields as in `VisionTransformer`."""
+    """x + ls1(attn(norm1 x)), then x + ls2(mlp(norm2 x)): [B, N, D] -> [B, N, D]. Fields as in
+    `VisionTransformer`.
+    """
 
     heads: int
     ffn: str
@@ -42,8 +48,12 @@ class Block(nn.Module):
         else:
             mlp = Mlp(int(width * self.mlp_ratio), dtype=self.dtype, name='mlp')
         attn = SelfAttention(self.heads, biased=self.biased, dtype=self.dtype, name='attn')
-        x = x + LayerScale(name='ls1')(attn(nn.LayerNorm(self.norm_eps, dtype=dtype, name='norm1')(x), code=code))
-        return x + LayerScale(name='ls2')(mlp(nn.LayerNorm(self.norm_eps, dtype=dtype, name='norm2')(x)))
+        x = x + LayerScale(name='ls1')(
+            attn(nn.LayerNorm(self.norm_eps, dtype=dtype, name='norm1')(x), code=code)
+        )
+        return x + LayerScale(name='ls2')(
+            mlp(nn.LayerNorm(self.norm_eps, dtype=dtype, name='norm2')(x))
+        )
 
 
 class VisionTransformer(nn.Module):
@@ -51,18 +61,21 @@ class VisionTransformer(nn.Module):
 
     Attributes:
         patch_size: pixels a side of one patch.
-        width, depth, heads: of the transformer. DINOv2: S 384/12/6, B 768/12/12, L 1024/24/16, g 1536/40/24;
-            DINOv3: S, S+, B, L the same, H+ 1280/32/20, 7B 4096/40/32.
-        registers: extra tokens that take part in attention and are dropped at the end (4 in DINOv2's *_reg models and in
-            DINOv3, or 0).
+        width, depth, heads: of the transformer. DINOv2: S 384/12/6, B 768/12/12, L 1024/24/16, g
+            1536/40/24; DINOv3: S, S+, B, L the same, H+ 1280/32/20, 7B 4096/40/32.
+        registers: extra tokens that take part in attention and are dropped at the end (4 in
+            DINOv2's *_reg models and in DINOv3, or 0).
         layers: zero-based blocks whose outputs are the features, each through the final norm.
-        position_grid: (rows, columns) of the learned position table, other grids are interpolated; or None: there is no
-            table, and queries and keys of the patches are turned by rotary codes.
+        position_grid: (rows, columns) of the learned position table, other grids are interpolated;
+            or None: there is no table, and queries and keys of the patches are turned by rotary
+            codes.
         ffn: 'mlp', or 'swiglu' as in ViT-g, S+, H+ and 7B.
         mlp_ratio: hidden width over width (before the two thirds of SwiGLU).
-        antialias, offset: convention of that interpolation. Published models with registers: True, 0.0; without: False, 0.1.
+        antialias, offset: convention of that interpolation. Published models with registers: True,
+            0.0; without: False, 0.1.
         theta: of the rotary codes, where there is no table.
-        biased: which of query, key and value have a bias: 'qkv' in DINOv2, 'qv' in DINOv3, '' in its 7B.
+        biased: which of query, key and value have a bias: 'qkv' in DINOv2, 'qv' in DINOv3, '' in
+            its 7B.
         norm_eps: of every LayerNorm: 1e-6 in DINOv2, 1e-5 in DINOv3.
         dtype: compute dtype; parameters are float32.
     """
@@ -85,11 +98,18 @@ class VisionTransformer(nn.Module):
 
     def setup(self):
         if not self.layers or min(self.layers) < 0 or max(self.layers) >= self.depth:
-            raise UserError(f'layers {list(self.layers)} of an encoder of {self.depth} blocks: expected numbers from 0 to '
-                            f'{self.depth - 1}, at least one; choose others')
+            raise UserError(
+                f'layers {list(self.layers)} of an encoder of {self.depth} blocks: expected '
+                'numbers from 0 to '
+                f'{self.depth - 1}, at least one; choose others'
+            )
         if self.width % (self.heads * (1 if self.position_grid else 4)):
-            raise UserError(f'an encoder of width {self.width} cannot have {self.heads} heads: expected heads of the same size'
-                            f'{"" if self.position_grid else ", a multiple of 4 for rotary positions"}; give another number')
+            raise UserError(
+                f'an encoder of width {self.width} cannot have {self.heads} heads: expected heads '
+                'of the same size'
+                f'{"" if self.position_grid else ", a multiple of 4 for rotary positions"}; give '
+                'another number'
+            )
         small = nn.initializers.normal(0.02)
         self.cls_token = self.param('cls_token', small, (1, 1, self.width))
         self.mask_token = self.param('mask_token', nn.initializers.zeros, (1, self.width))
@@ -97,15 +117,22 @@ class VisionTransformer(nn.Module):
             rows, columns = self.position_grid
             self.pos_embed = self.param('pos_embed', small, (1, 1 + rows * columns, self.width))
         if self.registers:
-            self.register_tokens = self.param('register_tokens', small, (1, self.registers, self.width))
-        # A convolution whose stride is its size is a matrix product over patches, and faster as one.
+            self.register_tokens = self.param(
+                'register_tokens', small, (1, self.registers, self.width)
+            )
+        # A convolution whose stride is its size is a matrix product over patches, and faster as
+        # one.
         self.patch_embed = nn.Dense(self.width, dtype=jnp.dtype(self.dtype))
-        self.blocks = [Block(self.heads, self.ffn, self.mlp_ratio, self.biased, self.norm_eps, self.dtype)
-                       for _ in range(self.depth)]
+        self.blocks = [
+            Block(self.heads, self.ffn, self.mlp_ratio, self.biased, self.norm_eps, self.dtype)
+            for _ in range(self.depth)
+        ]
         self.norm = nn.LayerNorm(self.norm_eps, dtype=jnp.dtype(self.dtype))
 
     def __call__(self, images):
-        """Normalised images float [B, H, W, 3] -> features [B, H/patch, W/patch, len(layers) * width]."""
+        """Normalised images float [B, H, W, 3] -> features [B, H/patch, W/patch, len(layers) *
+        width].
+        """
         x, grid = self._embed(images, None)
         code = self._code(grid)
         kept = {}
@@ -122,7 +149,8 @@ class VisionTransformer(nn.Module):
 
         Args:
             images: normalised, float [B, H, W, 3].
-            mask: bool [B, h, w]; where true, the patch embedding is replaced by the mask token. None for no mask.
+            mask: bool [B, h, w]; where true, the patch embedding is replaced by the mask token.
+                None for no mask.
 
         Returns:
             (class token [B, width], patch tokens [B, h, w, width]).
@@ -138,8 +166,10 @@ class VisionTransformer(nn.Module):
         batch, height, width, channels = images.shape
         size = self.patch_size
         if height % size or width % size:
-            raise UserError(f'images of {height}x{width} pixels do not divide into patches of {size}: '
-                            f'resize or crop them to multiples of {size}')
+            raise UserError(
+                f'images of {height}x{width} pixels do not divide into patches of {size}: '
+                f'resize or crop them to multiples of {size}'
+            )
         grid = (height // size, width // size)
         patches = images.reshape(batch, grid[0], size, grid[1], size, channels).swapaxes(2, 3)
         x = self.patch_embed(patches.reshape(batch, grid[0] * grid[1], size * size * channels))
@@ -148,7 +178,9 @@ class VisionTransformer(nn.Module):
         cls = self.cls_token
         if self.position_grid:
             table = self.pos_embed[0, 1:].reshape(*self.position_grid, self.width)
-            x = x + resize_table(table, grid, self.antialias, self.offset).reshape(1, -1, self.width).astype(x.dtype)
+            x = x + resize_table(table, grid, self.antialias, self.offset).reshape(
+                1, -1, self.width
+            ).astype(x.dtype)
             cls = cls + self.pos_embed[:, :1]
         front = jnp.concatenate([cls, self.register_tokens], axis=1) if self.registers else cls
         front = jnp.broadcast_to(front, (batch, *front.shape[1:])).astype(x.dtype)
@@ -158,7 +190,9 @@ class VisionTransformer(nn.Module):
         """The rotary code of all tokens, or None where a table holds the positions."""
         if self.position_grid:
             return None
-        return rotary.centred_space_code(*grid, self.width // self.heads, self.theta, still=1 + self.registers)
+        return rotary.centred_space_code(
+            *grid, self.width // self.heads, self.theta, still=1 + self.registers
+        )
 
     def _patches(self, x, grid):
-        return x[:, 1 + self.registers:].reshape(x.shape[0], *grid, self.width)
+        return x[:, 1 + self.registers :].reshape(x.shape[0], *grid, self.width)

@@ -7,7 +7,8 @@ from re2pix_jax.evaluation.evaluators import segmentation
 
 
 def whole(local: dict, batch_size: int, first: int, limit: int) -> dict:
-    """This process's share of a batch at its full length, the last clip repeated; 'known' says which rows count.
+    """This process's share of a batch at its full length, the last clip repeated; 'known' says
+    which rows count.
 
     Args:
         local: a loader's batch, whose labels and depth may be absent.
@@ -19,10 +20,14 @@ def whole(local: dict, batch_size: int, first: int, limit: int) -> dict:
     place = first + jax.process_index() * share + np.arange(share)
     known = (np.arange(share) < there) & (place < limit)
     if not there:  # nothing of the last batch is this process's
-        local = {name: np.zeros((1, *values.shape[1:]), values.dtype) for name, values in local.items()}
+        local = {
+            name: np.zeros((1, *values.shape[1:]), values.dtype) for name, values in local.items()
+        }
     rows = np.minimum(np.arange(share), max(there, 1) - 1)
     batch = {name: values[rows] for name, values in local.items()} | {'known': known}
     for name, unknown in (('labels', segmentation.IGNORE), ('depth', 0)):
         if name in batch:
-            batch[name] = np.where(known[:, None, None, None], batch[name], np.asarray(unknown, batch[name].dtype))
+            batch[name] = np.where(
+                known[:, None, None, None], batch[name], np.asarray(unknown, batch[name].dtype)
+            )
     return batch

@@ -1,18 +1,23 @@
-"""Evaluates a Re2Pix model on held-out clips: every stage by itself, then the predicted frames step by step.
+"""Evaluates a Re2Pix model on held-out clips: every stage by itself, then the predicted frames step
+by step.
 
-Each clip has M context frames and `horizon` true future frames at the model's stride. All comparisons are made on the same
+Each clip has M context frames and `horizon` true future frames at the model's stride. All
+comparisons are made on the same
 frames:
 
-- re2pix: the predicted frame; copy_last: the last context frame repeated; vae: the true frame through the VAE, the best that
-  the decoder allows; truth: the true frame itself, which bounds what a head can score.
-- PSNR, SSIM and LPIPS are means over frames; mIoU is taken over all pixels of a step and depth errors over frames: labels and
-  depth of the true frame against what the heads read from the frozen encoder on the compared frame (features through the
-  principal components, as heads are trained). The feature error of a compared frame is that of the encoder's features of it.
-- Fréchet distances are between the set of compared frames (or videos) and that of the true ones: in the features of the frozen
-  encoder always, in those of Inception (FID) and I3D (FVD) where their weights are given.
+- re2pix: the predicted frame; copy_last: the last context frame repeated; vae: the true frame
+  through the VAE, the best that the decoder allows; truth: the true frame itself, which bounds what
+  a head can score.
+- PSNR, SSIM and LPIPS are means over frames; mIoU is taken over all pixels of a step and depth
+  errors over frames: labels and depth of the true frame against what the heads read from the frozen
+  encoder on the compared frame (features through the principal components, as heads are trained).
+  The feature error of a compared frame is that of the encoder's features of it.
+- Fréchet distances are between the set of compared frames (or videos) and that of the true ones: in
+  the features of the frozen encoder always, in those of Inception (FID) and I3D (FVD) where their
+  weights are given.
 
-A clip's noise comes from the seed and its record number, so results do not depend on batch size, order, or the number of
-devices and processes, up to rounding.
+A clip's noise comes from the seed and its record number, so results do not depend on batch size,
+order, or the number of devices and processes, up to rounding.
 """
 
 import functools
@@ -54,15 +59,17 @@ def evaluate(model, config, judges: Judges | None = None):
     """All numbers of a model, or of a forecaster by itself.
 
     Args:
-        model: `pipeline.Re2Pix`, whose mIoUs are left out without a head, or a `Forecaster`, of which only its encoder's
-            probes and its own errors are given.
+        model: `pipeline.Re2Pix`, whose mIoUs are left out without a head, or a `Forecaster`, of
+            which only its encoder's probes and its own errors are given.
         config: as configs/evaluate.py makes it.
-        judges: what measures frames beside the model's own parts; None: those that the config names.
+        judges: what measures frames beside the model's own parts; None: those that the config
+            names.
 
     Returns:
-        JSON-able dict {'format', 'protocol', 'vae', 'encoder', 'head', 'forecaster', 'steps', 'distances', 'warnings', 'left_out'};
-        see `describe` for how it reads. Without config.references what no generator changes is left out: 'vae', 'forecaster', the
-        head's scores on true features and the methods but re2pix.
+        JSON-able dict {'format', 'protocol', 'vae', 'encoder', 'head', 'forecaster', 'steps',
+        'distances', 'warnings', 'left_out'}; see `describe` for how it reads. Without
+        config.references what no generator changes is left out: 'vae', 'forecaster', the head's
+        scores on true features and the methods but re2pix.
 
     Raises:
         UserError: clips that can't be read, are too few or too short, or settings out of range.
@@ -79,7 +86,10 @@ def evaluate(model, config, judges: Judges | None = None):
     judges = judges.fitting(model, config)
     batches = loader.create(
         data(model, config, config.split, config.clips, model.context_frames + config.horizon),
-        config.batch_size, config.seed, training=False)
+        config.batch_size,
+        config.seed,
+        training=False,
+    )
     try:
         clips = min(config.clips, batches.clips)
         if not clips:
@@ -91,37 +101,67 @@ def evaluate(model, config, judges: Judges | None = None):
     finally:
         batches.close()
     protocol = Protocol(
-        source=config.source, split=config.split, clips=clips, start_frame=config.start, stride=stride_of(model), fps=model.fps,
-        size=list(model.size), context_frames=model.context_frames, horizon=config.horizon, sampler=config.sampler,
+        source=config.source,
+        split=config.split,
+        clips=clips,
+        start_frame=config.start,
+        stride=stride_of(model),
+        fps=model.fps,
+        size=list(model.size),
+        context_frames=model.context_frames,
+        horizon=config.horizon,
+        sampler=config.sampler,
         sampler_steps=_steps(model, config),
-        guidance=config.guidance, guidance_channels=config.guidance_channels, channels=config.channels, seed=config.seed,
-        probe=dict(config.probe) | {'split': 'train'}, features=judges.features(model, config, totals.true_moments()) if whole else {})
-    return {'format': FORMAT, 'protocol': protocol.to_dict()} | totals.report(model.fps, whole, judges.left_out)
+        guidance=config.guidance,
+        guidance_channels=config.guidance_channels,
+        channels=config.channels,
+        seed=config.seed,
+        probe=dict(config.probe) | {'split': 'train'},
+        features=judges.features(model, config, totals.true_moments()) if whole else {},
+    )
+    return {'format': FORMAT, 'protocol': protocol.to_dict()} | totals.report(
+        model.fps, whole, judges.left_out
+    )
 
 
 def _observe(model, judges, probes, batches, clips, config, mesh, whole):
     """`Totals` over the clips."""
     heads, references = judges.heads, config.references or not whole
     totals = Totals(config.horizon)
-    scores = {name: {kind: measured.empty(kind, config.horizon) for kind in kinds}
-              for name, kinds in measured.readers(heads, probes, references).items()}
-    frame_scores = {method: {kind: measured.empty(kind, config.horizon) for kind in heads} for method in ('re2pix', 'vae')}
+    scores = {
+        name: {kind: measured.empty(kind, config.horizon) for kind in kinds}
+        for name, kinds in measured.readers(heads, probes, references).items()
+    }
+    frame_scores = {
+        method: {kind: measured.empty(kind, config.horizon) for kind in heads}
+        for method in ('re2pix', 'vae')
+    }
     context = model.context_frames
     numbered = zip(batches, range(0, clips, config.batch_size))
-    for local, first in track(numbered, clips, 'evaluate', size=lambda item: min(config.batch_size, clips - item[1])):
+    for local, first in track(
+        numbered, clips, 'evaluate', size=lambda item: min(config.batch_size, clips - item[1])
+    ):
         batch = meshes.global_batch(whole_batch(local, config.batch_size, first, clips), mesh)
         scores, seen, components = measured.observe_clips(
-            model.forecaster, heads, probes, scores, batch, context, config.horizon, references)
+            model.forecaster, heads, probes, scores, batch, context, config.horizon, references
+        )
         if whole:
             past, truth = batch['frames'][:, :context], batch['frames'][:, context:]
-            compared = {'re2pix': model.rollout(past, keys(config.seed, batch['record']), config.horizon,
-                                                 **options(model, config))['frames']}
+            compared = {
+                're2pix': model.rollout(
+                    past,
+                    keys(config.seed, batch['record']),
+                    config.horizon,
+                    **options(model, config),
+                )['frames']
+            }
             if references:
                 reconstructed = measured.reconstruct(model.vae, batch['frames'])
                 compared['vae'] = reconstructed[:, context:]
             for method, frames in compared.items():
                 frame_scores[method], found = measured.observe_frames(
-                    model.forecaster, heads, frame_scores[method], batch, frames, components)
+                    model.forecaster, heads, frame_scores[method], batch, frames, components
+                )
                 seen[method] = found
             if references:
                 compared['copy_last'] = past[:, -1:]
@@ -131,7 +171,11 @@ def _observe(model, judges, probes, batches, clips, config, mesh, whole):
             if references:
                 shown['reconstructed'] = reconstructed
             seen['frames'] = measured.together(shown)
-        totals.add(jax.device_get(seen), np.asarray(jax.device_get(measured.together(batch['known']))), context)
+        totals.add(
+            jax.device_get(seen),
+            np.asarray(jax.device_get(measured.together(batch['known']))),
+            context,
+        )
     totals.scores = scores | (frame_scores if whole else {})
     return totals
 
@@ -139,13 +183,20 @@ def _observe(model, judges, probes, batches, clips, config, mesh, whole):
 @jax.jit
 def keys(seed, records):
     """A key a clip: the seed's, folded with the record's number."""
-    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(records.astype(np.uint32))
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(
+        records.astype(np.uint32)
+    )
 
 
 def options(model, config) -> dict:
     """What of a roll-out the config sets."""
-    return {'guidance': config.guidance, 'guidance_channels': config.guidance_channels, 'channels': config.channels or None,
-            'sampler': config.sampler, 'sampler_steps': _steps(model, config)}
+    return {
+        'guidance': config.guidance,
+        'guidance_channels': config.guidance_channels,
+        'channels': config.channels or None,
+        'sampler': config.sampler,
+        'sampler_steps': _steps(model, config),
+    }
 
 
 def _steps(model, config):
@@ -159,9 +210,12 @@ def _check(model, config):
     for name in ('guidance', 'sampler_steps', 'channels'):
         if config[name] < 0:
             raise UserError(f'config.{name} = {config[name]}: expected none below 0')
-    if config.probe.clips < 0 or (config.probe.clips and min(config.probe.steps, config.probe.batch_size) < 1):
+    if config.probe.clips < 0 or (
+        config.probe.clips and min(config.probe.steps, config.probe.batch_size) < 1
+    ):
         raise UserError(
-            f'config.probe = {dict(config.probe)}: expected at least 1 step and 1 frame a batch, and no negative clips'
+            f'config.probe = {dict(config.probe)}: expected at least 1 step and 1 frame a batch, '
+            'and no negative clips'
         )
     stride_of(model)
 
@@ -184,19 +238,32 @@ def data(model, config, split, clips, frames):
 
 
 def fit_probes(model, config):
-    """{'probe_' + kind: `probe.Probe`} fitted to the frozen encoder on single frames of as many clips of the train split; {} for
-    none. Every process reads them all."""
+    """{'probe_' + kind: `probe.Probe`} fitted to the frozen encoder on single frames of as many
+    clips of the train split; {} for none. Every process reads them all.
+    """
     if not config.probe.clips:
         return {}
     batches = loader.create(
-        data(model, config, 'train', config.probe.clips, 1), config.batch_size, config.seed, training=False, process=(0, 1))
+        data(model, config, 'train', config.probe.clips, 1),
+        config.batch_size,
+        config.seed,
+        training=False,
+        process=(0, 1),
+    )
     features, labels = [], []
     try:
         clips = min(config.probe.clips, batches.clips)
         numbered = zip(batches, range(0, clips, config.batch_size))
-        for batch, first in track(numbered, clips, 'probe: features', size=lambda item: min(config.batch_size, clips - item[1])):
+        for batch, first in track(
+            numbered,
+            clips,
+            'probe: features',
+            size=lambda item: min(config.batch_size, clips - item[1]),
+        ):
             known = min(len(batch['record']), clips - first)
-            rows = np.minimum(np.arange(config.batch_size), known - 1)  # of one length, so that the last batch compiles nothing anew
+            rows = np.minimum(
+                np.arange(config.batch_size), known - 1
+            )  # of one length, so that the last batch compiles nothing anew
             encoded = model.forecaster.encode_features(batch['frames'][rows])
             features.append(np.asarray(encoded[:known, 0], np.float32))
             labels.append(batch['labels'][:known, 0])
@@ -204,15 +271,22 @@ def fit_probes(model, config):
         batches.close()
     if not features:
         raise UserError(
-            f'{config.source}: split train holds no clips to fit the probe on; set config.probe.clips=0 to go without'
+            f'{config.source}: split train holds no clips to fit the probe on; set '
+            'config.probe.clips=0 to go without'
         )
     features, labels = np.concatenate(features), np.concatenate(labels)
     if (labels == segmentation.IGNORE).all():
         return {}
     return {
         f'probe_{kind}': probe.fit(
-            features, labels, kind, seed=config.seed, steps=config.probe.steps, batch_size=config.probe.batch_size
+            features,
+            labels,
+            kind,
+            seed=config.seed,
+            steps=config.probe.steps,
+            batch_size=config.probe.batch_size,
         )
         for kind in probe.KINDS
-        if kind != 'subpixel' or not any(a % b for a, b in zip(labels.shape[1:], features.shape[1:3]))
+        if kind != 'subpixel'
+        or not any(a % b for a, b in zip(labels.shape[1:], features.shape[1:3]))
     }

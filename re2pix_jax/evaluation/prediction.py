@@ -1,4 +1,6 @@
-"""Predicts the future of one clip, measures it where the truth is known, and writes what people look at."""
+"""Predicts the future of one clip, measures it where the truth is known, and writes what people
+look at.
+"""
 
 import contextlib
 import errno
@@ -24,8 +26,9 @@ FORMAT = 1
 """Of metrics.json."""
 
 MINIMUM_SIZE = 0.5
-"""Frames whose height or width is below this share of the model's shorter side are refused: they would be blown up
-beyond use. [O]"""
+"""Frames whose height or width is below this share of the model's shorter side are refused: they
+would be blown up beyond use. [O]
+"""
 
 FRAMES_AT_ONCE = 16
 """How many frames are measured together."""
@@ -38,7 +41,8 @@ class Clip(NamedTuple):
 
     Attributes:
         name: where it comes from.
-        frames: uint8 [M + K, H, W, 3] at the model's size and rate, K <= horizon true future frames.
+        frames: uint8 [M + K, H, W, 3] at the model's size and rate, K <= horizon true future
+            frames.
         labels: uint8 [M + K, H, W], train ids, or None.
         start: seconds into the source at which the context begins.
     """
@@ -50,7 +54,9 @@ class Clip(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """A `pipeline.Future` with a leading axis of futures, the clip that it continues, and the metrics of every step."""
+    """A `pipeline.Future` with a leading axis of futures, the clip that it continues, and the
+    metrics of every step.
+    """
 
     clip: Clip
     future: Any
@@ -58,12 +64,16 @@ class Prediction(NamedTuple):
 
 
 def load_model(name, dtype='float32'):
-    """The Re2Pix model of that name, computing in `dtype`. Raises UserError for an unknown name or a bundle of another kind."""
+    """The Re2Pix model of that name, computing in `dtype`. Raises UserError for an unknown name or
+    a bundle of another kind.
+    """
     return with_dtype(bundles.load(name, kind='re2pix'), dtype)
 
 
 def check_source(path, world):
-    """Raises UserError unless exactly one of a readable video and a well-formed 'split:index' is given."""
+    """Raises UserError unless exactly one of a readable video and a well-formed 'split:index' is
+    given.
+    """
     if bool(path) == bool(world):
         raise UserError(
             f'--video and --world: expected one of them, got {"both" if path else "neither"}; '
@@ -82,27 +92,33 @@ def parse_world(text):
     split, _, index = text.partition(':')
     if split not in world.CLIPS or not (index.isascii() and index.isdigit()):
         raise UserError(
-            f'--world={text}: expected SPLIT:INDEX with a split of {", ".join(world.CLIPS)} and an index from 0 on, '
+            f'--world={text}: expected SPLIT:INDEX with a split of {", ".join(world.CLIPS)} and '
+            'an index from 0 on, '
             'e.g. --world=validation:3'
         )
     return split, int(index)
 
 
 def stride_of(model):
-    """The model's step in frames of the base rate, 17 Hz. Raises UserError where it is not a whole number."""
+    """The model's step in frames of the base rate, 17 Hz. Raises UserError where it is not a whole
+    number.
+    """
     stride = round(windows.BASE_FPS / model.fps)
     if stride < 1 or abs(stride * model.fps / windows.BASE_FPS - 1) > 0.01:
         raise UserError(
-            f'the model runs at {model.fps:g} frames per second, a frame rate that no whole stride of '
+            f'the model runs at {model.fps:g} frames per second, a frame rate that no whole '
+            'stride of '
             f'{windows.BASE_FPS:g} frames per second makes; use a video instead'
         )
     return stride
 
 
 def read_video(model, path, horizon, start=0.0):
-    """`Clip` of a video file or an image folder from `start` seconds on, at the model's rate and size.
+    """`Clip` of a video file or an image folder from `start` seconds on, at the model's rate and
+    size.
 
-    Raises UserError: no such file, not a video, too slow for the model's rate, fewer frames than the context, too
+    Raises UserError: no such file, not a video, too slow for the model's rate, fewer frames than
+        the context, too
     small.
     """
     frames = video.read(
@@ -129,29 +145,50 @@ def read_world(model, text, horizon, start=0.0):
     return Clip(f'world {split}:{index}', rendered.frames, rendered.labels, start)
 
 
-def predict(model, clip, horizon=8, seed=0, num_futures=1, name='model', guidance=0.0, guidance_channels=8, sampler='euler',
-            sampler_steps=None, channels=None):
+def predict(
+    model,
+    clip,
+    horizon=8,
+    seed=0,
+    num_futures=1,
+    name='model',
+    guidance=0.0,
+    guidance_channels=8,
+    sampler='euler',
+    sampler_steps=None,
+    channels=None,
+):
     """Predicts `num_futures` futures of `horizon` frames after a clip's context and measures them.
 
-    The options from `guidance` on are those of `Re2Pix.rollout`, which raises UserError for what cannot be.
+    The options from `guidance` on are those of `Re2Pix.rollout`, which raises UserError for what
+    cannot be.
 
     Returns:
-        `Prediction`. Its report holds the protocol, the model's `name` and one row a step, of PSNR in dB, SSIM, feature
-        error (SmoothL1 on the principal components of the frame; beside it, for Re2Pix, that of stage 1's forecast) and, where
-        labels are known and the model has a head, the mIoU of that one frame. They are given for Re2Pix (mean over the futures), the
-        last context frame repeated ('copy_last'), the true frame through the VAE ('vae') and, mIoU only, the true
-        frame ('truth'). A step whose truth is unknown has no numbers.
+        `Prediction`. Its report holds the protocol, the model's `name` and one row a step, of PSNR
+        in dB, SSIM, feature error (SmoothL1 on the principal components of the frame; beside it,
+        for Re2Pix, that of stage 1's forecast) and, where labels are known and the model has a
+        head, the mIoU of that one frame. They are given for Re2Pix (mean over the futures), the
+        last context frame repeated ('copy_last'), the true frame through the VAE ('vae') and, mIoU
+        only, the true frame ('truth'). A step whose truth is unknown has no numbers.
     """
     drawn = dict(guidance=guidance, sampler=sampler, sampler_steps=sampler_steps)
     future = model.predict(
-        clip.frames[: model.context_frames], horizon, seed, num_futures, guidance_channels=guidance_channels, channels=channels, **drawn
+        clip.frames[: model.context_frames],
+        horizon,
+        seed,
+        num_futures,
+        guidance_channels=guidance_channels,
+        channels=channels,
+        **drawn,
     )
     futures, copy, vae, truth = _measure(model, clip, future)
     steps = []
     for step in range(horizon):
         row = {'step': step + 1, 'seconds': (step + 1) / model.fps}
         if step < len(copy):
-            mean = {name: _mean([values[step][name] for values in futures]) for name in futures[0][step]}
+            mean = {
+                name: _mean([values[step][name] for values in futures]) for name in futures[0][step]
+            }
             row |= {'re2pix': mean, 'copy_last': copy[step], 'vae': vae[step]}
             row |= {'truth': truth[step]} if truth else {}
         steps.append(row)
@@ -181,12 +218,16 @@ def predict(model, clip, horizon=8, seed=0, num_futures=1, name='model', guidanc
         'steps': steps,
     }
     if num_futures > 1:
-        report['futures'] = [{'future': number, 'steps': values} for number, values in enumerate(futures)]
+        report['futures'] = [
+            {'future': number, 'steps': values} for number, values in enumerate(futures)
+        ]
     return Prediction(clip, future, report)
 
 
 def _measure(model, clip, future):
-    """Rows for each true future frame: one list a future, then copy-last, VAE and (with labels) truth."""
+    """Rows for each true future frame: one list a future, then copy-last, VAE and (with labels)
+    truth.
+    """
     context = model.context_frames
     frames, known = clip.frames[context:], len(clip.frames) - context
     if not known:
@@ -197,9 +238,15 @@ def _measure(model, clip, future):
     repeated = np.broadcast_to(clip.frames[context - 1], frames.shape)
 
     def rows(predicted, **forecast):
-        columns = {'psnr': image.psnr(predicted, frames), 'ssim': image.ssim(predicted, frames),
-                   'feature_error': error_of(_in_parts(model.forecaster.encode, predicted)),
-                   **{name: error_of(forecast_components) for name, forecast_components in forecast.items()}}
+        columns = {
+            'psnr': image.psnr(predicted, frames),
+            'ssim': image.ssim(predicted, frames),
+            'feature_error': error_of(_in_parts(model.forecaster.encode, predicted)),
+            **{
+                name: error_of(forecast_components)
+                for name, forecast_components in forecast.items()
+            },
+        }
         found = [{name: float(values[k]) for name, values in columns.items()} for k in range(known)]
         return [row | scores for row, scores in zip(found, segmented(predicted), strict=True)]
 
@@ -211,11 +258,15 @@ def _measure(model, clip, future):
             return [{} for _ in range(known)]
         guessed = _in_parts(model.segment, predicted)
         scores = [
-            segmentation.Confusion.create().update(labels[k], guessed[k]).scores().to_dict() for k in range(known)
+            segmentation.Confusion.create().update(labels[k], guessed[k]).scores().to_dict()
+            for k in range(known)
         ]
         return [{name: values[name] for name in ('miou', 'moving_miou')} for values in scores]
 
-    futures = [rows(future.frames[n][:known], forecast_error=future.components[n][:known]) for n in range(len(future.frames))]
+    futures = [
+        rows(future.frames[n][:known], forecast_error=future.components[n][:known])
+        for n in range(len(future.frames))
+    ]
     return (
         futures,
         rows(repeated),
@@ -225,11 +276,23 @@ def _measure(model, clip, future):
 
 
 def _in_parts(function, frames):
-    """`function` of clips [1, T, H, W, 3] over frames [T, H, W, 3], a few at a time: memory does not grow with T."""
-    parts = [frames[start : start + FRAMES_AT_ONCE] for start in range(0, len(frames), FRAMES_AT_ONCE)]
+    """`function` of clips [1, T, H, W, 3] over frames [T, H, W, 3], a few at a time: memory does
+    not grow with T.
+    """
+    parts = [
+        frames[start : start + FRAMES_AT_ONCE] for start in range(0, len(frames), FRAMES_AT_ONCE)
+    ]
     longest = len(parts[0])  # the last one is filled up to it, so that one program serves all
-    filled = [np.pad(part, [(0, longest - len(part)), (0, 0), (0, 0), (0, 0)], mode='edge') for part in parts]
-    return np.concatenate([np.asarray(function(part[None])[0])[: len(kept)] for part, kept in zip(filled, parts, strict=True)])
+    filled = [
+        np.pad(part, [(0, longest - len(part)), (0, 0), (0, 0), (0, 0)], mode='edge')
+        for part in parts
+    ]
+    return np.concatenate(
+        [
+            np.asarray(function(part[None])[0])[: len(kept)]
+            for part, kept in zip(filled, parts, strict=True)
+        ]
+    )
 
 
 def _mean(values):
@@ -238,11 +301,11 @@ def _mean(values):
 
 
 def pictures(model, prediction):
-    """The panels of a prediction and the seconds of their frames: truth, every predicted future, predicted and true
-    features.
+    """The panels of a prediction and the seconds of their frames: truth, every predicted future,
+    predicted and true features.
 
-    The features are the first three principal components as colours, scaled by the context's; the predicted ones are
-    stage 1's.
+    The features are the first three principal components as colours, scaled by the context's; the
+    predicted ones are stage 1's.
     """
     clip, future = prediction.clip, prediction.future
     context, horizon = model.context_frames, future.frames.shape[1]
@@ -259,14 +322,19 @@ def pictures(model, prediction):
     shown = [
         panels.Panel('truth', [*clip.frames, *absent]),
         *predictions,
-        panels.Panel('predicted features', list(colours.principal_colours(forecast, components[:context], size))),
+        panels.Panel(
+            'predicted features',
+            list(colours.principal_colours(forecast, components[:context], size)),
+        ),
         panels.Panel('true features', [*true_features, *absent]),
     ]
     return shown, [(k - context + 1) / model.fps for k in range(context + horizon)]
 
 
 def write(folder, model, prediction):
-    """Writes future.mp4 (the panels side by side), sheet.png (the panels through time) and metrics.json to a folder."""
+    """Writes future.mp4 (the panels side by side), sheet.png (the panels through time) and
+    metrics.json to a folder.
+    """
     folder = pathlib.Path(folder)
     shown, seconds = pictures(model, prediction)
     report = prediction.report
@@ -278,9 +346,11 @@ def write(folder, model, prediction):
 
 @contextlib.contextmanager
 def staged(out):
-    """A folder inside `out` for the output; when all is well its files move to `out`, otherwise nothing is left of it.
+    """A folder inside `out` for the output; when all is well its files move to `out`, otherwise
+    nothing is left of it.
 
-    Raises UserError where `out` can't be written, before any work is done, and where the disk runs full later.
+    Raises UserError where `out` can't be written, before any work is done, and where the disk runs
+    full later.
     """
     out = pathlib.Path(out)
     made = not out.exists()
@@ -290,7 +360,8 @@ def staged(out):
         staging = pathlib.Path(tempfile.mkdtemp(prefix='.partial-', dir=out))
     except OSError as error:
         raise UserError(
-            f"{out}: can't be written ({error.strerror.lower()}); choose another folder or make this one writable"
+            f"{out}: can't be written ({error.strerror.lower()}); choose another folder or make "
+            'this one writable'
         ) from error
     try:
         yield staging
@@ -300,7 +371,8 @@ def staged(out):
         if error.errno not in WRITE_ERRORS:
             raise
         raise UserError(
-            f'{out}: writing failed ({os.strerror(error.errno).lower()}); nothing half-written was left, '
+            f'{out}: writing failed ({os.strerror(error.errno).lower()}); nothing half-written '
+            'was left, '
             'free some space or choose another folder'
         ) from error
     finally:

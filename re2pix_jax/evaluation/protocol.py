@@ -1,4 +1,6 @@
-"""The protocol that a score stands under. No Fréchet distance is worth anything without it, so it travels with every report."""
+"""The protocol that a score stands under. No Fréchet distance is worth anything without it, so it
+travels with every report.
+"""
 
 import dataclasses
 import hashlib
@@ -13,7 +15,8 @@ class Features:
 
     Attributes:
         network: bundle, or what else tells it.
-        sha256: of its weights: of the published file where it was converted from one, else of the parameters.
+        sha256: of its weights: of the published file where it was converted from one, else of the
+            parameters.
         sample: what one sample is, with frames and size as the network sees them.
         dimensions, samples: of features and of each set.
     """
@@ -34,10 +37,11 @@ class Protocol:
         start_frame: native frame where the context begins.
         stride, fps: frames at 17 Hz from one frame to the next, and the rate that this makes.
         size: [height, width] in pixels of the frames that are compared.
-        context_frames, horizon: true frames given and future frames compared. Image measures and Fréchet measures of the encoder
-            see the future; FVD sees context and future, as one clip.
-        sampler, sampler_steps, guidance, guidance_channels, channels, seed: of the generator; channels: components that it is given,
-            0 for all.
+        context_frames, horizon: true frames given and future frames compared. Image measures and
+            Fréchet measures of the encoder see the future; FVD sees context and future, as one
+            clip.
+        sampler, sampler_steps, guidance, guidance_channels, channels, seed: of the generator;
+            channels: components that it is given, 0 for all.
         probe: how the linear probes are fitted.
         features: {measure: `Features`}.
     """
@@ -68,22 +72,38 @@ class Protocol:
 def describe(protocol: dict) -> str:
     """`Protocol.to_dict` in words, one line, then one for every feature network."""
     height, width = protocol['size']
-    guided = f' of the first {protocol["guidance_channels"]} channels' if protocol['guidance'] else ''
+    guided = (
+        f' of the first {protocol["guidance_channels"]} channels' if protocol['guidance'] else ''
+    )
     given = f', {protocol["channels"]} channels' if protocol['channels'] else ''
     lines = [
-        f'{protocol["clips"]} clips of {protocol["source"]}, split {protocol["split"]}: {protocol["context_frames"]} context and '
-        f'{protocol["horizon"]} future frames at stride {protocol["stride"]} ({protocol["fps"]:.3g} frames per second), '
-        f'{height}x{width} pixels, from frame {protocol["start_frame"]} on; {protocol["sampler_steps"]} sampler steps '
-        f'({protocol["sampler"]}), guidance {protocol["guidance"]:g}{guided}{given}, seed {protocol["seed"]}']
-    lines += [f'{measure}: {features["samples"]} samples of {features["dimensions"]} dimensions, {features["sample"]}; network '
-              f'{features["network"]}, sha256 {features["sha256"][:12]}' for measure, features in protocol['features'].items()]
+        f'{protocol["clips"]} clips of {protocol["source"]}, split {protocol["split"]}: '
+        f'{protocol["context_frames"]} context and '
+        f'{protocol["horizon"]} future frames at stride {protocol["stride"]} '
+        f'({protocol["fps"]:.3g} frames per second), '
+        f'{height}x{width} pixels, from frame {protocol["start_frame"]} on; '
+        f'{protocol["sampler_steps"]} sampler steps '
+        f'({protocol["sampler"]}), guidance {protocol["guidance"]:g}{guided}{given}, seed '
+        f'{protocol["seed"]}'
+    ]
+    lines += [
+        f'{measure}: {features["samples"]} samples of {features["dimensions"]} dimensions, '
+        f'{features["sample"]}; network '
+        f'{features["network"]}, sha256 {features["sha256"][:12]}'
+        for measure, features in protocol['features'].items()
+    ]
     return '\n'.join(lines)
 
 
 def fingerprint(parameters) -> str:
-    """sha256 over a tree of arrays: their paths, shapes, types and bytes, however they came to be in memory."""
+    """sha256 over a tree of arrays: their paths, shapes, types and bytes, however they came to be
+    in memory.
+    """
     found = hashlib.sha256()
-    for path, leaf in sorted((jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(parameters)):
+    for path, leaf in sorted(
+        (jax.tree_util.keystr(path), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(parameters)
+    ):
         array = np.ascontiguousarray(leaf)
         found.update(f'{path} {array.dtype.name} {array.shape}\n'.encode())
         found.update(array.tobytes())

@@ -14,8 +14,17 @@ def describe(report):
     heading = f'{report.get("model", "model")} on {protocols.describe(protocol)}'
     stages = []
     if vae := report.get('vae'):
-        stages.append(['VAE', f'PSNR of reconstruction ({vae["frames"]} frames)', f'{vae["reconstruction_psnr"]:.2f} dB'])
-    for kind, how in (('bilinear', 'logits a patch, upsampled'), ('subpixel', 'logits a pixel of the patch')):
+        stages.append(
+            [
+                'VAE',
+                f'PSNR of reconstruction ({vae["frames"]} frames)',
+                f'{vae["reconstruction_psnr"]:.2f} dB',
+            ]
+        )
+    for kind, how in (
+        ('bilinear', 'logits a patch, upsampled'),
+        ('subpixel', 'logits a pixel of the patch'),
+    ):
         if scores := report['encoder'][f'probe_{kind}']:
             stages.append(['encoder', f'mIoU of linear probe, {how}', f'{percent(scores)} %'])
     for name, how in (('true_features', ''), ('true_principal_features', ' through the PCA')):
@@ -32,17 +41,36 @@ def describe(report):
             for row in forecaster
         ]
         header = ['step', 'forecast', 'copy last', 'ratio', *(table.METRICS[name] for name in read)]
-        blocks.append('Stage 1: SmoothL1 on principal components, beta 0.1\n' + table.table(header, rows))
+        blocks.append(
+            'Stage 1: SmoothL1 on principal components, beta 0.1\n' + table.table(header, rows)
+        )
     if 'steps' in report:
-        for title, metrics in (('Predicted frames', table.IMAGE_METRICS), ('Predicted frames, as the encoder and its heads see them',
-                                                                           table.FEATURE_METRICS)):
-            if any(name in metrics for row in report['steps'] for method in table.METHODS for name in row.get(method, ())):
+        for title, metrics in (
+            ('Predicted frames', table.IMAGE_METRICS),
+            ('Predicted frames, as the encoder and its heads see them', table.FEATURE_METRICS),
+        ):
+            if any(
+                name in metrics
+                for row in report['steps']
+                for method in table.METHODS
+                for name in row.get(method, ())
+            ):
                 blocks.append(f'{title}\n{table.horizon_table(report["steps"], metrics)}')
         blocks.append(table.LEGEND)
         if distances := report['distances']:
-            methods = [name for name in table.METHODS if any(name in found for found in distances.values())]
-            rows = [[table.DISTANCES[measure], *(found.get(name) for name in methods)] for measure, found in distances.items()]
-            blocks.append('Fréchet distances to the true frames\n' + table.table(['', *(table.METHODS[name] for name in methods)], rows))
-        notes = [f'warning: {line}' for line in report['warnings']] + [f'left out: {line}' for line in report['left_out']]
+            methods = [
+                name for name in table.METHODS if any(name in found for found in distances.values())
+            ]
+            rows = [
+                [table.DISTANCES[measure], *(found.get(name) for name in methods)]
+                for measure, found in distances.items()
+            ]
+            blocks.append(
+                'Fréchet distances to the true frames\n'
+                + table.table(['', *(table.METHODS[name] for name in methods)], rows)
+            )
+        notes = [f'warning: {line}' for line in report['warnings']] + [
+            f'left out: {line}' for line in report['left_out']
+        ]
         blocks += ['\n'.join(notes)] if notes else []
     return '\n\n'.join(blocks)

@@ -15,12 +15,16 @@ BY_PLACE = ('frechet_frames', 'frechet_video')
 
 
 class Totals:
-    """Numbers a clip and step, moments of features, and `scores` {reader: {kind: scores with a row a step}}."""
+    """Numbers a clip and step, moments of features, and `scores` {reader: {kind: scores with a row
+    a step}}.
+    """
 
     def __init__(self, horizon):
         self.horizon = horizon
         self.values = {}  # (method, metric) → list of [clips, steps]
-        self.moments = {}  # (measure, method) → list of `frechet.Moments`: one a step or window for those BY_PLACE, else a single one
+        # (measure, method) → list of `frechet.Moments`: one a step or window for those BY_PLACE,
+        # else a single one
+        self.moments = {}
         self.scores = {}
         self._gaussians = {}
 
@@ -43,7 +47,9 @@ class Totals:
                     self._append(method, 'psnr', image.psnr(compared, future))
                     self._append(method, 'ssim', image.ssim(compared, future))
             if 'reconstructed' in shown:
-                self._append('reconstruction', 'psnr', image.psnr(shown['reconstructed'], shown['clips']))
+                self._append(
+                    'reconstruction', 'psnr', image.psnr(shown['reconstructed'], shown['clips'])
+                )
             if 'copy_last' in shown:
                 self._append('copy_last', 'feature_error', seen['error']['copy_last'][known])
 
@@ -59,7 +65,11 @@ class Totals:
 
     def true_moments(self):
         """{measure: moments of the true set}."""
-        return {measure: _joined(sets) for (measure, method), sets in self.moments.items() if method == 'truth'}
+        return {
+            measure: _joined(sets)
+            for (measure, method), sets in self.moments.items()
+            if method == 'truth'
+        }
 
     def _mean(self, method, metric, step=None):
         if (method, metric) not in self.values:
@@ -68,11 +78,19 @@ class Totals:
         return float(values.mean() if step is None else values[:, step].mean())
 
     def _scores(self, name, kind='segmentation', step=None):
-        """Scores of one step or, over all steps together, of the whole set; None where no frame had a truth."""
+        """Scores of one step or, over all steps together, of the whole set; None where no frame had
+        a truth.
+        """
         if kind not in self.scores.get(name, {}):
             return None
-        parts = [jax.tree.map(lambda x, k=k: x[k], self.scores[name][kind]) for k in range(self.horizon)]
-        whole = parts[step] if step is not None else functools.reduce(lambda one, other: one.merge(other), parts)
+        parts = [
+            jax.tree.map(lambda x, k=k: x[k], self.scores[name][kind]) for k in range(self.horizon)
+        ]
+        whole = (
+            parts[step]
+            if step is not None
+            else functools.reduce(lambda one, other: one.merge(other), parts)
+        )
         counts = whole.counts()
         there = counts['pixels'] if isinstance(counts, dict) else counts.any()
         return whole.scores().to_dict() if there else None
@@ -81,18 +99,30 @@ class Totals:
         """The sections of `evaluate`'s result; of a forecaster by itself only those of stage 1."""
         report = {
             'encoder': {f'probe_{kind}': self._scores(f'probe_{kind}') for kind in probe.KINDS},
-            'head': {'true_features': self._scores('head'), 'true_principal_features': self._scores('truth')},
+            'head': {
+                'true_features': self._scores('head'),
+                'true_principal_features': self._scores('truth'),
+            },
         }
         if ('stage_one', 'forecast') in self.values:
-            report['forecaster'] = {'steps': [self._forecaster_row(step) for step in range(self.horizon)]}
+            report['forecaster'] = {
+                'steps': [self._forecaster_row(step) for step in range(self.horizon)]
+            }
         if not whole:
             return report
         if ('reconstruction', 'psnr') in self.values:
             frames = sum(values.size for values in self.values['reconstruction', 'psnr'])
-            report['vae'] = {'reconstruction_psnr': self._mean('reconstruction', 'psnr'), 'frames': frames}
+            report['vae'] = {
+                'reconstruction_psnr': self._mean('reconstruction', 'psnr'),
+                'frames': frames,
+            }
         distances, warnings, refused = self._distances()
         report['steps'] = [self._frames_row(step, fps) for step in range(self.horizon)]
-        return report | {'distances': distances, 'warnings': warnings, 'left_out': [*left_out, *refused]}
+        return report | {
+            'distances': distances,
+            'warnings': warnings,
+            'left_out': [*left_out, *refused],
+        }
 
     def _forecaster_row(self, step):
         ours, copy = (self._mean('stage_one', method, step) for method in ('forecast', 'copy_last'))
@@ -109,24 +139,37 @@ class Totals:
     def _frames_row(self, step, fps):
         row = {'step': step + 1, 'seconds': (step + 1) / fps}
         for method in (*METHODS, 'truth'):
-            row[method] = {metric: self._mean(method, metric, step) for name, metric in self.values if name == method}
-            for kind, names in (('segmentation', ('miou', 'moving_miou')), ('depth', ('delta1', 'abs_rel'))):
+            row[method] = {
+                metric: self._mean(method, metric, step)
+                for name, metric in self.values
+                if name == method
+            }
+            for kind, names in (
+                ('segmentation', ('miou', 'moving_miou')),
+                ('depth', ('delta1', 'abs_rel')),
+            ):
                 scores = self._scores(method, kind, step) or {}
                 row[method] |= {name: scores[name] for name in names if name in scores}
             for measure, place in self._places(step).items():
                 sets = self.moments.get((measure, method))
                 if sets and method != 'truth' and sets[place].count > 1:
-                    row[method][measure] = frechet.distance(*(self._gaussian(measure, name, place) for name in ('truth', method)))
+                    row[method][measure] = frechet.distance(
+                        *(self._gaussian(measure, name, place) for name in ('truth', method))
+                    )
         return row
 
     def _places(self, step):
-        """{measure: which of its moments end with this step}. A single window is no measure by time: it has the distance of all."""
+        """{measure: which of its moments end with this step}. A single window is no measure by
+        time: it has the distance of all.
+        """
         ends = [end - 1 for _, end in descriptors.windows(self.horizon)]
         window = {'frechet_video': ends.index(step)} if len(ends) > 1 and step in ends else {}
         return {'frechet_frames': step} | window
 
     def _gaussian(self, measure, method, place=None):
-        """Of one step or window, or of all; kept, because every method asks for that of the truth."""
+        """Of one step or window, or of all; kept, because every method asks for that of the
+        truth.
+        """
         key = measure, method, place
         if key not in self._gaussians:
             sets = self.moments[measure, method]
@@ -145,7 +188,10 @@ class Totals:
             except UserError as error:
                 refused.append(f'{measure}: {error}')
                 continue
-            distances[measure] = {method: frechet.distance(truth, self._gaussian(measure, method)) for method in methods}
+            distances[measure] = {
+                method: frechet.distance(truth, self._gaussian(measure, method))
+                for method in methods
+            }
             if truth.shortage:
                 warnings.append(f'{measure}: {truth.shortage}')
         return distances, warnings, refused

@@ -15,7 +15,8 @@ from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, smooth_l
 
 @flax.struct.dataclass
 class Forecaster:
-    """A masked feature transformer with its weights, and the encoder and principal components it lives on.
+    """A masked feature transformer with its weights, and the encoder and principal components it
+    lives on.
 
     Attributes:
         params: the variables of `net`.
@@ -30,14 +31,17 @@ class Forecaster:
 
     @jax.jit
     def encode(self, frames):
-        """Frames [B, T, H, W, 3] -> components [B, T, h, w, P] (see `Encoder.encode` for dtypes)."""
+        """Frames [B, T, H, W, 3] -> components [B, T, h, w, P] (see `Encoder.encode` for
+        dtypes).
+        """
         return self.principal.project(self.encode_features(frames))
 
     @jax.jit
     def encode_features(self, frames):
         """Frames [B, T, H, W, 3] -> the encoder's features [B, T, h, w, C].
 
-        Frames of any size are brought to the grid that the forecaster was trained on: the VAE's frames (256x512) are larger
+        Frames of any size are brought to the grid that the forecaster was trained on: the VAE's
+            frames (256x512) are larger
         than the encoder's (224x448).
         """
         patch = self.encoder.net.patch_size
@@ -46,12 +50,16 @@ class Forecaster:
 
     @functools.partial(jax.jit, static_argnames='steps')
     def forecast(self, components, steps: int):
-        """Components [B, >= T - 1, h, w, P] -> the next `steps` frames' components [B, steps, h, w, P]."""
+        """Components [B, >= T - 1, h, w, P] -> the next `steps` frames' components [B, steps, h, w,
+        P].
+        """
         return rollout.forecast(self.params, self.net, components, steps)
 
     @jax.jit
     def features(self, components):
-        """Components [..., P] -> the encoder's features [..., C], as far as the components hold them."""
+        """Components [..., P] -> the encoder's features [..., C], as far as the components hold
+        them.
+        """
         return self.principal.reconstruct(components)
 
 

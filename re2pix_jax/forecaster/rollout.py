@@ -21,13 +21,20 @@ def forecast(params, net, components, steps: int, key=None):
     """
     context_frames = net.frames - 1
     if components.shape[1] < context_frames:
-        raise UserError(f'the forecaster was given {components.shape[1]} context frames and needs {context_frames}')
+        raise UserError(
+            f'the forecaster was given {components.shape[1]} context frames and needs '
+            f'{context_frames}'
+        )
     if steps < 1:
         raise UserError(f'a forecast of {steps} steps was asked for: at least 1 is needed')
     context = components[:, -context_frames:].astype(jnp.float32)
 
     def step(context, number):
-        dropout = {} if key is None else {'deterministic': False, 'rngs': {'dropout': jax.random.fold_in(key, number)}}
+        dropout = (
+            {}
+            if key is None
+            else {'deterministic': False, 'rngs': {'dropout': jax.random.fold_in(key, number)}}
+        )
         predicted = net.apply(params, context, **dropout)
         return jnp.concatenate([context[:, 1:], predicted[:, None]], axis=1), predicted
 

@@ -1,6 +1,7 @@
 """Stage 1: the masked feature transformer of DINO-Foresight (arXiv 2412.11673).
 
-To T - 1 frames of features (principal components) a last frame of nothing but a learned vector is appended, and filled in.
+To T - 1 frames of features (principal components) a last frame of nothing but a learned vector is
+appended, and filled in.
 """
 
 import flax.linen as nn
@@ -13,10 +14,12 @@ from re2pix_jax.nn.positions import resize_matrix
 
 
 class Layer(nn.Module):
-    """Attention over time at each place, attention over space in each frame, feed-forward; pre-norm, each with residual.
+    """Attention over time at each place, attention over space in each frame, feed-forward;
+    pre-norm, each with residual.
 
-    [B, T, N, D] -> [B, frames, N, D]: after attention over time only the last `frames` go on (None: all T). The last layer
-    needs but the one frame that is read out, a fifth of the work of the others.
+    [B, T, N, D] -> [B, frames, N, D]: after attention over time only the last `frames` go on (None:
+    all T). The last layer needs but the one frame that is read out, a fifth of the work of the
+    others.
     """
 
     heads: int
@@ -32,10 +35,12 @@ class Layer(nn.Module):
 
         temporal = SelfAttention(self.heads, self.dropout, self.dtype, name='temporal')
         spatial = SelfAttention(self.heads, self.dropout, self.dtype, name='spatial')
-        feed_forward = Mlp(int(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name='feed_forward')
+        feed_forward = Mlp(
+            int(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name='feed_forward'
+        )
         by_place = norm('temporal_norm')(x).swapaxes(1, 2)
         x = x + temporal(by_place, deterministic).swapaxes(1, 2)
-        x = x if self.frames is None else x[:, -self.frames:]
+        x = x if self.frames is None else x[:, -self.frames :]
         x = x + spatial(norm('spatial_norm')(x), deterministic)
         return x + feed_forward(norm('feed_forward_norm')(x), deterministic)
 
@@ -45,7 +50,8 @@ class MaskedFeatureTransformer(nn.Module):
 
     Attributes:
         components: principal components in and out (published: 1152).
-        width, depth, heads: of the transformer (published: 1152, 12, 8); width must be a multiple of 3 and of heads.
+        width, depth, heads: of the transformer (published: 1152, 12, 8); width must be a multiple
+            of 3 and of heads.
         frames: T, context frames + 1 (published: 5).
         grid: (rows, columns) of the feature grid.
         mlp_ratio, dropout: published 4 and 0.1.
@@ -72,23 +78,38 @@ class MaskedFeatureTransformer(nn.Module):
         """
         batch, time, rows, columns, channels = components.shape
         if (time, rows, columns, channels) != (self.frames - 1, *self.grid, self.components):
-            raise UserError(f'the forecaster was given {time} frames of {rows}x{columns} with {channels} components; it '
-                            f'takes {self.frames - 1} frames of {self.grid[0]}x{self.grid[1]} with {self.components}')
+            raise UserError(
+                f'the forecaster was given {time} frames of {rows}x{columns} with {channels} '
+                'components; it '
+                f'takes {self.frames - 1} frames of {self.grid[0]}x{self.grid[1]} with '
+                f'{self.components}'
+            )
         if self.width % 3 or self.width % self.heads:
-            raise UserError(f'a forecaster of width {self.width} with {self.heads} heads: the width must be a multiple '
-                            f'of 3 (time, row and column codes) and of the heads')
+            raise UserError(
+                f'a forecaster of width {self.width} with {self.heads} heads: the width must be a '
+                'multiple '
+                f'of 3 (time, row and column codes) and of the heads'
+            )
         dtype = jnp.dtype(self.dtype)
         context = nn.Dense(self.width, dtype=dtype, name='embed')(components)
-        mask = self.param('replace_vector', nn.initializers.normal(0.02), (self.width,)).astype(dtype)
-        x = jnp.concatenate([context, jnp.broadcast_to(mask, (batch, 1, rows, columns, self.width))], axis=1)
+        mask = self.param('replace_vector', nn.initializers.normal(0.02), (self.width,)).astype(
+            dtype
+        )
+        x = jnp.concatenate(
+            [context, jnp.broadcast_to(mask, (batch, 1, rows, columns, self.width))], axis=1
+        )
         x = x + self._positions().astype(dtype)
         x = x.reshape(batch, self.frames, rows * columns, self.width)
         layer_class = nn.remat(Layer, static_argnums=2) if self.remat else Layer
         for index in range(self.depth):
             frames = 1 if index == self.depth - 1 else None
-            layer = layer_class(self.heads, self.mlp_ratio, self.dropout, self.dtype, frames, name=f'layers_{index}')
+            layer = layer_class(
+                self.heads, self.mlp_ratio, self.dropout, self.dtype, frames, name=f'layers_{index}'
+            )
             x = layer(x, deterministic)
-        out = nn.Dense(self.components, dtype=dtype, kernel_init=nn.initializers.zeros, name='fc_out')(x)
+        out = nn.Dense(
+            self.components, dtype=dtype, kernel_init=nn.initializers.zeros, name='fc_out'
+        )(x)
         return out.reshape(batch, rows, columns, channels).astype(jnp.float32)
 
     def _positions(self):
@@ -104,16 +125,23 @@ class MaskedFeatureTransformer(nn.Module):
 
 
 def adapt_grid(params, grid: tuple[int, int]):
-    """Parameters for another feature grid: the row and column codes are interpolated linearly (align_corners False).
+    """Parameters for another feature grid: the row and column codes are interpolated linearly
+    (align_corners False).
 
-    This is how the published model goes from 16x32 to 32x64 before it is fine-tuned; give the network the same `grid`.
+    This is how the published model goes from 16x32 to 32x64 before it is fine-tuned; give the
+    network the same `grid`.
     """
-    tables = {name: resize_matrix(params['params'][name].shape[0], size, 'linear') @ params['params'][name]
-              for name, size in zip(('d_1', 'd_2'), grid)}
+    tables = {
+        name: resize_matrix(params['params'][name].shape[0], size, 'linear')
+        @ params['params'][name]
+        for name, size in zip(('d_1', 'd_2'), grid)
+    }
     return {**params, 'params': {**params['params'], **tables}}
 
 
 def smooth_l1(prediction, target, beta: float = 0.1):
-    """0.5 d^2 / beta where |d| < beta, |d| - beta / 2 elsewhere, as torch's SmoothL1Loss; float32, per element."""
+    """0.5 d^2 / beta where |d| < beta, |d| - beta / 2 elsewhere, as torch's SmoothL1Loss; float32,
+    per element.
+    """
     distance = jnp.abs(prediction.astype(jnp.float32) - target.astype(jnp.float32))
     return jnp.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta)

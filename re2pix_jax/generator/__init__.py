@@ -1,4 +1,6 @@
-"""Stage 2: render the future in latent space, given the past and the semantics of past and future."""
+"""Stage 2: render the future in latent space, given the past and the semantics of past and
+future.
+"""
 
 import functools
 
@@ -15,7 +17,8 @@ __all__ = ['Generator', 'SpaceTimeDiT']
 
 
 class Generator(flax.struct.PyTreeNode):
-    """A trained generator: samples future latents by following the velocities that its network predicts.
+    """A trained generator: samples future latents by following the velocities that its network
+    predicts.
 
     path, target, schedule: the `flow.Diffusion` that the network was trained with.
     """
@@ -26,39 +29,64 @@ class Generator(flax.struct.PyTreeNode):
     target: str = flax.struct.field(pytree_node=False, default=flow.FLOW.target)
     schedule: str = flax.struct.field(pytree_node=False, default=flow.FLOW.schedule)
 
-    @functools.partial(jax.jit, static_argnames=('steps', 'guidance', 'guidance_channels', 'channels', 'method'))
-    def sample(self, context_latents, context_components, future_components, keys, steps=15, guidance=0.0,
-               guidance_channels=8, channels=None, method='euler'):
+    @functools.partial(
+        jax.jit, static_argnames=('steps', 'guidance', 'guidance_channels', 'channels', 'method')
+    )
+    def sample(
+        self,
+        context_latents,
+        context_components,
+        future_components,
+        keys,
+        steps=15,
+        guidance=0.0,
+        guidance_channels=8,
+        channels=None,
+        method='euler',
+    ):
         """Draw one future per sample of the batch.
 
         Args:
             context_latents: [B, M, H, W, c], clean.
-            context_components, future_components: [B, M, h, w, P] and [B, F, h, w, P]; None for a baseline generator.
-            keys: typed PRNG keys [B] of the initial noise, one per sample: a future does not depend on its batch.
+            context_components, future_components: [B, M, h, w, P] and [B, F, h, w, P]; None for a
+                baseline generator.
+            keys: typed PRNG keys [B] of the initial noise, one per sample: a future does not depend
+                on its batch.
             steps: sampler steps, 15 [R] to 50; at least 1.
-            guidance: weight w of representation guidance, 0 for none; the paper explores 0.4 with 8 channels [P].
-            guidance_channels: how many leading components the coarse prediction keeps, at most `channels`.
-            channels: how many leading components the generator is given at all, the rest being zero; None for all [P].
+            guidance: weight w of representation guidance, 0 for none; the paper explores 0.4 with 8
+                channels [P].
+            guidance_channels: how many leading components the coarse prediction keeps, at most
+                `channels`.
+            channels: how many leading components the generator is given at all, the rest being
+                zero; None for all [P].
             method: 'euler', 'heun' or 'ddim'; for the path 'ddpm' the last suits best.
 
         Returns:
-            Future latents, float32 [B, F, H, W, c]. Raises UserError for a bad option or shapes that do not fit.
+            Future latents, float32 [B, F, H, W, c]. Raises UserError for a bad option or shapes
+            that do not fit.
         """
         net, diffusion = self.net, flow.Diffusion(self.path, self.target, self.schedule)
         diffusion.check()
         integrate = sampler.find(method)
         components = context_components, future_components
         self._check(context_latents, components, keys, guidance, guidance_channels, channels)
-        # A map over a tree leaves a missing (None) entry as it is, for the network to complain about.
+        # A map over a tree leaves a missing (None) entry as it is, for the network to complain
+        # about.
         components = jax.tree.map(lambda x: limit(x, channels), components)
-        widen, narrow = (double, functools.partial(combine, weight=guidance)) if guidance else (lambda x: x,) * 2
+        widen, narrow = (
+            (double, functools.partial(combine, weight=guidance))
+            if guidance
+            else (lambda x: x,) * 2
+        )
         if guidance:
             components = jax.tree.map(lambda x: full_and_coarse(x, guidance_channels), components)
         params = net.for_sampling(self.params)
         cache = net.apply(params, widen(context_latents), components[0], method='context')
 
         def velocity(z, t):
-            prediction = net.apply(params, cache, widen(z), widen(t), components[1], method='denoise')
+            prediction = net.apply(
+                params, cache, widen(z), widen(t), components[1], method='denoise'
+            )
             return flow.velocity(narrow(prediction), z, t, diffusion)
 
         shape = (net.future_frames, *net.latent_grid, net.latent_channels)
@@ -68,17 +96,31 @@ class Generator(flax.struct.PyTreeNode):
     def _check(self, latents, components, keys, guidance, guidance_channels, channels):
         net, batch = self.net, latents.shape[0]
         if keys.shape != (batch,):
-            raise UserError(f'the generator expected one key for each of {batch} samples, got keys of shape {keys.shape}')
+            raise UserError(
+                f'the generator expected one key for each of {batch} samples, got keys of shape '
+                f'{keys.shape}'
+            )
         if not net.components:
             for option, value in (('guidance', guidance), ('channels', channels)):
                 if value:
-                    raise UserError(f'{option} = {value} needs a generator with components; this one is a baseline without them: '
-                                    'leave it out')
+                    raise UserError(
+                        f'{option} = {value} needs a generator with components; this one is a '
+                        'baseline without them: '
+                        'leave it out'
+                    )
             return
         if guidance and channels and guidance_channels > channels:
-            raise UserError(f'representation guidance keeps {guidance_channels} components of the {channels} that are given; '
-                            'lower guidance_channels or raise channels')
-        for name, array, frames in zip(('context', 'future'), components, (net.context_frames, net.future_frames)):
+            raise UserError(
+                f'representation guidance keeps {guidance_channels} components of the {channels} '
+                'that are given; '
+                'lower guidance_channels or raise channels'
+            )
+        for name, array, frames in zip(
+            ('context', 'future'), components, (net.context_frames, net.future_frames)
+        ):
             if array is not None and array.shape[:2] != (batch, frames):
-                raise UserError(f'the generator expected {name} components of {frames} frames for each of {batch} samples of latents, '
-                                f'got {array.shape[1]} frames for {array.shape[0]}; cut both to one length')
+                raise UserError(
+                    f'the generator expected {name} components of {frames} frames for each of '
+                    f'{batch} samples of latents, '
+                    f'got {array.shape[1]} frames for {array.shape[0]}; cut both to one length'
+                )

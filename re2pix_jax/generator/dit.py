@@ -1,14 +1,18 @@
-"""The space-time diffusion transformer that denoises the latents of future frames, given context frames and features.
+"""The space-time diffusion transformer that denoises the latents of future frames, given context
+frames and features.
 
-Blocks are temporal attention → spatial attention → SwiGLU, with RMSNorm, parameter-free QK-norm, rotary positions, and
-an adaLN-zero modulation computed once and shared by all layers, after the authors' later flow model [R].
+Blocks are temporal attention → spatial attention → SwiGLU, with RMSNorm, parameter-free QK-norm,
+rotary positions, and an adaLN-zero modulation computed once and shared by all layers, after the
+authors' later flow model [R].
 
-Two streams share every weight. The *context* stream holds the M clean frames at t = 1; it never sees the future, so
-its temporal keys and values (the cache) are computed once and serve every sampler step. The *future* stream holds the
-noised frames at their t and attends in time to [cache; itself] [O]. Context frames attend to each other in both
-directions [O]. Spatial attention stays within a frame.
+Two streams share every weight. The *context* stream holds the M clean frames at t = 1; it never
+sees the future, so its temporal keys and values (the cache) are computed once and serve every
+sampler step. The *future* stream holds the noised frames at their t and attends in time to [cache;
+itself] [O]. Context frames attend to each other in both directions [O]. Spatial attention stays
+within a frame.
 
-With attention='joint' one attention over all tokens of all frames of a stream (and of the cache) takes the place of the two. [O]
+With attention='joint' one attention over all tokens of all frames of a stream (and of the cache)
+takes the place of the two. [O]
 """
 
 import functools
@@ -29,37 +33,59 @@ from re2pix_jax.nn.recompute import keep_products, operand
 
 EPSILON = 1e-5
 FREQUENCIES = 256
-# The usual sizes of diffusion transformers (arXiv 2212.09748); which one the paper uses is not known [O].
-SIZES = {'S': dict(width=384, depth=12, heads=6), 'B': dict(width=768, depth=12, heads=12),
-         'L': dict(width=1024, depth=24, heads=16), 'XL': dict(width=1152, depth=28, heads=16)}
-ATTENTION = {'factorised': 9, 'joint': 6}  # chunks of modulation: shift, scale and gate for each part of a block
+# The usual sizes of diffusion transformers (arXiv 2212.09748); which one the paper uses is not
+# known [O].
+SIZES = {
+    'S': dict(width=384, depth=12, heads=6),
+    'B': dict(width=768, depth=12, heads=12),
+    'L': dict(width=1024, depth=24, heads=16),
+    'XL': dict(width=1152, depth=28, heads=16),
+}
+ATTENTION = {
+    'factorised': 9,
+    'joint': 6,
+}  # chunks of modulation: shift, scale and gate for each part of a block
 
 
 def patchify(latents, patch_size):
-    """[B, T, H, W, c] → [B, T, H/p, W/p, p p c], the channels of a patch ordered (row, column, c)."""
+    """[B, T, H, W, c] → [B, T, H/p, W/p, p p c], the channels of a patch ordered (row, column,
+    c).
+    """
     batch, frames, height, width, channels = latents.shape
     h, w, p = height // patch_size, width // patch_size, patch_size
-    return latents.reshape(batch, frames, h, p, w, p, channels).swapaxes(3, 4).reshape(batch, frames, h, w, -1)
+    return (
+        latents.reshape(batch, frames, h, p, w, p, channels)
+        .swapaxes(3, 4)
+        .reshape(batch, frames, h, w, -1)
+    )
 
 
 def unpatchify(patches, patch_size):
     """The inverse of `patchify`."""
     batch, frames, h, w, _ = patches.shape
     p = patch_size
-    return patches.reshape(batch, frames, h, w, p, p, -1).swapaxes(3, 4).reshape(batch, frames, h * p, w * p, -1)
+    return (
+        patches.reshape(batch, frames, h, w, p, p, -1)
+        .swapaxes(3, 4)
+        .reshape(batch, frames, h * p, w * p, -1)
+    )
 
 
 def unit_rms(x, code):
-    """x [..., N, heads, d] turned by the rotary `code` and divided by its root mean square: QK-norm without parameters.
+    """x [..., N, heads, d] turned by the rotary `code` and divided by its root mean square: QK-norm
+    without parameters.
 
-    Turning does not change the length. In this order nothing comes between the two but a number for each head.
+    Turning does not change the length. In this order nothing comes between the two but a number for
+    each head.
     """
     length = jnp.sqrt(jnp.square(x.astype(jnp.float32)).mean(-1, keepdims=True) + EPSILON)
     return (rotary.rotate(x, code) / length).astype(x.dtype)
 
 
 class TimeEmbedding(nn.Module):
-    """t [B] in [0, 1] → [B, width]: 256 sinusoids of 1000 t (the factor is ours [O]), then Dense → SiLU → Dense."""
+    """t [B] in [0, 1] → [B, width]: 256 sinusoids of 1000 t (the factor is ours [O]), then Dense →
+    SiLU → Dense.
+    """
 
     width: int
     dtype: str = 'float32'
@@ -69,12 +95,16 @@ class TimeEmbedding(nn.Module):
         rates = jnp.exp(-math.log(10_000.0) * jnp.arange(FREQUENCIES // 2) / (FREQUENCIES // 2))
         angles = 1000.0 * t.astype(jnp.float32)[:, None] * rates
         x = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-        dense = functools.partial(Dense, self.width, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02))
+        dense = functools.partial(
+            Dense, self.width, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02)
+        )
         return dense(name='outer')(nn.silu(dense(name='inner')(x)))
 
 
 class Modulation(nn.Module):
-    """adaLN: time embedding [B, D] → `chunks` arrays [B, 1, 1, D], all zero at the start of training."""
+    """adaLN: time embedding [B, D] → `chunks` arrays [B, 1, 1, D], all zero at the start of
+    training.
+    """
 
     chunks: int
     dtype: str = 'float32'
@@ -82,15 +112,22 @@ class Modulation(nn.Module):
     @nn.compact
     def __call__(self, embedding):
         zeros = nn.initializers.zeros
-        x = Dense(self.chunks * embedding.shape[-1], dtype=self.dtype, kernel_init=zeros, bias_init=zeros,
-                     name='linear')(nn.silu(embedding))
+        x = Dense(
+            self.chunks * embedding.shape[-1],
+            dtype=self.dtype,
+            kernel_init=zeros,
+            bias_init=zeros,
+            name='linear',
+        )(nn.silu(embedding))
         return jnp.split(x[:, None, None], self.chunks, axis=-1)
 
 
 class ModulatedNorm(nn.Module):
-    """RMSNorm with a learned scale, and shift and scale from outside: x [B, T, N, D], those [B or 1, 1, 1, D] → like x.
+    """RMSNorm with a learned scale, and shift and scale from outside: x [B, T, N, D], those [B or
+    1, 1, 1, D] → like x.
 
-    The scales are multiplied before they meet x. So their gradients come from one sum over tokens, and nothing is rounded between.
+    The scales are multiplied before they meet x. So their gradients come from one sum over tokens,
+    and nothing is rounded between.
     """
 
     dtype: str = 'float32'
@@ -106,8 +143,8 @@ class ModulatedNorm(nn.Module):
 class RotaryAttention(nn.Module):
     """Self-attention over the second-last axis, x [..., N, D], with QK-norm and rotary positions.
 
-    `cache` is None or earlier (keys, values), [..., M, heads, d] each, which are attended to as well.
-    Returns the output [..., N, D] and x's own (keys, values).
+    `cache` is None or earlier (keys, values), [..., M, heads, d] each, which are attended to as
+    well. Returns the output [..., N, D] and x's own (keys, values).
     """
 
     heads: int
@@ -125,7 +162,9 @@ class RotaryAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer; x [B, T, N, D]. Returns x and this layer's (keys, values): [B, N, T, heads, d] each, or [B, T N, heads, d] if joint."""
+    """One layer; x [B, T, N, D]. Returns x and this layer's (keys, values): [B, N, T, heads, d]
+    each, or [B, T N, heads, d] if joint.
+    """
 
     heads: int
     hidden: int
@@ -146,26 +185,39 @@ class Block(nn.Module):
             x = x + joint[2] * y.reshape(x.shape)
         else:
             (time, space), (time_code, space_code) = parts, codes
-            y, own = attend_over(name='time')(normed(x, 'time', *time[:2]).swapaxes(1, 2), time_code, cache)
+            y, own = attend_over(name='time')(
+                normed(x, 'time', *time[:2]).swapaxes(1, 2), time_code, cache
+            )
             x = x + time[2] * y.swapaxes(1, 2)
-            x = x + space[2] * attend_over(name='space')(normed(x, 'space', *space[:2]), space_code)[0]
-        return x + gate * FusedSwiGLU(self.hidden, self.dtype, name='ff')(normed(x, 'ff', shift, scale)), own
+            x = (
+                x
+                + space[2]
+                * attend_over(name='space')(normed(x, 'space', *space[:2]), space_code)[0]
+            )
+        return x + gate * FusedSwiGLU(self.hidden, self.dtype, name='ff')(
+            normed(x, 'ff', shift, scale)
+        ), own
 
 
 class SpaceTimeDiT(Backbone):
     """The network; its output is a prediction of the clean future latents (x-prediction).
 
     Fields:
-        latent_channels, latent_grid: c and (H, W) of the latents, H and W multiples of `patch_size`.
-        components: channels P of the features; 0 is the baseline without features, which ignores any it is given.
-        width, depth, heads: width a multiple of 4 * heads (rotary positions turn quarters of a head); `SIZES` has the usual ones.
+        latent_channels, latent_grid: c and (H, W) of the latents, H and W multiples of
+            `patch_size`.
+        components: channels P of the features; 0 is the baseline without features, which ignores
+            any it is given.
+        width, depth, heads: width a multiple of 4 * heads (rotary positions turn quarters of a
+            head); `SIZES` has the usual ones.
         context_frames, future_frames: M and F.
-        attention: 'factorised', over time at each place and over space in each frame, or 'joint', over all tokens at once.
+        attention: 'factorised', over time at each place and over space in each frame, or 'joint',
+            over all tokens at once.
         ffn_multiple: SwiGLU's hidden width is 2/3 * 4 * width rounded up to a multiple of this.
-        remat: keep nothing of a layer but its input for the backward pass; otherwise the results of products and attention are kept, and
-            what lies between them is computed again: norms, rotations and gates take less time than their results take to be read.
-        unroll: compile every layer by itself rather than one for all: a training step takes a fifth less on an H100 (B, 8 clips), a
-            tenth on a CPU (tiny); longer to compile. [O]
+        remat: keep nothing of a layer but its input for the backward pass; otherwise the results of
+            products and attention are kept, and what lies between them is computed again: norms,
+            rotations and gates take less time than their results take to be read.
+        unroll: compile every layer by itself rather than one for all: a training step takes a fifth
+            less on an H100 (B, 8 clips), a tenth on a CPU (tiny); longer to compile. [O]
     """
 
     latent_channels: int
@@ -185,24 +237,40 @@ class SpaceTimeDiT(Backbone):
 
     def setup(self):
         if self.width % (4 * self.heads):
-            raise UserError(f'the generator width {self.width} must be a multiple of 4 * heads = {4 * self.heads}')
+            raise UserError(
+                f'the generator width {self.width} must be a multiple of 4 * heads = '
+                f'{4 * self.heads}'
+            )
         if self.attention not in ATTENTION:
-            raise UserError(f"the generator's attention is '{self.attention}'; choose one of {', '.join(ATTENTION)}")
+            raise UserError(
+                f"the generator's attention is '{self.attention}'; choose one of "
+                f'{", ".join(ATTENTION)}'
+            )
         if any(side % self.patch_size for side in self.latent_grid):
-            raise UserError(f'the latent grid {tuple(self.latent_grid)} must be a multiple of patch_size '
-                            f'{self.patch_size}')
+            raise UserError(
+                f'the latent grid {tuple(self.latent_grid)} must be a multiple of patch_size '
+                f'{self.patch_size}'
+            )
         zeros = nn.initializers.zeros
         self.embed = Dense(self.width, dtype=self.dtype)
         if self.components:
             self.fusion = EarlyFusion(self.components, self.dtype)
         self.time_embedding = TimeEmbedding(self.width, self.dtype)
         self.modulation = Modulation(ATTENTION[self.attention], self.dtype)
-        layers = nn.scan(Block, variable_axes={'params': 0}, split_rngs={'params': True}, length=self.depth,
-                         in_axes=(nn.broadcast, nn.broadcast, 0), out_axes=0)
+        layers = nn.scan(
+            Block,
+            variable_axes={'params': 0},
+            split_rngs={'params': True},
+            length=self.depth,
+            in_axes=(nn.broadcast, nn.broadcast, 0),
+            out_axes=0,
+        )
         self.layers = layers(*self._layer)  # draws the parameters; `_through` applies them
         self.final_norm = ModulatedNorm(self.dtype)
         self.final_modulation = Modulation(2, self.dtype)
-        self.out = Dense(self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros)
+        self.out = Dense(
+            self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros
+        )
 
     @property
     def _layer(self):
@@ -224,27 +292,32 @@ class SpaceTimeDiT(Backbone):
     def _codes(self, start, frames):
         head = self.width // self.heads
         if self.attention == 'joint':
-            return rotary.space_time_code(start, frames, *self.token_grid, head),
+            return (rotary.space_time_code(start, frames, *self.token_grid, head),)
         return rotary.time_code(start, frames, head), rotary.space_code(*self.token_grid, head)
 
     def context(self, latents, components=None):
-        """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the baseline) → the cache.
+        """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the
+        baseline) → the cache.
 
-        The cache is (keys, values), [depth, B, N, M, heads, d] each, or [depth, B, M N, heads, d] if joint; with the parameters that
-        `for_sampling` gives, a tuple of such pairs for each layer where it takes them apart. UserError where shapes do not fit.
+        The cache is (keys, values), [depth, B, N, M, heads, d] each, or [depth, B, M N, heads, d]
+        if joint; with the parameters that `for_sampling` gives, a tuple of such pairs for each
+        layer where it takes them apart. UserError where shapes do not fit.
         """
         x = self._tokens(latents, components, self.context_frames, 'context')
         modulation = self.modulation(self.time_embedding(jnp.ones(1)))
         codes = self._codes(0, self.context_frames)
         if self.is_initializing():
             return self.layers(x, modulation, codes, None)[1]
-        # The last layer ends with its keys and values. In a loop over all layers training would go on to its end, because the gradient
-        # of a loop has one form for every layer: 3 % of a step with 12 layers, 14 % with 3.
+        # The last layer ends with its keys and values. In a loop over all layers training would go
+        # on to its end, because the gradient of a loop has one form for every layer: 3 % of a step
+        # with 12 layers, 14 % with 3.
         layer, layers = self._layer_of(modulation, codes), self.variables['params']['layers']
         if isinstance(layers, tuple):
             before, last = layers[:-1], layers[-1]
         else:
-            before, last = (jax.tree.map(lambda leaf, part=part: leaf[part], layers) for part in (slice(-1), -1))
+            before, last = (
+                jax.tree.map(lambda leaf, part=part: leaf[part], layers) for part in (slice(-1), -1)
+            )
         x, cache = self._through(layer, x, before, None)
         own = layer(x, (last, None))[1]
         if isinstance(layers, tuple):
@@ -253,11 +326,16 @@ class SpaceTimeDiT(Backbone):
 
     @nn.nowrap
     def for_sampling(self, params):
-        """Where layers are compiled by themselves, each has its own arrays too: a slice of a stack would be copied at every evaluation."""
+        """Where layers are compiled by themselves, each has its own arrays too: a slice of a stack
+        would be copied at every evaluation.
+        """
         params = super().for_sampling(params)
         if not self.unroll:
             return params
-        layers = tuple(jax.tree.map(lambda leaf, index=index: leaf[index], params['params']['layers']) for index in range(self.depth))
+        layers = tuple(
+            jax.tree.map(lambda leaf, index=index: leaf[index], params['params']['layers'])
+            for index in range(self.depth)
+        )
         return {**params, 'params': {**params['params'], 'layers': layers}}
 
     def _layer_of(self, modulation, codes):
@@ -268,15 +346,22 @@ class SpaceTimeDiT(Backbone):
             params, cache = own
             return block.apply({'params': params}, x, modulation, codes, cache)
 
-        # Without barriers XLA merges what is computed again with the forward pass: never in a loop, and welcome on a CPU, with its memory.
+        # Without barriers XLA merges what is computed again with the forward pass: never in a loop,
+        # and welcome on a CPU, with its memory.
         barriers = self.unroll and (self.remat or jax.default_backend() != 'cpu')
-        return jax.checkpoint(layer, policy=None if self.remat else keep_products, prevent_cse=barriers)
+        return jax.checkpoint(
+            layer, policy=None if self.remat else keep_products, prevent_cse=barriers
+        )
 
     def _through(self, layer, x, layers, cache):
-        """x through all `layers` in turn -> x and what each gives beside it. A stack of layers is a loop, a tuple is taken one by one."""
+        """x through all `layers` in turn -> x and what each gives beside it. A stack of layers is a
+        loop, a tuple is taken one by one.
+        """
         if not isinstance(layers, tuple):
             depth = len(jax.tree.leaves(layers)[0])
-            return jax.lax.scan(layer, x, (layers, cache), unroll=max(depth, 1) if self.unroll else 1)
+            return jax.lax.scan(
+                layer, x, (layers, cache), unroll=max(depth, 1) if self.unroll else 1
+            )
         given = []
         for own in zip(layers, cache or [None] * len(layers)):
             x, out = layer(x, own)
@@ -284,9 +369,11 @@ class SpaceTimeDiT(Backbone):
         return x, given
 
     def denoise(self, cache, latents, t, components=None):
-        """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones, float32 [B, F, H, W, c].
+        """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones,
+        float32 [B, F, H, W, c].
 
-        components [B, F, h, w, P] (None for the baseline). Raises UserError where shapes do not fit.
+        components [B, F, h, w, P] (None for the baseline). Raises UserError where shapes do not
+        fit.
         """
         x = self._tokens(latents, components, self.future_frames, 'future')
         embedding = self.time_embedding(t)
@@ -295,6 +382,10 @@ class SpaceTimeDiT(Backbone):
         if self.is_initializing():
             x = self.layers(x, modulation, codes, cache)[0]
         else:
-            x = self._through(self._layer_of(modulation, codes), x, self.variables['params']['layers'], cache)[0]
+            x = self._through(
+                self._layer_of(modulation, codes), x, self.variables['params']['layers'], cache
+            )[0]
         x = self.out(self.final_norm(x, *self.final_modulation(embedding)))
-        return unpatchify(x.reshape(*x.shape[:2], *self.token_grid, -1), self.patch_size).astype(jnp.float32)
+        return unpatchify(x.reshape(*x.shape[:2], *self.token_grid, -1), self.patch_size).astype(
+            jnp.float32
+        )

@@ -1,16 +1,22 @@
-"""Diffusion in parts: the path between noise and data, what the network predicts, at which times, and the loss.
+"""Diffusion in parts: the path between noise and data, what the network predicts, at which times,
+and the loss.
 
-Time runs from noise (t = 0) to data (t = 1), one scalar per sample. A point z of the path mixes data x with noise eps, and its
+Time runs from noise (t = 0) to data (t = 1), one scalar per sample. A point z of the path mixes
+data x with noise eps, and its
 velocity v points to the data:
 
-    z = a x + s eps,    v = p x + q eps,    p s - q a = 1,    and so    x = s v - q z,    eps = p z - a v
+    z = a x + s eps,    v = p x + q eps,    p s - q a = 1,    and so    x = s v - q z,    eps = p z
+    - a v
 
     path   a                         s              p, q    dz/dt
-    flow   t                         1 - t          1, -1   v          rectified flow: the authors' later flow model [R]
-    ddpm   from 0 to 1 by schedule   sqrt(1 - a^2)  s, -a   rate v     variance-preserving; v is minus that of Salimans and Ho (2022)
+    flow   t                         1 - t          1, -1   v          rectified flow: the authors'
+    later flow model [R]
+    ddpm   from 0 to 1 by schedule   sqrt(1 - a^2)  s, -a   rate v     variance-preserving; v is
+    minus that of Salimans and Ho (2022)
 
-Whatever the network predicts is turned into v at once; samplers and losses know nothing else. The default is rectified flow whose
-network predicts x and is trained on the velocity this implies [R]; the rest are options [O].
+Whatever the network predicts is turned into v at once; samplers and losses know nothing else. The
+default is rectified flow whose network predicts x and is trained on the velocity this implies [R];
+the rest are options [O].
 """
 
 import math
@@ -44,7 +50,9 @@ def straight(t):
 
 
 def linear(t):
-    """DDPM's 1000 steps of noise, variances from 1e-4 to 0.02 (Ho et al., 2020), in continuous time: a = 0.007 at t = 0."""
+    """DDPM's 1000 steps of noise, variances from 1e-4 to 0.02 (Ho et al., 2020), in continuous
+    time: a = 0.007 at t = 0.
+    """
     first, last = 0.1, 20.0
     growth = last + (first - last) * t  # of the noise: -2 d log a / d(1 - t)
     log_a = -0.25 * (1.0 - t) * (first + growth)
@@ -53,7 +61,9 @@ def linear(t):
 
 
 def cosine(t):
-    """The cosine schedule (Nichol and Dhariwal, 2021): a quarter turn at an even rate, less 0.02, so that a = 0.02 at t = 0 [O]."""
+    """The cosine schedule (Nichol and Dhariwal, 2021): a quarter turn at an even rate, less 0.02,
+    so that a = 0.02 at t = 0 [O].
+    """
     rate = math.pi / 2 - 0.02
     a, s = jnp.cos((1.0 - t) * rate), jnp.sin((1.0 - t) * rate)
     return Coefficients(a, s, p=s, q=-a, rate=rate)
@@ -66,7 +76,8 @@ CHOICES = {'path': ('flow', 'ddpm'), 'target': ('x', 'v', 'epsilon'), 'schedule'
 class Diffusion(NamedTuple):
     """How a generator was trained; static.
 
-    path: 'flow' or 'ddpm'. target: what the network predicts, 'x', 'v' or 'epsilon'. schedule: 'linear' or 'cosine', of ddpm alone.
+    path: 'flow' or 'ddpm'. target: what the network predicts, 'x', 'v' or 'epsilon'. schedule:
+        'linear' or 'cosine', of ddpm alone.
     """
 
     path: str = 'flow'
@@ -77,7 +88,10 @@ class Diffusion(NamedTuple):
         """Raises UserError for an unknown name."""
         for field, known in CHOICES.items():
             if getattr(self, field) not in known:
-                raise UserError(f"diffusion {field} '{getattr(self, field)}' is unknown; choose one of {', '.join(known)}")
+                raise UserError(
+                    f"diffusion {field} '{getattr(self, field)}' is unknown; choose one of "
+                    f'{", ".join(known)}'
+                )
 
     def at(self, t, like):
         """Coefficients at times t [B], shaped to go with `like` [B, ...]."""
@@ -89,11 +103,15 @@ FLOW = Diffusion()
 
 
 def sample_time(key, shape, mean=TIME_MEAN, std=TIME_STD, distribution='logit_normal'):
-    """Times in (0, 1), float32 of `shape`: sigmoid(N(mean, std^2)), or 'uniform' ones, which need neither mean nor std."""
+    """Times in (0, 1), float32 of `shape`: sigmoid(N(mean, std^2)), or 'uniform' ones, which need
+    neither mean nor std.
+    """
     if distribution == 'uniform':
         return jax.random.uniform(key, shape)
     if distribution != 'logit_normal':
-        raise UserError(f"time distribution '{distribution}' is unknown; choose 'logit_normal' or 'uniform'")
+        raise UserError(
+            f"time distribution '{distribution}' is unknown; choose 'logit_normal' or 'uniform'"
+        )
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
 
 
@@ -104,7 +122,8 @@ def interpolate(x, eps, t, diffusion=FLOW):
 
 
 def velocity(prediction, z, t, diffusion=FLOW):
-    """The velocity v that a prediction [B, ...] of x, v or epsilon implies at the point z [B, ...] and times t [B].
+    """The velocity v that a prediction [B, ...] of x, v or epsilon implies at the point z [B, ...]
+    and times t [B].
 
     For flow, what it is divided by is kept from falling below 0.05.
     """
@@ -117,17 +136,21 @@ def velocity(prediction, z, t, diffusion=FLOW):
 
 
 def ends(v, z, t, diffusion=FLOW):
-    """The data and the noise (x, eps), [B, ...] each, between which z moves with velocity v at times t [B]."""
+    """The data and the noise (x, eps), [B, ...] each, between which z moves with velocity v at
+    times t [B].
+    """
     path = diffusion.at(t, z)
     return path.s * v - path.q * z, path.p * z - path.a * v
 
 
 def loss(prediction, x, eps, z, t, diffusion=FLOW):
-    """Mean squared error, a float32 scalar: of the implied velocity for flow [R], of what is predicted for ddpm.
+    """Mean squared error, a float32 scalar: of the implied velocity for flow [R], of what is
+    predicted for ddpm.
 
-    Of flow only the implied velocity is clamped: it is what the sampler integrates, so it is what must come out as x - eps,
-    also in the last 5 % of the path, where a prediction of x is then not x itself but a little beyond it (and one of
-    epsilon in the first 5 %).
+    Of flow only the implied velocity is clamped: it is what the sampler integrates, so it is what
+        must come out as x - eps,
+    also in the last 5 % of the path, where a prediction of x is then not x itself but a little
+    beyond it (and one of epsilon in the first 5 %).
     """
     prediction, path = prediction.astype(jnp.float32), diffusion.at(t, x)
     v = path.p * x + path.q * eps

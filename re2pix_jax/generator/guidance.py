@@ -1,9 +1,11 @@
-"""Representation guidance, exploratory in the paper [P]: push away from what coarse semantics alone would give.
+"""Representation guidance, exploratory in the paper [P]: push away from what coarse semantics alone
+would give.
 
     z = z(full) + w (z(full) - z(first c components)),    w = 0.4 in the paper
 
-Both predictions are made in one pass over a batch twice as long, so context, noise and time are shared exactly. The two of a
-sample lie next to each other, and so on the device that holds the sample.
+Both predictions are made in one pass over a batch twice as long, so context, noise and time are
+shared exactly. The two of a sample lie next to each other, and so on the device that holds the
+sample.
 """
 
 import jax.numpy as jnp
@@ -18,13 +20,16 @@ def double(x):
 
 
 def full_and_coarse(components, channels):
-    """Components [B, ..., P] → [2B, ..., P]: of every sample whole, then with only the first `channels` kept.
+    """Components [B, ..., P] → [2B, ..., P]: of every sample whole, then with only the first
+    `channels` kept.
 
     UserError unless `channels` lies between 0 and P.
     """
     if not 0 <= channels <= components.shape[-1]:
-        raise UserError(f'representation guidance keeps {channels} of {components.shape[-1]} components; '
-                        'keep from 0 to all of them')
+        raise UserError(
+            f'representation guidance keeps {channels} of {components.shape[-1]} components; '
+            'keep from 0 to all of them'
+        )
     pairs = jnp.stack([components, keep_first(components, channels)], axis=1)
     return pairs.reshape(-1, *components.shape[1:])
 

@@ -1,7 +1,8 @@
 """From noise at t = 0 to data at t = 1 along a path, on an even grid of times.
 
-`velocity_fn(z [B, ...], t [B]) -> v [B, ...]`, the path's velocity (see flow.py). The loops are `lax.scan`s, so compile time
-does not grow with the steps. ddpm's paths start not quite at pure noise; as usual, sampling does [O].
+`velocity_fn(z [B, ...], t [B]) -> v [B, ...]`, the path's velocity (see flow.py). The loops are
+`lax.scan`s, so compile time does not grow with the steps. ddpm's paths start not quite at pure
+noise; as usual, sampling does [O].
 """
 
 import jax
@@ -12,7 +13,8 @@ from re2pix_jax.generator import flow
 
 
 def _times(z, index, steps):
-    # A compiler may multiply by 1 / steps, and 3 times a rounded third is more than 1, where no path is defined.
+    # A compiler may multiply by 1 / steps, and 3 times a rounded third is more than 1, where no
+    # path is defined.
     return jnp.full(z.shape[:1], jnp.minimum(index / steps, 1.0), jnp.float32)
 
 
@@ -22,7 +24,9 @@ def _check(steps):
 
 
 def euler(velocity_fn, noise, steps, diffusion=flow.FLOW):
-    """Euler's method, one evaluation a step [R]. Returns z at t = 1, shaped as `noise`; UserError when steps < 1."""
+    """Euler's method, one evaluation a step [R]. Returns z at t = 1, shaped as `noise`; UserError
+    when steps < 1.
+    """
     _check(steps)
 
     def step(z, index):
@@ -33,7 +37,8 @@ def euler(velocity_fn, noise, steps, diffusion=flow.FLOW):
 
 
 def heun(velocity_fn, noise, steps, diffusion=flow.FLOW):
-    """Heun's second-order method, two evaluations a step [O]. Returns z at t = 1; UserError when steps < 1.
+    """Heun's second-order method, two evaluations a step [O]. Returns z at t = 1; UserError when
+    steps < 1.
 
     The last step is Euler's, because a predicted x implies no velocity at t = 1.
     """
@@ -53,10 +58,11 @@ def heun(velocity_fn, noise, steps, diffusion=flow.FLOW):
 
 
 def ddim(velocity_fn, noise, steps, diffusion=flow.FLOW):
-    """DDIM without noise (Song et al., 2021), one evaluation a step [O]. Returns z at t = 1; UserError when steps < 1.
+    """DDIM without noise (Song et al., 2021), one evaluation a step [O]. Returns z at t = 1;
+    UserError when steps < 1.
 
-    Each step goes to where the data and the noise that it sees would be mixed at the next time. On the straight path of
-    rectified flow that is Euler's step.
+    Each step goes to where the data and the noise that it sees would be mixed at the next time. On
+    the straight path of rectified flow that is Euler's step.
     """
     _check(steps)
 
@@ -79,7 +85,9 @@ def find(method):
 
 
 def evaluations(method, steps, guidance=0.0):
-    """How often the network denoises a sample, exactly; guidance doubles it. The context is seen once (twice) beside that."""
+    """How often the network denoises a sample, exactly; guidance doubles it. The context is seen
+    once (twice) beside that.
+    """
     find(method)
     _check(steps)
     return (2 * steps - 1 if method == 'heun' else steps) * (2 if guidance else 1)

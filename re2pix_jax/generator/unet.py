@@ -1,8 +1,11 @@
-"""A video U-Net in the place of the transformer: convolutions in each frame, attention over time, the same fusion and objective. [O]
+"""A video U-Net in the place of the transformer: convolutions in each frame, attention over time,
+the same fusion and objective. [O]
 
-The image U-Net of diffusion models (arXiv 2006.11239, 2105.05233), made one of video by attention over time after every residual block
-(arXiv 2204.03458). As in the transformer, a clean *context* stream at t = 1 and a noised *future* stream share every weight and meet in
-time alone: the future attends to [keys and values of the context; its own], which are computed once. Convolutions, norms and spatial
+The image U-Net of diffusion models (arXiv 2006.11239, 2105.05233), made one of video by attention
+over time after every residual block (arXiv 2204.03458). As in the transformer, a clean *context*
+stream at t = 1 and a noised *future* stream share every weight and meet in
+time alone: the future attends to [keys and values of the context; its own], which are computed
+    once. Convolutions, norms and spatial
 attention stay within a frame.
 """
 
@@ -28,7 +31,8 @@ def by_frame(module, x):
 
 
 class Layer(nn.Module):
-    """Residual block at a time, then attention: x [B, T, H, W, C] → [B, T, H, W, features] and its (keys, values) over time.
+    """Residual block at a time, then attention: x [B, T, H, W, C] → [B, T, H, W, features] and its
+    (keys, values) over time.
 
     Fields:
         features: channels out.
@@ -45,10 +49,16 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x, embedding, time_code, cache):
-        """embedding [B or 1, E] of t; `time_code` rotates this stream's frames; cache as in `RotaryAttention`, or None."""
+        """embedding [B or 1, E] of t; `time_code` rotates this stream's frames; cache as in
+        `RotaryAttention`, or None.
+        """
         norm = lambda x, name: by_frame(GroupNorm(self.groups, name=name), x)
         y = by_frame(conv(self.features, 3, self.dtype, name='conv1'), nn.silu(norm(x, 'norm1')))
-        shift, scale = jnp.split(Dense(2 * self.features, dtype=self.dtype, name='time_shift_scale')(nn.silu(embedding)), 2, axis=-1)
+        shift, scale = jnp.split(
+            Dense(2 * self.features, dtype=self.dtype, name='time_shift_scale')(nn.silu(embedding)),
+            2,
+            axis=-1,
+        )
         y = norm(y, 'norm2') * (1 + scale[:, None, None, None]) + shift[:, None, None, None]
         y = by_frame(conv(self.features, 3, self.dtype, name='conv2'), nn.silu(y))
         if x.shape[-1] != self.features:
@@ -58,9 +68,18 @@ class Layer(nn.Module):
         attention = functools.partial(RotaryAttention, channels // self.head, self.dtype)
         if self.spatial:
             code = rotary.space_code(height, width, self.head)
-            y = norm(x, 'space_norm').astype(self.dtype).reshape(batch, frames, height * width, channels)
+            y = (
+                norm(x, 'space_norm')
+                .astype(self.dtype)
+                .reshape(batch, frames, height * width, channels)
+            )
             x = x + attention(name='space')(y, code)[0].reshape(x.shape)
-        y = norm(x, 'time_norm').astype(self.dtype).reshape(batch, frames, height * width, channels).swapaxes(1, 2)
+        y = (
+            norm(x, 'time_norm')
+            .astype(self.dtype)
+            .reshape(batch, frames, height * width, channels)
+            .swapaxes(1, 2)
+        )
         y, own = attention(name='time')(y, time_code, cache)
         return x + y.swapaxes(1, 2).reshape(x.shape), own
 
@@ -69,13 +88,16 @@ class VideoUNet(Backbone):
     """The network; its interface and the meaning of its output are those of `SpaceTimeDiT`.
 
     Fields:
-        latent_channels, latent_grid: c and (H, W) of the latents, H and W multiples of 2 to the number of halvings.
-        components: channels P of the features; 0 is the baseline without features, which ignores any it is given. They join at the
-            latent grid, resampled where their grid is another.
+        latent_channels, latent_grid: c and (H, W) of the latents, H and W multiples of 2 to the
+            number of halvings.
+        components: channels P of the features; 0 is the baseline without features, which ignores
+            any it is given. They join at the latent grid, resampled where their grid is another.
         width: channels of the finest level.
-        multiples: channels of each level in units of `width`; each level after the first has half the sides of the one before.
+        multiples: channels of each level in units of `width`; each level after the first has half
+            the sides of the one before.
         blocks: residual blocks of a level on the way down; one more on the way up.
-        spatial_levels: levels (0 is the finest) whose blocks attend over space; those in the middle always do.
+        spatial_levels: levels (0 is the finest) whose blocks attend over space; those in the middle
+            always do.
         head: channels of an attention head.
         groups: of the normalisation.
         context_frames, future_frames: M and F.
@@ -99,28 +121,46 @@ class VideoUNet(Backbone):
     def setup(self):
         halvings = 2 ** (len(self.multiples) - 1)
         if any(side % halvings for side in self.latent_grid):
-            raise UserError(f'the latent grid {tuple(self.latent_grid)} must be a multiple of {halvings}: the U-Net halves it '
-                            f'{len(self.multiples) - 1} times')
+            raise UserError(
+                f'the latent grid {tuple(self.latent_grid)} must be a multiple of {halvings}: the '
+                'U-Net halves it '
+                f'{len(self.multiples) - 1} times'
+            )
         if self.head % 4 or self.width % math.lcm(self.head, self.groups):
-            raise UserError(f'the U-Net width {self.width} must be a multiple of head = {self.head} (itself one of 4) and of '
-                            f'groups = {self.groups}')
+            raise UserError(
+                f'the U-Net width {self.width} must be a multiple of head = {self.head} (itself '
+                'one of 4) and of '
+                f'groups = {self.groups}'
+            )
         make = nn.remat(Layer) if self.remat else Layer
-        layer = lambda level, spatial: make(self.width * self.multiples[level], self.head, spatial, self.groups, self.dtype)
+        layer = lambda level, spatial: make(
+            self.width * self.multiples[level], self.head, spatial, self.groups, self.dtype
+        )
         levels = range(len(self.multiples))
         self.conv_in = conv(self.width, 3, self.dtype)
         if self.components:
             self.fusion = EarlyFusion(self.components, self.dtype)
         self.time_embedding = TimeEmbedding(4 * self.width, self.dtype)
-        self.down = [[layer(level, level in self.spatial_levels) for _ in range(self.blocks)] for level in levels]
+        self.down = [
+            [layer(level, level in self.spatial_levels) for _ in range(self.blocks)]
+            for level in levels
+        ]
         self.halve = [Downsample(self.dtype) for _ in levels[1:]]
         self.middle = [layer(levels[-1], True) for _ in range(2)]
-        self.up = [[layer(level, level in self.spatial_levels) for _ in range(self.blocks + 1)] for level in levels]
+        self.up = [
+            [layer(level, level in self.spatial_levels) for _ in range(self.blocks + 1)]
+            for level in levels
+        ]
         self.double = [Upsample(self.dtype) for _ in levels[1:]]
         self.norm_out = GroupNorm(self.groups)
-        self.conv_out = nn.Conv(self.latent_channels, (3, 3), padding=1, kernel_init=nn.initializers.zeros)
+        self.conv_out = nn.Conv(
+            self.latent_channels, (3, 3), padding=1, kernel_init=nn.initializers.zeros
+        )
 
     def _stream(self, latents, components, t, start, cache=None):
-        """Frames from number `start` on at times t → features at the latent grid and the (keys, values) of all layers, a list."""
+        """Frames from number `start` on at times t → features at the latent grid and the (keys,
+        values) of all layers, a list.
+        """
         frames, head = latents.shape[1], self.head
         embedding, time_code = self.time_embedding(t), rotary.time_code(start, frames, head)
         earlier, own = iter(cache or ()), []
@@ -151,17 +191,21 @@ class VideoUNet(Backbone):
         return x, own
 
     def context(self, latents, components=None):
-        """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the baseline) → the cache.
+        """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the
+        baseline) → the cache.
 
-        The cache is a list of (keys, values), one a layer, [B, positions, M, heads, head] each. Raises UserError where shapes do not fit.
+        The cache is a list of (keys, values), one a layer, [B, positions, M, heads, head] each.
+        Raises UserError where shapes do not fit.
         """
         self.check_latents(latents, self.context_frames, 'context')
         return self._stream(latents, components, jnp.ones(1), 0)[1]
 
     def denoise(self, cache, latents, t, components=None):
-        """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones, float32 [B, F, H, W, c].
+        """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones,
+        float32 [B, F, H, W, c].
 
-        components [B, F, h, w, P] (None for the baseline). Raises UserError where shapes do not fit.
+        components [B, F, h, w, P] (None for the baseline). Raises UserError where shapes do not
+        fit.
         """
         self.check_latents(latents, self.future_frames, 'future')
         x = self._stream(latents, components, t, self.context_frames, cache)[0]

@@ -1,4 +1,6 @@
-"""Heads that read features: segmentation, depth, normals. They judge predictions; nothing is generated with them."""
+"""Heads that read features: segmentation, depth, normals. They judge predictions; nothing is
+generated with them.
+"""
 
 import dataclasses
 import functools
@@ -32,9 +34,10 @@ class Head:
         params: the variables of `net`, running statistics included.
         net: a `DPTHead`.
         reads: 'segmentation' | 'depth' | 'normals': what its output means.
-        depth_range: of a depth head whose classes are metres, the (nearest, farthest) depth, see `ordinal` [O]; None where
-            the class itself is the depth [R].
-        encoder: `encoder_sha256` of the encoder whose features it was trained on, None where that is not known.
+        depth_range: of a depth head whose classes are metres, the (nearest, farthest) depth, see
+            `ordinal` [O]; None where the class itself is the depth [R].
+        encoder: `encoder_sha256` of the encoder whose features it was trained on, None where that
+            is not known.
 
     Raises:
         UserError: `reads`, `depth_range` and the network's outputs contradict each other.
@@ -49,14 +52,25 @@ class Head:
     def __post_init__(self):
         if self.reads not in VERBS:
             raise UserError(f'a head that reads {self.reads!r}: expected one of {", ".join(VERBS)}')
-        least, most = {'segmentation': (1, 256), 'depth': (2, 1 << 16), 'normals': (3, 3)}[self.reads]
+        least, most = {'segmentation': (1, 256), 'depth': (2, 1 << 16), 'normals': (3, 3)}[
+            self.reads
+        ]
         if not least <= self.net.classes <= most:
             expected = least if least == most else f'{least} to {most}'
-            raise UserError(f'a head that reads {self.reads} has {self.net.classes} classes: expected {expected}')
+            raise UserError(
+                f'a head that reads {self.reads} has {self.net.classes} classes: expected '
+                f'{expected}'
+            )
         if self.depth_range is not None and (
-                self.reads != 'depth' or len(self.depth_range) != 2 or not 0 < self.depth_range[0] < self.depth_range[1]):
-            raise UserError(f'a head that reads {self.reads} has depth_range {self.depth_range}: expected None, or for depth '
-                            'the nearest and the farthest in metres')
+            self.reads != 'depth'
+            or len(self.depth_range) != 2
+            or not 0 < self.depth_range[0] < self.depth_range[1]
+        ):
+            raise UserError(
+                f'a head that reads {self.reads} has depth_range {self.depth_range}: expected '
+                'None, or for depth '
+                'the nearest and the farthest in metres'
+            )
 
     @property
     def channels(self) -> int:
@@ -66,8 +80,12 @@ class Head:
     def logits(self, features):
         """Features [B, T, h, w, C] -> the network's output [B, T, 8h, 8w, K], float32."""
         if features.shape[-1] != self.channels:
-            raise UserError(f'the head takes features of {self.channels} channels and was given features of {features.shape[-1]} '
-                            'channels: use it with the encoder that it was trained on, or train one for this encoder')
+            raise UserError(
+                f'the head takes features of {self.channels} channels and was given features of '
+                f'{features.shape[-1]} '
+                'channels: use it with the encoder that it was trained on, or train one for this '
+                'encoder'
+            )
         return self._logits(features)
 
     @jax.jit
@@ -77,23 +95,28 @@ class Head:
         return logits.reshape(batch, time, *logits.shape[1:])
 
     def labels(self, features, size: tuple[int, int] | None = None):
-        """Features [B, T, h, w, C] -> most likely class, uint8 [B, T, *size] (the logits' size if None).
+        """Features [B, T, h, w, C] -> most likely class, uint8 [B, T, *size] (the logits' size if
+        None).
 
-        Logits are resized bicubically (align_corners False, no antialiasing) before the decision, as the reference
-        evaluates. [R]
+        Logits are resized bicubically (align_corners False, no antialiasing) before the decision,
+        as the reference evaluates. [R]
         """
         return self._only('segmentation', features, size)
 
     def depth(self, features, size: tuple[int, int] | None = None):
-        """Features [B, T, h, w, C] -> depth, float32 [B, T, *size] (the logits' size if None), never 0.
+        """Features [B, T, h, w, C] -> depth, float32 [B, T, *size] (the logits' size if None),
+        never 0.
 
-        Metres with a `depth_range`, else ordinal classes. Of the resized logits, as for `labels`, the most likely class but 0
-        decides: 0 is no answer, and no head is trained to give it. [O: the reference lets it compete]
+        Metres with a `depth_range`, else ordinal classes. Of the resized logits, as for `labels`,
+        the most likely class but 0
+        decides: 0 is no answer, and no head is trained to give it. [O: the reference lets it
+            compete]
         """
         return self._only('depth', features, size)
 
     def normals(self, features, size: tuple[int, int] | None = None):
-        """Features [B, T, h, w, C] -> surface normals of length 1, float32 [B, T, *size, 3] (the logits' size if None).
+        """Features [B, T, h, w, C] -> surface normals of length 1, float32 [B, T, *size, 3] (the
+        logits' size if None).
 
         Resized as for `labels`, then brought to length 1. [R]
         """
@@ -101,28 +124,37 @@ class Head:
 
     def _only(self, reads, features, size):
         if self.reads != reads:
-            raise UserError(f'this head reads {self.reads} and was asked for {VERBS[reads]}: ask for {VERBS[self.reads]}, or load a '
-                            f'head that reads {reads}')
+            raise UserError(
+                f'this head reads {self.reads} and was asked for {VERBS[reads]}: ask for '
+                f'{VERBS[self.reads]}, or load a '
+                f'head that reads {reads}'
+            )
         return self.read(self.logits(features), size)
 
     @functools.partial(jax.jit, static_argnames='size')
     def read(self, logits, size: tuple[int, int] | None = None):
-        """What the head says by its logits [B, T, H, W, K]: as `labels`, `depth` or `normals`, whichever it reads.
+        """What the head says by its logits [B, T, H, W, K]: as `labels`, `depth` or `normals`,
+        whichever it reads.
 
-        Step by step in time and some rows at once: at full resolution the 256 logits of one frame alone take 2 GB. Never clip
+        Step by step in time and some rows at once: at full resolution the 256 logits of one frame
+            alone take 2 GB. Never clip
         by clip, for clips may lie on several devices.
         """
         height, width = logits.shape[2:4]
         if size is None or tuple(size) == (height, width):
             return self._decide(logits)
-        down, across = (jnp.asarray(resize_matrix(*sides, 'cubic')) for sides in zip((height, width), size))
+        down, across = (
+            jnp.asarray(resize_matrix(*sides, 'cubic')) for sides in zip((height, width), size)
+        )
 
         def read_row(frames, weights):
             rows = jnp.einsum('h,bhwk->bwk', weights, frames, precision='highest')
             return self._decide(jnp.einsum('ow,bwk->bok', across, rows, precision='highest'))
 
         at_once = min(max(8, ROWS // logits.shape[0]), size[0])
-        read_time = lambda frames: jax.lax.map(functools.partial(read_row, frames), down, batch_size=at_once)
+        read_time = lambda frames: jax.lax.map(
+            functools.partial(read_row, frames), down, batch_size=at_once
+        )
         read = jax.lax.map(read_time, logits.swapaxes(0, 1))  # [T, H, B, W, ...]
         return jnp.moveaxis(read, 2, 0)
 
@@ -130,20 +162,33 @@ class Head:
         if self.reads == 'normals':
             return logits / jnp.maximum(jnp.linalg.norm(logits, axis=-1, keepdims=True), 1e-12)
         if self.reads == 'depth':
-            return ordinal.to_depth(1 + jnp.argmax(logits[..., 1:], -1), self.net.classes, self.depth_range)
+            return ordinal.to_depth(
+                1 + jnp.argmax(logits[..., 1:], -1), self.net.classes, self.depth_range
+            )
         return jnp.argmax(logits, -1).astype(jnp.uint8)
 
 
 def encoder_sha256(encoder) -> str:
-    """Which features an `Encoder` gives: sha256 over its network and its parameters in half precision.
+    """Which features an `Encoder` gives: sha256 over its network and its parameters in half
+    precision.
 
-    Not that of its bundle, for the same encoder lies in others too, as float16 and with another size that frames are resized to.
+    Not that of its bundle, for the same encoder lies in others too, as float16 and with another
+    size that frames are resized to.
     """
     with np.errstate(over='ignore'):
-        halves = jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float16), flax.core.unfreeze(encoder.params))
-    # Without what is at its default: a field that networks get one day must not make strangers of all encoders before it.
-    fields = [field for field in dataclasses.fields(encoder.net) if field.name not in NOT_OF_THE_NETWORK]
-    told = {field.name: getattr(encoder.net, field.name) for field in fields if getattr(encoder.net, field.name) != field.default}
+        halves = jax.tree.map(
+            lambda leaf: np.asarray(leaf).astype(np.float16), flax.core.unfreeze(encoder.params)
+        )
+    # Without what is at its default: a field that networks get one day must not make strangers of
+    # all encoders before it.
+    fields = [
+        field for field in dataclasses.fields(encoder.net) if field.name not in NOT_OF_THE_NETWORK
+    ]
+    told = {
+        field.name: getattr(encoder.net, field.name)
+        for field in fields
+        if getattr(encoder.net, field.name) != field.default
+    }
     network = json.dumps(told, sort_keys=True)
     return hashlib.sha256(f'{network}\n{fingerprint(halves)}'.encode()).hexdigest()
 

@@ -1,4 +1,6 @@
-"""The dense prediction transformer's head (Ranftl et al. 2021) on four layers of features, as DINO-Foresight trains it."""
+"""The dense prediction transformer's head (Ranftl et al. 2021) on four layers of features, as
+DINO-Foresight trains it.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,7 +10,9 @@ from re2pix_jax.nn.positions import resize
 
 
 class PatchUp(nn.Module):
-    """A transposed convolution whose stride is its size: every token becomes a patch. [B, h, w, C] -> [B, sh, sw, D]."""
+    """A transposed convolution whose stride is its size: every token becomes a patch. [B, h, w, C]
+    -> [B, sh, sw, D].
+    """
 
     features: int
     scale: int
@@ -22,7 +26,9 @@ class PatchUp(nn.Module):
         kernel = self.param('kernel', initial, (channels, scale, scale, self.features))
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
         patches = jnp.einsum('bhwc,cyxd->bhywxd', x.astype(dtype), kernel.astype(dtype))
-        return patches.reshape(batch, height * scale, width * scale, self.features) + bias.astype(dtype)
+        return patches.reshape(batch, height * scale, width * scale, self.features) + bias.astype(
+            dtype
+        )
 
 
 class ResidualUnit(nn.Module):
@@ -35,14 +41,18 @@ class ResidualUnit(nn.Module):
     def __call__(self, x, train: bool):
         out = x
         for index in (1, 2):
-            out = nn.Conv(x.shape[-1], (3, 3), padding=1, dtype=jnp.dtype(self.dtype), name=f'conv{index}')(nn.relu(out))
+            out = nn.Conv(
+                x.shape[-1], (3, 3), padding=1, dtype=jnp.dtype(self.dtype), name=f'conv{index}'
+            )(nn.relu(out))
             if self.batch_norm:
                 out = _batch_norm(f'bn{index}', self.dtype)(out, use_running_average=not train)
         return out + x
 
 
 class Fusion(nn.Module):
-    """Joins a coarse path with the skip input of the next finer level, and brings both to `size`."""
+    """Joins a coarse path with the skip input of the next finer level, and brings both to
+    `size`.
+    """
 
     batch_norm: bool
     dtype: str
@@ -52,7 +62,8 @@ class Fusion(nn.Module):
         if skip is not None:
             path = path + ResidualUnit(self.batch_norm, self.dtype, name='unit1')(skip, train)
         path = ResidualUnit(self.batch_norm, self.dtype, name='unit2')(path, train)
-        # A 1x1 convolution and an interpolation commute (the weights of each sample sum to 1): convolve the small map.
+        # A 1x1 convolution and an interpolation commute (the weights of each sample sum to 1):
+        # convolve the small map.
         path = nn.Conv(path.shape[-1], (1, 1), dtype=jnp.dtype(self.dtype), name='out_conv')(path)
         return resize(path, size, method='linear', align_corners=True)
 
@@ -84,20 +95,37 @@ class DPTHead(nn.Module):
     def __call__(self, features, train: bool = False):
         """Features [B, h, w, 4 D] -> logits [B, 8h, 8w, classes], float32.
 
-        With `train=True` batch norm uses the batch's statistics (make 'batch_stats' mutable) and dropout acts (random stream
-        'dropout').
+        With `train=True` batch norm uses the batch's statistics (make 'batch_stats' mutable) and
+        dropout acts (random stream 'dropout').
         """
         if features.shape[-1] % 4:
-            raise UserError(f'the head was given features of {features.shape[-1]} channels: '
-                            f'it takes four layers side by side, a multiple of 4')
+            raise UserError(
+                f'the head was given features of {features.shape[-1]} channels: '
+                f'it takes four layers side by side, a multiple of 4'
+            )
         dtype = jnp.dtype(self.dtype)
-        layers = [nn.Conv(channels, (1, 1), dtype=dtype, name=f'projects_{index}')(layer)
-                  for index, (layer, channels) in enumerate(zip(jnp.split(features, 4, axis=-1), self.channels))]
+        layers = [
+            nn.Conv(channels, (1, 1), dtype=dtype, name=f'projects_{index}')(layer)
+            for index, (layer, channels) in enumerate(
+                zip(jnp.split(features, 4, axis=-1), self.channels)
+            )
+        ]
         layers[0] = PatchUp(self.channels[0], 4, self.dtype, name='resize_0')(layers[0])
         layers[1] = PatchUp(self.channels[1], 2, self.dtype, name='resize_1')(layers[1])
-        layers[3] = nn.Conv(self.channels[3], (3, 3), strides=2, padding=1, dtype=dtype, name='resize_3')(layers[3])
-        skips = [nn.Conv(self.features, (3, 3), padding=1, use_bias=False, dtype=dtype, name=f'layer{index + 1}_rn')(layer)
-                 for index, layer in enumerate(layers)]
+        layers[3] = nn.Conv(
+            self.channels[3], (3, 3), strides=2, padding=1, dtype=dtype, name='resize_3'
+        )(layers[3])
+        skips = [
+            nn.Conv(
+                self.features,
+                (3, 3),
+                padding=1,
+                use_bias=False,
+                dtype=dtype,
+                name=f'layer{index + 1}_rn',
+            )(layer)
+            for index, layer in enumerate(layers)
+        ]
 
         finest = skips[0].shape[1:3]
         sizes = [(2 * finest[0], 2 * finest[1])] + [skip.shape[1:3] for skip in skips[:3]]
@@ -106,7 +134,9 @@ class DPTHead(nn.Module):
             fusion = Fusion(self.batch_norm, self.dtype, name=f'refinenet{level + 1}')
             path = fusion(path, None if level == 3 else skips[level], sizes[level], train)
 
-        path = nn.Conv(self.features, (3, 3), padding=1, use_bias=False, dtype=dtype, name='output_conv')(path)
+        path = nn.Conv(
+            self.features, (3, 3), padding=1, use_bias=False, dtype=dtype, name='output_conv'
+        )(path)
         path = nn.relu(_batch_norm('output_bn', self.dtype)(path, use_running_average=not train))
         path = nn.Dropout(self.dropout)(path, deterministic=not train)
         return nn.Conv(self.classes, (1, 1), dtype=dtype, name='output')(path).astype(jnp.float32)

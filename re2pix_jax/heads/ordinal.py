@@ -1,8 +1,9 @@
 """Depth as ordered classes, of which 0 is unknown, and back.
 
-Published depth heads and their labels know 256 classes, which are compared as they are. [R] Metres need a mapping; ours is
-class k = 1 .. K-1 for the k-th of K - 1 equal shares of the logarithm between a nearest and a farthest depth [O]: the error
-of a class is then the same share of the depth everywhere, as AbsRel and δ count it (1 % for 255 classes from 1 to 200 m).
+Published depth heads and their labels know 256 classes, which are compared as they are. [R] Metres
+need a mapping; ours is class k = 1 .. K-1 for the k-th of K - 1 equal shares of the logarithm
+between a nearest and a farthest depth [O]: the error of a class is then the same share of the depth
+everywhere, as AbsRel and δ count it (1 % for 255 classes from 1 to 200 m).
 """
 
 import math
@@ -25,7 +26,8 @@ def to_depth(classes, count: int, depth_range: tuple[float, float] | None):
 
 
 def to_classes(depth, count: int, depth_range: tuple[float, float] | None):
-    """Depths of any shape -> int32 classes; what is nearer or farther than `depth_range` is in the first or last class.
+    """Depths of any shape -> int32 classes; what is nearer or farther than `depth_range` is in the
+    first or last class.
 
     Args: as for `to_depth`; depths of 0 and below are unknown, class 0.
     """

@@ -1,1 +1,3 @@
-"""Blocks that several networks share: attention, dense and feed-forward layers, convolutions and position codes."""
+"""Blocks that several networks share: attention, dense and feed-forward layers, convolutions and
+position codes.
+"""

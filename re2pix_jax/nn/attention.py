@@ -1,8 +1,9 @@
 """Multi-head attention over one axis of tokens.
 
-Time and space are attended to separately everywhere in this package, so one function is enough: the caller brings the axis
-it wants mixed to the second place from the end. (Measured on a CPU at 5 frames of 8x16 tokens: that transposition costs less,
-forward and backward, than any formulation which keeps the axes in place.)
+Time and space are attended to separately everywhere in this package, so one function is enough: the
+    caller brings the axis
+it wants mixed to the second place from the end. (Measured on a CPU at 5 frames of 8x16 tokens: that
+transposition costs less, forward and backward, than any formulation which keeps the axes in place.)
 """
 
 import flax.linen as nn
@@ -13,7 +14,9 @@ import numpy as np
 from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.rotary import rotate
 
-LARGE = 256 * 256  # scores, from which on they are worth keeping in the cache, or out of memory altogether
+LARGE = (
+    256 * 256
+)  # scores, from which on they are worth keeping in the cache, or out of memory altogether
 SHORT = 16 * 16  # scores, up to which a GPU's units for matrices stay idle anyway
 
 
@@ -22,8 +25,10 @@ def attend(query, key, value, dropout: float = 0.0, rng=None):
 
     Args:
         query: [..., N, heads, d]; leading axes are batch.
-        key, value: [..., M, heads, d]; or lists or tuples of such arrays, read as if one followed the other.
-        dropout: probability with which an attention weight is dropped. Only acts when `rng` is given.
+        key, value: [..., M, heads, d]; or lists or tuples of such arrays, read as if one followed
+            the other.
+        dropout: probability with which an attention weight is dropped. Only acts when `rng` is
+            given.
         rng: key of the dropout mask, or None for none.
 
     Returns:
@@ -38,17 +43,28 @@ def attend(query, key, value, dropout: float = 0.0, rng=None):
     large = scores >= LARGE
     if rng is None and large and _fits_flash(query):
         return _flash(query, key, value)
-    # Heads before tokens: batched products over the last two axes, which every backend does without strided reads.
+    # Heads before tokens: batched products over the last two axes, which every backend does without
+    # strided reads.
     query, key, value = (x.swapaxes(-3, -2) for x in (query, key, value))
     mix = _one_by_one if large and jax.default_backend() == 'cpu' else _mix
     return mix(query, key, value, dropout, rng).swapaxes(-3, -2)
 
 
 def _fits_flash(query):
-    """Whether cuDNN has the kernel that never writes its scores: Nvidia's GPUs from Ampere on, half precision, heads of up to 128."""
-    capability = getattr(jax.devices()[0], 'compute_capability', '')  # '9.0'; AMD's is a name, other devices have none
+    """Whether cuDNN has the kernel that never writes its scores: Nvidia's GPUs from Ampere on, half
+    precision, heads of up to 128.
+    """
+    capability = getattr(
+        jax.devices()[0], 'compute_capability', ''
+    )  # '9.0'; AMD's is a name, other devices have none
     half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 and capability[:1].isdigit() and float(capability) >= 8
+    return (
+        half
+        and query.shape[-1] % 8 == 0
+        and query.shape[-1] <= 128
+        and capability[:1].isdigit()
+        and float(capability) >= 8
+    )
 
 
 def _flash(query, key, value):
@@ -57,22 +73,30 @@ def _flash(query, key, value):
 
 
 def _elementwise(query, keys, values):
-    """`attend` by multiplications and sums that XLA fuses; of tiny matrix products every one would go through memory.
+    """`attend` by multiplications and sums that XLA fuses; of tiny matrix products every one would
+    go through memory.
 
     At 4 queries and 8 keys this takes a third of their time on an H100, half with gradients.
     """
     query = query[..., :, None, :, :].astype(jnp.float32) * query.shape[-1] ** -0.5
-    scores = jnp.concatenate([(query * key[..., None, :, :, :]).sum(-1) for key in keys], axis=-2)  # [..., N, M, heads]
+    scores = jnp.concatenate(
+        [(query * key[..., None, :, :, :]).sum(-1) for key in keys], axis=-2
+    )  # [..., N, M, heads]
     ends = np.cumsum([key.shape[-3] for key in keys])[:-1]
     weights = jnp.split(jax.nn.softmax(scores, axis=-2), ends, axis=-2)
-    mixed = sum((part[..., None] * value[..., None, :, :, :]).sum(-3) for part, value in zip(weights, values))
+    mixed = sum(
+        (part[..., None] * value[..., None, :, :, :]).sum(-3)
+        for part, value in zip(weights, values)
+    )
     return mixed.astype(values[0].dtype)
 
 
 def _mix(query, key, value, dropout, rng):
     """`attend` with heads before tokens: [..., heads, N, d]."""
     scale = query.shape[-1] ** -0.5
-    scores = jnp.einsum('...qd,...kd->...qk', query * scale, key, preferred_element_type=jnp.float32)
+    scores = jnp.einsum(
+        '...qd,...kd->...qk', query * scale, key, preferred_element_type=jnp.float32
+    )
     weights = jax.nn.softmax(scores).astype(query.dtype)
     if rng is not None:
         keep = jax.random.bernoulli(rng, 1.0 - dropout, weights.shape)
@@ -81,17 +105,22 @@ def _mix(query, key, value, dropout, rng):
 
 
 def _one_by_one(query, key, value, dropout, rng):
-    """`_mix`, one matrix of scores after the other, and again in the backward pass: scores stay in a CPU's cache and are never kept.
+    """`_mix`, one matrix of scores after the other, and again in the backward pass: scores stay in
+    a CPU's cache and are never kept.
 
-    At 512 tokens this halves the time, forward and backward. The first axis, which devices share, is not taken apart.
+    At 512 tokens this halves the time, forward and backward. The first axis, which devices share,
+    is not taken apart.
     """
+
     def in_front(x):  # [B, ..., N, d] -> [what is taken one by one, B, N, d]
         return jnp.moveaxis(x.reshape(batch, -1, *x.shape[-2:]), 1, 0)
 
     batch, shape = (query.shape[0] if query.ndim > 3 else 1), query.shape
     parts = [in_front(x) for x in (query, key, value)]
     keys = None if rng is None else jax.random.split(rng, len(parts[0]))
-    mixed = jax.lax.map(jax.checkpoint(lambda part: _mix(*part[:3], dropout, part[3])), (*parts, keys))
+    mixed = jax.lax.map(
+        jax.checkpoint(lambda part: _mix(*part[:3], dropout, part[3])), (*parts, keys)
+    )
     return jnp.moveaxis(mixed, 0, 1).reshape(shape)
 
 
@@ -107,7 +136,8 @@ class QueryKeyValue(nn.Module):
     """One fused projection: [..., N, width] -> [..., N, 3 width].
 
     Attributes:
-        biased: which of 'q', 'k' and 'v' have a bias, in that order; the bias is as long as those together.
+        biased: which of 'q', 'k' and 'v' have a bias, in that order; the bias is as long as those
+            together.
         dtype: compute dtype.
     """
 
@@ -118,7 +148,9 @@ class QueryKeyValue(nn.Module):
     def __call__(self, x):
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
         kernel = self.param('kernel', nn.initializers.xavier_uniform(), (width, 3 * width))
-        y = (x.astype(dtype).reshape(-1, width) @ kernel.astype(dtype)).reshape(*x.shape[:-1], 3 * width)  # flat: see `Dense`
+        y = (x.astype(dtype).reshape(-1, width) @ kernel.astype(dtype)).reshape(
+            *x.shape[:-1], 3 * width
+        )  # flat: see `Dense`
         if not self.biased:
             return y
         bias = self.param('bias', nn.initializers.zeros, (len(self.biased) * width,)).astype(dtype)
@@ -127,9 +159,11 @@ class QueryKeyValue(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention with one fused projection to query, key and value: [..., N, width] -> [..., N, width].
+    """Self-attention with one fused projection to query, key and value: [..., N, width] -> [..., N,
+    width].
 
-    Used by the encoders' blocks and, the same thing under other names, by torch's `MultiheadAttention`.
+    Used by the encoders' blocks and, the same thing under other names, by torch's
+    `MultiheadAttention`.
 
     Attributes:
         heads: of them.
@@ -145,11 +179,17 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x, deterministic: bool = True, code=None):
-        """`code` is a rotary code of the N tokens, by which queries and keys are turned; None for no positions."""
-        query, key, value = split_heads(QueryKeyValue(self.biased, self.dtype, name='qkv')(x), self.heads)
+        """`code` is a rotary code of the N tokens, by which queries and keys are turned; None for
+        no positions.
+        """
+        query, key, value = split_heads(
+            QueryKeyValue(self.biased, self.dtype, name='qkv')(x), self.heads
+        )
         if code is not None:
             query, key = rotate(query, code), rotate(key, code)
         rng = None if deterministic or self.dropout == 0.0 else self.make_rng('dropout')
         mixed = attend(query, key, value, self.dropout, rng)
         initial = nn.initializers.xavier_uniform()
-        return Dense(x.shape[-1], dtype=jnp.dtype(self.dtype), kernel_init=initial, name='proj')(mixed.reshape(x.shape))
+        return Dense(x.shape[-1], dtype=jnp.dtype(self.dtype), kernel_init=initial, name='proj')(
+            mixed.reshape(x.shape)
+        )

@@ -1,4 +1,6 @@
-"""What networks over feature maps [B, H, W, C] share: normalisation, and convolutions that keep, halve or double the map."""
+"""What networks over feature maps [B, H, W, C] share: normalisation, and convolutions that keep,
+halve or double the map.
+"""
 
 import flax.linen as nn
 import jax
@@ -10,10 +12,12 @@ EPSILON = 1e-6
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation over (H, W, channels of a group), in float32 whatever the input; the next layer casts its input.
+    """Group normalisation over (H, W, channels of a group), in float32 whatever the input; the next
+    layer casts its input.
 
-    Written as per-channel sums followed by one multiply-add per pixel: on CPUs the obvious reshape to
-    [B, H, W, groups, channels / groups] makes XLA reduce over a short minor axis, which is several times slower.
+    Written as per-channel sums followed by one multiply-add per pixel: on CPUs the obvious reshape
+    to [B, H, W, groups, channels / groups] makes XLA reduce over a short minor axis, which is
+    several times slower.
     """
 
     groups: int
@@ -22,13 +26,20 @@ class GroupNorm(nn.Module):
     def __call__(self, x):
         channels = x.shape[-1]
         if channels % self.groups:
-            raise UserError(f'norm_groups {self.groups} does not divide {channels} channels; choose a common divisor')
+            raise UserError(
+                f'norm_groups {self.groups} does not divide {channels} channels; choose a common '
+                'divisor'
+            )
         scale = self.param('scale', nn.initializers.ones, (channels,))
         bias = self.param('bias', nn.initializers.zeros, (channels,))
 
-        def group_mean(statistic):  # [B, C] per-channel means → the mean of each channel's group, [B, C]
+        def group_mean(
+            statistic,
+        ):  # [B, C] per-channel means → the mean of each channel's group, [B, C]
             grouped = statistic.reshape(statistic.shape[0], self.groups, -1)
-            return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(statistic.shape)
+            return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(
+                statistic.shape
+            )
 
         wide = x.astype(jnp.float32)
         mean = group_mean(wide.mean((1, 2)))
@@ -44,7 +55,9 @@ def conv(features, size, dtype, stride=1, padding=None, name=None):
 
 
 class Downsample(nn.Module):
-    """3x3 convolution of stride 2, padded by one row below and one column to the right only, as in the original."""
+    """3x3 convolution of stride 2, padded by one row below and one column to the right only, as in
+    the original.
+    """
 
     dtype: str = 'float32'
 
@@ -54,10 +67,12 @@ class Downsample(nn.Module):
 
 
 class DoublingConv(nn.Module):
-    """What a 3x3 convolution of the map repeated twice along both sides would give: [B, H, W, C] → [B, 2H, 2W, C].
+    """What a 3x3 convolution of the map repeated twice along both sides would give: [B, H, W, C] →
+    [B, 2H, 2W, C].
 
-    The repeated map is never made. A 3x3 window over it sees 2x2 different pixels, and which taps fall on the same pixel
-    depends only on whether row and column are even or odd. So the four kinds of output pixel are four 2x2 convolutions of the
+    The repeated map is never made. A 3x3 window over it sees 2x2 different pixels, and which taps
+    fall on the same pixel depends only on whether row and column are even or odd. So the four kinds
+    of output pixel are four 2x2 convolutions of the
     small map, computed as one: 4/9 of the multiplications.
     """
 
@@ -73,14 +88,31 @@ class DoublingConv(nn.Module):
             first, middle, last = taps
             return jnp.stack([jnp.stack([first, middle + last]), jnp.stack([first + middle, last])])
 
-        by_column = merged(jnp.moveaxis(merged(kernel), 2, 0))  # [column parity, column tap, row parity, row tap, C, C]
+        by_column = merged(
+            jnp.moveaxis(merged(kernel), 2, 0)
+        )  # [column parity, column tap, row parity, row tap, C, C]
         kernel = by_column.transpose(3, 1, 4, 2, 0, 5).reshape(2, 2, features, 4 * features)
-        y = jax.lax.conv_general_dilated(x.astype(self.dtype), kernel.astype(self.dtype), (1, 1), ((1, 1), (1, 1)),
-                                         dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            (1, 1),
+            ((1, 1), (1, 1)),
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        )
         y = y.reshape(batch, height + 1, width + 1, 2, 2, features)
-        rows = [jnp.stack([y[:, row:row + height, column:column + width, row, column] for column in (0, 1)], axis=3)
-                for row in (0, 1)]
-        return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, features) + bias.astype(self.dtype)
+        rows = [
+            jnp.stack(
+                [
+                    y[:, row : row + height, column : column + width, row, column]
+                    for column in (0, 1)
+                ],
+                axis=3,
+            )
+            for row in (0, 1)
+        ]
+        return jnp.stack(rows, axis=2).reshape(
+            batch, 2 * height, 2 * width, features
+        ) + bias.astype(self.dtype)
 
 
 class Upsample(nn.Module):

@@ -11,7 +11,9 @@ from re2pix_jax.nn.recompute import operand
 
 
 def gelu(x):
-    """The exact GELU by erf, as torch has it; jax's own takes erfc, several times the work on a CPU."""
+    """The exact GELU by erf, as torch has it; jax's own takes erfc, several times the work on a
+    CPU.
+    """
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
@@ -27,7 +29,9 @@ class Mlp(nn.Module):
         dtype = jnp.dtype(self.dtype)
         hidden = gelu(Dense(self.hidden, dtype=dtype, name='fc1')(x))
         hidden = nn.Dropout(self.dropout)(hidden, deterministic)
-        return nn.Dropout(self.dropout)(Dense(x.shape[-1], dtype=dtype, name='fc2')(hidden), deterministic)
+        return nn.Dropout(self.dropout)(
+            Dense(x.shape[-1], dtype=dtype, name='fc2')(hidden), deterministic
+        )
 
 
 class FusedSwiGLU(nn.Module):
@@ -47,5 +51,7 @@ class FusedSwiGLU(nn.Module):
 
 
 def swiglu_width(width: int, mlp_ratio: float) -> int:
-    """The hidden width of DINOv2's SwiGLU: two thirds of mlp_ratio * width, rounded up to a multiple of 8."""
+    """The hidden width of DINOv2's SwiGLU: two thirds of mlp_ratio * width, rounded up to a
+    multiple of 8.
+    """
     return (int(int(width * mlp_ratio) * 2 / 3) + 7) // 8 * 8

@@ -1,8 +1,8 @@
 """Resizing of position tables and feature maps by small matrices.
 
-A separable interpolation is a matrix per axis. Building that matrix in numpy lets one einsum serve every convention there
-is (PyTorch's bicubic with and without antialiasing differ in the kernel's parameter, not only in its width), and keeps the
-weights out of reduced precision.
+A separable interpolation is a matrix per axis. Building that matrix in numpy lets one einsum serve
+every convention there is (PyTorch's bicubic with and without antialiasing differ in the kernel's
+parameter, not only in its width), and keeps the weights out of reduced precision.
 """
 
 import functools
@@ -12,7 +12,9 @@ import numpy as np
 
 
 def _cubic(x, a):
-    """Keys' cubic convolution kernel; PyTorch uses a = -0.75, its antialiased version (like PIL) a = -0.5."""
+    """Keys' cubic convolution kernel; PyTorch uses a = -0.75, its antialiased version (like PIL) a
+    = -0.5.
+    """
     x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
@@ -24,17 +26,25 @@ def _linear(x):
 
 
 @functools.lru_cache(maxsize=256)
-def resize_matrix(source: int, target: int, method: str = 'cubic', antialias: bool = False, offset: float = 0.0,
-                  align_corners: bool = False) -> np.ndarray:
-    """The float32 matrix [target, source] that resamples one axis, as `torch.nn.functional.interpolate` does.
+def resize_matrix(
+    source: int,
+    target: int,
+    method: str = 'cubic',
+    antialias: bool = False,
+    offset: float = 0.0,
+    align_corners: bool = False,
+) -> np.ndarray:
+    """The float32 matrix [target, source] that resamples one axis, as
+    `torch.nn.functional.interpolate` does.
 
     Args:
         source, target: number of samples before and after.
         method: 'cubic' or 'linear'.
-        antialias: widen the kernel when the axis shrinks; weights that fall outside are left out and the rest
-            renormalised. Without it, samples outside repeat the border sample.
-        offset: added to `target` when the scale is computed: the scale is source / (target + offset). DINOv2 without
-            registers passes (grid + 0.1) / 37 as scale factor, so its samples lie at slightly other places.
+        antialias: widen the kernel when the axis shrinks; weights that fall outside are left out
+            and the rest renormalised. Without it, samples outside repeat the border sample.
+        offset: added to `target` when the scale is computed: the scale is source / (target +
+            offset). DINOv2 without registers passes (grid + 0.1) / 37 as scale factor, so its
+            samples lie at slightly other places.
         align_corners: the first and last samples of both axes coincide (not with `antialias`).
     """
     places = np.arange(target, dtype=np.float64)
@@ -62,7 +72,9 @@ def resize_matrix(source: int, target: int, method: str = 'cubic', antialias: bo
 
 
 def resize(image, size: tuple[int, int], **convention):
-    """Resamples [..., H, W, C] to [..., *size, C] with `resize_matrix`'s keyword arguments; the dtype is kept."""
+    """Resamples [..., H, W, C] to [..., *size, C] with `resize_matrix`'s keyword arguments; the
+    dtype is kept.
+    """
     height, width = image.shape[-3:-1]
     if height != size[0]:
         matrix = jnp.asarray(resize_matrix(height, size[0], **convention), image.dtype)
@@ -74,7 +86,9 @@ def resize(image, size: tuple[int, int], **convention):
 
 
 def resize_table(table, grid: tuple[int, int], antialias: bool, offset: float):
-    """Brings DINOv2's learned position table [H, W, D] to another grid [h, w, D]; unchanged where the grids are equal."""
+    """Brings DINOv2's learned position table [H, W, D] to another grid [h, w, D]; unchanged where
+    the grids are equal.
+    """
     if tuple(table.shape[:2]) == tuple(grid):
         return table
     rows = resize_matrix(table.shape[0], grid[0], 'cubic', antialias, offset)

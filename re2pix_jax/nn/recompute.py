@@ -2,7 +2,8 @@
 
 from jax.ad_checkpoint import checkpoint_name
 
-# Matrix products, and the kernel of fused attention, whose second result is a number for each query.
+# Matrix products, and the kernel of fused attention, whose second result is a number for each
+# query.
 PRODUCTS = ('dot_general', 'dot_product_attention_fwd_wrapper', 'dot_product_attention_fwd')
 OPERAND = 'operand'
 
@@ -13,5 +14,7 @@ def operand(x):
 
 
 def keep_products(primitive, *_, **params):
-    """Policy for `jax.checkpoint`: keep what is expensive to compute, and compute elementwise work again."""
+    """Policy for `jax.checkpoint`: keep what is expensive to compute, and compute elementwise work
+    again.
+    """
     return primitive.name in PRODUCTS or params.get('name') == OPERAND

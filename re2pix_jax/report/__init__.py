@@ -1,1 +1,3 @@
-"""Pictures, videos and tables that people look at, on numpy and Pillow; nothing here computes a metric."""
+"""Pictures, videos and tables that people look at, on numpy and Pillow; nothing here computes a
+metric.
+"""

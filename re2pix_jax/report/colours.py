@@ -12,15 +12,17 @@ FARTHEST = 80.0  # metres: the dark end of depth
 def principal_colours(components, reference, size=None, smooth=False):
     """The first three principal components as red, green and blue.
 
-    The scale comes from the context alone, so one colour means one thing in every frame, predicted or true; values
-    beyond it saturate.
+    The scale comes from the context alone, so one colour means one thing in every frame, predicted
+    or true; values beyond it saturate.
 
     Args:
-        components: float [T, h, w, P], ordered by variance; where P < 3 the missing channels are mid-grey.
-        reference: float [M, h, w, P], whose percentiles 2 and 98 per component become 0 and 255: the context's
-            components.
+        components: float [T, h, w, P], ordered by variance; where P < 3 the missing channels are
+            mid-grey.
+        reference: float [M, h, w, P], whose percentiles 2 and 98 per component become 0 and 255:
+            the context's components.
         size: (height, width) of the pictures; None keeps the grid.
-        smooth: bilinear between patches; by default each patch stays one flat square, which is what the model predicts.
+        smooth: bilinear between patches; by default each patch stays one flat square, which is what
+            the model predicts.
 
     Returns:
         uint8 [T, height, width, 3].
@@ -34,11 +36,15 @@ def principal_colours(components, reference, size=None, smooth=False):
     if size is None:
         return colours
     how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
-    return np.stack([np.asarray(Image.fromarray(frame).resize((size[1], size[0]), how)) for frame in colours])
+    return np.stack(
+        [np.asarray(Image.fromarray(frame).resize((size[1], size[0]), how)) for frame in colours]
+    )
 
 
 def label_colours(labels):
-    """Cityscapes' palette: integers [...] of train ids → uint8 [..., 3]; 255 and unknown ids are black."""
+    """Cityscapes' palette: integers [...] of train ids → uint8 [..., 3]; 255 and unknown ids are
+    black.
+    """
     palette = np.zeros((IGNORE + 1, 3), np.uint8)
     palette[: len(COLOURS)] = COLOURS
     return palette[np.asarray(labels)]

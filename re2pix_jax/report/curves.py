@@ -10,13 +10,21 @@ def explained_variance(path, shares) -> None:
         path: the file.
         shares: [P], of each component.
     """
-    from matplotlib.figure import Figure  # here: half a second that other commands need not wait for
+    from matplotlib.figure import (
+        Figure,
+    )  # here: half a second that other commands need not wait for
+
     figure = Figure(figsize=(6, 3.5), layout='constrained')
     axes = figure.subplots()
     held = 100 * np.cumsum(shares)
     axes.plot(np.arange(1, len(held) + 1), held)
-    axes.set(xlabel='principal components', ylabel='variance held, %', ylim=(0, 101), xlim=(1, max(2, len(held))),
-             title=f'{len(held)} components hold {held[-1]:.1f} %')
+    axes.set(
+        xlabel='principal components',
+        ylabel='variance held, %',
+        ylim=(0, 101),
+        xlim=(1, max(2, len(held))),
+        title=f'{len(held)} components hold {held[-1]:.1f} %',
+    )
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
@@ -34,12 +42,15 @@ def training(path, title, curves, levels) -> None:
 
 
 def by_time(path, title, curves) -> None:
-    """Writes a PNG: a metric over the time since the last context frame; curves {label: (seconds, values)}."""
+    """Writes a PNG: a metric over the time since the last context frame; curves {label: (seconds,
+    values)}.
+    """
     _lines(path, 'seconds after the last context frame', title, curves, {})
 
 
 def _lines(path, abscissa, title, curves, levels):
     from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7.5, 4.2), layout='constrained')
     axes = figure.subplots()
     for label, (places, values) in curves.items():

@@ -8,11 +8,12 @@ import pathlib
 
 from PIL import Image
 
-PAGE = '''<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body {{ background: #181818; color: #ebebeb; font: 15px sans-serif; margin: 2em }} img {{ max-width: 100% }}
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body {{ background: #181818; color: #ebebeb; font: 15px sans-serif; margin: 2em }}
+img {{ max-width: 100% }}
 p, pre {{ color: #aaa }}</style><h1>{title}</h1>{about}
 {sections}</html>
-'''
+"""
 
 
 def write(path, title: str, about: str, sections) -> pathlib.Path:
@@ -23,8 +24,17 @@ def write(path, title: str, about: str, sections) -> pathlib.Path:
         title, about: text; lines of `about` stay as they are.
         sections: iterable of (caption, uint8 [H, W, 3]).
     """
-    return text(path, PAGE.format(title=html.escape(title), about=f'<pre>{html.escape(about)}</pre>', sections='\n'.join(
-        f'<h3>{html.escape(caption)}</h3><img src="data:image/png;base64,{_png(picture)}">' for caption, picture in sections)))
+    return text(
+        path,
+        PAGE.format(
+            title=html.escape(title),
+            about=f'<pre>{html.escape(about)}</pre>',
+            sections='\n'.join(
+                f'<h3>{html.escape(caption)}</h3><img src="data:image/png;base64,{_png(picture)}">'
+                for caption, picture in sections
+            ),
+        ),
+    )
 
 
 def text(path, content: str) -> pathlib.Path:

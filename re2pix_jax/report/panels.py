@@ -1,4 +1,6 @@
-"""Labelled panels: a video that shows them side by side, and a contact sheet that shows them through time."""
+"""Labelled panels: a video that shows them side by side, and a contact sheet that shows them
+through time.
+"""
 
 from typing import NamedTuple
 
@@ -26,7 +28,9 @@ class Panel(NamedTuple):
 
 
 def enlarge(frame, minimum_width=MINIMUM_WIDTH):
-    """Repeats the pixels of uint8 [H, W, 3] the smallest whole number of times that makes it `minimum_width` wide."""
+    """Repeats the pixels of uint8 [H, W, 3] the smallest whole number of times that makes it
+    `minimum_width` wide.
+    """
     scale = max(1, -(-minimum_width // frame.shape[1]))
     return frame.repeat(scale, axis=0).repeat(scale, axis=1)
 
@@ -59,14 +63,21 @@ def video(panels, seconds, columns=2):
             top = MARGIN + place // columns * (size[0] + BAR + MARGIN)
             stage = 'context ' if time <= 0 else ''
             _text(canvas, (left, top), panel.title, INK)
-            _text(canvas, (left + size[1], top), stage + moment(time), FAINT if time <= 0 else INK, right=True)
+            _text(
+                canvas,
+                (left + size[1], top),
+                stage + moment(time),
+                FAINT if time <= 0 else INK,
+                right=True,
+            )
             canvas.paste(_picture(panel, step, size), (left, top + BAR))
         pictures.append(np.asarray(canvas))
     return np.stack(pictures)
 
 
 def sheet(panels, seconds, heading=''):
-    """A contact sheet: one row a panel, one column a time step, of which `MAXIMUM_COLUMNS` are shown at most.
+    """A contact sheet: one row a panel, one column a time step, of which `MAXIMUM_COLUMNS` are
+    shown at most.
 
     Args:
         panels, seconds: as in `video`.
@@ -77,26 +88,43 @@ def sheet(panels, seconds, heading=''):
     """
     _check(panels, seconds)
     size = _size(panels)
-    steps = np.unique(np.linspace(0, len(seconds) - 1, min(len(seconds), MAXIMUM_COLUMNS)).round().astype(int))
+    steps = np.unique(
+        np.linspace(0, len(seconds) - 1, min(len(seconds), MAXIMUM_COLUMNS)).round().astype(int)
+    )
     gutter = max(_width(panel.title) for panel in panels) + 3 * MARGIN
     top = MARGIN + (BAR if heading else 0)
-    width, height = gutter + len(steps) * (size[1] + MARGIN), top + BAR + len(panels) * (size[0] + MARGIN)
+    width, height = (
+        gutter + len(steps) * (size[1] + MARGIN),
+        top + BAR + len(panels) * (size[0] + MARGIN),
+    )
     canvas = Image.new('RGB', (max(width, _width(heading) + 2 * MARGIN), height), BACKGROUND)
     _text(canvas, (MARGIN, MARGIN), heading, INK)
     for column, step in enumerate(steps):
         left = gutter + column * (size[1] + MARGIN)
         past = seconds[step] <= 0
-        _text(canvas, (left, top), ('context ' if past else '') + moment(seconds[step]), FAINT if past else INK)
+        _text(
+            canvas,
+            (left, top),
+            ('context ' if past else '') + moment(seconds[step]),
+            FAINT if past else INK,
+        )
         for row, panel in enumerate(panels):
             canvas.paste(_picture(panel, step, size), (left, top + BAR + row * (size[0] + MARGIN)))
     for row, panel in enumerate(panels):
-        _text(canvas, (MARGIN, top + BAR + row * (size[0] + MARGIN) + size[0] // 2 - TEXT // 2), panel.title, INK)
+        _text(
+            canvas,
+            (MARGIN, top + BAR + row * (size[0] + MARGIN) + size[0] // 2 - TEXT // 2),
+            panel.title,
+            INK,
+        )
     return np.asarray(canvas)
 
 
 def _check(panels, seconds):
     if not panels or any(len(panel.frames) != len(seconds) for panel in panels):
-        raise ValueError(f'panels of {[len(panel.frames) for panel in panels]} frames for {len(seconds)} times')
+        raise ValueError(
+            f'panels of {[len(panel.frames) for panel in panels]} frames for {len(seconds)} times'
+        )
 
 
 def _size(panels):
@@ -111,12 +139,16 @@ def _picture(panel, step, size):
     if frame is not None:
         return Image.fromarray(enlarge(np.asarray(frame)))
     picture = Image.new('RGB', (size[1], size[0]), GREY)
-    _text(picture, ((size[1] - _width(panel.absent)) // 2, (size[0] - TEXT) // 2), panel.absent, INK)
+    _text(
+        picture, ((size[1] - _width(panel.absent)) // 2, (size[0] - TEXT) // 2), panel.absent, INK
+    )
     return picture
 
 
 def _font():
-    return ImageFont.load_default(TEXT)  # Pillow's own, so that pictures do not depend on the fonts of a machine
+    return ImageFont.load_default(
+        TEXT
+    )  # Pillow's own, so that pictures do not depend on the fonts of a machine
 
 
 def _width(text):

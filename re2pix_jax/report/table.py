@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 
 def table(header, rows, digits=3):
-    """Columns aligned with two spaces between: text to the left, numbers to the right, '-' for None and NaN.
+    """Columns aligned with two spaces between: text to the left, numbers to the right, '-' for None
+    and NaN.
 
     Args:
         header: texts, of several lines if they hold line breaks.
@@ -44,28 +45,48 @@ def _cell(value, digits):
     return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
 
 
-IMAGE_METRICS = {'psnr': 'PSNR dB', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'frechet_frames': 'Fréchet, frames',
-                 'frechet_video': 'Fréchet, video', 'feature_error': 'feature error', 'forecast_error': 'stage 1'}
-FEATURE_METRICS = {'miou': 'mIoU %', 'moving_miou': 'moving mIoU %', 'delta1': 'depth delta1 %', 'abs_rel': 'depth AbsRel'}
+IMAGE_METRICS = {
+    'psnr': 'PSNR dB',
+    'ssim': 'SSIM',
+    'lpips': 'LPIPS',
+    'frechet_frames': 'Fréchet, frames',
+    'frechet_video': 'Fréchet, video',
+    'feature_error': 'feature error',
+    'forecast_error': 'stage 1',
+}
+FEATURE_METRICS = {
+    'miou': 'mIoU %',
+    'moving_miou': 'moving mIoU %',
+    'delta1': 'depth delta1 %',
+    'abs_rel': 'depth AbsRel',
+}
 METRICS = IMAGE_METRICS | FEATURE_METRICS
 """Metrics that a horizon table may show, in this order, and how their columns are called."""
 
 METHODS = {'re2pix': 'Re2Pix', 'copy_last': 'copy', 'vae': 'VAE', 'truth': 'truth'}
 
-DISTANCES = {'frechet_frames': 'encoder, frames', 'frechet_video': 'encoder, video', 'fid': 'FID', 'fvd': 'FVD'}
+DISTANCES = {
+    'frechet_frames': 'encoder, frames',
+    'frechet_video': 'encoder, video',
+    'fid': 'FID',
+    'fvd': 'FVD',
+}
 
 LEGEND = (
-    'copy: the last context frame repeated; VAE: the true frame through the VAE, the best that the decoder allows;\n'
-    'truth: the heads on the true frame; feature error: SmoothL1 on principal components of the frame; stage 1: that of its forecast'
+    'copy: the last context frame repeated; VAE: the true frame through the VAE, the best that '
+    'the decoder allows;\n'
+    'truth: the heads on the true frame; feature error: SmoothL1 on principal components of the '
+    'frame; stage 1: that of its forecast'
 )
 
 
 def horizon_table(steps, metrics=METRICS):
-    """One row a time step, one column for each metric and method; columns without any number are left out.
+    """One row a time step, one column for each metric and method; columns without any number are
+    left out.
 
     Args:
-        steps: [{'step', 'seconds', method: {metric: number or None}, ...}, ...] with the methods and metrics named
-            above; mIoU and delta1 in [0, 1].
+        steps: [{'step', 'seconds', method: {metric: number or None}, ...}, ...] with the methods
+            and metrics named above; mIoU and delta1 in [0, 1].
         metrics: those to show, and how they are called.
     """
     pairs = [

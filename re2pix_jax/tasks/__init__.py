@@ -1,14 +1,25 @@
-"""What is trained. A task is all that a new model must bring; `re2pix_jax.training` knows how to train any of them."""
+"""What is trained. A task is all that a new model must bring; `re2pix_jax.training` knows how to
+train any of them.
+"""
 
 from re2pix_jax import errors
 
 
 def create(config):
-    """The task that `config.task` names, with its frozen parts loaded from the bundles in `config.frozen`."""
+    """The task that `config.task` names, with its frozen parts loaded from the bundles in
+    `config.frozen`.
+    """
     from re2pix_jax.tasks import autoencoder, encoder, forecaster, generator, head
+
     tasks = {
-        'autoencoder': autoencoder.AutoencoderTask, 'encoder': encoder.EncoderTask, 'head': head.HeadTask,
-        'forecaster': forecaster.ForecasterTask, 'generator': generator.GeneratorTask}
+        'autoencoder': autoencoder.AutoencoderTask,
+        'encoder': encoder.EncoderTask,
+        'head': head.HeadTask,
+        'forecaster': forecaster.ForecasterTask,
+        'generator': generator.GeneratorTask,
+    }
     if config.task not in tasks:
-        raise errors.UserError(f'config.task: expected one of {", ".join(tasks)}, got {config.task!r}')
+        raise errors.UserError(
+            f'config.task: expected one of {", ".join(tasks)}, got {config.task!r}'
+        )
     return tasks[config.task](config)

@@ -12,10 +12,13 @@ from re2pix_jax.vae.autoencoder import AutoencoderKL
 
 
 class AutoencoderTask(Task):
-    """Reconstruction by L1 and squared error with a light KL term (config.loss.l2, config.loss.kl) [O].
+    """Reconstruction by L1 and squared error with a light KL term (config.loss.l2, config.loss.kl)
+    [O].
 
-    Stable Diffusion's VAE adds LPIPS and an adversary [R]; neither is possible without downloaded weights, so ours is smoother.
+    Stable Diffusion's VAE adds LPIPS and an adversary [R]; neither is possible without downloaded
+    weights, so ours is smoother.
     """
+
     kind = 'vae'
 
     def __init__(self, config):
@@ -40,10 +43,15 @@ class AutoencoderTask(Task):
         mean, _ = self.net.apply(params, images, method='encode')
         error = jnp.clip(self.net.apply(params, mean, method='decode'), -1.0, 1.0) - images
         mse = jnp.square(error).mean(axis=(1, 2, 3)).reshape(len(keys), -1)
-        return {'psnr': (10 * jnp.log10(4.0 / jnp.maximum(mse, 1e-10))).mean(axis=1), 'mse': mse.mean(axis=1)}
+        return {
+            'psnr': (10 * jnp.log10(4.0 / jnp.maximum(mse, 1e-10))).mean(axis=1),
+            'mse': mse.mean(axis=1),
+        }
 
     def save(self, params, path, batches, **saving):
-        """Writes the bundle; the shift and scale that bring latents to mean 0 and deviation 1 are measured on `batches`."""
+        """Writes the bundle; the shift and scale that bring latents to mean 0 and deviation 1 are
+        measured on `batches`.
+        """
         encode = jax.jit(lambda params, images: self.net.apply(params, images, method='encode')[0])
         means, squares = [], []
         for batch in batches:
@@ -51,10 +59,17 @@ class AutoencoderTask(Task):
             means.append(latents.mean())
             squares.append(np.square(latents).mean())
         shift = float(np.mean(means))
-        scale = float(1.0 / np.sqrt(np.mean(squares) - shift ** 2))
-        bundles.save(path, Autoencoder(params=params, net=self.net, scaling_factor=scale, shift_factor=shift), **saving)
+        scale = float(1.0 / np.sqrt(np.mean(squares) - shift**2))
+        bundles.save(
+            path,
+            Autoencoder(params=params, net=self.net, scaling_factor=scale, shift_factor=shift),
+            **saving,
+        )
 
 
 def _images(batch):
     """uint8 [B, T, H, W, 3] → float [B·T, H, W, 3] in [-1, 1]."""
-    return einops.rearrange(batch['frames'], 'b t h w c -> (b t) h w c').astype(jnp.float32) / 127.5 - 1.0
+    return (
+        einops.rearrange(batch['frames'], 'b t h w c -> (b t) h w c').astype(jnp.float32) / 127.5
+        - 1.0
+    )

@@ -1,4 +1,6 @@
-"""Trains a DPT head that reads segmentation, depth or surface normals out of the frozen encoder's features."""
+"""Trains a DPT head that reads segmentation, depth or surface normals out of the frozen encoder's
+features.
+"""
 
 import functools
 
@@ -15,16 +17,19 @@ from re2pix_jax.tasks.task import Task
 
 
 class HeadTask(Task):
-    """Losses on PCA-reconstructed features, so that the head meets the features that stage 1 will give it [R].
+    """Losses on PCA-reconstructed features, so that the head meets the features that stage 1 will
+    give it [R].
 
-    config.loss.reads says what the head reads; all losses are means over the pixels with a known truth [R]:
+    config.loss.reads says what the head reads; all losses are means over the pixels with a known
+    truth [R]:
 
     - segmentation: cross-entropy with batch['labels'], 255 ignored.
-    - depth: cross-entropy with the classes of batch['depth'], 0 ignored; config.loss.depth_range says which metres the
-      classes are, () that the depths are classes already.
-    - normals: squared distance plus 1 - cosine to batch['normals'] or, where the batch has none, to the normals of
-      batch['depth'] seen with config.loss.field_of_view degrees [O].
+    - depth: cross-entropy with the classes of batch['depth'], 0 ignored; config.loss.depth_range
+      says which metres the classes are, () that the depths are classes already.
+    - normals: squared distance plus 1 - cosine to batch['normals'] or, where the batch has none, to
+      the normals of batch['depth'] seen with config.loss.field_of_view degrees [O].
     """
+
     kind = 'head'
     frozen_parts = ('encoder', 'principal')
 
@@ -32,15 +37,24 @@ class HeadTask(Task):
         super().__init__(config)
         self.net = DPTHead(**self.network_fields())
         self.reads = config.loss.get('reads', 'segmentation')
-        self.depth_range = tuple(config.loss.get('depth_range', ())) or None if self.reads == 'depth' else None
+        self.depth_range = (
+            tuple(config.loss.get('depth_range', ())) or None if self.reads == 'depth' else None
+        )
         self.field_of_view = config.loss.get('field_of_view', 60.0)
         self._head(None)  # refuses what does not fit together
         if not 0 < self.field_of_view < 180:
-            raise errors.UserError(f'config.loss.field_of_view = {self.field_of_view}: expected degrees between 0 and 180')
+            raise errors.UserError(
+                f'config.loss.field_of_view = {self.field_of_view}: expected degrees between 0 '
+                'and 180'
+            )
         net, channels = self.frozen['encoder'].net, self.frozen['principal'].components.shape[1]
         if channels != len(net.layers) * net.width:
-            raise errors.UserError(f'{config.frozen.principal}: holds principal components of {channels} channels, and the encoder '
-                                   f'{config.frozen.encoder} gives {len(net.layers) * net.width}: fit them to this encoder')
+            raise errors.UserError(
+                f'{config.frozen.principal}: holds principal components of {channels} channels, '
+                'and the encoder '
+                f'{config.frozen.encoder} gives {len(net.layers) * net.width}: fit them to this '
+                'encoder'
+            )
 
     def _head(self, params):
         return Head(params=params, net=self.net, reads=self.reads, depth_range=self.depth_range)
@@ -48,8 +62,12 @@ class HeadTask(Task):
     def _features(self, frozen, batch):
         """[B, T, h, w, C]."""
         if 'frames' not in batch:
-            raise errors.UserError('config.data.sources: encoded clips hold no frames, which a head is trained on; take a source of frames')
-        # The grid is that of the frames: an encoder that was last used at another size does not bring them back to that.
+            raise errors.UserError(
+                'config.data.sources: encoded clips hold no frames, which a head is trained on; '
+                'take a source of frames'
+            )
+        # The grid is that of the frames: an encoder that was last used at another size does not
+        # bring them back to that.
         encoder, principal = frozen['encoder'].replace(image_size=None), frozen['principal']
         return principal.reconstruct(principal.project(encoder.encode(batch['frames'])))
 
@@ -60,10 +78,16 @@ class HeadTask(Task):
     def load_params(self, name):
         head, channels = bundles.load(name, self.kind), self.frozen['principal'].components.shape[1]
         if head.reads != self.reads:
-            raise errors.UserError(f'{name}: reads {head.reads}, where config.loss.reads is {self.reads}: start from another head')
+            raise errors.UserError(
+                f'{name}: reads {head.reads}, where config.loss.reads is {self.reads}: start from '
+                'another head'
+            )
         if head.channels != channels:
-            raise errors.UserError(f'{name}: takes features of {head.channels} channels, and the encoder {self.config.frozen.encoder} '
-                                   f'gives {channels}: start from a head for this encoder')
+            raise errors.UserError(
+                f'{name}: takes features of {head.channels} channels, and the encoder '
+                f'{self.config.frozen.encoder} '
+                f'gives {channels}: start from a head for this encoder'
+            )
         return head.params
 
     def _truth(self, batch):
@@ -72,19 +96,33 @@ class HeadTask(Task):
             return batch['normals']
         name = 'labels' if self.reads == 'segmentation' else 'depth'
         if name not in batch:
-            raise errors.UserError(f'config.data: the clips come without {name}, which a head that reads {self.reads} is trained on; '
-                                   'set labels=True and take a source of frames')
-        return normals.from_depth(batch[name], self.field_of_view) if self.reads == 'normals' else batch[name]
+            raise errors.UserError(
+                f'config.data: the clips come without {name}, which a head that reads '
+                f'{self.reads} is trained on; '
+                'set labels=True and take a source of frames'
+            )
+        return (
+            normals.from_depth(batch[name], self.field_of_view)
+            if self.reads == 'normals'
+            else batch[name]
+        )
 
     def loss(self, params, frozen, batch, key):
         truth, features = self._truth(batch), self._features(frozen, batch)
         logits, statistics = self.net.apply(
-            params, features.reshape(-1, *features.shape[2:]), train=True, mutable=['batch_stats'], rngs={'dropout': key})
+            params,
+            features.reshape(-1, *features.shape[2:]),
+            train=True,
+            mutable=['batch_stats'],
+            rngs={'dropout': key},
+        )
         loss, metrics = self._error(logits, truth.reshape(-1, *truth.shape[2:]))
         return loss, metrics | {'statistics': statistics}
 
     def _error(self, logits, truth):
-        """(loss, {name: score}) of logits [N, h, w, K], resized to the truth [N, H, W, ...] where they differ [R]."""
+        """(loss, {name: score}) of logits [N, h, w, K], resized to the truth [N, H, W, ...] where
+        they differ [R].
+        """
         logits = resize(logits, truth.shape[1:3], method='cubic')
         if self.reads == 'normals':
             known = (truth != 0).any(-1)
@@ -120,19 +158,29 @@ class HeadTask(Task):
         return errors_of, observe
 
     def evaluate(self, params, frozen, batches, key):
-        """'loss', the mean over clips, and the scores of `re2pix_jax.metrics`; those that nothing was known for are left out."""
+        """'loss', the mean over clips, and the scores of `re2pix_jax.metrics`; those that nothing
+        was known for are left out.
+        """
         create, observe = self._observe
         seen, loss, clips = create(), 0.0, 0
         for batch in batches:
             seen, losses = observe(seen, params, frozen, batch)
             loss, clips = loss + float(losses), clips + batch['record'].shape[0]
         if not clips:
-            raise errors.UserError(f'{self.config.task}: the evaluation data holds no clips; check config.eval_data')
+            raise errors.UserError(
+                f'{self.config.task}: the evaluation data holds no clips; check config.eval_data'
+            )
         scores = {'loss': loss / clips} | seen.scores().to_dict()
-        return {name: float(value) for name, value in scores.items() if isinstance(value, (int, float))}
+        return {
+            name: float(value) for name, value in scores.items() if isinstance(value, (int, float))
+        }
 
     def save(self, params, path, batches, **saving):
-        bundles.save(path, self._head(params).replace(encoder=encoder_sha256(self.frozen['encoder'])), **saving)
+        bundles.save(
+            path,
+            self._head(params).replace(encoder=encoder_sha256(self.frozen['encoder'])),
+            **saving,
+        )
 
 
 def _mean(values, known):

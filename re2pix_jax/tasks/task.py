@@ -1,4 +1,6 @@
-"""What every task shares: frozen parts, and an evaluation that does not depend on how clips are batched."""
+"""What every task shares: frozen parts, and an evaluation that does not depend on how clips are
+batched.
+"""
 
 import functools
 
@@ -10,11 +12,14 @@ ENCODING_PARTS = ('encoder', 'principal', 'vae')
 
 
 class Task:
-    """Base of the five tasks. A subclass names its network and says how it is initialised, trained, measured and saved.
+    """Base of the five tasks. A subclass names its network and says how it is initialised, trained,
+    measured and saved.
 
-    frozen: {name: part}, pytrees that the loop shards and passes to `loss`; never trained, never saved with the parameters.
+    frozen: {name: part}, pytrees that the loop shards and passes to `loss`; never trained, never
+        saved with the parameters.
     bundles: {name: {'path', 'sha256'}} of those parts, recorded in checkpoints.
     """
+
     frozen_parts: tuple[str, ...] = ()
     kind = ''  # of the bundle that `save` writes, if it holds all that is trained
 
@@ -24,12 +29,17 @@ class Task:
         for name in self.frozen_parts:
             path = config.frozen.get(name, '')
             if not path:
-                raise errors.UserError(f'config.frozen.{name}: the {config.task} task needs the path of a {name} bundle, got none')
+                raise errors.UserError(
+                    f'config.frozen.{name}: the {config.task} task needs the path of a {name} '
+                    'bundle, got none'
+                )
             self.frozen[name] = with_dtype(bundles.load(path), config.dtype)
             self.bundles[name] = {'path': path, 'sha256': bundles.digest(path)}
 
     def check_data(self, encoded_by):
-        """Refuses encoded clips (`Loader.encoded_by`) that other networks made than the frozen parts of this task."""
+        """Refuses encoded clips (`Loader.encoded_by`) that other networks made than the frozen
+        parts of this task.
+        """
         mine = {name: bundle['sha256'] for name, bundle in self.bundles.items()}
         for bundle in self.bundles.values():
             mine |= bundles.part_digests(bundle['path'])
@@ -37,12 +47,18 @@ class Task:
             for name in ENCODING_PARTS:
                 if name in mine and mine[name] != theirs.get(name):
                     problem = 'another one' if name in theirs else 'none'
-                    raise errors.UserError(f'{source}: expected clips encoded by the {name} of config.frozen, they were by '
-                                           f'{problem}; run prepare encode again with it')
+                    raise errors.UserError(
+                        f'{source}: expected clips encoded by the {name} of config.frozen, they '
+                        'were by '
+                        f'{problem}; run prepare encode again with it'
+                    )
 
     def network_fields(self):
         """Static fields of the network: `config.model` with tuples for lists."""
-        fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in self.config.model.items()}
+        fields = {
+            name: tuple(value) if isinstance(value, (list, tuple)) else value
+            for name, value in self.config.model.items()
+        }
         return fields | {'dtype': self.config.dtype}
 
     def init(self, key, batch):
@@ -52,8 +68,11 @@ class Task:
     def load_params(self, name):
         """Parameters to start from, of a bundle such as `save` writes."""
         if not self.kind:
-            raise errors.UserError(f'config.init: the {self.config.task} task starts from random parameters only, as bundles lack '
-                                   'what it trains beside the network; leave it empty')
+            raise errors.UserError(
+                f'config.init: the {self.config.task} task starts from random parameters only, as '
+                'bundles lack '
+                'what it trains beside the network; leave it empty'
+            )
         return bundles.load(name, self.kind).params
 
     def loss(self, params, frozen, batch, key):
@@ -65,16 +84,24 @@ class Task:
         raise TypeError(f'{type(self).__name__} does not say what to measure')
 
     def save(self, params, path, batches, **saving):
-        """Writes the trained part as a bundle at `path`; `batches` is a pass of evaluation data, `saving` goes to bundles.save."""
+        """Writes the trained part as a bundle at `path`; `batches` is a pass of evaluation data,
+        `saving` goes to bundles.save.
+        """
         raise TypeError(f'{type(self).__name__} does not say how to save')
 
     @functools.cached_property
     def _sums(self):
-        """Sums over the batch, on device: on several processes a scalar is on all of them and a split batch is not."""
-        return jax.jit(lambda *arguments: jax.tree.map(lambda values: values.sum(), self.measure(*arguments)))
+        """Sums over the batch, on device: on several processes a scalar is on all of them and a
+        split batch is not.
+        """
+        return jax.jit(
+            lambda *arguments: jax.tree.map(lambda values: values.sum(), self.measure(*arguments))
+        )
 
     def evaluate(self, params, frozen, batches, key):
-        """Means over all clips of `batches`. A clip's key comes from its record id, so batch size and order do not matter."""
+        """Means over all clips of `batches`. A clip's key comes from its record id, so batch size
+        and order do not matter.
+        """
         sums, count = {}, 0
         for batch in batches:
             keys = jax.vmap(lambda record: jax.random.fold_in(key, record))(batch['record'])
@@ -82,7 +109,9 @@ class Task:
                 sums[name] = sums.get(name, 0.0) + float(total)
             count += batch['record'].shape[0]
         if not count:
-            raise errors.UserError(f'{self.config.task}: the evaluation data holds no clips; check config.eval_data')
+            raise errors.UserError(
+                f'{self.config.task}: the evaluation data holds no clips; check config.eval_data'
+            )
         return {name: float(total / count) for name, total in sums.items()}
 
 

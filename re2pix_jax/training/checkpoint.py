@@ -1,8 +1,10 @@
-"""Checkpoints: all that a run resumes from, bound to the config and the frozen bundles that made it.
+"""Checkpoints: all that a run resumes from, bound to the config and the frozen bundles that made
+it.
 
-`workdir`/checkpoints/<step>/ holds state (arrays, any mesh), data (the iterator's state after the batches that were
-consumed, the same for every process) and meta (format, config, bundles, shape of a batch). Orbax writes beside and
-renames, so a run cut off while saving leaves the previous checkpoint as the latest.
+`workdir`/checkpoints/<step>/ holds state (arrays, any mesh), data (the iterator's state after the
+batches that were consumed, the same for every process) and meta (format, config, bundles, shape of
+a batch). Orbax writes beside and renames, so a run cut off while saving leaves the previous
+checkpoint as the latest.
 """
 
 import hashlib
@@ -22,10 +24,20 @@ FOLDER = 'checkpoints'
 FORMAT = 2
 _SLACK = 200_000  # bytes of a checkpoint that are not arrays
 
-# Fields that a resumed run may change: they say how long and how it runs and reports, not what is computed. (Another
-# `steps` does change a falling learning rate from there on.)
-FREE = ('steps', 'log_every', 'eval_every', 'checkpoint_every', 'keep', 'mesh', 'sharding', 'eval_data', 'data.workers',
-        'data.unreadable')
+# Fields that a resumed run may change: they say how long and how it runs and reports, not what is
+# computed. (Another `steps` does change a falling learning rate from there on.)
+FREE = (
+    'steps',
+    'log_every',
+    'eval_every',
+    'checkpoint_every',
+    'keep',
+    'mesh',
+    'sharding',
+    'eval_data',
+    'data.workers',
+    'data.unreadable',
+)
 
 
 class Checkpoints:
@@ -46,9 +58,14 @@ class Checkpoints:
         if read_only and not os.path.isdir(self.path):
             return
         os.makedirs(self.path, exist_ok=True)
-        self._manager = ocp.CheckpointManager(self.path, options=ocp.CheckpointManagerOptions(
-            preservation_policy=None if read_only else ocp.checkpoint_managers.LatestN(keep),
-            cleanup_tmp_directories=not read_only, read_only=read_only))
+        self._manager = ocp.CheckpointManager(
+            self.path,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=None if read_only else ocp.checkpoint_managers.LatestN(keep),
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+            ),
+        )
 
     def latest(self):
         """The step of the latest complete checkpoint, or None."""
@@ -59,10 +76,15 @@ class Checkpoints:
         return sorted(self._manager.all_steps()) if self._manager else []
 
     def meta(self, step):
-        """{'config': nested dict, 'config_sha256', 'bundles', 'batch', 'format'} of a checkpoint."""
+        """{'config': nested dict, 'config_sha256', 'bundles', 'batch', 'format'} of a
+        checkpoint.
+        """
         meta = self._restore(step, meta=ocp.args.JsonRestore()).meta
         if meta.get('format') != FORMAT:
-            raise UserError(f'{self.path}/{step}: checkpoint format {meta.get("format")!r}, this version reads {FORMAT}')
+            raise UserError(
+                f'{self.path}/{step}: checkpoint format {meta.get("format")!r}, this version '
+                f'reads {FORMAT}'
+            )
         return meta
 
     def restore(self, step, abstract_state):
@@ -79,7 +101,8 @@ class Checkpoints:
           UserError: it cannot be read.
         """
         restored = self._restore(
-            step, state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore())
+            step, state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore()
+        )
         return restored.state, restored.data
 
     def read_state(self, step, abstract_state):
@@ -95,24 +118,34 @@ class Checkpoints:
         if step == self._saved:
             return self.wait() if wait else None
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state),
-            meta=ocp.args.JsonSave(meta))
+            state=ocp.args.StandardSave(state),
+            data=ocp.args.JsonSave(data_state),
+            meta=ocp.args.JsonSave(meta),
+        )
         self.check_space(state)
         self._guarded(lambda: self._manager.save(step, args=items, force=True))
         self._saved = step
         return self.wait() if wait else None
 
     def check_space(self, state):
-        """Raises UserError unless the disk has room for this process's share of a checkpoint of `state`.
+        """Raises UserError unless the disk has room for this process's share of a checkpoint of
+        `state`.
 
-        Asked before anything is written, since running out in the middle leaves every thread of the writer complaining.
+        Asked before anything is written, since running out in the middle leaves every thread of the
+        writer complaining.
         """
-        needed = sum(shard.data.nbytes for leaf in jax.tree.leaves(state)
-                     for shard in leaf.addressable_shards if shard.replica_id == 0)
+        needed = sum(
+            shard.data.nbytes
+            for leaf in jax.tree.leaves(state)
+            for shard in leaf.addressable_shards
+            if shard.replica_id == 0
+        )
         free = shutil.disk_usage(self.path).free
         if free < needed + _SLACK:
-            raise UserError(f'disk full: {self.path} has {free / 1e6:.1f} MB left, a checkpoint needs '
-                            f'{(needed + _SLACK) / 1e6:.1f} MB: free space and give the same command again')
+            raise UserError(
+                f'disk full: {self.path} has {free / 1e6:.1f} MB left, a checkpoint needs '
+                f'{(needed + _SLACK) / 1e6:.1f} MB: free space and give the same command again'
+            )
 
     def wait(self):
         """Returns when what was saved is complete."""
@@ -127,8 +160,11 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, FileNotFoundError, json.JSONDecodeError) as error:
             reason = ' '.join(str(error).split())[:300]
-            raise UserError(f'checkpoint {self.path}/{step} cannot be read into this run: {reason}; delete that folder '
-                            'to go on from the one before') from error
+            raise UserError(
+                f'checkpoint {self.path}/{step} cannot be read into this run: {reason}; delete '
+                'that folder '
+                'to go on from the one before'
+            ) from error
 
     def _guarded(self, action):
         try:
@@ -139,12 +175,17 @@ class Checkpoints:
             for name in os.listdir(self.path):
                 if name.endswith('.orbax-checkpoint-tmp'):
                     shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
-            raise UserError(f'disk full while writing a checkpoint to {self.path}: free space and give the same command '
-                            'again, nothing half-written was left') from error
+            raise UserError(
+                f'disk full while writing a checkpoint to {self.path}: free space and give the '
+                'same command '
+                'again, nothing half-written was left'
+            ) from error
 
 
 def describe(config, bundles, batch):
-    """The meta of a run's checkpoints: its config, the hashes of its frozen bundles, the shapes of a global batch."""
+    """The meta of a run's checkpoints: its config, the hashes of its frozen bundles, the shapes of
+    a global batch.
+    """
     fields = plain(config)
     text = json.dumps(fields, sort_keys=True)
     return {
@@ -158,32 +199,50 @@ def describe(config, bundles, batch):
 
 def batch_spec(meta):
     """{name: ShapeDtypeStruct} of the global batch that `describe` noted."""
-    return {name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in meta['batch'].items()}
+    return {
+        name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
+        for name, (shape, dtype) in meta['batch'].items()
+    }
 
 
 def check_same_run(meta, config, bundles, workdir):
-    """Refuses to go on with a checkpoint of another config or of other frozen bundles, naming what differs."""
+    """Refuses to go on with a checkpoint of another config or of other frozen bundles, naming what
+    differs.
+    """
     then, now = flatten(meta['config']), flatten(plain(config))
     # The path of a bundle may change; its hash, checked below, may not.
     free = (*FREE, *(f'frozen.{name}' for name in bundles))
-    differing = [name for name in sorted({*then, *now})
-                 if not any(name == field or name.startswith(field + '.') for field in free)
-                 and then.get(name, _ABSENT) != now.get(name, _ABSENT)]
+    differing = [
+        name
+        for name in sorted({*then, *now})
+        if not any(name == field or name.startswith(field + '.') for field in free)
+        and then.get(name, _ABSENT) != now.get(name, _ABSENT)
+    ]
     if differing:
-        listed = ', '.join(f'{name} was {_show(then, name)}, is {_show(now, name)}' for name in differing)
-        raise UserError(f'{workdir} belongs to another config: {listed}; use the same config or another --workdir')
+        listed = ', '.join(
+            f'{name} was {_show(then, name)}, is {_show(now, name)}' for name in differing
+        )
+        raise UserError(
+            f'{workdir} belongs to another config: {listed}; use the same config or another '
+            '--workdir'
+        )
     check_bundles(meta, bundles, workdir)
 
 
 def check_bundles(meta, bundles, workdir):
     """Refuses frozen bundles whose contents are not those that the checkpoint was trained with."""
     then = meta['bundles']
-    changed = [f'{name} ({bundles[name]["path"] if name in bundles else then[name]["path"]})'
-               for name in sorted({*then, *bundles})
-               if then.get(name, {}).get('sha256') != bundles.get(name, {}).get('sha256')]
+    changed = [
+        f'{name} ({bundles[name]["path"] if name in bundles else then[name]["path"]})'
+        for name in sorted({*then, *bundles})
+        if then.get(name, {}).get('sha256') != bundles.get(name, {}).get('sha256')
+    ]
     if changed:
-        raise UserError(f'{workdir} was trained with other contents of the frozen bundle {", ".join(changed)}: put the '
-                        'bundle back or start in another --workdir')
+        raise UserError(
+            f'{workdir} was trained with other contents of the frozen bundle '
+            f'{", ".join(changed)}: put the '
+            'bundle back or start in another --workdir'
+        )
 
 
 def load_config(meta):

@@ -16,38 +16,51 @@ _PRIME = 1999999973
 def initialize_processes():
     """Joins the processes of a multi-host run; nothing happens unless the environment asks for it.
 
-    Asked for by JAX_COORDINATOR_ADDRESS (host:port) with JAX_NUM_PROCESSES and JAX_PROCESS_ID, or by
-    RE2PIX_DISTRIBUTED=1 where the cluster describes itself (Slurm, Cloud TPU, Open MPI, Kubernetes).
+    Asked for by JAX_COORDINATOR_ADDRESS (host:port) with JAX_NUM_PROCESSES and JAX_PROCESS_ID, or
+    by RE2PIX_DISTRIBUTED=1 where the cluster describes itself (Slurm, Cloud TPU, Open MPI,
+    Kubernetes).
     """
     if os.environ.get('JAX_COORDINATOR_ADDRESS'):
         try:
             count, index = int(os.environ['JAX_NUM_PROCESSES']), int(os.environ['JAX_PROCESS_ID'])
         except (KeyError, ValueError):
-            raise UserError('JAX_COORDINATOR_ADDRESS is set: JAX_NUM_PROCESSES and JAX_PROCESS_ID must be integers '
-                            'too') from None
+            raise UserError(
+                'JAX_COORDINATOR_ADDRESS is set: JAX_NUM_PROCESSES and JAX_PROCESS_ID must be '
+                'integers '
+                'too'
+            ) from None
         jax.distributed.initialize(num_processes=count, process_id=index)
     elif os.environ.get('RE2PIX_DISTRIBUTED') == '1':
         jax.distributed.initialize()
 
 
 def create(data=-1, model=1):
-    """Returns the Mesh of all devices of all processes, `data` by `model`; data = -1 takes what `model` leaves."""
+    """Returns the Mesh of all devices of all processes, `data` by `model`; data = -1 takes what
+    `model` leaves.
+    """
     count = jax.device_count()
     if model < 1 or count % model:
         raise UserError(f'mesh.model is {model} but there are {count} devices: it must divide them')
     if data == -1:
         data = count // model
     if data * model != count:
-        raise UserError(f'mesh.data x mesh.model is {data} x {model} but there are {count} devices: '
-                        f'set mesh.data to {count // model} or -1')
-    return jax.make_mesh((data, model), ('data', 'model'), axis_types=(AxisType.Auto, AxisType.Auto))
+        raise UserError(
+            f'mesh.data x mesh.model is {data} x {model} but there are {count} devices: '
+            f'set mesh.data to {count // model} or -1'
+        )
+    return jax.make_mesh(
+        (data, model), ('data', 'model'), axis_types=(AxisType.Auto, AxisType.Auto)
+    )
 
 
 def check_batch_size(batch_size, mesh):
     """Refuses a global batch that the data axis cannot share out evenly."""
     parts = mesh.shape['data']
     if batch_size < 1 or batch_size % parts:
-        raise UserError(f'batch_size is {batch_size} but mesh.data is {parts} devices: choose a multiple of {parts}')
+        raise UserError(
+            f'batch_size is {batch_size} but mesh.data is {parts} devices: choose a multiple of '
+            f'{parts}'
+        )
 
 
 def replicated(mesh):
@@ -55,15 +68,19 @@ def replicated(mesh):
 
 
 def global_batch(local_batch, mesh):
-    """Puts the shares of all processes together into global arrays, split over 'data' along the first axis.
+    """Puts the shares of all processes together into global arrays, split over 'data' along the
+    first axis.
 
     Args:
-      local_batch: pytree of numpy arrays [local batch, ...], this process's share. 64-bit integers (record ids) become
-        int32 ones modulo a prime: the same below 2e9, and clips of different sources stay distinct.
+      local_batch: pytree of numpy arrays [local batch, ...], this process's share. 64-bit integers
+        (record ids) become int32 ones modulo a prime: the same below 2e9, and clips of different
+        sources stay distinct.
       mesh: the device mesh.
     """
     sharding = NamedSharding(mesh, PartitionSpec('data'))
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, _narrow(x)), local_batch)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, _narrow(x)), local_batch
+    )
 
 
 def _narrow(array):
@@ -74,11 +91,13 @@ def _narrow(array):
 def evaluation_batches(batches, batch_size, mesh):
     """Yields global batches of one pass of evaluation, every clip once.
 
-    A ragged last batch is gathered on every process and split over 'data' where it can be, and replicated where not, which is
-    slower and the same result. So a pass gives the same with any number of processes.
+    A ragged last batch is gathered on every process and split over 'data' where it can be, and
+    replicated where not, which is slower and the same result. So a pass gives the same with any
+    number of processes.
 
     Args:
-      batches: this process's shares as the loader makes them: equally many on every process, the last of them smaller or empty.
+      batches: this process's shares as the loader makes them: equally many on every process, the
+          last of them smaller or empty.
       batch_size: clips in a whole batch, all processes together.
       mesh: the device mesh.
     """
@@ -88,9 +107,16 @@ def evaluation_batches(batches, batch_size, mesh):
         sizes = _gather(np.int32(-1 if batch is None else len(jax.tree.leaves(batch)[0])))
         if (sizes < 0).any():
             if (sizes >= 0).any():
-                raise ValueError(f'processes gave different numbers of evaluation batches: {sizes.tolist()} clips in this one')
+                raise ValueError(
+                    f'processes gave different numbers of evaluation batches: {sizes.tolist()} '
+                    'clips in this one'
+                )
             return
-        if sizes.sum() == batch_size and (sizes * processes == batch_size).all() and batch_size % mesh.shape['data'] == 0:
+        if (
+            sizes.sum() == batch_size
+            and (sizes * processes == batch_size).all()
+            and batch_size % mesh.shape['data'] == 0
+        ):
             yield global_batch(batch, mesh)
         elif sizes.sum():
             yield _gathered(jax.tree.map(_narrow, batch), sizes, mesh)
@@ -98,7 +124,11 @@ def evaluation_batches(batches, batch_size, mesh):
 
 def _gather(array):
     """[processes, ...] of an array of the same shape on each."""
-    return multihost_utils.process_allgather(array) if jax.process_count() > 1 else np.asarray(array)[None]
+    return (
+        multihost_utils.process_allgather(array)
+        if jax.process_count() > 1
+        else np.asarray(array)[None]
+    )
 
 
 def _gathered(share, sizes, mesh):
@@ -107,19 +137,25 @@ def _gathered(share, sizes, mesh):
 
     def place(array):
         filled = np.zeros((sizes.max(), *array.shape[1:]), array.dtype)
-        filled[:len(array)] = array
+        filled[: len(array)] = array
         whole = np.concatenate([shares[:size] for shares, size in zip(_gather(filled), sizes)])
-        sharding = NamedSharding(mesh, PartitionSpec('data')) if total % mesh.shape['data'] == 0 else replicated(mesh)
+        sharding = (
+            NamedSharding(mesh, PartitionSpec('data'))
+            if total % mesh.shape['data'] == 0
+            else replicated(mesh)
+        )
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
     return jax.tree.map(place, share)
 
 
 def shardings(tree, mesh, sharding):
-    """Returns the NamedSharding of every array of `tree` (parameters, their average, the optimiser's moments).
+    """Returns the NamedSharding of every array of `tree` (parameters, their average, the
+    optimiser's moments).
 
-    'replicate' keeps a copy on every device of 'data'; 'fsdp' splits the largest axis that 'data' divides. In both, a
-    'model' axis larger than 1 splits the last axis (a kernel's output channels) where it divides it. The rule looks at
-    shapes only, so arrays that belong together lie together.
+    'replicate' keeps a copy on every device of 'data'; 'fsdp' splits the largest axis that 'data'
+    divides. In both, a 'model' axis larger than 1 splits the last axis (a kernel's output channels)
+    where it divides it. The rule looks at shapes only, so arrays that belong together lie together.
     """
     if sharding not in SHARDINGS:
         raise UserError(f'sharding is {sharding!r}: one of {", ".join(SHARDINGS)} expected')

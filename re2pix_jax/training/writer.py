@@ -17,15 +17,16 @@ _FLUSH_SECONDS = 20  # of the tensorboard file, which is synced to the disk each
 
 
 class Writer:
-    """Appends rows of numbers to `workdir`/log.jsonl and to tensorboard files; only process 0 writes.
+    """Appends rows of numbers to `workdir`/log.jsonl and to tensorboard files; only process 0
+    writes.
 
-    A row is {"step": n, "loss": ..., ...}. Rows hold no clock times: two runs of one config give the same file. A
-    number that is not finite is written as null.
+    A row is {"step": n, "loss": ..., ...}. Rows hold no clock times: two runs of one config give
+    the same file. A number that is not finite is written as null.
 
     Args:
       workdir: existing folder.
-      step: the step that the run goes on from. Rows of later steps, left by a run that was cut off after its last
-        checkpoint, are dropped, so that each step stands in the file once.
+      step: the step that the run goes on from. Rows of later steps, left by a run that was cut off
+        after its last checkpoint, are dropped, so that each step stands in the file once.
     """
 
     def __init__(self, workdir, step):
@@ -38,7 +39,9 @@ class Writer:
             os.makedirs(folder, exist_ok=True)
             # Not SummaryWriter: its thread would meet a full disk where nobody can report it.
             self._board = EventsWriter(os.path.join(folder, 'events'))
-            self._board.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+            self._board.write_event(
+                Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+            )
             self._flushed = time.monotonic()
 
     def __enter__(self):
@@ -48,7 +51,8 @@ class Writer:
         if self._log is None:
             return
         for file in (self._log, self._board):
-            # Where the disk is full, closing fails once more; what is under way is the error to report.
+            # Where the disk is full, closing fails once more; what is under way is the error to
+            # report.
             with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
                 file.close()
 
@@ -62,7 +66,9 @@ class Writer:
             self._log.write(json.dumps({'step': step, **finite}) + '\n')
             self._log.flush()
             for name, value in row.items():
-                self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value)))
+                self._board.write_event(
+                    Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value))
+                )
             if time.monotonic() - self._flushed > _FLUSH_SECONDS:
                 self._board.flush()
                 self._flushed = time.monotonic()
@@ -72,7 +78,9 @@ class Writer:
 
 
 def read_log(workdir):
-    """Returns the rows of `workdir`/log.jsonl as dicts; a last line that was cut off is left out."""
+    """Returns the rows of `workdir`/log.jsonl as dicts; a last line that was cut off is left
+    out.
+    """
     return list(_rows(os.path.join(workdir, LOG)))
 
 
@@ -94,7 +102,8 @@ def _drop_rows_after(path, step):
 
 
 class Progress:
-    """Prints how far the run is, how fast it goes and how long it still takes; process 0 only, on stdout.
+    """Prints how far the run is, how fast it goes and how long it still takes; process 0 only, on
+    stdout.
 
     On a terminal one line is rewritten; elsewhere each report is a line of its own.
     """

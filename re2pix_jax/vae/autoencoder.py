@@ -1,9 +1,10 @@
-"""The Stable Diffusion family's variational autoencoder, and `Autoencoder`, the part that turns frames into latents.
+"""The Stable Diffusion family's variational autoencoder, and `Autoencoder`, the part that turns
+frames into latents.
 
 Structure and semantics are those of diffusers' `AutoencoderKL`, and so are the module names: its
-`down_blocks.0.resnets.1.conv1` is `down_blocks_0/resnets_1/conv1` here, so published weights of the family map one to
-one. Which VAE Re2Pix uses is not known; this family is what the same group uses in related work [R], its tiny sizes
-are ours [O].
+`down_blocks.0.resnets.1.conv1` is `down_blocks_0/resnets_1/conv1` here, so published weights of the
+family map one to one. Which VAE Re2Pix uses is not known; this family is what the same group uses
+in related work [R], its tiny sizes are ours [O].
 """
 
 import functools
@@ -19,7 +20,9 @@ from re2pix_jax.vae import tiling
 
 
 class ResnetBlock(nn.Module):
-    """GroupNorm → SiLU → conv, twice, plus the input (through a 1x1 convolution where the width changes)."""
+    """GroupNorm → SiLU → conv, twice, plus the input (through a 1x1 convolution where the width
+    changes).
+    """
 
     features: int
     norm_groups: int
@@ -45,8 +48,12 @@ class AttentionBlock(nn.Module):
     def __call__(self, x):
         batch, height, width, features = x.shape
         dense = functools.partial(nn.Dense, features, dtype=self.dtype)
-        y = GroupNorm(self.norm_groups, name='group_norm')(x).reshape(batch, height * width, 1, features)
-        y = jax.nn.dot_product_attention(dense(name='to_q')(y), dense(name='to_k')(y), dense(name='to_v')(y))
+        y = GroupNorm(self.norm_groups, name='group_norm')(x).reshape(
+            batch, height * width, 1, features
+        )
+        y = jax.nn.dot_product_attention(
+            dense(name='to_q')(y), dense(name='to_k')(y), dense(name='to_v')(y)
+        )
         return x.astype(jnp.float32) + dense(name='to_out_0')(y).reshape(x.shape)
 
 
@@ -66,7 +73,9 @@ class MidBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """The resnets of one resolution and the change to the next; the fields `down` and `up` say which change, if any."""
+    """The resnets of one resolution and the change to the next; the fields `down` and `up` say
+    which change, if any.
+    """
 
     features: int
     layers: int
@@ -101,15 +110,23 @@ class FrameEncoder(nn.Module):
         x = conv(self.block_out_channels[0], 3, self.dtype, name='conv_in')(x)
         last = len(self.block_out_channels) - 1
         for index, features in enumerate(self.block_out_channels):
-            x = Stage(features, self.layers_per_block, self.norm_groups, down=index < last, dtype=self.dtype,
-                      name=f'down_blocks_{index}')(x)
+            x = Stage(
+                features,
+                self.layers_per_block,
+                self.norm_groups,
+                down=index < last,
+                dtype=self.dtype,
+                name=f'down_blocks_{index}',
+            )(x)
         x = MidBlock(self.norm_groups, self.mid_attention, self.dtype, name='mid_block')(x)
         x = nn.silu(GroupNorm(self.norm_groups, name='conv_norm_out')(x))
         return conv(2 * self.latent_channels, 3, 'float32', name='conv_out')(x)
 
 
 class FrameDecoder(nn.Module):
-    """Latents [B, H/f, W/f, latent_channels] → images [B, H, W, 3]; one resnet more per resolution than the encoder."""
+    """Latents [B, H/f, W/f, latent_channels] → images [B, H, W, 3]; one resnet more per resolution
+    than the encoder.
+    """
 
     block_out_channels: tuple
     layers_per_block: int
@@ -123,8 +140,14 @@ class FrameDecoder(nn.Module):
         x = MidBlock(self.norm_groups, self.mid_attention, self.dtype, name='mid_block')(x)
         last = len(self.block_out_channels) - 1
         for index, features in enumerate(reversed(self.block_out_channels)):
-            x = Stage(features, self.layers_per_block + 1, self.norm_groups, up=index < last, dtype=self.dtype,
-                      name=f'up_blocks_{index}')(x)
+            x = Stage(
+                features,
+                self.layers_per_block + 1,
+                self.norm_groups,
+                up=index < last,
+                dtype=self.dtype,
+                name=f'up_blocks_{index}',
+            )(x)
         x = nn.silu(GroupNorm(self.norm_groups, name='conv_norm_out')(x))
         return conv(3, 3, 'float32', name='conv_out')(x)
 
@@ -132,10 +155,12 @@ class FrameDecoder(nn.Module):
 class AutoencoderKL(nn.Module):
     """The network. Defaults are Stable Diffusion's (f = 8, 83,653,863 parameters).
 
-    `norm_groups` must divide every entry of `block_out_channels`; f = 2 ** (len(block_out_channels) - 1).
-    `dtype` is what convolutions and attention are computed in. Norms, the sums of residual blocks, the last convolution
-    and the quant convolutions stay in float32, where rounding would be seen in the result, and so do latents and images.
-    Methods: `encode(images) -> (mean, logvar)` and `decode(latents) -> images`; images are float [B, H, W, 3] in
+    `norm_groups` must divide every entry of `block_out_channels`; f = 2 ** (len(block_out_channels)
+    - 1). `dtype` is what convolutions and attention are computed in. Norms, the sums of residual
+    blocks, the last convolution and the quant convolutions stay in float32, where rounding would be
+    seen in the result, and so do latents and images.
+    Methods: `encode(images) -> (mean, logvar)` and `decode(latents) -> images`; images are float
+        [B, H, W, 3] in
     [-1, 1], latents unscaled.
     """
 
@@ -153,10 +178,21 @@ class AutoencoderKL(nn.Module):
         return 2 ** (len(self.block_out_channels) - 1)
 
     def setup(self):
-        self.encoder = FrameEncoder(self.block_out_channels, self.layers_per_block, self.latent_channels,
-                                    self.norm_groups, self.mid_attention, self.dtype)
-        self.decoder = FrameDecoder(self.block_out_channels, self.layers_per_block, self.norm_groups,
-                                    self.mid_attention, self.dtype)
+        self.encoder = FrameEncoder(
+            self.block_out_channels,
+            self.layers_per_block,
+            self.latent_channels,
+            self.norm_groups,
+            self.mid_attention,
+            self.dtype,
+        )
+        self.decoder = FrameDecoder(
+            self.block_out_channels,
+            self.layers_per_block,
+            self.norm_groups,
+            self.mid_attention,
+            self.dtype,
+        )
         if self.quant_conv:
             self.quantise = conv(2 * self.latent_channels, 1, 'float32', name='quant_conv')
             self.dequantise = conv(self.latent_channels, 1, 'float32', name='post_quant_conv')
@@ -165,11 +201,16 @@ class AutoencoderKL(nn.Module):
     def check(self, height, width):
         """Raises UserError when frames of this size cannot be encoded."""
         if height % self.factor or width % self.factor:
-            raise UserError(f'the autoencoder was given {height}x{width} frames; both sides must be multiples of '
-                            f'{self.factor}: crop or resize them first')
+            raise UserError(
+                f'the autoencoder was given {height}x{width} frames; both sides must be multiples '
+                'of '
+                f'{self.factor}: crop or resize them first'
+            )
 
     def encode(self, images):
-        """Images float [B, H, W, 3] in [-1, 1] → posterior mean and log-variance, float32 [B, H/f, W/f, c] each."""
+        """Images float [B, H, W, 3] in [-1, 1] → posterior mean and log-variance, float32 [B, H/f,
+        W/f, c] each.
+        """
         self.check(*images.shape[1:3])
         moments = self.encoder(images)
         if self.quant_conv:
@@ -178,7 +219,9 @@ class AutoencoderKL(nn.Module):
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
     def decode(self, latents):
-        """Latents [B, h, w, c] → images float32 [B, f h, f w, 3], nominally in [-1, 1] but not clipped."""
+        """Latents [B, h, w, c] → images float32 [B, f h, f w, 3], nominally in [-1, 1] but not
+        clipped.
+        """
         if self.quant_conv:
             latents = self.dequantise(latents)
         return self.decoder(latents)
@@ -192,12 +235,15 @@ class AutoencoderKL(nn.Module):
 class Autoencoder(flax.struct.PyTreeNode):
     """A trained autoencoder: frames to normalised latents and back.
 
-    Latents are (posterior mean - shift_factor) * scaling_factor, about unit variance, as the generator wants them.
+    Latents are (posterior mean - shift_factor) * scaling_factor, about unit variance, as the
+    generator wants them.
 
-    Memory: `frames_at_once` bounds how many frames are in work together, and changes nothing else. `tile` cuts larger frames
-    into overlapping tiles of that many latent positions a side, one in work at a time, so that memory no longer grows with
-    the frame; as normalisation and attention then see a tile and not the frame, results differ a little.
-    `autoencoder.replace(tile=64, frames_at_once=1)` works on frames of any size in the memory of 512x512 pixels (f = 8).
+    Memory: `frames_at_once` bounds how many frames are in work together, and changes nothing else.
+        `tile` cuts larger frames
+    into overlapping tiles of that many latent positions a side, one in work at a time, so that
+    memory no longer grows with the frame; as normalisation and attention then see a tile and not
+    the frame, results differ a little. `autoencoder.replace(tile=64, frames_at_once=1)` works on
+    frames of any size in the memory of 512x512 pixels (f = 8).
     """
 
     params: dict
@@ -208,19 +254,30 @@ class Autoencoder(flax.struct.PyTreeNode):
     frames_at_once: int | None = flax.struct.field(pytree_node=False, default=None)
 
     def _apply(self, function, clips, grid):
-        """`function` of images, of every frame of [B, T, a h, a w, C] → [B, T, b h, b w, D], where `grid` is (h, w)."""
+        """`function` of images, of every frame of [B, T, a h, a w, C] → [B, T, b h, b w, D], where
+        `grid` is (h, w).
+        """
         for name, value in (('tile', self.tile), ('frames_at_once', self.frames_at_once)):
             if value is not None and value < 1:
-                raise UserError(f'{name} of the autoencoder is {value}: expected a positive number, or None for no limit')
+                raise UserError(
+                    f'{name} of the autoencoder is {value}: expected a positive number, or None '
+                    'for no limit'
+                )
 
         def of_images(images):
-            return function(images) if self.tile is None else tiling.tiled(function, images, grid, self.tile)
+            return (
+                function(images)
+                if self.tile is None
+                else tiling.tiled(function, images, grid, self.tile)
+            )
 
         frames = clips.reshape(-1, *clips.shape[2:])
         if self.frames_at_once is None:
             results = of_images(frames)
         else:
-            results = jax.lax.map(lambda frame: of_images(frame[None])[0], frames, batch_size=self.frames_at_once)
+            results = jax.lax.map(
+                lambda frame: of_images(frame[None])[0], frames, batch_size=self.frames_at_once
+            )
         return results.reshape(*clips.shape[:2], *results.shape[1:])
 
     @jax.jit
@@ -242,14 +299,18 @@ class Autoencoder(flax.struct.PyTreeNode):
 
     @jax.jit
     def encode(self, frames):
-        """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → latents float32 [B, T, H/f, W/f, c]; no randomness."""
+        """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → latents float32 [B, T, H/f, W/f, c];
+        no randomness.
+        """
         return (self.moments(frames)[0] - self.shift_factor) * self.scaling_factor
 
     @jax.jit
     def decode_float(self, latents):
         """Latents [B, T, h, w, c] → frames float32 [B, T, f h, f w, 3], clipped to [-1, 1]."""
         decode = functools.partial(self.net.apply, self.params, method='decode')
-        images = self._apply(decode, latents / self.scaling_factor + self.shift_factor, latents.shape[2:4])
+        images = self._apply(
+            decode, latents / self.scaling_factor + self.shift_factor, latents.shape[2:4]
+        )
         return jnp.clip(images, -1.0, 1.0)
 
     @jax.jit

@@ -1,8 +1,12 @@
-"""Networks over large images, tile by tile: memory grows with the tile, and one compiled program serves every tile.
+"""Networks over large images, tile by tile: memory grows with the tile, and one compiled program
+serves every tile.
 
-Tiles overlap and are blended linearly, with a quarter of a tile shared by neighbours, as diffusers' tiled VAE does. Unlike
-there, all tiles are of one size, spread evenly: no narrow rest at the right and lower edge, where a group normalisation would see
-almost nothing. Where an image is tiled the same way both agree, but for the corners that four tiles share: there the
+Tiles overlap and are blended linearly, with a quarter of a tile shared by neighbours, as diffusers'
+tiled VAE does. Unlike
+there, all tiles are of one size, spread evenly: no narrow rest at the right and lower edge, where a
+    group normalisation would see
+almost nothing. Where an image is tiled the same way both agree, but for the corners that four tiles
+    share: there the
 weights here are the products of the ramps along both sides.
 """
 
@@ -14,7 +18,9 @@ SHARED = 4  # neighbours share a tile's side divided by this
 
 
 def starts_of(length: int, tile: int) -> list[int]:
-    """Where tiles of one size start so that they cover `length` positions, evenly, and neighbours share tile // SHARED or more."""
+    """Where tiles of one size start so that they cover `length` positions, evenly, and neighbours
+    share tile // SHARED or more.
+    """
     if length <= tile:
         return [0]
     shared = tile // SHARED
@@ -23,7 +29,8 @@ def starts_of(length: int, tile: int) -> list[int]:
 
 
 def weights_of(starts: list[int], size: int) -> np.ndarray:
-    """float32 [tiles, size]: what each position of each tile counts; over a tile's overlap with the one before it rises from 0.
+    """float32 [tiles, size]: what each position of each tile counts; over a tile's overlap with the
+    one before it rises from 0.
 
     At every position of the image the weights of the tiles that cover it sum to 1.
     """
@@ -31,10 +38,12 @@ def weights_of(starts: list[int], size: int) -> np.ndarray:
     for index, start in enumerate(starts):
         shared, rising = covered - start, np.ones(size)
         rising[:shared] = np.arange(shared) / shared
-        weights[:, start:start + size] *= 1.0 - rising
-        weights[index, start:start + size] = rising
+        weights[:, start : start + size] *= 1.0 - rising
+        weights[index, start : start + size] = rising
         covered = start + size
-    return np.stack([row[start:start + size] for row, start in zip(weights, starts)]).astype(np.float32)
+    return np.stack([row[start : start + size] for row, start in zip(weights, starts)]).astype(
+        np.float32
+    )
 
 
 def tiled(function, inputs, grid: tuple[int, int], tile: int):
@@ -58,7 +67,10 @@ def tiled(function, inputs, grid: tuple[int, int], tile: int):
     piece_shape = (batch, pixels * sizes[0], pixels * sizes[1], channels)
     result = jax.eval_shape(function, jax.ShapeDtypeStruct(piece_shape, inputs.dtype))
     scale = result.shape[1] // sizes[0]
-    rows, columns = [weights_of([scale * start for start in axis], scale * size) for axis, size in zip(starts, sizes)]
+    rows, columns = [
+        weights_of([scale * start for start in axis], scale * size)
+        for axis, size in zip(starts, sizes)
+    ]
 
     def add(canvas, index):
         row, column = index // len(starts[1]), index % len(starts[1])

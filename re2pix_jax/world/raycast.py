@@ -1,8 +1,9 @@
 """Which surface each pixel sees: quads drawn in true perspective through a z-buffer.
 
-A quad is P + u U + v V. With M = [U V P] a pixel's ray r meets its plane where (u, v, 1) / depth = M^-1 r, so u/depth,
-v/depth and 1/depth are linear in the pixel's coordinates: the edges, a taper and (as a conic) an ellipse are solved for
-the span of each image row at once, and no pixel outside of a shape is ever touched.
+A quad is P + u U + v V. With M = [U V P] a pixel's ray r meets its plane where (u, v, 1) / depth =
+M^-1 r, so u/depth, v/depth and 1/depth are linear in the pixel's coordinates: the edges, a taper
+and (as a conic) an ellipse are solved for the span of each image row at once, and no pixel outside
+of a shape is ever touched.
 """
 
 import dataclasses
@@ -16,7 +17,10 @@ NEAR, FAR = 0.4, 185.0
 
 @dataclasses.dataclass
 class Hits:
-    """Of the pixels that see a quad: pixel index, quad index, u, v in [0, 1] and depth (m); the shadows likewise."""
+    """Of the pixels that see a quad: pixel index, quad index, u, v in [0, 1] and depth (m); the
+    shadows likewise.
+    """
+
     pixel: np.ndarray
     quad: np.ndarray
     u: np.ndarray
@@ -26,7 +30,10 @@ class Hits:
 
 @dataclasses.dataclass
 class Scene:
-    """The quads that are before the camera, in camera coordinates (float64 [n, 3]) with their rows."""
+    """The quads that are before the camera, in camera coordinates (float64 [n, 3]) with their
+    rows.
+    """
+
     rows: np.ndarray
     p: np.ndarray
     u: np.ndarray
@@ -38,7 +45,11 @@ def gather(rows, camera):
     """Turns all quads into the camera and drops those that it cannot see."""
     p = camera.see(rows[:, P])
     depth = p[:, 2]
-    some = (depth > -25) & (depth < FAR) & (np.abs(p[:, 0]) < 25 + np.maximum(depth, 0) * np.tan(0.5 * camera.view) * 1.05)
+    some = (
+        (depth > -25)
+        & (depth < FAR)
+        & (np.abs(p[:, 0]) < 25 + np.maximum(depth, 0) * np.tan(0.5 * camera.view) * 1.05)
+    )
     rows, p = rows[some], p[some]
     u, v = camera.turn(rows[:, U]), camera.turn(rows[:, V])
     turned = rows[:, BILLBOARD] > 0
@@ -59,7 +70,9 @@ def _row_range(scene, y):
     nexts, nextd = np.roll(depth, -1, 1), np.roll(down, -1, 1)
     cut = (depth > NEAR) != (nexts > NEAR)
     part = np.divide(NEAR - depth, nexts - depth, out=np.zeros_like(depth), where=cut)
-    slope = np.concatenate([down / np.maximum(depth, NEAR), (down + part * (nextd - down)) / NEAR], 1)
+    slope = np.concatenate(
+        [down / np.maximum(depth, NEAR), (down + part * (nextd - down)) / NEAR], 1
+    )
     valid = np.concatenate([depth > NEAR, cut], 1)
     low = np.where(valid, slope, np.inf).min(1)
     high = np.where(valid, slope, -np.inf).max(1)
@@ -81,10 +94,15 @@ def _narrow(low, high, slope, offset):
 def cast(scene, x, y, ground):
     """Draws the scene.
 
-    scene: Scene; x [W], y [H]: rays of columns and rows; ground [H]: 1/depth of the ground (<= 0 above the horizon).
-    Returns (Hits of the nearest quads, Hits of the shadows on the ground that is not hidden)."""
+    scene: Scene; x [W], y [H]: rays of columns and rows; ground [H]: 1/depth of the ground (<= 0
+        above the horizon).
+    Returns (Hits of the nearest quads, Hits of the shadows on the ground that is not hidden).
+    """
     det = (scene.p * scene.normal).sum(-1)
-    inverse = (np.stack([np.cross(scene.v, scene.p), np.cross(scene.p, scene.u), scene.normal], 2) / det[:, None, None]).T.copy()
+    inverse = (
+        np.stack([np.cross(scene.v, scene.p), np.cross(scene.p, scene.u), scene.normal], 2)
+        / det[:, None, None]
+    ).T.copy()
     first, last = _row_range(scene, y)
     count = last - first
     quad = np.repeat(np.arange(len(count)), count)
@@ -103,7 +121,9 @@ def cast(scene, x, y, ground):
     _round(low, high, np.flatnonzero(scene.rows[quad, ELLIPSE] > 0), us, uo, vs, vo, ws, wo)
     step = x[1] - x[0]
     left = np.ceil((np.maximum(low, x[0] - 1e-9) - x[0]) / step)
-    length = np.maximum(np.floor((np.maximum(high, x[0] - step) - x[0]) / step) - left + 1, 0).astype(np.int64)
+    length = np.maximum(
+        np.floor((np.maximum(high, x[0] - step) - x[0]) / step) - left + 1, 0
+    ).astype(np.int64)
     some = np.flatnonzero(length)
     length, left = length[some], left[some].astype(np.int64)
     span = np.repeat(np.arange(len(some)), length)
@@ -137,8 +157,13 @@ def cast(scene, x, y, ground):
 
 
 def _round(low, high, which, us, uo, vs, vo, ws, wo):
-    """Narrows the spans `which`, in place, to the ellipse (2u - 1)^2 + (2v - 1)^2 <= 1: a conic in x."""
-    s, o = np.stack([2 * us - ws, 2 * vs - ws, ws])[:, which], np.stack([2 * uo - wo, 2 * vo - wo, wo])[:, which]
+    """Narrows the spans `which`, in place, to the ellipse (2u - 1)^2 + (2v - 1)^2 <= 1: a conic in
+    x.
+    """
+    s, o = (
+        np.stack([2 * us - ws, 2 * vs - ws, ws])[:, which],
+        np.stack([2 * uo - wo, 2 * vo - wo, wo])[:, which],
+    )
     sign = np.array([1.0, 1.0, -1.0])[:, None]
     a, b, c = (sign * s * s).sum(0), (sign * s * o).sum(0), (sign * o * o).sum(0)
     inside = b * b - a * c

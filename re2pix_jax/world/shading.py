@@ -1,4 +1,6 @@
-"""The colour of what a pixel sees: ground, sky and quads, under the light and through the air of the clip."""
+"""The colour of what a pixel sees: ground, sky and quads, under the light and through the air of
+the clip.
+"""
 
 import dataclasses
 
@@ -28,12 +30,14 @@ from re2pix_jax.world.models import (
 from re2pix_jax.world.street import JUNCTION, LUT_HALF, LUT_SCALE, STOP_LINE, ZEBRA
 from re2pix_jax.world.weather import look
 
-HILL_DEPTH = 400.0       # metres; where the skyline of the hills is taken to be
+HILL_DEPTH = 400.0  # metres; where the skyline of the hills is taken to be
 GREEN_LAMP, AMBER_LAMP, RED_LAMP = (0.10, 0.95, 0.45), (1.0, 0.70, 0.10), (1.0, 0.10, 0.06)
 
 
 class Layout:
-    """What the ground shader must know of the road ahead in one frame: where rows cut the centreline, what lies across it."""
+    """What the ground shader must know of the road ahead in one frame: where rows cut the
+    centreline, what lies across it.
+    """
 
     def __init__(self, course, camera, s):
         self.course, self.camera = course, camera
@@ -49,33 +53,46 @@ class Layout:
         for crossing in course.crossings(self.first, self.first + 260.0):
             marks = [(-1.9, 1.9, ZEBRA)]
             if crossing.junction:
-                marks = [(-5.0, 5.0, JUNCTION), (-9.4, -5.8, ZEBRA), (5.8, 9.4, ZEBRA), (-10.6, -10.1, STOP_LINE)]
+                marks = [
+                    (-5.0, 5.0, JUNCTION),
+                    (-9.4, -5.8, ZEBRA),
+                    (5.8, 9.4, ZEBRA),
+                    (-10.6, -10.1, STOP_LINE),
+                ]
             for low, high, kind in marks:
                 i, j = np.round((crossing.s + np.array([low, high]) - self.first) * 4).astype(int)
-                self.kind[max(i, 0):max(j, 0)] = kind
+                self.kind[max(i, 0) : max(j, 0)] = kind
 
 
 def ground(layout, weather, x, inverse, level, shade):
     """Colour float32 [3, R, W] and label uint8 [R, W] of the rows that see the ground.
 
-    x [W]: rays; inverse, level [R]: see Camera.ground; shade [R, W]: share of light that shadows leave."""
+    x [W]: rays; inverse, level [R]: see Camera.ground; shade [R, W]: share of light that shadows
+    leave.
+    """
     course, camera = layout.course, layout.camera
     depth = 1 / inverse
     ahead = depth * level
-    across, along, turn = (np.interp(ahead, layout.ahead, a) for a in (layout.across, layout.along, layout.turn))
+    across, along, turn = (
+        np.interp(ahead, layout.ahead, a) for a in (layout.across, layout.along, layout.turn)
+    )
     beyond = np.maximum(ahead - layout.ahead[-1], 0.0)
     sin, cos = np.sin(turn), np.cos(turn)
     f = np.float32
     side = depth.astype(f)[:, None] * x.astype(f) - across.astype(f)[:, None]
     bend = (0.5 * course.curvature(along) * sin * sin).astype(f)[:, None]
     d = side * cos.astype(f)[:, None] + bend * side * side
-    s = (along - layout.first + beyond).astype(f)[:, None] + side * sin.astype(f)[:, None]      # from layout.first on
+    s = (along - layout.first + beyond).astype(f)[:, None] + side * sin.astype(f)[
+        :, None
+    ]  # from layout.first on
     index = ((d + f(LUT_HALF)) * f(LUT_SCALE)).astype(np.int32)
     np.clip(index, 0, len(course.section_label) - 1, out=index)
     colour, label = np.take(course.section_colour, index, axis=1), course.section_label[index]
     kind = layout.kind[np.clip((s * f(4)).astype(np.int32), 0, len(layout.kind) - 1)]
-    whole = layout.first + s                                   # float64 would cost twice; road positions stay below 1e5 m
-    dash = np.flatnonzero(course.section_dashed[index] & (np.mod(whole, f(7.0)) < 3.0) & (kind == 0))
+    whole = layout.first + s  # float64 would cost twice; road positions stay below 1e5 m
+    dash = np.flatnonzero(
+        course.section_dashed[index] & (np.mod(whole, f(7.0)) < 3.0) & (kind == 0)
+    )
     flat = colour.reshape(3, -1)
     flat[:, dash] = course.white[:, None]
     marked = np.flatnonzero(kind)
@@ -93,7 +110,7 @@ def ground(layout, weather, x, inverse, level, shade):
     lateral, forward = depth.astype(f)[:, None] * x.astype(f), ahead.astype(f)[:, None]
     we, wn = east + lateral * c + forward * n + f(4096), north - lateral * n + forward * c + f(4096)
     fade = np.minimum(1.0, 14.0 * inverse).astype(f)[:, None]
-    rough = (f(0.10) * look(we * f(0.75), wn * f(0.75)) + f(0.07) * fade * look(we * f(6), wn * f(6)))
+    rough = f(0.10) * look(we * f(0.75), wn * f(0.75)) + f(0.07) * fade * look(we * f(6), wn * f(6))
     rough *= np.where(label == models.TERRAIN, f(2.2), f(1.0))
     light = weather.ambient + weather.direct * max(weather.sun[1], 0.0)
     clear = weather.clear(depth.astype(f))[:, None]
@@ -107,37 +124,56 @@ def ground(layout, weather, x, inverse, level, shade):
 
 
 def sky(weather, camera, x, y):
-    """Colour [3, n], label [n] and depth [n] for rays at x, y [n] that meet neither ground nor quad."""
+    """Colour [3, n], label [n] and depth [n] for rays at x, y [n] that meet neither ground nor
+    quad.
+    """
     f = np.float32
     x, y = x.astype(f), y.astype(f)
     up = -y * f(np.cos(camera.pitch)) - f(np.sin(camera.pitch))
     ahead = f(np.cos(camera.pitch)) - y * f(np.sin(camera.pitch))
     slope = up / np.sqrt(ahead * ahead + x * x)
     rise = np.clip(slope * f(1.6), 0, 1) ** f(0.7)
-    colour = weather.horizon.astype(f)[:, None] + rise * (weather.zenith - weather.horizon).astype(f)[:, None]
+    colour = (
+        weather.horizon.astype(f)[:, None]
+        + rise * (weather.zenith - weather.horizon).astype(f)[:, None]
+    )
     c, n = f(np.cos(camera.heading)), f(np.sin(camera.heading))
     far = f(40.0) / np.maximum(up, f(0.06))
     east, north = (x * c + ahead * n) * far, (ahead * c - x * n) * far
     a, b, g, h = weather.shift.astype(f)
     cloud = look(east * f(0.35) + a + f(8192), north * f(0.35) + b + f(8192)) * f(0.7)
     cloud += look(east * f(1.1) + g + f(8192), north * f(1.1) + h + f(8192)) * f(0.3)
-    cloud = np.clip((cloud + f(weather.cover * 1.4 - 0.7)) * f(1.3), 0, 1) * np.clip(slope * f(7), 0, 1) * f(0.85)
-    white = (0.55 * weather.horizon + 0.45).astype(f)[:, None] * (f(0.97) - f(0.13) * (cloud > 0.55))
+    cloud = (
+        np.clip((cloud + f(weather.cover * 1.4 - 0.7)) * f(1.3), 0, 1)
+        * np.clip(slope * f(7), 0, 1)
+        * f(0.85)
+    )
+    white = (0.55 * weather.horizon + 0.45).astype(f)[:, None] * (
+        f(0.97) - f(0.13) * (cloud > 0.55)
+    )
     colour += cloud * (white - colour)
     label = np.full(len(x), models.SKY, np.uint8)
     depth = np.zeros(len(x), f)
     if weather.hills:
         azimuth = camera.heading + np.arctan2(x, ahead)
-        height = f(weather.hills) * (1 + f(0.7) * np.sin(azimuth * 5 + a) * np.sin(azimuth * 11 + b) + f(0.2) * np.sin(azimuth * 29 + g))
+        height = f(weather.hills) * (
+            1
+            + f(0.7) * np.sin(azimuth * 5 + a) * np.sin(azimuth * 11 + b)
+            + f(0.2) * np.sin(azimuth * 29 + g)
+        )
         hill = np.flatnonzero(slope < height)
-        haze = 0.60 * weather.horizon + 0.40 * np.array([0.20, 0.30, 0.20]) * (weather.ambient + 0.4 * weather.direct)
+        haze = 0.60 * weather.horizon + 0.40 * np.array([0.20, 0.30, 0.20]) * (
+            weather.ambient + 0.4 * weather.direct
+        )
         colour[:, hill] = haze[:, None]
         label[hill], depth[hill] = models.VEGETATION, HILL_DEPTH
     return colour, label, depth
 
 
 def quads(scene, hits, weather, camera, time):
-    """Colour float32 [3, n] and label uint8 [n] of the pixels in `hits`; time (s) turns the traffic lights."""
+    """Colour float32 [3, n] and label uint8 [n] of the pixels in `hits`; time (s) turns the traffic
+    lights.
+    """
     f = np.float32
     rows, quad = scene.rows, hits.quad
     sun = camera.turn(weather.sun)
@@ -153,7 +189,14 @@ def quads(scene, hits, weather, camera, time):
     for code, shader in SHADERS.items():
         chosen = np.flatnonzero(material == code)
         if len(chosen):
-            shader(Surface(colour, light, chosen, columns, quad[chosen], hits.u[chosen], hits.v[chosen]), sun.astype(f), time, weather)
+            shader(
+                Surface(
+                    colour, light, chosen, columns, quad[chosen], hits.u[chosen], hits.v[chosen]
+                ),
+                sun.astype(f),
+                time,
+                weather,
+            )
     glow = columns[EMISSION][quad]
     clear = weather.clear(hits.depth)
     light *= (1 - glow) * clear
@@ -165,7 +208,10 @@ def quads(scene, hits, weather, camera, time):
 
 @dataclasses.dataclass
 class Surface:
-    """The pixels `at` of one material: colour and light [3, n] to be changed in place, u and v on their quads."""
+    """The pixels `at` of one material: colour and light [3, n] to be changed in place, u and v on
+    their quads.
+    """
+
     colour: np.ndarray
     light: np.ndarray
     at: np.ndarray
@@ -188,15 +234,23 @@ class Surface:
     def shine(self, ambient, direct, weather):
         """Light of a round thing: ambient and direct shares, numbers or [n]."""
         for channel in range(3):
-            self.light[channel, self.at] = ambient * np.float32(weather.ambient[channel]) + direct * np.float32(weather.direct[channel])
+            self.light[channel, self.at] = ambient * np.float32(
+                weather.ambient[channel]
+            ) + direct * np.float32(weather.direct[channel])
 
     def dye(self, mask, colour=None, light=None):
-        """Gives the pixels in `mask` a colour (the accent of their quad where none is named), and a light of their own."""
+        """Gives the pixels in `mask` a colour (the accent of their quad where none is named), and a
+        light of their own.
+        """
         some = np.flatnonzero(mask)
         if not len(some):
             return
         at = self.at[some]
-        self.colour[:, at] = np.take(self.columns[ACCENT], self.quad[some], axis=1) if colour is None else np.reshape(colour, (3, 1))
+        self.colour[:, at] = (
+            np.take(self.columns[ACCENT], self.quad[some], axis=1)
+            if colour is None
+            else np.reshape(colour, (3, 1))
+        )
         if light is not None:
             self.light[:, at] = light
 
@@ -213,9 +267,11 @@ def _grid(on, sun, time, weather):
     pane = (np.abs(fu - 0.5) < 0.5 - margin) & (fv > low) & (fv < high)
     on.scale(0.90 + 0.16 * on.v)
     on.dye(pane)
-    pane &= on.column(LABEL) == models.BUILDING      # no two windows of a house are alike
+    pane &= on.column(LABEL) == models.BUILDING  # no two windows of a house are alike
     at, quad = on.at[pane], on.quad[pane]
-    seed = on.columns[models.P.start][quad] * np.float32(0.37) + on.columns[COLOUR.start][quad] * np.float32(977)
+    seed = on.columns[models.P.start][quad] * np.float32(0.37) + on.columns[COLOUR.start][
+        quad
+    ] * np.float32(977)
     vary = look(np.floor(cu[pane]) * 13 + seed + 65536, np.floor(cv[pane]) * 29 + seed + 65536)
     on.colour[:, at] *= 1 + np.float32(0.5) * vary
     on.colour[:, at] += np.float32(0.05) * fv[pane]
@@ -264,7 +320,7 @@ def _board(on, sun, time, weather):
 
 def _lamps(on, sun, time, weather):
     state = models.light_state(on.parameter(0), time)
-    third = np.clip((on.v * 3).astype(np.int64), 0, 2)                     # 0 green below, 1 amber, 2 red above
+    third = np.clip((on.v * 3).astype(np.int64), 0, 2)  # 0 green below, 1 amber, 2 red above
     inside = (2 * on.u - 1) ** 2 + (2 * (on.v * 3 - third) - 1) ** 2 < 0.85
     for lamp, tint in enumerate((GREEN_LAMP, AMBER_LAMP, RED_LAMP)):
         on.dye(inside & (third == lamp) & (state != lamp), np.multiply(tint, 0.14))
@@ -295,5 +351,17 @@ def _nose(on, sun, time, weather):
     on.dye((side > 0.30) & (on.v > 0.48) & (on.v < 0.85), (1.0, 0.97, 0.86), 0.95)
 
 
-SHADERS = {PLAIN: _plain, GRID: _grid, FOLIAGE: _foliage, BALL: _ball, CYLINDER: _cylinder, SLATS: _slats, BRICKS: _bricks,
-           BOARD: _board, LAMPS: _lamps, WHEEL: _wheel, TAIL: _tail, NOSE: _nose}
+SHADERS = {
+    PLAIN: _plain,
+    GRID: _grid,
+    FOLIAGE: _foliage,
+    BALL: _ball,
+    CYLINDER: _cylinder,
+    SLATS: _slats,
+    BRICKS: _bricks,
+    BOARD: _board,
+    LAMPS: _lamps,
+    WHEEL: _wheel,
+    TAIL: _tail,
+    NOSE: _nose,
+}

@@ -1,8 +1,9 @@
 """The motion of the ego car and of the traffic: simulated step by step at 17 frames a second.
 
-Agents live in road coordinates. They follow by the intelligent driver model (Treiber, Hennecke, Helbing, 2000), keep
-their lane with a damped spring, change it where a slow leader is ahead and another lane is free, and stop for red lights
-and for people on the road. Everything random is drawn before the first step, so a step costs no random numbers.
+Agents live in road coordinates. They follow by the intelligent driver model (Treiber, Hennecke,
+Helbing, 2000), keep their lane with a damped spring, change it where a slow leader is ahead and
+another lane is free, and stop for red lights and for people on the road. Everything random is drawn
+before the first step, so a step costs no random numbers.
 """
 
 import dataclasses
@@ -15,15 +16,17 @@ from re2pix_jax.world.street import CHUNK, paint
 FPS = 17
 KINDS = ('car', 'truck', 'bus', 'cyclist')
 HALF_LENGTH = np.array([2.2, 4.1, 5.5, 0.9])
-BURN_IN = 26             # steps before frame 0
+BURN_IN = 26  # steps before frame 0
 BEHIND, AHEAD = -60.0, 260.0
 
 
 @dataclasses.dataclass
 class History:
-    """Arrays over steps [T, N] (agent 0 is the ego car): s, d (m), v (m/s), turn (rad to the road), accel (m/s^2),
-    twist (rad/s, the rate of `turn`); fixed [N]: kind,
-    way (+1 with us, -1 oncoming), paints and scale [N, 3]."""
+    """Arrays over steps [T, N] (agent 0 is the ego car): s, d (m), v (m/s), turn (rad to the road),
+    accel (m/s^2), twist (rad/s, the rate of `turn`); fixed [N]: kind, way (+1 with us, -1
+    oncoming), paints and scale [N, 3].
+    """
+
     s: np.ndarray
     d: np.ndarray
     v: np.ndarray
@@ -40,7 +43,9 @@ class History:
 def _populate(street, rng):
     """Start of all agents: lists of (s, lane offset d, way, kind, wish for speed)."""
     wish = rng.uniform(9.0, 17.0)
-    agents = [(0.0, street.lane * (0.5 if street.lanes == 1 or rng.random() < 0.5 else 1.5), 1, 0, wish)]
+    agents = [
+        (0.0, street.lane * (0.5 if street.lanes == 1 or rng.random() < 0.5 else 1.5), 1, 0, wish)
+    ]
     mix = rng.dirichlet([5.0, 1.6, 1.6])
     for lane in range(street.lanes):
         d = street.lane * (lane + 0.5)
@@ -48,7 +53,15 @@ def _populate(street, rng):
         s = rng.uniform(16, 34) if same else rng.uniform(-12, 22)
         while s < 230:
             kind = rng.choice(3, p=mix)
-            agents.append((s + HALF_LENGTH[kind], d, 1, kind, wish * rng.uniform(0.82, 1.12) if same else rng.uniform(7, 15)))
+            agents.append(
+                (
+                    s + HALF_LENGTH[kind],
+                    d,
+                    1,
+                    kind,
+                    wish * rng.uniform(0.82, 1.12) if same else rng.uniform(7, 15),
+                )
+            )
             s += 2 * HALF_LENGTH[kind] + rng.uniform(10, 45)
         s = rng.uniform(4, 30)
         while s < AHEAD - 15:
@@ -70,14 +83,30 @@ def simulate(street, seed, last):
     s, d, way, kind, wish = _populate(street, rng)
     n = len(s)
     way, cyclist = way.astype(float), kind == 3
-    beat, tide, deep = rng.uniform(0.25, 0.9, n), rng.uniform(0, 2 * np.pi, n), rng.uniform(0.03, 0.24, n) * ~cyclist
-    sway, swing, wide = rng.uniform(0.2, 0.6, n), rng.uniform(0, 2 * np.pi, n), rng.uniform(0.05, 0.22, n)
+    beat, tide, deep = (
+        rng.uniform(0.25, 0.9, n),
+        rng.uniform(0, 2 * np.pi, n),
+        rng.uniform(0.03, 0.24, n) * ~cyclist,
+    )
+    sway, swing, wide = (
+        rng.uniform(0.2, 0.6, n),
+        rng.uniform(0, 2 * np.pi, n),
+        rng.uniform(0.05, 0.22, n),
+    )
     eager = rng.uniform(10, 35, n)
     colour = paint(rng, n)
-    colour[kind == 2] = np.array([[0.78, 0.10, 0.08], [0.88, 0.62, 0.06], [0.10, 0.35, 0.70]])[rng.integers(3, size=(kind == 2).sum())]
-    colour[cyclist] = np.array([[0.95, 0.80, 0.05], [0.95, 0.40, 0.05], [0.85, 0.10, 0.45]])[rng.integers(3, size=cyclist.sum())]
-    second = np.array([[0.85, 0.85, 0.82], [0.80, 0.76, 0.62], [0.70, 0.74, 0.80], [0.82, 0.45, 0.15]])[rng.integers(4, size=n)]
-    second[cyclist] = np.array([[0.05, 0.42, 0.40], [0.40, 0.10, 0.10], [0.10, 0.15, 0.45]])[rng.integers(3, size=cyclist.sum())]
+    colour[kind == 2] = np.array([[0.78, 0.10, 0.08], [0.88, 0.62, 0.06], [0.10, 0.35, 0.70]])[
+        rng.integers(3, size=(kind == 2).sum())
+    ]
+    colour[cyclist] = np.array([[0.95, 0.80, 0.05], [0.95, 0.40, 0.05], [0.85, 0.10, 0.45]])[
+        rng.integers(3, size=cyclist.sum())
+    ]
+    second = np.array(
+        [[0.85, 0.85, 0.82], [0.80, 0.76, 0.62], [0.70, 0.74, 0.80], [0.82, 0.45, 0.15]]
+    )[rng.integers(4, size=n)]
+    second[cyclist] = np.array([[0.05, 0.42, 0.40], [0.40, 0.10, 0.10], [0.10, 0.15, 0.45]])[
+        rng.integers(3, size=cyclist.sum())
+    ]
     scale = rng.uniform(0.94, 1.08, (n, 3))
     scale[cyclist] = 1.1
     v, accel = wish * rng.uniform(0.75, 1.0, n), np.zeros(n)
@@ -91,7 +120,9 @@ def simulate(street, seed, last):
         stop = _stops(street, s, d, v, way, time)
         goal = wish * (1 - deep * (1 + np.sin(beat * time + tide)))
         ratio = np.maximum(v, 0.0) / goal
-        want = limits * (1 - np.minimum(ratio, 1.6) ** 4 - _press(v, pace, gap) ** 2 - _press(v, 0.0, stop) ** 2)
+        want = limits * (
+            1 - np.minimum(ratio, 1.6) ** 4 - _press(v, pace, gap) ** 2 - _press(v, 0.0, stop) ** 2
+        )
         accel = accel + 0.22 * (np.clip(want, -7.0, limits) - accel)
         v = np.maximum(v + accel * dt, 0.0)
         s = s + way * v * dt
@@ -108,7 +139,9 @@ def simulate(street, seed, last):
             keep.append((s, d, v, turn, accel, (turn - before) / dt))
         near = s - s[0]
         gone = (way < 0) & (near < BEHIND) | (way > 0) & (near < BEHIND) & (np.arange(n) > 0)
-        s = np.where(gone, s + (AHEAD - BEHIND), s)      # those we have left behind come again far ahead
+        s = np.where(
+            gone, s + (AHEAD - BEHIND), s
+        )  # those we have left behind come again far ahead
     fields = (np.stack(column) for column in zip(*keep, strict=True))
     return History(*fields, kind, way.astype(int), colour, second, scale)
 
@@ -130,18 +163,24 @@ def _leaders(s, d, v, way, half, width):
 
 
 def _stops(street, s, d, v, way, time):
-    """Distance (m) to the next thing to stop for that an agent can still stop for; 1000 where there is none."""
+    """Distance (m) to the next thing to stop for that an agent can still stop for; 1000 where there
+    is none.
+    """
     stop = np.full(len(s), 1e3)
     brake = v * v / (2 * 3.5)
     for crossing in street.crossings(s[0] - 60, s[0] + 130):
         if crossing.junction and models.light_state(crossing.phase, time):
             gap = (crossing.s - s) * way - 10.5
             stop = np.where((gap > brake) & (gap < 70), np.minimum(stop, gap), stop)
-        who_s, who_d, span, slide, start = (a[:, None] for a in street.crossers(int(crossing.s // CHUNK)))
+        who_s, who_d, span, slide, start = (
+            a[:, None] for a in street.crossers(int(crossing.s // CHUNK))
+        )
         gap = (who_s - s) * way - 4.0
         arrival = np.clip(gap / np.maximum(v, 1.0), 0, 3)
         now, soon = (who_d + slide * np.clip(at - start, 0, span) for at in (time, time + arrival))
-        near = np.minimum(np.maximum(now, soon), np.maximum(np.minimum(now, soon), d))     # of the way in between
+        near = np.minimum(
+            np.maximum(now, soon), np.maximum(np.minimum(now, soon), d)
+        )  # of the way in between
         at_risk = (np.abs(near - d) < 1.7) & (gap > 0.5) & (gap < 38) & (time < start + span)
         stop = np.minimum(stop, np.where(at_risk, gap, 1e3).min(0, initial=1e3))
     return stop

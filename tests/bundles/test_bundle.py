@@ -21,18 +21,30 @@ KINDS = ('encoder', 'principal', 'forecaster', 'head')
 @pytest.fixture(scope='module')
 def parts():
     keys = iter(jax.random.split(jax.random.key(0), 9))
-    net = VisionTransformer(patch_size=4, width=12, depth=2, heads=2, registers=1, layers=(0, 1), position_grid=(2, 3))
-    encoder = Encoder(jax.jit(net.init)(next(keys), jnp.zeros((1, 8, 12, 3))), net, image_size=(8, 12))
-    principal = Principal(*(jax.random.normal(next(keys), shape) for shape in ((24,), (24,), (24,), (6, 24), (6,))))
+    net = VisionTransformer(
+        patch_size=4, width=12, depth=2, heads=2, registers=1, layers=(0, 1), position_grid=(2, 3)
+    )
+    encoder = Encoder(
+        jax.jit(net.init)(next(keys), jnp.zeros((1, 8, 12, 3))), net, image_size=(8, 12)
+    )
+    principal = Principal(
+        *(jax.random.normal(next(keys), shape) for shape in ((24,), (24,), (24,), (6, 24), (6,)))
+    )
     net = MaskedFeatureTransformer(components=6, width=12, depth=1, heads=2, frames=3, grid=(2, 3))
-    forecaster = Forecaster(jax.jit(net.init)(next(keys), jnp.zeros((1, 2, 2, 3, 6))), net, encoder, principal)
+    forecaster = Forecaster(
+        jax.jit(net.init)(next(keys), jnp.zeros((1, 2, 2, 3, 6))), net, encoder, principal
+    )
     net = DPTHead(classes=5, features=4, channels=(4, 4, 4, 4))
     head = Head(jax.jit(net.init)(next(keys), jnp.zeros((1, 2, 3, 24))), net)
     return {'encoder': encoder, 'principal': principal, 'forecaster': forecaster, 'head': head}
 
 
 def files(folder):
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob('*')) if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob('*'))
+        if file.is_file()
+    }
 
 
 def edit(folder, **changes):
@@ -49,7 +61,9 @@ def test_round_trip(parts, tmp_path, kind, storage):
     assert jax.tree.structure(loaded) == jax.tree.structure(parts[kind])  # static fields too
     for ours, theirs in zip(jax.tree.leaves(loaded), jax.tree.leaves(parts[kind])):
         assert ours.dtype == jnp.float32
-        np.testing.assert_allclose(ours, theirs, rtol=0 if storage == 'float32' else 1e-3, atol=1e-6)
+        np.testing.assert_allclose(
+            ours, theirs, rtol=0 if storage == 'float32' else 1e-3, atol=1e-6
+        )
     assert bundles.read(tmp_path / 'one').storage == storage
     bundle.save_part(tmp_path / 'two', loaded, storage=storage, about={'data': 'none'})
     assert files(tmp_path / 'one') == files(tmp_path / 'two')
@@ -59,29 +73,52 @@ def test_round_trip(parts, tmp_path, kind, storage):
 def test_a_shipped_bundle_is_saved_like_it_was(name, tmp_path):
     bundles.save(tmp_path / 'again', bundles.load(name), like=name)
     shipped, again = files(bundle.resolve(name)), files(tmp_path / 'again')
-    assert again == {file: shipped[file] for file in shipped if name != 'tiny' or not file.startswith(('depth', 'normals'))}
+    assert again == {
+        file: shipped[file]
+        for file in shipped
+        if name != 'tiny' or not file.startswith(('depth', 'normals'))
+    }
 
 
 def test_saved_like_another(parts, tmp_path):
-    """Notes, storage and a card that was written are kept, unless others are given; a card that was made is made anew."""
-    bundles.save(tmp_path / 'e', parts['encoder'], storage='float16', card='# Mine', about={'data': 'x'})
+    """Notes, storage and a card that was written are kept, unless others are given; a card that was
+    made is made anew.
+    """
+    bundles.save(
+        tmp_path / 'e', parts['encoder'], storage='float16', card='# Mine', about={'data': 'x'}
+    )
     bundles.save(tmp_path / 'p', parts['principal'], storage='float16')
-    bundles.save(tmp_path / 'f', parts['forecaster'], {'encoder': tmp_path / 'e', 'principal': tmp_path / 'p'}, 'float16', about={'a': [1]})
+    bundles.save(
+        tmp_path / 'f',
+        parts['forecaster'],
+        {'encoder': tmp_path / 'e', 'principal': tmp_path / 'p'},
+        'float16',
+        about={'a': [1]},
+    )
     loaded = bundles.load(tmp_path / 'f')
     bundles.save(tmp_path / 'g', loaded, like=tmp_path / 'f')
-    assert files(tmp_path / 'g' / 'encoder') == files(tmp_path / 'e') and files(tmp_path / 'g' / 'principal') == files(tmp_path / 'p')
+    assert files(tmp_path / 'g' / 'encoder') == files(tmp_path / 'e') and files(
+        tmp_path / 'g' / 'principal'
+    ) == files(tmp_path / 'p')
     assert bundles.read(tmp_path / 'g').extras == {'about': {'a': [1]}}
     bundles.save(tmp_path / 'h', loaded, like=tmp_path / 'g', storage='float32', about={'b': 2})
     again = bundles.read(tmp_path / 'h')
     assert again.extras == {'about': {'b': 2}} and 'stored in float32' in again.card
-    assert bundles.read(tmp_path / 'h' / 'encoder').card == '# Mine' and bundles.read(tmp_path / 'h' / 'encoder').storage == 'float32'
+    assert (
+        bundles.read(tmp_path / 'h' / 'encoder').card == '# Mine'
+        and bundles.read(tmp_path / 'h' / 'encoder').storage == 'float32'
+    )
     changed = loaded.encoder.replace(net=loaded.encoder.net.clone(norm_eps=1e-3))
     bundles.save(tmp_path / 'i', changed, like=tmp_path / 'e')
     assert bundles.read(tmp_path / 'i').network['norm_eps'] == 1e-3
 
 
 def test_every_kind_of_the_package_round_trips(micro_bundles, tmp_path):
-    large = {'inception', 'i3d', 'lpips'}  # of one published size each: tests/evaluation/test_networks.py
+    large = {
+        'inception',
+        'i3d',
+        'lpips',
+    }  # of one published size each: tests/evaluation/test_networks.py
     for kind in set(kinds.KINDS) - large:
         part = bundles.load(micro_bundles / kind)
         bundles.save(tmp_path / kind, part)
@@ -91,14 +128,25 @@ def test_every_kind_of_the_package_round_trips(micro_bundles, tmp_path):
 
 def test_parts_are_named_or_nested(parts, tmp_path, monkeypatch):
     bundles.save(tmp_path / 'a' / 'encoder', parts['encoder'])
-    bundles.save(tmp_path / 'a' / 'principal', parts['principal'], parts={'encoder': tmp_path / 'a' / 'encoder'})
+    bundles.save(
+        tmp_path / 'a' / 'principal',
+        parts['principal'],
+        parts={'encoder': tmp_path / 'a' / 'encoder'},
+    )
     monkeypatch.chdir(tmp_path)
-    bundles.save('a/forecaster', parts['forecaster'], parts={'encoder': 'a/encoder', 'principal': 'a/principal', 'vae': ''})
+    bundles.save(
+        'a/forecaster',
+        parts['forecaster'],
+        parts={'encoder': 'a/encoder', 'principal': 'a/principal', 'vae': ''},
+    )
     config = json.loads((tmp_path / 'a/forecaster/config.json').read_text())
     assert config['parts'] == {'encoder': '../encoder', 'principal': '../principal'}
     bundles.save('a/whole', parts['forecaster'])
     shutil.move('a', 'b')  # relative references move along
-    edit(tmp_path / 'b/whole', parts={'encoder': str(tmp_path / 'b/encoder'), 'principal': 'principal'})
+    edit(
+        tmp_path / 'b/whole',
+        parts={'encoder': str(tmp_path / 'b/encoder'), 'principal': 'principal'},
+    )
     for name in ('b/forecaster', 'b/whole'):
         loaded = bundles.load(name)
         for ours, theirs in zip(jax.tree.leaves(loaded), jax.tree.leaves(parts['forecaster'])):
@@ -116,16 +164,26 @@ def test_saving_over_a_bundle_keeps_the_parts_inside_it(parts, tmp_path):
 
 def test_digest_sees_tensors_and_sizes_and_nothing_else(parts, tmp_path):
     for name, about, factor in (('a', None, 1), ('b', {'note': 1}, 1), ('c', None, 2)):
-        part = parts['encoder'].replace(params=jax.tree.map(lambda x, f=factor: x * f, parts['encoder'].params))
+        part = parts['encoder'].replace(
+            params=jax.tree.map(lambda x, f=factor: x * f, parts['encoder'].params)
+        )
         bundles.save(tmp_path / name, part, about=about, card=name)
-    assert bundles.digest(tmp_path / 'a') == bundles.digest(tmp_path / 'b') != bundles.digest(tmp_path / 'c')
+    assert (
+        bundles.digest(tmp_path / 'a')
+        == bundles.digest(tmp_path / 'b')
+        != bundles.digest(tmp_path / 'c')
+    )
 
 
 def test_shipped_names(parts, tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, 'SHIPPED', tmp_path)
     bundles.save(tmp_path / 'tiny', parts['forecaster'])
-    assert isinstance(bundles.load('tiny'), Forecaster) and isinstance(bundles.load('tiny/encoder'), Encoder)
-    with pytest.raises(UserError, match=r"tinny: no such model, did you mean 'tiny'.*shipped name \(tiny\)"):
+    assert isinstance(bundles.load('tiny'), Forecaster) and isinstance(
+        bundles.load('tiny/encoder'), Encoder
+    )
+    with pytest.raises(
+        UserError, match=r"tinny: no such model, did you mean 'tiny'.*shipped name \(tiny\)"
+    ):
         bundles.load('tinny')
 
 
@@ -137,8 +195,12 @@ def test_unmatched_tensors_are_all_in_one_message(parts, tmp_path):
     with pytest.raises(UserError) as caught:
         bundles.load(tmp_path / 'e')
     message = str(caught.value)
-    for text in ('3 tensors do not match', 'missing params/norm/bias [12]', 'left over params/extra [3]',
-                 'params/norm/scale has shape [7] and not [12]'):
+    for text in (
+        '3 tensors do not match',
+        'missing params/norm/bias [12]',
+        'left over params/extra [3]',
+        'params/norm/scale has shape [7] and not [12]',
+    ):
         assert text in message
     assert '\n' not in message
 
@@ -220,7 +282,9 @@ def test_the_hub_is_asked_and_its_failure_told(parts, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'huggingface_hub', Hub)
     bundles.save(tmp_path / 'e', parts['encoder'])
     assert isinstance(bundles.load('hf:owner/repo'), Encoder)
-    with pytest.raises(UserError, match=r'hf:owner/other: could not be fetched .*\(no route\).*pass the path'):
+    with pytest.raises(
+        UserError, match=r'hf:owner/other: could not be fetched .*\(no route\).*pass the path'
+    ):
         bundles.load('hf:owner/other')
     with pytest.raises(UserError, match='expected "hf:owner/repo"'):
         bundles.load('hf:owner')
@@ -242,13 +306,27 @@ def test_only_what_is_named_is_fetched(tmp_path, monkeypatch):
     (tmp_path / 'a' / 'vae').mkdir(parents=True)
     (tmp_path / 'a' / 'vae' / 'w.bin').touch()
     (tmp_path / 'w.bin').touch()
-    assert hub.fetch('hf:owner/repo', ['*.bin', '*.json']) == tmp_path and asked.pop() == ['*.bin', '*.json']
+    assert hub.fetch('hf:owner/repo', ['*.bin', '*.json']) == tmp_path and asked.pop() == [
+        '*.bin',
+        '*.json',
+    ]
     assert hub.fetch('hf:owner/repo/a/vae', ['*.bin', '*.json']) == tmp_path / 'a' / 'vae'
     assert asked.pop() == ['a/vae/*.bin', 'a/vae/*.json']
     configs = ['config.json', 'preprocessor_config.json']
-    assert hub.fetch('hf:owner/repo:w.bin') == tmp_path / 'w.bin' and asked.pop() == [*configs, 'w.bin']
-    for reference in ('hf:owner/repo/a/vae:w.bin', 'hf:owner/repo/a:vae/w.bin', 'hf:owner/repo:a/vae/w.bin'):
+    assert hub.fetch('hf:owner/repo:w.bin') == tmp_path / 'w.bin' and asked.pop() == [
+        *configs,
+        'w.bin',
+    ]
+    for reference in (
+        'hf:owner/repo/a/vae:w.bin',
+        'hf:owner/repo/a:vae/w.bin',
+        'hf:owner/repo:a/vae/w.bin',
+    ):
         assert hub.fetch(reference, ['*.json']) == tmp_path / 'a' / 'vae' / 'w.bin'
         assert asked.pop() == [f'a/vae/{name}' for name in (*configs, 'w.bin')]
-    with pytest.raises(UserError, match='hf:owner/repo/vae:w.bin: the repository has no vae/w.bin: check the name, or download'):
+    with pytest.raises(
+        UserError,
+        match='hf:owner/repo/vae:w.bin: the repository has no vae/w.bin: check the name, or '
+        'download',
+    ):
         hub.fetch('hf:owner/repo/vae:w.bin')

@@ -1,4 +1,6 @@
-"""The convert command: published files in, bundles out; and what it says of files that are not what they should be."""
+"""The convert command: published files in, bundles out; and what it says of files that are not what
+they should be.
+"""
 
 import json
 import re
@@ -19,66 +21,178 @@ from tests.running import outcomes as run_commands
 
 GOLDEN = ROOT.parent / 'shared' / 'golden' / 'dino_foresight_small'
 
-# name: (arguments, what the error says); {dir} holds the files, {golden} those of the authors' own code
+# name: (arguments, what the error says); {dir} holds the files, {golden} those of the authors' own
+# code
 BAD = {
-    'kind': ('dinov4 {dir}/dinov2.safetensors {out}', r'convert dinov4: expected as kind one of dinov2, dinov3, sd-vae, dino-fore'),
-    'absent': ('dinov2 {dir}/none.pth {out}', r'none\.pth: no such file or folder; give one, or hf:'),
-    'cut': ('dinov2 {dir}/cut.safetensors {out} --heads=2 --layers=0,1', r'cut\.safetensors: is not a whole safetensors file'),
-    'other kind': ('dpt-head {dir}/dinov2.safetensors {out}', r'has no tensor scratch\.layer1_rn\.weight .*right kind of file'),
+    'kind': (
+        'dinov4 {dir}/dinov2.safetensors {out}',
+        r'convert dinov4: expected as kind one of dinov2, dinov3, sd-vae, dino-fore',
+    ),
+    'absent': (
+        'dinov2 {dir}/none.pth {out}',
+        r'none\.pth: no such file or folder; give one, or hf:',
+    ),
+    'cut': (
+        'dinov2 {dir}/cut.safetensors {out} --heads=2 --layers=0,1',
+        r'cut\.safetensors: is not a whole safetensors file',
+    ),
+    'other kind': (
+        'dpt-head {dir}/dinov2.safetensors {out}',
+        r'has no tensor scratch\.layer1_rn\.weight .*right kind of file',
+    ),
     'other family': ('dinov3 {dir}/dinov2.safetensors {out}', r'expected DINOv3'),
-    'shape': ('dinov2 {dir}/shape.safetensors {out} --heads=2 --layers=0,1', r'1 tensors do not match DINOv2: .*has shape \[5\]'),
-    'left over': ('dinov2 {dir}/more.safetensors {out} --heads=2 --layers=0,1', r'2 tensors .*left over head\.bias .*left over head\.w'),
-    'sizes': ('dinov2 {dir}/dinov2.safetensors {out}', r'not those of a published DINOv2: say how many heads'),
-    'layers': ('dinov2 {dir}/dinov2.safetensors {out} --layers=a,b', r'--layers=a,b: expected numbers of blocks'),
-    'image size': ('dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --image_size=9', r'--image_size=9: expected HEIGHTx'),
+    'shape': (
+        'dinov2 {dir}/shape.safetensors {out} --heads=2 --layers=0,1',
+        r'1 tensors do not match DINOv2: .*has shape \[5\]',
+    ),
+    'left over': (
+        'dinov2 {dir}/more.safetensors {out} --heads=2 --layers=0,1',
+        r'2 tensors .*left over head\.bias .*left over head\.w',
+    ),
+    'sizes': (
+        'dinov2 {dir}/dinov2.safetensors {out}',
+        r'not those of a published DINOv2: say how many heads',
+    ),
+    'layers': (
+        'dinov2 {dir}/dinov2.safetensors {out} --layers=a,b',
+        r'--layers=a,b: expected numbers of blocks',
+    ),
+    'image size': (
+        'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --image_size=9',
+        r'--image_size=9: expected HEIGHTx',
+    ),
     'hub': ('sd-vae hf:owner/repo {out}', r'hf:owner/repo: .*pass the path'),
     'hub name': ('sd-vae hf:owner {out}', r'expected "hf:owner/repo" or "hf:owner/repo:file"'),
-    'empty folder': ('dpt-head {dir}/empty {out}', r'empty: holds 0 weight files, expected model\.safetensors'),
-    'other network': ('i3d {dir}/dinov2.safetensors {out}', r'has no tensor logits\.conv3d\.weight .*right kind of file'),
-    'no inception': ('inception {dir}/dinov2.safetensors {out}', r'tensors do not match Inception v3 of FID: .*missing Mixed_7c'),
-    'no linear': ('lpips {dir}/dinov2.safetensors {out}', r'LPIPS needs its linear weights too: .*as --linear'),
-    'destination': ('dinov2 {dir}/dinov2.safetensors {dir}/letters --heads=2 --layers=0,1', r'letters: already exists and is not a bundle'),
-    'options': ('dpt-head {dir}/dinov2.safetensors {out} --layers=1 --linear=x --pca=y',
-                r'convert dpt-head: takes no --layers or --pca or --linear; it takes --storage: leave others away'),
-    'options of another kind': ('dinov2 {dir}/dinov2.safetensors {out} --scaling_factor=1', r'takes no --scaling_factor; it takes --heads'),
-    'sizes of DINOv3': ('dinov3 {dir}/dinov3.safetensors {out}', r'of a published DINOv3: say how many heads .*\(--heads, --layers\)'),
-    'no scale': ('sd-vae {dir}/lone/vae.safetensors {out}', r'put it there, or pass --scaling_factor and --shift_factor'),
-    'no record': ('dino-foresight {dir}/bare.ckpt {out} --heads=2 --layers=0,1', r'how many heads .*: say it, --transformer_heads='),
-    'strange record': ('dino-foresight {dir}/strange.ckpt {out}', r"say heads 'two', img_size \[8\]: expected a number of heads"),
-    'no record at all': ('dino-foresight {dir}/list.ckpt {out}', r"its 'hyper_parameters' are of type list: expected a dict or a Namesp"),
-    'channels of the components': ('dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=0,1 --pca={dir}/wide.pth',
-                                   r'the encoder gives 16 channels, the principal components turn 24 into 6, the forecaster takes 6; exp'),
-    'channels of the layers': ('dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=1', r'do not fit: the encoder gives 8 channels'),
-    'two encoders': ('dino-foresight {dir}/micro.ckpt {out} --encoder=none --heads=2 --image_size=4x6',
-                     r'--encoder=none: takes the place of the encoder .* --heads and --image_size would describe: give one or the other'),
-    'words for numbers': ('dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=0,1 --pca={dir}/words.pth',
-                          r'words\.pth: expected mean, std and principal components as arrays of numbers'),
-    'full disk': ('dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1', r'full_disk: the bundle could not be written: File too'),
-    'few arguments': ('dinov2 {dir}/dinov2.safetensors', r'positional arguments expected: KIND SOURCE DESTINATION'),
+    'empty folder': (
+        'dpt-head {dir}/empty {out}',
+        r'empty: holds 0 weight files, expected model\.safetensors',
+    ),
+    'other network': (
+        'i3d {dir}/dinov2.safetensors {out}',
+        r'has no tensor logits\.conv3d\.weight .*right kind of file',
+    ),
+    'no inception': (
+        'inception {dir}/dinov2.safetensors {out}',
+        r'tensors do not match Inception v3 of FID: .*missing Mixed_7c',
+    ),
+    'no linear': (
+        'lpips {dir}/dinov2.safetensors {out}',
+        r'LPIPS needs its linear weights too: .*as --linear',
+    ),
+    'destination': (
+        'dinov2 {dir}/dinov2.safetensors {dir}/letters --heads=2 --layers=0,1',
+        r'letters: already exists and is not a bundle',
+    ),
+    'options': (
+        'dpt-head {dir}/dinov2.safetensors {out} --layers=1 --linear=x --pca=y',
+        r'convert dpt-head: takes no --layers or --pca or --linear; it takes --storage: leave '
+        r'others away',
+    ),
+    'options of another kind': (
+        'dinov2 {dir}/dinov2.safetensors {out} --scaling_factor=1',
+        r'takes no --scaling_factor; it takes --heads',
+    ),
+    'sizes of DINOv3': (
+        'dinov3 {dir}/dinov3.safetensors {out}',
+        r'of a published DINOv3: say how many heads .*\(--heads, --layers\)',
+    ),
+    'no scale': (
+        'sd-vae {dir}/lone/vae.safetensors {out}',
+        r'put it there, or pass --scaling_factor and --shift_factor',
+    ),
+    'no record': (
+        'dino-foresight {dir}/bare.ckpt {out} --heads=2 --layers=0,1',
+        r'how many heads .*: say it, --transformer_heads=',
+    ),
+    'strange record': (
+        'dino-foresight {dir}/strange.ckpt {out}',
+        r"say heads 'two', img_size \[8\]: expected a number of heads",
+    ),
+    'no record at all': (
+        'dino-foresight {dir}/list.ckpt {out}',
+        r"its 'hyper_parameters' are of type list: expected a dict or a Namesp",
+    ),
+    'channels of the components': (
+        'dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=0,1 --pca={dir}/wide.pth',
+        r'the encoder gives 16 channels, the principal components turn 24 into 6, the forecaster '
+        r'takes 6; exp',
+    ),
+    'channels of the layers': (
+        'dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=1',
+        r'do not fit: the encoder gives 8 channels',
+    ),
+    'two encoders': (
+        'dino-foresight {dir}/micro.ckpt {out} --encoder=none --heads=2 --image_size=4x6',
+        r'--encoder=none: takes the place of the encoder .* --heads and --image_size would '
+        r'describe: give one or the other',
+    ),
+    'words for numbers': (
+        'dino-foresight {dir}/micro.ckpt {out} --heads=2 --layers=0,1 --pca={dir}/words.pth',
+        r'words\.pth: expected mean, std and principal components as arrays of numbers',
+    ),
+    'full disk': (
+        'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1',
+        r'full_disk: the bundle could not be written: File too',
+    ),
+    'few arguments': (
+        'dinov2 {dir}/dinov2.safetensors',
+        r'positional arguments expected: KIND SOURCE DESTINATION',
+    ),
 }
-# Every kind of file that torch writes and that this command takes: {dir}/evil holds one of each suffix for every malicious pickle.
+# Every kind of file that torch writes and that this command takes: {dir}/evil holds one of each
+# suffix for every malicious pickle.
 TORCH_FORMATS = {
-    '.pth': 'dinov2 {dir}/evil/NAME.pth {out}', '.ckpt': 'dino-foresight {dir}/evil/NAME.ckpt {out}',
-    '.bin': 'sd-vae {dir}/evil/NAME.bin {out}', 'head': 'dpt-head {dir}/evil/NAME.ckpt {out}',
-    'DINOv3': 'dinov3 {dir}/evil/NAME.bin {out}', 'PCA': 'dino-foresight {dir}/dinov2.safetensors {out} --pca={dir}/evil/NAME.pth',
-    'old I3D': 'i3d {dir}/evil/NAME.pt {out}', 'old Inception': 'inception {dir}/evil/NAME.pt {out}',
+    '.pth': 'dinov2 {dir}/evil/NAME.pth {out}',
+    '.ckpt': 'dino-foresight {dir}/evil/NAME.ckpt {out}',
+    '.bin': 'sd-vae {dir}/evil/NAME.bin {out}',
+    'head': 'dpt-head {dir}/evil/NAME.ckpt {out}',
+    'DINOv3': 'dinov3 {dir}/evil/NAME.bin {out}',
+    'PCA': 'dino-foresight {dir}/dinov2.safetensors {out} --pca={dir}/evil/NAME.pth',
+    'old I3D': 'i3d {dir}/evil/NAME.pt {out}',
+    'old Inception': 'inception {dir}/evil/NAME.pt {out}',
     'old LPIPS': 'lpips {dir}/evil/NAME.pt {out} --linear={dir}/evil/NAME.pt',
     'linear of LPIPS': 'lpips {dir}/dinov2.safetensors {out} --linear={dir}/evil/NAME.pt',
 }
-MISUSED = ('pointers as objects', 'another item size of a storage', 'another shape of a tensor', 'other defaults of a function',
-           'more numbers than are stored')
-EVIL = {f'{name} in {kind}': (line.replace('NAME', name.replace(' ', '_')), rf'its pickle asks for {refused}, which weights do not need')
-        for name, (_, refused) in torch_pickles.malicious('').items() for kind, line in TORCH_FORMATS.items()}
-EVIL |= {f'{name} in {kind}': (TORCH_FORMATS[kind].replace('NAME', name.replace(' ', '_')), 'is damaged .*: fetch it again')
-         for name in MISUSED for kind in ('.pth', 'PCA', 'old I3D', 'linear of LPIPS')}
+MISUSED = (
+    'pointers as objects',
+    'another item size of a storage',
+    'another shape of a tensor',
+    'other defaults of a function',
+    'more numbers than are stored',
+)
+EVIL = {
+    f'{name} in {kind}': (
+        line.replace('NAME', name.replace(' ', '_')),
+        rf'its pickle asks for {refused}, which weights do not need',
+    )
+    for name, (_, refused) in torch_pickles.malicious('').items()
+    for kind, line in TORCH_FORMATS.items()
+}
+EVIL |= {
+    f'{name} in {kind}': (
+        TORCH_FORMATS[kind].replace('NAME', name.replace(' ', '_')),
+        'is damaged .*: fetch it again',
+    )
+    for name in MISUSED
+    for kind in ('.pth', 'PCA', 'old I3D', 'linear of LPIPS')
+}
 BARE = 'dino-foresight {dir}/bare.ckpt {out} --transformer_heads=2'
 OTHERS = {  # name: (arguments, what is said to be left out)
-    'dinov3': ('dinov3 {dir}/dinov3.safetensors {out} --heads=1 --layers=0,1 --image_size=8x12', None),
+    'dinov3': (
+        'dinov3 {dir}/dinov3.safetensors {out} --heads=1 --layers=0,1 --image_size=8x12',
+        None,
+    ),
     'vae': ('sd-vae {data}/sd_vae {out} --scaling_factor=0.5 --shift_factor=0.25', None),
     'recorded': ('dino-foresight {dir}/micro.ckpt {out} --heads=2', None),
-    'not recorded': (f'{BARE} --heads=2 --layers=0,1 --image_size=4x6', r'2 of head\.\* \(a head that was .* as dpt-head\)'),
-    'other parts': (f'{BARE} --encoder={{dir}}/encoder --pca={{dir}}/pca.pth',
-                    r'head\.\* \(.*; 4 of the principal components \(.*given\); \d\d of dino_v2\.\* \(another encoder was given\)$'),
+    'not recorded': (
+        f'{BARE} --heads=2 --layers=0,1 --image_size=4x6',
+        r'2 of head\.\* \(a head that was .* as dpt-head\)',
+    ),
+    'other parts': (
+        f'{BARE} --encoder={{dir}}/encoder --pca={{dir}}/pca.pth',
+        r'head\.\* \(.*; 4 of the principal components \(.*given\); \d\d of dino_v2\.\* \(another '
+        r'encoder was given\)$',
+    ),
 }
 GOOD = {
     'dinov2': 'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1 --image_size=16x24',
@@ -92,8 +206,11 @@ PUBLISHED = {
     'dpt-head': 'dpt-head {golden}/head_segm.ckpt {out}',
 }
 BAD_PUBLISHED = {
-    'other pca': ('dino-foresight {golden}/dinof.ckpt {out} --heads=3 --pca={dir}/fewer.pth',
-                  r'dinof\.ckpt: the forecaster takes 36 components, the PCA gives 20; expected the PCA file that belongs to it'),
+    'other pca': (
+        'dino-foresight {golden}/dinof.ckpt {out} --heads=3 --pca={dir}/fewer.pth',
+        r'dinof\.ckpt: the forecaster takes 36 components, the PCA gives 20; expected the PCA '
+        r'file that belongs to it',
+    ),
 }
 
 
@@ -102,8 +219,14 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('published')
     tensors = published('dinov2')
     bias = next(name for name in tensors if name.endswith('norm1.bias'))
-    for name, change in (('dinov2', {}), ('shape', {bias: np.zeros(5, np.float16)}),
-                         ('more', {'head.weight': np.zeros((2, 2), np.float16), 'head.bias': np.zeros(2, np.float16)})):
+    for name, change in (
+        ('dinov2', {}),
+        ('shape', {bias: np.zeros(5, np.float16)}),
+        (
+            'more',
+            {'head.weight': np.zeros((2, 2), np.float16), 'head.bias': np.zeros(2, np.float16)},
+        ),
+    ):
         save_file({**tensors, **change}, folder / f'{name}.safetensors')
     (folder / 'cut.safetensors').write_bytes((folder / 'dinov2.safetensors').read_bytes()[:-100])
     rounded = {name: array.astype(ml_dtypes.bfloat16) for name, array in tensors.items()}
@@ -111,32 +234,53 @@ def folder(tmp_path_factory):
     torch_pickles.state_dict(folder / 'bfloat16.pth', rounded)
     save_file(published('dinov3'), folder / 'dinov3.safetensors')
     (folder / 'lone').mkdir()
-    (folder / 'lone' / 'vae.safetensors').write_bytes((DATA / 'sd_vae' / 'diffusion_pytorch_model.safetensors').read_bytes())
+    (folder / 'lone' / 'vae.safetensors').write_bytes(
+        (DATA / 'sd_vae' / 'diffusion_pytorch_model.safetensors').read_bytes()
+    )
     forecaster = forecaster_tensors()
-    records = {'micro': {'args': {'heads': 2, 'd_layers': [0, 1], 'img_size': [4, 6]}}, 'strange': {'heads': 'two', 'img_size': [8]},
-               'list': ['heads', 2]}
+    records = {
+        'micro': {'args': {'heads': 2, 'd_layers': [0, 1], 'img_size': [4, 6]}},
+        'strange': {'heads': 'two', 'img_size': [8]},
+        'list': ['heads', 2],
+    }
     for name, record in records.items():
-        torch_pickles.state_dict(folder / f'{name}.ckpt', forecaster, hyper_parameters=literal(record))
+        torch_pickles.state_dict(
+            folder / f'{name}.ckpt', forecaster, hyper_parameters=literal(record)
+        )
     head = {f'head.{name}': np.ones(1, np.float32) for name in ('scale', 'bias')}
     torch_pickles.state_dict(folder / 'bare.ckpt', forecaster | head)
     principal_file(folder / 'pca.pth', 6, CHANNELS)
     principal_file(folder / 'wide.pth', 6, 24)
     principal_file(folder / 'fewer.pth', 20, 96)
     model = b'cargparse\nNamespace\n)R' + literal({'mean_': ['a'], 'components_': ['b']}) + b'b'
-    torch_pickles.write(folder / 'words.pth', entries(pca_model=model, mean=literal(['c']), std=literal(None)))
-    bundles.save(folder / 'encoder', dinov2.convert(folder / 'dinov2.safetensors', 2, (0, 1), (8, 12)))
+    torch_pickles.write(
+        folder / 'words.pth', entries(pca_model=model, mean=literal(['c']), std=literal(None))
+    )
+    bundles.save(
+        folder / 'encoder', dinov2.convert(folder / 'dinov2.safetensors', 2, (0, 1), (8, 12))
+    )
     (folder / 'empty').mkdir()
     (folder / 'letters').mkdir()
     (folder / 'letters' / 'one').write_text('dear reader')
     (folder / 'evil').mkdir()
-    (folder / 'evil' / 'config.json').write_text('{"_class_name": "AutoencoderKL", "model_type": "dinov3_vit"}')
+    (folder / 'evil' / 'config.json').write_text(
+        '{"_class_name": "AutoencoderKL", "model_type": "dinov3_vit"}'
+    )
     for name, (body, _) in torch_pickles.malicious(folder / 'proof').items():
         for suffix in ('.pth', '.ckpt', '.bin'):
-            torch_pickles.write(folder / 'evil' / f'{name.replace(" ", "_")}{suffix}', entries(state_dict=body))
-        torch_pickles.write_old(folder / 'evil' / f'{name.replace(" ", "_")}.pt', entries(state_dict=body))
+            torch_pickles.write(
+                folder / 'evil' / f'{name.replace(" ", "_")}{suffix}', entries(state_dict=body)
+            )
+        torch_pickles.write_old(
+            folder / 'evil' / f'{name.replace(" ", "_")}.pt', entries(state_dict=body)
+        )
     for name in MISUSED:
         for suffix, write in (('.pth', torch_pickles.write), ('.pt', torch_pickles.write_old)):
-            write(folder / 'evil' / f'{name.replace(" ", "_")}{suffix}', torch_pickles.misused()[name], s0=np.zeros(4, np.float32))
+            write(
+                folder / 'evil' / f'{name.replace(" ", "_")}{suffix}',
+                torch_pickles.misused()[name],
+                s0=np.zeros(4, np.float32),
+            )
     return folder
 
 
@@ -147,20 +291,35 @@ def outcomes(folder, tmp_path_factory):
     lines = {name: line for name, (line, _) in (BAD | EVIL | OTHERS).items()} | GOOD
     if GOLDEN.is_dir():
         lines |= PUBLISHED | {name: line for name, (line, _) in BAD_PUBLISHED.items()}
-    commands = {name: line.format(dir=folder, out=outs / name.replace(' ', '_'), golden=GOLDEN, data=DATA).split()
-                for name, line in lines.items()}
-    found = run_commands('convert', commands, ('kind', 'source', 'destination'), {'full disk': 2000}, HF_HUB_OFFLINE='1')
+    commands = {
+        name: line.format(
+            dir=folder, out=outs / name.replace(' ', '_'), golden=GOLDEN, data=DATA
+        ).split()
+        for name, line in lines.items()
+    }
+    found = run_commands(
+        'convert',
+        commands,
+        ('kind', 'source', 'destination'),
+        {'full disk': 2000},
+        HF_HUB_OFFLINE='1',
+    )
     return {name: (*outcome, outs / name.replace(' ', '_')) for name, outcome in found.items()}
 
 
 @pytest.mark.parametrize('name', [*BAD, *EVIL, *BAD_PUBLISHED])
 def test_bad_input_is_one_line_and_leaves_nothing(name, outcomes):
     if name not in outcomes:
-        pytest.skip('the authors\' files are not here')
+        pytest.skip("the authors' files are not here")
     status, out, error, destination = outcomes[name]
-    assert (status, out) == (2, '') and error.startswith('error: ') and error.count('\n') == 1, error
+    assert (status, out) == (2, '') and error.startswith('error: ') and error.count('\n') == 1, (
+        error
+    )
     assert re.search((BAD | EVIL | BAD_PUBLISHED)[name][1], error), error
-    assert not destination.exists() and not destination.with_name(f'{destination.name}.partial').exists()
+    assert (
+        not destination.exists()
+        and not destination.with_name(f'{destination.name}.partial').exists()
+    )
 
 
 def test_no_malicious_file_was_obeyed(outcomes, folder):
@@ -177,14 +336,21 @@ def test_a_bundle_is_written_and_round_trips(name, outcomes, tmp_path):
     about = json.loads((destination / 'config.json').read_text())['about']
     assert about['converted from'].startswith('dinov2 ') and len(about['sha256']) == 64
     bundles.save(tmp_path / 'again', encoder, storage='float16' if name == 'half' else 'float32')
-    assert (tmp_path / 'again' / 'weights.safetensors').read_bytes() == (destination / 'weights.safetensors').read_bytes()
+    assert (tmp_path / 'again' / 'weights.safetensors').read_bytes() == (
+        destination / 'weights.safetensors'
+    ).read_bytes()
 
 
 def test_bfloat16_files_are_cast(outcomes):
-    whole, *rounded = (bundles.read(outcomes[name][3]).tensors for name in ('dinov2', 'bfloat16', 'bfloat16 of torch'))
+    whole, *rounded = (
+        bundles.read(outcomes[name][3]).tensors
+        for name in ('dinov2', 'bfloat16', 'bfloat16 of torch')
+    )
     for tensors in rounded:
         for name, tensor in tensors.items():
-            np.testing.assert_array_equal(tensor, np.asarray(whole[name]).astype(ml_dtypes.bfloat16).astype(np.float32))
+            np.testing.assert_array_equal(
+                tensor, np.asarray(whole[name]).astype(ml_dtypes.bfloat16).astype(np.float32)
+            )
 
 
 @pytest.mark.parametrize('name', OTHERS)
@@ -193,20 +359,32 @@ def test_what_is_left_out_is_named_in_one_line(name, outcomes):
     assert status == 0, error
     first, *more = out.splitlines()
     assert ' parameters from ' in first and len(more) == (OTHERS[name][1] is not None)
-    assert all(line.startswith(f'{destination}: left out on purpose: ') and re.search(OTHERS[name][1], line) for line in more), more
+    assert all(
+        line.startswith(f'{destination}: left out on purpose: ')
+        and re.search(OTHERS[name][1], line)
+        for line in more
+    ), more
 
 
 def test_options_are_obeyed(outcomes):
     part = {name: bundles.load(outcomes[name][3]) for name in OTHERS}
-    assert (part['dinov3'].net.heads, part['dinov3'].net.layers, part['dinov3'].image_size) == (1, (0, 1), (8, 12))
+    assert (part['dinov3'].net.heads, part['dinov3'].net.layers, part['dinov3'].image_size) == (
+        1,
+        (0, 1),
+        (8, 12),
+    )
     assert (part['vae'].scaling_factor, part['vae'].shift_factor) == (0.5, 0.25)
     for name in ('recorded', 'not recorded', 'other parts'):
         forecaster = part[name]
-        assert (forecaster.net.heads, forecaster.encoder.net.heads, forecaster.encoder.net.layers) == (2, 2, (0, 1))
+        assert (
+            forecaster.net.heads,
+            forecaster.encoder.net.heads,
+            forecaster.encoder.net.layers,
+        ) == (2, 2, (0, 1))
         assert forecaster.encoder.image_size == ((8, 12) if name == 'other parts' else (4, 6))
 
 
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason='the authors\' files are not here')
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the authors' files are not here")
 
 
 def difference(name, ours, theirs):
@@ -220,7 +398,9 @@ def difference(name, ours, theirs):
 
 @pytest.fixture(scope='module')
 def authors(outcomes):
-    """(the authors' files, converted by the command and opened, by name; the numbers that their code computed with them)."""
+    """(the authors' files, converted by the command and opened, by name; the numbers that their
+    code computed with them).
+    """
     for name in PUBLISHED:
         assert outcomes[name][0] == 0, outcomes[name][2]
     expected = dict(np.load(GOLDEN / 'expected.npz'))
@@ -233,7 +413,14 @@ def authors(outcomes):
 def test_the_authors_features(authors, name):
     parts, expected = authors
     features = getattr(parts[name], 'encode_features', None) or parts[name].encode
-    assert difference('features', features(expected['images']).reshape(10, 32, 96), expected['encoder_features_bnc']) < 1e-5
+    assert (
+        difference(
+            'features',
+            features(expected['images']).reshape(10, 32, 96),
+            expected['encoder_features_bnc'],
+        )
+        < 1e-5
+    )
 
 
 @needs_golden
@@ -243,27 +430,49 @@ def test_the_authors_components_and_prediction(authors):
     # The PCA file, unlike the checkpoint, knows how much each component explains.
     assert forecaster.net.components == 36 and 0 < float(forecaster.principal.variance.sum()) <= 1
     components = forecaster.encode(expected['images'])
-    features = forecaster.principal.project(expected['encoder_features_bnc'].reshape(2, 5, 4, 8, 96))
+    features = forecaster.principal.project(
+        expected['encoder_features_bnc'].reshape(2, 5, 4, 8, 96)
+    )
     for name, ours in (('frames to components', components), ('features to components', features)):
         assert difference(name, ours, expected['pca_features_bthwc']) < 1e-5
-    assert difference('and back', forecaster.features(truth), expected['predicted_features_bthwc']) < 1e-5
-    assert difference('prediction', forecaster.forecast(components[:, :4], 1)[:, 0], truth[:, -1]) < 1e-5
+    assert (
+        difference('and back', forecaster.features(truth), expected['predicted_features_bthwc'])
+        < 1e-5
+    )
+    assert (
+        difference('prediction', forecaster.forecast(components[:, :4], 1)[:, 0], truth[:, -1])
+        < 1e-5
+    )
     half = forecaster.replace(net=forecaster.net.clone(dtype='bfloat16'))
-    assert difference('prediction in bfloat16', half.forecast(components[:, :4], 1)[:, 0], truth[:, -1]) < 2e-2
+    assert (
+        difference(
+            'prediction in bfloat16', half.forecast(components[:, :4], 1)[:, 0], truth[:, -1]
+        )
+        < 2e-2
+    )
 
 
 @needs_golden
 def test_the_authors_roll_out(authors):
     parts, expected = authors
-    forecaster, window = parts['dino-foresight'], expected['unrolled_features_bthwc']  # frame 4, predictions 1, 2, 3, and 3 again
-    rolled = forecaster.features(forecaster.forecast(forecaster.encode(expected['images'])[:, :4], 3))
+    forecaster, window = (
+        parts['dino-foresight'],
+        expected['unrolled_features_bthwc'],
+    )  # frame 4, predictions 1, 2, 3, and 3 again
+    rolled = forecaster.features(
+        forecaster.forecast(forecaster.encode(expected['images'])[:, :4], 3)
+    )
     assert difference('three steps', rolled, window[:, 1:4]) < 1e-4
 
 
 @needs_golden
 def test_the_authors_head(authors):
     parts, expected = authors
-    head, features, truth = parts['dpt-head'], expected['predicted_features_bthwc'][:, -1:], expected['segm_logits_bkhw']
+    head, features, truth = (
+        parts['dpt-head'],
+        expected['predicted_features_bthwc'][:, -1:],
+        expected['segm_logits_bkhw'],
+    )
     assert head.net.classes == 19
     for dtype, limit in (('float32', 1e-5), ('bfloat16', 2e-2)):
         logits = head.replace(net=head.net.clone(dtype=dtype)).logits(features)

@@ -20,8 +20,9 @@ from re2pix_jax.report import curves
 from tests.conftest import ROOT, SIZE
 from tests.running import outcomes
 
-# As the command, but saving after every batch, and cut off in the middle where argv[1] says at which batch.
-RUNNER = '''
+# As the command, but saving after every batch, and cut off in the middle where argv[1] says at
+# which batch.
+RUNNER = """
 import sys
 from re2pix_jax import cli, fit_pca
 from re2pix_jax.encoder.principal import Moments
@@ -37,15 +38,37 @@ try:
     cli.run(fit_pca.main, arguments=())
 finally:
     print(len(calls), 'batches')
-'''
+"""
 
 
 def start(cut, out, bundles, *arguments, devices=1, **variables):
-    environment = {**os.environ, 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', **variables}
-    command = [sys.executable, '-c', RUNNER, str(cut), '--config=configs/principal.py:tiny', f'--out={out}',
-               f'--config.frozen.encoder={bundles}/encoder', f'--config.data.size={SIZE}', '--config.components=20',
-               '--config.clips=32', '--config.batch_size=8', *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {
+        **os.environ,
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        **variables,
+    }
+    command = [
+        sys.executable,
+        '-c',
+        RUNNER,
+        str(cut),
+        '--config=configs/principal.py:tiny',
+        f'--out={out}',
+        f'--config.frozen.encoder={bundles}/encoder',
+        f'--config.data.size={SIZE}',
+        '--config.components=20',
+        '--config.clips=32',
+        '--config.batch_size=8',
+        *arguments,
+    ]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def run(*arguments, **options):
@@ -76,10 +99,15 @@ def test_a_pass_that_is_cut_off_goes_on(straight, micro_bundles, tmp_path):
     done = run(3, tmp_path / 'cut', micro_bundles)
     assert done.returncode == 130 and not (tmp_path / 'cut').exists()
     other = run(0, tmp_path / 'cut', micro_bundles, '--config.clips=40')
-    assert other.returncode == 2 and 'cut.progress.npz: belongs to a pass with another config' in other.stderr, other.stderr
+    assert (
+        other.returncode == 2
+        and 'cut.progress.npz: belongs to a pass with another config' in other.stderr
+    ), other.stderr
     done = run(0, tmp_path / 'cut', micro_bundles)
     assert done.returncode == 0 and '2 batches' in done.stdout, done.stderr
-    assert (tmp_path / 'cut' / 'weights.safetensors').read_bytes() == (straight / 'weights.safetensors').read_bytes()
+    assert (tmp_path / 'cut' / 'weights.safetensors').read_bytes() == (
+        straight / 'weights.safetensors'
+    ).read_bytes()
     assert [file.name for file in tmp_path.iterdir()] == ['cut']
 
 
@@ -90,15 +118,26 @@ def test_eight_devices_find_the_same(straight, micro_bundles, tmp_path):
     np.testing.assert_allclose(eight.variance, one.variance, rtol=1e-4)
     np.testing.assert_allclose(eight.components[:4], one.components[:4], atol=1e-3)
     about = json.loads((tmp_path / 'eight' / 'config.json').read_text())
-    assert about['parts'] == {'encoder': os.path.relpath(micro_bundles / 'encoder', tmp_path / 'eight')}
+    assert about['parts'] == {
+        'encoder': os.path.relpath(micro_bundles / 'encoder', tmp_path / 'eight')
+    }
 
 
 def test_two_processes_find_the_same_and_go_on_as_one(straight, micro_bundles, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         address = f'127.0.0.1:{free.getsockname()[1]}'
-    both = [start(3, tmp_path / 'two', micro_bundles, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID=str(index))
-            for index in range(2)]
+    both = [
+        start(
+            3,
+            tmp_path / 'two',
+            micro_bundles,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES='2',
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
     for process in both:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 130, err
@@ -109,28 +148,53 @@ def test_two_processes_find_the_same_and_go_on_as_one(straight, micro_bundles, t
     np.testing.assert_allclose(two.components[:4], one.components[:4], atol=1e-3)
 
 
-def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(straight, micro_bundles, tmp_path):
+def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(
+    straight, micro_bundles, tmp_path
+):
     """And what the features cannot have is refused before the first batch, in one line."""
-    bundles.save(tmp_path / 'encoder', bundles.load(micro_bundles / 'encoder').replace(image_size=(16, 32)))
-    fixed = ['--config=configs/principal.py:tiny', f'--config.frozen.encoder={tmp_path}/encoder', f'--config.data.size={SIZE}',
-             '--config.batch_size=8', f'--out={tmp_path}/out']
+    bundles.save(
+        tmp_path / 'encoder', bundles.load(micro_bundles / 'encoder').replace(image_size=(16, 32))
+    )
+    fixed = [
+        '--config=configs/principal.py:tiny',
+        f'--config.frozen.encoder={tmp_path}/encoder',
+        f'--config.data.size={SIZE}',
+        '--config.batch_size=8',
+        f'--out={tmp_path}/out',
+    ]
     clips = f"('records:{micro_bundles}/clips',)"
     asked = {
         'fine': ['--config.components=20', '--config.clips=32'],
         'channels': ['--config.components=97', '--config.clips=32'],
         'none': ['--config.components=0', '--config.clips=32'],
-        'tokens': ['--config.components=96', '--config.clips=1', '--config.batch_size=2', f'--config.data.sources={clips}'],
+        'tokens': [
+            '--config.components=96',
+            '--config.clips=1',
+            '--config.batch_size=2',
+            f'--config.data.sources={clips}',
+        ],
         'clips': ['--config.components=20', '--config.clips=0'],
-        'encoded': ['--config.components=20', "--config.data.sources=('encoded:nowhere',)"]}
+        'encoded': ['--config.components=20', "--config.data.sources=('encoded:nowhere',)"],
+    }
     found = outcomes('fit_pca', {name: fixed + arguments for name, arguments in asked.items()}, ())
-    assert found['fine'][0] == 0 and '1024 tokens: 20 of 96 components' in found['fine'][1], found['fine']
-    np.testing.assert_array_equal(bundles.load(tmp_path / 'out').components, bundles.load(straight).components)
+    assert found['fine'][0] == 0 and '1024 tokens: 20 of 96 components' in found['fine'][1], found[
+        'fine'
+    ]
+    np.testing.assert_array_equal(
+        bundles.load(tmp_path / 'out').components, bundles.load(straight).components
+    )
     for name, words in {
-            'channels': f'config.components = 97: the encoder {tmp_path}/encoder gives 96 channels; ask for 1 to 96',
-            'none': f'config.components = 0: the encoder {tmp_path}/encoder gives 96 channels; ask for 1 to 96',
-            'tokens': 'config.clips = 1: with data.frames = 1 and a grid of 4x8 they make 64 tokens, and 96 components need more than 96',
-            'clips': 'config.clips = 0: with data.frames = 1 and a grid of 4x8 they make 0 tokens, and 20 components need more than 20',
-            'encoded': 'config.data.sources: encoded clips hold no frames, which components are fitted to; take a source of'}.items():
+        'channels': f'config.components = 97: the encoder {tmp_path}/encoder gives 96 channels; '
+        'ask for 1 to 96',
+        'none': f'config.components = 0: the encoder {tmp_path}/encoder gives 96 channels; ask '
+        'for 1 to 96',
+        'tokens': 'config.clips = 1: with data.frames = 1 and a grid of 4x8 they make 64 tokens, '
+        'and 96 components need more than 96',
+        'clips': 'config.clips = 0: with data.frames = 1 and a grid of 4x8 they make 0 tokens, '
+        'and 20 components need more than 20',
+        'encoded': 'config.data.sources: encoded clips hold no frames, which components are '
+        'fitted to; take a source of',
+    }.items():
         status, _, err = found[name]
         assert status == 2 and err.startswith(f'error: {words}') and err.count('\n') == 1, err
 

@@ -24,20 +24,39 @@ from re2pix_jax.evaluation.evaluators import features, image
 from tests.conftest import ROOT, SIZE
 from tests.running import outcomes as run_commands
 
-# name: (arguments after --out, what the error says); {dir} holds the videos, {model} the micro bundles
+# name: (arguments after --out, what the error says); {dir} holds the videos, {model} the micro
+# bundles
 BAD = {
     'missing file': ('--video={dir}/none.mp4', r'none\.mp4.*no such file'),
     'not a video': ('--video={dir}/text.mp4', r'text\.mp4: .*not a .*video'),
     'too few frames': ('--video={dir}/short.mp4', r'short\.mp4: 3 frames.*expected at least 4'),
-    'start beyond the end': ('--video={dir}/good.mp4 --start=60', r'good\.mp4: 0 frames.*expected at least 4'),
-    'frame rate': ('--video={dir}/slow.mp4', r"slow\.mp4: has 3 frames per second.*stride can't be made"),
+    'start beyond the end': (
+        '--video={dir}/good.mp4 --start=60',
+        r'good\.mp4: 0 frames.*expected at least 4',
+    ),
+    'frame rate': (
+        '--video={dir}/slow.mp4',
+        r"slow\.mp4: has 3 frames per second.*stride can't be made",
+    ),
     'too low': ('--video={dir}/low.mp4', r'low\.mp4.*12.*at least 16'),
     'too narrow': ('--video={dir}/narrow.mp4', r'narrow\.mp4.*12.*at least 16'),
     'unknown model': ('--video={dir}/good.mp4 --model=tinny', r'tinny: no such model'),
-    'other kind': ('--video={dir}/good.mp4 --model={model}/head', r'holds kind head, where kind re2pix is needed'),
-    'out is a file': ('--video={dir}/good.mp4 --out={dir}/text.mp4', r"text\.mp4: can't be written \(file exists\)"),
-    'out unwritable': ('--video={dir}/good.mp4 --out=/proc/1/none', r"/proc/1/none: can't be written"),
-    'full disk': ('--world=validation:0', r'writing failed \(file too large\); nothing half-written was left'),
+    'other kind': (
+        '--video={dir}/good.mp4 --model={model}/head',
+        r'holds kind head, where kind re2pix is needed',
+    ),
+    'out is a file': (
+        '--video={dir}/good.mp4 --out={dir}/text.mp4',
+        r"text\.mp4: can't be written \(file exists\)",
+    ),
+    'out unwritable': (
+        '--video={dir}/good.mp4 --out=/proc/1/none',
+        r"/proc/1/none: can't be written",
+    ),
+    'full disk': (
+        '--world=validation:0',
+        r'writing failed \(file too large\); nothing half-written was left',
+    ),
     'neither': ('', r'--video and --world: expected one of them, got neither'),
     'both': ('--video={dir}/good.mp4 --world=validation:0', r'expected one of them, got both'),
     'world without index': ('--world=validation', r'--world=validation: expected SPLIT:INDEX'),
@@ -48,15 +67,27 @@ BAD = {
     'horizon text': ('--video={dir}/good.mp4 --horizon=long', r'horizon'),
     'endless start': ('--video={dir}/good.mp4 --start=inf', r'start=inf: expected seconds'),
     'no start': ('--world=validation:0 --start=nan', r'start=nan: expected seconds'),
-    'missing tensor': ('--video={dir}/good.mp4 --model={outs}/missing', r'missing.*generator.*(missing|lacks|not there)'),
+    'missing tensor': (
+        '--video={dir}/good.mp4 --model={outs}/missing',
+        r'missing.*generator.*(missing|lacks|not there)',
+    ),
     'extra tensor': ('--video={dir}/good.mp4 --model={outs}/extra', r'extra.*surplus'),
     'negative start': ('--video={dir}/good.mp4 --start=-1', r'start'),
     'futures': ('--video={dir}/good.mp4 --num_futures=0', r'num_futures'),
-    'sampler': ('--video={dir}/good.mp4 --sampler=ddpm', r"sampler 'ddpm' is unknown; choose one of euler, heun, ddim"),
+    'sampler': (
+        '--video={dir}/good.mp4 --sampler=ddpm',
+        r"sampler 'ddpm' is unknown; choose one of euler, heun, ddim",
+    ),
     'sampler steps': ('--video={dir}/good.mp4 --sampler_steps=0', r'sampler_steps'),
     'no channels': ('--video={dir}/good.mp4 --channels=0', r'channels'),
-    'channels': ('--video={dir}/good.mp4 --channels=33', r'channels: 33 of 32 components .* from 1 to 32'),
-    'guidance channels': ('--video={dir}/good.mp4 --guidance=1 --guidance_channels=33', r'guidance keeps 33 of 32 components'),
+    'channels': (
+        '--video={dir}/good.mp4 --channels=33',
+        r'channels: 33 of 32 components .* from 1 to 32',
+    ),
+    'guidance channels': (
+        '--video={dir}/good.mp4 --guidance=1 --guidance_channels=33',
+        r'guidance keeps 33 of 32 components',
+    ),
     'unknown flag': ('--video={dir}/good.mp4 --horzon=3', r'unknown flag --horzon'),
     'positional': ('{dir}/good.mp4', r'positional arguments expected: none'),
 }
@@ -70,16 +101,24 @@ GOOD = {
 def drive(count, size=(40, 72)):
     """A textured picture that moves to the left, uint8 [count, H, W, 3]."""
     rng = np.random.default_rng(0)
-    picture = np.asarray(Image.fromarray(rng.integers(0, 256, (8, 40, 3), dtype=np.uint8)).resize((400, size[0])))
-    return np.stack([picture[:, 2 * k:2 * k + size[1]] for k in range(count)])
+    picture = np.asarray(
+        Image.fromarray(rng.integers(0, 256, (8, 40, 3), dtype=np.uint8)).resize((400, size[0]))
+    )
+    return np.stack([picture[:, 2 * k : 2 * k + size[1]] for k in range(count)])
 
 
 def stirred(model, scale=0.1):
-    """The model with noise on the weights of both stages, which end in zeros at first and would ignore their inputs."""
+    """The model with noise on the weights of both stages, which end in zeros at first and would
+    ignore their inputs.
+    """
+
     def stir(part):
         leaves, tree = jax.tree.flatten(part.params)
         keys = jax.random.split(jax.random.key(1), len(leaves))
-        noisy = [leaf + scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+        noisy = [
+            leaf + scale * jax.random.normal(key, leaf.shape)
+            for key, leaf in zip(keys, leaves, strict=True)
+        ]
         return part.replace(params=jax.tree.unflatten(tree, noisy))
 
     return model.replace(forecaster=stir(model.forecaster), generator=stir(model.generator))
@@ -118,14 +157,24 @@ def outcomes(folder, model, micro_bundles, tmp_path_factory):
     outs = tmp_path_factory.mktemp('outs')
     bundles.save(outs / 'model', model)
     _spoil(outs / 'model', outs / 'missing', lambda tensors: tensors.pop(min(tensors)))
-    _spoil(outs / 'model', outs / 'extra', lambda tensors: tensors.update(surplus=np.zeros(3, np.float32)))
+    _spoil(
+        outs / 'model',
+        outs / 'extra',
+        lambda tensors: tensors.update(surplus=np.zeros(3, np.float32)),
+    )
     lines = {name: line for name, (line, _) in BAD.items()} | GOOD
     commands = {}
     for name, line in lines.items():
-        first = [f'--out={outs / name}', f'--model={outs}/model', '--horizon=2']  # a later flag wins
+        first = [
+            f'--out={outs / name}',
+            f'--model={outs}/model',
+            '--horizon=2',
+        ]  # a later flag wins
         commands[name] = first + line.format(dir=folder, model=micro_bundles, outs=outs).split()
     # Without optimisation it compiles several times faster.
-    found = run_commands('predict', commands, file_limit={'full disk': 2000}, JAX_DISABLE_MOST_OPTIMIZATIONS='1')
+    found = run_commands(
+        'predict', commands, file_limit={'full disk': 2000}, JAX_DISABLE_MOST_OPTIMIZATIONS='1'
+    )
     return {name: (*outcome, outs / name) for name, outcome in found.items()}
 
 
@@ -143,15 +192,33 @@ def test_bad_input_is_one_line_and_leaves_nothing(name, outcomes):
 def test_a_prediction_is_written(name, outcomes):
     status, out, error, folder = outcomes[name]
     assert status == 0, error
-    assert sorted(file.name for file in folder.iterdir()) == ['future.mp4', 'metrics.json', 'sheet.png']
+    assert sorted(file.name for file in folder.iterdir()) == [
+        'future.mp4',
+        'metrics.json',
+        'sheet.png',
+    ]
     report = json.loads((folder / 'metrics.json').read_text())
     assert report['protocol'] == {
-        'fps': 17 / 3, 'stride': 3, 'base_fps': 17.0, 'size': list(SIZE), 'context_frames': 4, 'horizon': 2,
-        'true_future_frames': 0 if name == 'context only' else 2, 'start_seconds': 0.2 if name == 'video' else 0.0,
-        'sampler_steps': 2, 'dtype': 'bfloat16' if name == 'context only' else 'float32', **(
-            dict(sampler='heun', network_evaluations=6, channels=16, guidance_channels=8) if name == 'world' else
-            dict(sampler='euler', network_evaluations=2, channels=32, guidance_channels=None))}
-    assert f'2 {report["protocol"]["sampler"]} steps, {report["protocol"]["network_evaluations"]} evaluations' in out
+        'fps': 17 / 3,
+        'stride': 3,
+        'base_fps': 17.0,
+        'size': list(SIZE),
+        'context_frames': 4,
+        'horizon': 2,
+        'true_future_frames': 0 if name == 'context only' else 2,
+        'start_seconds': 0.2 if name == 'video' else 0.0,
+        'sampler_steps': 2,
+        'dtype': 'bfloat16' if name == 'context only' else 'float32',
+        **(
+            dict(sampler='heun', network_evaluations=6, channels=16, guidance_channels=8)
+            if name == 'world'
+            else dict(sampler='euler', network_evaluations=2, channels=32, guidance_channels=None)
+        ),
+    }
+    assert (
+        f'2 {report["protocol"]["sampler"]} steps, {report["protocol"]["network_evaluations"]} '
+        'evaluations' in out
+    )
     assert [row['step'] for row in report['steps']] == [1, 2]
     assert report['steps'][1]['seconds'] == pytest.approx(6 / 17)
     assert ('re2pix' in report['steps'][0]) == (name != 'context only')
@@ -175,19 +242,34 @@ def test_the_panels_are_in_the_video_and_on_the_sheet(outcomes, folder):
     """The truth panel is the file's frames; where the truth is unknown it is grey."""
     shown = video.read(outcomes['video'][3] / 'future.mp4')
     truth = video.read(folder / 'good.mp4', fps=17 / 3, start=0.2, max_frames=6, size=SIZE)
-    panel = shown[:, 24:24 + 128, 4:4 + 256].astype(float)
+    panel = shown[:, 24 : 24 + 128, 4 : 4 + 256].astype(float)
     assert np.abs(panel - truth.repeat(4, 1).repeat(4, 2)).mean() < 12
-    unknown = video.read(outcomes['context only'][3] / 'future.mp4')[:, 24:24 + 20, 4:4 + 256].astype(float)
+    unknown = video.read(outcomes['context only'][3] / 'future.mp4')[
+        :, 24 : 24 + 20, 4 : 4 + 256
+    ].astype(float)
     assert np.abs(unknown[4:] - 96).mean() < 3 < np.abs(unknown[:4] - 96).mean()
     sheet = np.asarray(Image.open(outcomes['world'][3] / 'sheet.png'))
-    assert sheet.shape[1] > 6 * 256 and sheet.shape[0] > 5 * 128, 'six steps; truth, two futures, two kinds of features'
+    assert sheet.shape[1] > 6 * 256 and sheet.shape[0] > 5 * 128, (
+        'six steps; truth, two futures, two kinds of features'
+    )
 
 
 def test_exit_status_of_the_command_itself(tmp_path):
-    command = [sys.executable, '-m', 're2pix_jax', 'predict', f'--video={tmp_path}/none.mp4', f'--out={tmp_path}/out']
+    command = [
+        sys.executable,
+        '-m',
+        're2pix_jax',
+        'predict',
+        f'--video={tmp_path}/none.mp4',
+        f'--out={tmp_path}/out',
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1 and 'none.mp4' in done.stderr
+    assert (
+        done.stderr.startswith('error: ')
+        and done.stderr.count('\n') == 1
+        and 'none.mp4' in done.stderr
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -210,14 +292,22 @@ def test_rows_are_what_the_parts_say(model):
 
 
 def test_the_library_predicts_what_the_command_does(outcomes, folder, tmp_path):
-    """`re2pix_jax.load(...).predict` on the context that the command reads gives the frames that it shows."""
+    """`re2pix_jax.load(...).predict` on the context that the command reads gives the frames that it
+    shows.
+    """
     model = re2pix_jax.load(str(outcomes['video'][3].parent / 'model'))
     clip = prediction.read_video(model, folder / 'good.mp4', horizon=2, start=0.2)
     found = prediction.predict(model, clip, horizon=2)
-    context = re2pix_jax.clips.video.read(folder / 'good.mp4', fps=model.fps, start=0.2, max_frames=model.context_frames)
-    np.testing.assert_array_equal(model.predict(context, horizon=2, seed=0).frames, found.future.frames[0])
+    context = re2pix_jax.data.video.read(
+        folder / 'good.mp4', fps=model.fps, start=0.2, max_frames=model.context_frames
+    )
+    np.testing.assert_array_equal(
+        model.predict(context, horizon=2, seed=0).frames, found.future.frames[0]
+    )
     prediction.write(tmp_path, model, found)
-    assert (tmp_path / 'future.mp4').read_bytes() == (outcomes['video'][3] / 'future.mp4').read_bytes()
+    assert (tmp_path / 'future.mp4').read_bytes() == (
+        outcomes['video'][3] / 'future.mp4'
+    ).read_bytes()
 
 
 def test_the_seed_decides_and_the_truth_does_not(model):
@@ -226,7 +316,8 @@ def test_the_seed_decides_and_the_truth_does_not(model):
     other[4:] = 255 - other[4:]
     first, again, changed = (
         prediction.predict(model, prediction.Clip('x', clip), horizon=2, seed=seed).future.frames
-        for clip, seed in ((frames, 0), (other, 0), (frames, 1)))
+        for clip, seed in ((frames, 0), (other, 0), (frames, 1))
+    )
     np.testing.assert_array_equal(first, again)
     assert (first != changed).any()
 
@@ -251,23 +342,34 @@ with jax.set_mesh(devices):
 def test_eight_devices_draw_different_noise_and_give_the_videos_of_one(model, tmp_path):
     bundles.save(tmp_path / 'model', model)
     context = np.random.default_rng(0).integers(0, 256, (1, 4, *SIZE, 3), dtype=np.uint8)
-    np.save(tmp_path / 'context.npy', np.repeat(context, 8, axis=0))  # only the noise tells the eight apart
+    np.save(
+        tmp_path / 'context.npy', np.repeat(context, 8, axis=0)
+    )  # only the noise tells the eight apart
     videos = {}
     for devices in (1, 8):
         out = tmp_path / f'{devices}.npz'
-        environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+        environment = {
+            **os.environ,
+            'JAX_PLATFORMS': 'cpu',
+            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        }
         arguments = tmp_path / 'model', tmp_path / 'context.npy', str(devices), out
-        subprocess.run([sys.executable, '-c', ON_DEVICES, *arguments], check=True, cwd=ROOT, env=environment)
+        subprocess.run(
+            [sys.executable, '-c', ON_DEVICES, *arguments], check=True, cwd=ROOT, env=environment
+        )
         videos[devices] = np.load(out)
     one, eight = (videos[devices]['latents'] for devices in (1, 8))
     np.testing.assert_allclose(eight, one, atol=1e-4 * np.abs(one).max())
-    assert np.abs(videos[8]['frames'].astype(int) - videos[1]['frames']).max() <= 1  # a rounded pixel
+    assert (
+        np.abs(videos[8]['frames'].astype(int) - videos[1]['frames']).max() <= 1
+    )  # a rounded pixel
     apart = [np.abs(eight[a] - eight[b]).max() for a in range(8) for b in range(a)]
     assert min(apart) > 0.1 * np.abs(eight).max()
 
 
 def test_world_clips_step_at_the_model_rate(model):
     from re2pix_jax import world
+
     clip = prediction.read_world(model, 'validation:2', horizon=1, start=4 / 17)
     expected = world.render('validation', 2, [4, 7, 10, 13, 16], SIZE)
     np.testing.assert_array_equal(clip.frames, expected.frames)
@@ -277,7 +379,9 @@ def test_world_clips_step_at_the_model_rate(model):
 
 
 def test_a_rate_that_no_stride_makes_is_refused():
-    with pytest.raises(UserError, match='10 frames per second, a frame rate that no whole stride of 17'):
+    with pytest.raises(
+        UserError, match='10 frames per second, a frame rate that no whole stride of 17'
+    ):
         prediction.stride_of(types.SimpleNamespace(fps=10))
     assert prediction.stride_of(types.SimpleNamespace(fps=5.67)) == 3
 

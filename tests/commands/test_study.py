@@ -1,4 +1,6 @@
-"""The study: its configs differ in one thing, every checkpoint is evaluated once, its numbers and verdicts are those of the reports."""
+"""The study: its configs differ in one thing, every checkpoint is evaluated once, its numbers and
+verdicts are those of the reports.
+"""
 
 import json
 import subprocess
@@ -21,29 +23,62 @@ ROWS = ('baseline', 'baseline_large', 'truth_only', 'predicted_only', 'no_nested
 
 
 def fake_report(miou, video, clips=8):
-    """An evaluation in which every frame has the same numbers, but for a Fréchet distance that grows with time."""
-    steps = [{'seconds': 0.2 * number, 're2pix': {'miou': miou, 'psnr': 20.0, 'frechet_frames': video * number},
-              'copy_last': {'miou': 0.2, 'psnr': 15.0, 'frechet_frames': 0.3}, 'vae': {'miou': 0.6, 'psnr': 27.0}} for number in (1, 2)]
-    return {'protocol': {'clips': clips, 'source': 'world', 'split': 'validation', 'context_frames': 4, 'horizon': 2, 'stride': 3,
-                         'size': [64, 128], 'sampler_steps': 20},
-            'steps': steps, 'distances': {'frechet_video': {'re2pix': video, 'copy_last': 9.0, 'vae': 0.5}}}
+    """An evaluation in which every frame has the same numbers, but for a Fréchet distance that
+    grows with time.
+    """
+    steps = [
+        {
+            'seconds': 0.2 * number,
+            're2pix': {'miou': miou, 'psnr': 20.0, 'frechet_frames': video * number},
+            'copy_last': {'miou': 0.2, 'psnr': 15.0, 'frechet_frames': 0.3},
+            'vae': {'miou': 0.6, 'psnr': 27.0},
+        }
+        for number in (1, 2)
+    ]
+    return {
+        'protocol': {
+            'clips': clips,
+            'source': 'world',
+            'split': 'validation',
+            'context_frames': 4,
+            'horizon': 2,
+            'stride': 3,
+            'size': [64, 128],
+            'sampler_steps': 20,
+        },
+        'steps': steps,
+        'distances': {'frechet_video': {'re2pix': video, 'copy_last': 9.0, 'vae': 0.5}},
+    }
 
 
 def points(**rows):
     """{label: [(miou, frechet_video) of each seed]} → final `Point`s."""
-    return [runs.Point(label.replace('_with_', ', '), str(seed), 100, 8, True, fake_report(*numbers))
-            for label, seeds in rows.items() for seed, numbers in enumerate(seeds)]
+    return [
+        runs.Point(label.replace('_with_', ', '), str(seed), 100, 8, True, fake_report(*numbers))
+        for label, seeds in rows.items()
+        for seed, numbers in enumerate(seeds)
+    ]
 
 
 @pytest.mark.parametrize('size', ['tiny', 'small', 'base'])
 def test_rows_differ_from_full_in_what_their_name_says(size):
     full = flatten(load_config('study_train', f'full-{size}'))
-    changed = {row: {name: value for name, value in flatten(load_config('study_train', f'{row}-{size}')).items() if value != full[name]}
-               for row in ROWS}
+    changed = {
+        row: {
+            name: value
+            for name, value in flatten(load_config('study_train', f'{row}-{size}')).items()
+            if value != full[name]
+        }
+        for row in ROWS
+    }
     large = changed.pop('baseline_large')
     assert changed == {
-        'baseline': {'model.components': 0}, 'truth_only': {'loss.predicted_fraction': 0.0},
-        'predicted_only': {'loss.predicted_fraction': 1.0}, 'no_nested_dropout': {'loss.nested_dropout': False}, 'full': {}}
+        'baseline': {'model.components': 0},
+        'truth_only': {'loss.predicted_fraction': 0.0},
+        'predicted_only': {'loss.predicted_fraction': 1.0},
+        'no_nested_dropout': {'loss.nested_dropout': False},
+        'full': {},
+    }
     assert large.pop('model.components') == 0
     assert {name.split('.')[0] for name in large} == {'model'}
 
@@ -55,19 +90,35 @@ def test_points_of_the_curve_follow_the_steps():
 
 
 def parameters(create, fields, inputs):
-    net = create(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    net = create(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
+    )
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs(net))
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
 @pytest.mark.parametrize('size', ['tiny', 'small', 'base'])
 def test_the_large_baseline_has_at_least_the_parameters_of_both_stages(size):
-    count = {row: parameters(backbone.create, load_config('study_train', f'{row}-{size}').model, lambda net: net.example())
-             for row in ('full', 'baseline_large')}
+    count = {
+        row: parameters(
+            backbone.create,
+            load_config('study_train', f'{row}-{size}').model,
+            lambda net: net.example(),
+        )
+        for row in ('full', 'baseline_large')
+    }
     stage = load_config('forecaster_lowres') if size == 'base' else load_config('forecaster', size)
-    forecaster = parameters(MaskedFeatureTransformer, stage.model,
-                            lambda net: [np.zeros((1, net.frames - 1, *net.grid, net.components), np.float32)])
-    assert count['full'] + forecaster <= count['baseline_large'] <= 1.5 * (count['full'] + forecaster)
+    forecaster = parameters(
+        MaskedFeatureTransformer,
+        stage.model,
+        lambda net: [np.zeros((1, net.frames - 1, *net.grid, net.components), np.float32)],
+    )
+    assert (
+        count['full'] + forecaster <= count['baseline_large'] <= 1.5 * (count['full'] + forecaster)
+    )
 
 
 def test_an_unknown_row_is_one_line():
@@ -94,8 +145,16 @@ def test_each_checkpoint_is_evaluated_once_for_each_way_of_using_it(folder, monk
     found = runs.evaluate(folder, config, note=lambda line: None)
     base, clips, few = ('baseline', '0'), config.evaluation.clips, config.curve.clips
     assert set(asked) == {
-        (*base, 2, few, 0), (*base, 4, few, 0), (*base, 4, clips, 0), ('full', '0', 2, few, 0), ('full', '0', 4, few, 0),
-        ('full', '0', 4, clips, 0), ('full', '1', 4, clips, 0), ('full', '0', 4, clips, 8), ('full', '1', 4, clips, 8)}
+        (*base, 2, few, 0),
+        (*base, 4, few, 0),
+        (*base, 4, clips, 0),
+        ('full', '0', 2, few, 0),
+        ('full', '0', 4, few, 0),
+        ('full', '0', 4, clips, 0),
+        ('full', '1', 4, clips, 0),
+        ('full', '0', 4, clips, 8),
+        ('full', '1', 4, clips, 8),
+    }
     assert len(asked) == len(found) == 11  # guidance is another way again
     asked.clear()
     assert runs.evaluate(folder, config, note=lambda line: None) == found and not asked
@@ -118,25 +177,45 @@ def test_some_rows_are_evaluated_alone_into_another_folder(folder, monkeypatch):
     config.only = ('full',)
     assert [point.label for point in evaluate()] == ['full', 'full']
     assert asked == [('full', '0', True), ('full', '1', False)]
-    assert not (folder / 'evaluations').exists() and len(list((folder / 'other' / 'evaluations').iterdir())) == 2
-    config.only = ('baseline', 'full')  # what was evaluated beside the references is not evaluated again without them
+    assert (
+        not (folder / 'evaluations').exists()
+        and len(list((folder / 'other' / 'evaluations').iterdir())) == 2
+    )
+    config.only = (
+        'baseline',
+        'full',
+    )  # what was evaluated beside the references is not evaluated again without them
     assert [point.label for point in evaluate()] == ['baseline', 'full', 'full']
     assert asked[2:] == [('baseline', '0', True)]
     config.only = ('ful', 'full')
-    with pytest.raises(UserError, match='config.only: there is no row ful; choose among baseline; .*full, guided'):
+    with pytest.raises(
+        UserError, match='config.only: there is no row ful; choose among baseline; .*full, guided'
+    ):
         evaluate()
 
 
 def test_runs_that_end_at_different_steps_are_not_compared(folder):
     toy.train(folder / 'runs' / 'truth_only' / '0', toy.make_config(steps=2, checkpoint_every=2))
-    with pytest.raises(UserError, match=r'runs/truth_only/0 at step 2, and others at 4: rows are compared after equal steps; train on by'):
+    with pytest.raises(
+        UserError,
+        match=r'runs/truth_only/0 at step 2, and others at 4: rows are compared after equal '
+        r'steps; train on by',
+    ):
         runs.evaluate(folder, load_config('study_evaluate'), note=lambda line: None)
 
 
 def test_metrics_by_time_are_means_over_seeds_at_the_frames_that_have_them():
-    found = runs.by_time(points(full=[(0.3, 1.0), (0.5, 3.0)], baseline=[(0.25, 4.0)]), 'frechet_frames')
-    assert found == {'full': {0.2: pytest.approx((2, np.sqrt(2), 2)), 0.4: pytest.approx((4, 2 * np.sqrt(2), 2))},
-                     'baseline': {0.2: (4.0, None, 1), 0.4: (8.0, None, 1)}, 'copy-last': {0.2: (0.3, None, 1), 0.4: (0.3, None, 1)}}
+    found = runs.by_time(
+        points(full=[(0.3, 1.0), (0.5, 3.0)], baseline=[(0.25, 4.0)]), 'frechet_frames'
+    )
+    assert found == {
+        'full': {
+            0.2: pytest.approx((2, np.sqrt(2), 2)),
+            0.4: pytest.approx((4, 2 * np.sqrt(2), 2)),
+        },
+        'baseline': {0.2: (4.0, None, 1), 0.4: (8.0, None, 1)},
+        'copy-last': {0.2: (0.3, None, 1), 0.4: (0.3, None, 1)},
+    }
     assert runs.by_time(points(full=[(0.3, 1.0)]), 'frechet_video') == {}  # of one window alone
 
 
@@ -149,7 +228,14 @@ def test_a_table_by_time_shows_a_few_frames_from_the_first_to_the_last():
 
 
 def test_a_study_without_runs_is_one_line(tmp_path):
-    command = [sys.executable, '-m', 're2pix_jax', 'study', f'--config={ROOT}/configs/study_evaluate.py', f'--workdir={tmp_path}']
+    command = [
+        sys.executable,
+        '-m',
+        're2pix_jax',
+        'study',
+        f'--config={ROOT}/configs/study_evaluate.py',
+        f'--workdir={tmp_path}',
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1)
     assert f'{tmp_path}/runs holds no run of the rows baseline, baseline_large, full' in done.stderr
@@ -160,26 +246,47 @@ def test_numbers_are_means_and_sample_deviations_over_seeds():
     assert table['full']['miou'] == pytest.approx((40, 10 * np.sqrt(2), 2))
     assert table['full']['frechet_video'] == pytest.approx((2, np.sqrt(2), 2))
     assert table['baseline']['miou'] == (25.0, None, 1)
-    assert table['copy-last']['miou'] == (20.0, None, 1) and table['VAE of the truth']['frechet_video'].mean == 0.5
+    assert (
+        table['copy-last']['miou'] == (20.0, None, 1)
+        and table['VAE of the truth']['frechet_video'].mean == 0.5
+    )
     assert 'fid' not in table['full']  # was not measured
 
 
 def test_findings_are_judged_by_the_means_and_the_spread():
-    rows = {'full': [(0.3, 1.0), (0.3, 1.2)], 'truth_only': [(0.35, 5.0), (0.35, 5.1)], 'baseline': [(0.25, 4.0), (0.25, 4.2)],
-            'no_nested_dropout': [(0.2, 1.0), (0.4, 0.9)], 'full_with_8 channels': [(0.3, 1.5)]}
-    verdicts = {verdict.claim: verdict.verdict for verdict in claims.judge(runs.summarise(points(**rows)))}
+    rows = {
+        'full': [(0.3, 1.0), (0.3, 1.2)],
+        'truth_only': [(0.35, 5.0), (0.35, 5.1)],
+        'baseline': [(0.25, 4.0), (0.25, 4.2)],
+        'no_nested_dropout': [(0.2, 1.0), (0.4, 0.9)],
+        'full_with_8 channels': [(0.3, 1.5)],
+    }
+    verdicts = {
+        verdict.claim: verdict.verdict for verdict in claims.judge(runs.summarise(points(**rows)))
+    }
     assert verdicts['mIoU %: full is better than baseline'] == 'reproduced'
     assert verdicts['mIoU %: truth_only is better than full'] == 'reproduced'
-    assert verdicts['mIoU %: no_nested_dropout is better than baseline'] == 'reproduced (within spread)'
+    assert (
+        verdicts['mIoU %: no_nested_dropout is better than baseline']
+        == 'reproduced (within spread)'
+    )
     assert verdicts['Fréchet video: full is better than no_nested_dropout'] == 'not reproduced'
     assert verdicts['Fréchet video: baseline is better than truth_only'] == 'reproduced'
-    assert verdicts['Fréchet video: with 8 channels nearer to full than the baseline is'] == 'reproduced'
+    assert (
+        verdicts['Fréchet video: with 8 channels nearer to full than the baseline is']
+        == 'reproduced'
+    )
     assert not any('predicted_only' in claim for claim in verdicts)  # not in this table
 
 
-@pytest.mark.parametrize(('values', 'step', 'times'), [((0.1, 0.3, 0.5), 150, 2.0), ((0.25, 0.3, 0.5), 100, 3.0)])
+@pytest.mark.parametrize(
+    ('values', 'step', 'times'), [((0.1, 0.3, 0.5), 150, 2.0), ((0.25, 0.3, 0.5), 100, 3.0)]
+)
 def test_how_much_sooner_the_baselines_end_is_reached(values, step, times):
-    found = {'full': ([100, 200, 300], list(values)), 'baseline': ([100, 200, 300], [0.0, 0.1, 0.2])}
+    found = {
+        'full': ([100, 200, 300], list(values)),
+        'baseline': ([100, 200, 300], [0.0, 0.1, 0.2]),
+    }
     assert runs.sooner(found, 'miou') == pytest.approx((step, times))
     lower = {label: (steps, [-value for value in curve]) for label, (steps, curve) in found.items()}
     assert runs.sooner(lower, 'frechet_video') == pytest.approx((step, times))
@@ -188,14 +295,30 @@ def test_how_much_sooner_the_baselines_end_is_reached(values, step, times):
 
 def test_tables_curves_and_page_are_written(tmp_path):
     finals = points(full=[(0.3, 1.0), (0.32, 1.2)], baseline=[(0.25, 4.0)])
-    early = [runs.Point(label, '0', step, 4, False, fake_report(0.001 * step, 500 / step, 4))
-             for label in ('full', 'baseline') for step in (50, 100)]
+    early = [
+        runs.Point(label, '0', step, 4, False, fake_report(0.001 * step, 500 / step, 4))
+        for label in ('full', 'baseline')
+        for step in (50, 100)
+    ]
     text = report.write(tmp_path, early + finals, [('a clip', np.zeros((8, 16, 3), np.uint8))])
     assert '31 ± 1.4' in text and 'copy-last' in text
-    assert 'mIoU %: 10 of baseline at step 100 is reached by full at step 100, 1.0 times sooner' in text
+    assert (
+        'mIoU %: 10 of baseline at step 100 is reached by full at step 100, 1.0 times sooner'
+        in text
+    )
     assert (tmp_path / 'study.txt').read_text() == text + '\n'
-    assert json.loads((tmp_path / 'study.json').read_text())['table']['baseline']['psnr'] == {'mean': 20.0, 'spread': None, 'count': 1}
+    assert json.loads((tmp_path / 'study.json').read_text())['table']['baseline']['psnr'] == {
+        'mean': 20.0,
+        'spread': None,
+        'count': 1,
+    }
     page = (tmp_path / 'study.html').read_text()
-    assert page.count('<img src="data:image/png;base64,') == len(list((tmp_path / 'curves').glob('*.png'))) + 1 == 5
-    assert (tmp_path / 'curves' / 'frechet_frames_by_time.png').is_file() and 'Fréchet frames by time' in text
+    assert (
+        page.count('<img src="data:image/png;base64,')
+        == len(list((tmp_path / 'curves').glob('*.png'))) + 1
+        == 5
+    )
+    assert (
+        tmp_path / 'curves' / 'frechet_frames_by_time.png'
+    ).is_file() and 'Fréchet frames by time' in text
     assert not list(tmp_path.rglob('*.partial'))

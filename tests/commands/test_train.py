@@ -7,17 +7,35 @@ from re2pix_jax.training import checkpoint, writer
 from tests.conftest import MICRO, SIZE
 from tests.running import outcomes
 
-TASKS = {'autoencoder': 'vae', 'encoder': 'encoder', 'head': 'head', 'forecaster': 'forecaster', 'generator': 're2pix'}
-FROZEN = {'head': ('encoder', 'principal'), 'forecaster': ('encoder', 'principal'), 'generator': ('forecaster', 'vae')}
+TASKS = {
+    'autoencoder': 'vae',
+    'encoder': 'encoder',
+    'head': 'head',
+    'forecaster': 'forecaster',
+    'generator': 're2pix',
+}
+FROZEN = {
+    'head': ('encoder', 'principal'),
+    'forecaster': ('encoder', 'principal'),
+    'generator': ('forecaster', 'vae'),
+}
 
 
 def arguments(task, bundles, workdir):
     fields = {f'model.{name}': value for name, value in MICRO[task].items()}
     fields |= {f'frozen.{name}': bundles / name for name in FROZEN.get(task, ())}
     for data in ('data', 'eval_data'):
-        fields |= {f'{data}.size': SIZE, f'{data}.sources': (f'records:{bundles}/clips',), f'{data}.workers': 0}
+        fields |= {
+            f'{data}.size': SIZE,
+            f'{data}.sources': (f'records:{bundles}/clips',),
+            f'{data}.workers': 0,
+        }
     fields |= {'steps': 4, 'batch_size': 2, 'log_every': 1, 'eval_every': 4, 'checkpoint_every': 2}
-    return [f'--config=configs/{task}.py:tiny', f'--workdir={workdir}', *(f'--config.{name}={value}' for name, value in fields.items())]
+    return [
+        f'--config=configs/{task}.py:tiny',
+        f'--workdir={workdir}',
+        *(f'--config.{name}={value}' for name, value in fields.items()),
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -25,8 +43,13 @@ def runs(micro_bundles, tmp_path_factory):
     """(folder of workdirs, {command: [status, stdout, stderr]})"""
     folder = tmp_path_factory.mktemp('runs')
     lines = {task: arguments(task, micro_bundles, folder / task) for task in TASKS}
-    lines['another config'] = [*arguments('head', micro_bundles, folder / 'head'), '--config.optimizer.learning_rate=0.5']
-    lines['a frozen part that is not there'] = arguments('head', micro_bundles, folder / 'none') + ['--config.frozen.encoder=nowhere']
+    lines['another config'] = [
+        *arguments('head', micro_bundles, folder / 'head'),
+        '--config.optimizer.learning_rate=0.5',
+    ]
+    lines['a frozen part that is not there'] = arguments('head', micro_bundles, folder / 'none') + [
+        '--config.frozen.encoder=nowhere'
+    ]
     return folder, outcomes('train', lines)
 
 
@@ -43,10 +66,17 @@ def test_every_task_trains_by_its_command(task, runs):
 
 def test_every_run_is_exported(runs):
     folder, _ = runs
-    found = outcomes('export', {task: [f'--workdir={folder / task}', f'--out={folder}/bundles/{task}'] for task in TASKS})
+    found = outcomes(
+        'export',
+        {task: [f'--workdir={folder / task}', f'--out={folder}/bundles/{task}'] for task in TASKS},
+    )
     for task, part in TASKS.items():
         assert found[task][0] == 0, found[task][2]
-        assert type(re2pix_jax.load(f'{folder}/bundles/{task}')).__name__.lower().startswith(('autoencoder' if part == 'vae' else part))
+        assert (
+            type(re2pix_jax.load(f'{folder}/bundles/{task}'))
+            .__name__.lower()
+            .startswith(('autoencoder' if part == 'vae' else part))
+        )
 
 
 def test_a_workdir_of_another_config_is_refused(runs):

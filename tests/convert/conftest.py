@@ -1,4 +1,6 @@
-"""Micro models that other packages wrote, with what they computed; how: tests/convert/test_transformers.py."""
+"""Micro models that other packages wrote, with what they computed; how:
+tests/convert/test_transformers.py.
+"""
 
 import pathlib
 
@@ -14,10 +16,12 @@ DATA = pathlib.Path(__file__).parent / 'data'
 
 @pytest.fixture
 def micro_model(tmp_path):
-    """Gives a function: name -> (file of its tensors, images [1, 1, H, W, 3], expected features [1, 1, h, w, C]).
+    """Gives a function: name -> (file of its tensors, images [1, 1, H, W, 3], expected features [1,
+    1, h, w, C]).
 
     `edit` may change the dict of tensors (float16 as committed) before it is written.
     """
+
     def open_one(name, edit=lambda tensors: None):
         tensors = load_file(DATA / f'{name}.safetensors')
         images, features = tensors.pop('input').transpose(0, 2, 3, 1), tensors.pop('output')
@@ -25,6 +29,7 @@ def micro_model(tmp_path):
         path = tmp_path / f'{name}.safetensors'
         save_file({key: np.asarray(array, order='C') for key, array in tensors.items()}, path)
         return path, jnp.asarray(images)[None], features[None]
+
     return open_one
 
 
@@ -39,7 +44,10 @@ def compare(name, ours, theirs):
 
 @pytest.fixture
 def check_numbers(tmp_path):
-    """Gives a function: an imported encoder computes what was expected, in bfloat16 nearly, and as a bundle the same."""
+    """Gives a function: an imported encoder computes what was expected, in bfloat16 nearly, and as
+    a bundle the same.
+    """
+
     def check(name, encoder, images, expected):
         assert compare(name, encoder.encode(images), expected) < 1e-5
         half = encoder.replace(net=encoder.net.clone(dtype='bfloat16'))
@@ -48,6 +56,7 @@ def check_numbers(tmp_path):
         loaded = bundles.load(tmp_path / 'bundle', 'encoder')
         assert loaded.net == encoder.net
         np.testing.assert_array_equal(loaded.encode(images), encoder.encode(images))
+
     return check
 
 

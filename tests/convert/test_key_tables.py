@@ -6,15 +6,37 @@ import pytest
 from re2pix_jax.convert.table import Table, conv, flat, keep, layer, need, notes, patches, rename
 from re2pix_jax.errors import UserError
 
-TABLE = Table('a model', (*layer('first', 'params/first'), *layer('old_first', 'params/first'), ('token', 'params/token', flat),
-                          ('patch', 'params/patch', patches), ('conv', 'params/conv', conv), ('same', 'params/same', keep)),
-              ignored=(('head.*', 'not needed'), ('*.steps', 'only counted')))
-EXPECTED = {'params/first/kernel': (2, 3), 'params/first/bias': (3,), 'params/token': (3,), 'params/patch': (4, 2),
-            'params/conv': (1, 1, 3, 2), 'params/same': (2,)}
+TABLE = Table(
+    'a model',
+    (
+        *layer('first', 'params/first'),
+        *layer('old_first', 'params/first'),
+        ('token', 'params/token', flat),
+        ('patch', 'params/patch', patches),
+        ('conv', 'params/conv', conv),
+        ('same', 'params/same', keep),
+    ),
+    ignored=(('head.*', 'not needed'), ('*.steps', 'only counted')),
+)
+EXPECTED = {
+    'params/first/kernel': (2, 3),
+    'params/first/bias': (3,),
+    'params/token': (3,),
+    'params/patch': (4, 2),
+    'params/conv': (1, 1, 3, 2),
+    'params/same': (2,),
+}
 
 
 def tensors(**changes):
-    shapes = {'first.weight': (3, 2), 'first.bias': (3,), 'token': (1, 1, 3), 'patch': (2, 1, 2, 2), 'conv': (2, 3, 1, 1), 'same': (2,)}
+    shapes = {
+        'first.weight': (3, 2),
+        'first.bias': (3,),
+        'token': (1, 1, 3),
+        'patch': (2, 1, 2, 2),
+        'conv': (2, 3, 1, 1),
+        'same': (2,),
+    }
     return {name: np.ones(shape, np.float16) for name, shape in (shapes | changes).items()}
 
 
@@ -24,9 +46,15 @@ def test_a_file_that_fits():
 
 
 def test_two_tensors_for_one_parameter():
-    with pytest.raises(UserError, match='2 tensors do not match a model: first.bias and old_first.bias both give params/first/bias; '
-                                        'first.weight and old_first.weight both give params/first/kernel'):
-        TABLE.convert(tensors(**{'old_first.bias': (3,), 'old_first.weight': (3, 2)}), EXPECTED, 'here')
+    with pytest.raises(
+        UserError,
+        match='2 tensors do not match a model: first.bias and old_first.bias both give '
+        'params/first/bias; '
+        'first.weight and old_first.weight both give params/first/kernel',
+    ):
+        TABLE.convert(
+            tensors(**{'old_first.bias': (3,), 'old_first.weight': (3, 2)}), EXPECTED, 'here'
+        )
 
 
 def test_numbers_where_arrays_belong():
@@ -42,8 +70,13 @@ def test_sizes_are_not_read_from_empty_tensors():
 
 
 def test_two_names_that_become_one():
-    assert list(rename({'a.b': 1, 'c': 2}, lambda name: name.removeprefix('a.'), 'here')) == ['b', 'c']
-    with pytest.raises(UserError, match='here: a.b and b are both b: expected one of them; remove the other'):
+    assert list(rename({'a.b': 1, 'c': 2}, lambda name: name.removeprefix('a.'), 'here')) == [
+        'b',
+        'c',
+    ]
+    with pytest.raises(
+        UserError, match='here: a.b and b are both b: expected one of them; remove the other'
+    ):
         rename({'a.b': 1, 'b': 2}, lambda name: name.removeprefix('a.'), 'here')
 
 

@@ -1,6 +1,8 @@
-"""Numbers that the authors' own PyTorch code gave for small random weights, against ours from the same files.
+"""Numbers that the authors' own PyTorch code gave for small random weights, against ours from the
+same files.
 
-The files lie beside the repository (../shared/golden/dino_foresight_small) and not in it: without them this is skipped.
+The files lie beside the repository (../shared/golden/dino_foresight_small) and not in it: without
+them this is skipped.
 """
 
 import pathlib
@@ -17,7 +19,9 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.forecaster import smooth_l1
 
 GOLDEN = pathlib.Path(__file__).parents[2].parent / 'shared' / 'golden' / 'dino_foresight_small'
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f'the authors\' numbers are not at {GOLDEN}')
+pytestmark = pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason=f"the authors' numbers are not at {GOLDEN}"
+)
 LIMIT = 1e-5  # largest difference over largest value; asked: 1e-4
 
 
@@ -53,7 +57,10 @@ def test_principal_components_and_back(expected):
     part = dino_foresight.convert_principal(GOLDEN / 'pca.pth')
     features = expected['encoder_features_bnc'].reshape(2, 5, 4, 8, 96)
     compare(part.project(jnp.asarray(features)), expected['pca_features_bthwc'])
-    compare(part.reconstruct(jnp.asarray(expected['predicted_pca_bthwc'])), expected['predicted_features_bthwc'])
+    compare(
+        part.reconstruct(jnp.asarray(expected['predicted_pca_bthwc'])),
+        expected['predicted_features_bthwc'],
+    )
     assert part.num_components == 36 and 0 < float(part.variance.sum()) <= 1
 
 
@@ -79,7 +86,10 @@ def test_three_steps(expected, images, forecaster):
     compare(forecaster.features(components[:, 3]), window[:, 0])
     compare(rolled, window[:, 1:4])
     compare(rolled[:, 2], window[:, 4])
-    compare(smooth_l1(rolled[:, -1], forecaster.encoder.encode(images)[:, -1]).mean(), expected['unrolled_loss'])
+    compare(
+        smooth_l1(rolled[:, -1], forecaster.encoder.encode(images)[:, -1]).mean(),
+        expected['unrolled_loss'],
+    )
 
 
 def test_head(expected):
@@ -96,7 +106,10 @@ def test_converted_parts_survive_a_bundle(expected, images, forecaster, tmp_path
 
 
 def test_wrong_files_are_named(tmp_path):
-    with pytest.raises(UserError, match=r'dinov2_reg.pth: width 24 and depth 12 are not those of a published DINOv2'):
+    with pytest.raises(
+        UserError,
+        match=r'dinov2_reg.pth: width 24 and depth 12 are not those of a published DINOv2',
+    ):
         dinov2.convert(GOLDEN / 'dinov2_reg.pth')
     with pytest.raises(UserError, match='expected a dict of .pca_model., .mean. and .std.'):
         dino_foresight.convert_principal(GOLDEN / 'dinov2_reg.pth')
@@ -117,6 +130,11 @@ def test_every_unmatched_tensor_is_in_one_message():
     tensors['blocks.0.ls1.gamma'] = np.zeros(7, np.float32)
     with pytest.raises(UserError) as caught:
         dinov2.encoder_of(tensors, 'here', heads=3)
-    for text in ('4 tensors', 'missing norm.bias', 'missing blocks.3.attn.qkv.weight', 'left over head.weight [2, 2]',
-                 'blocks.0.ls1.gamma has shape [7]'):
+    for text in (
+        '4 tensors',
+        'missing norm.bias',
+        'missing blocks.3.attn.qkv.weight',
+        'left over head.weight [2, 2]',
+        'blocks.0.ls1.gamma has shape [7]',
+    ):
         assert text in str(caught.value)

@@ -20,11 +20,14 @@ CLIPS = ROOT.parent / 'shared' / 'clips'
 
 @pytest.fixture(scope='module')
 def drives(tmp_path_factory):
-    """Videos at 30 Hz of 40, 130 and 60 frames and a folder of 31 images; brightness is the number of the frame."""
+    """Videos at 30 Hz of 40, 130 and 60 frames and a folder of 31 images; brightness is the number
+    of the frame.
+    """
     folder = tmp_path_factory.mktemp('drives')
     for name, count in [('short', 40), ('long', 130)]:
         video.write(folder / f'{name}.mp4', brightness(count), 30)
     from PIL import Image
+
     (folder / 'train' / 'images').mkdir(parents=True)
     for number, frame in enumerate(brightness(31)):
         Image.fromarray(frame).save(folder / 'train' / 'images' / f'{number:03d}.png')
@@ -34,25 +37,36 @@ def drives(tmp_path_factory):
 
 
 def brightness(count):
-    return np.zeros((count, 32, 64, 3), np.uint8) + (20 + np.arange(count, dtype=np.uint8))[:, None, None, None]
+    return (
+        np.zeros((count, 32, 64, 3), np.uint8)
+        + (20 + np.arange(count, dtype=np.uint8))[:, None, None, None]
+    )
 
 
 def test_long_videos_are_cut_into_snippets(drives):
     source = videos.Videos(drives, 'train', size=(16, 32))
     told = [(source.name(i), source.num_frames(i), source.fps(i)) for i in range(len(source))]
     assert told == [
-        ('long.mp4#0', 65, 30), ('long.mp4#65', 65, 30), ('short.mp4#0', 40, 30), ('train/images#0', 31, 17)]
+        ('long.mp4#0', 65, 30),
+        ('long.mp4#65', 65, 30),
+        ('short.mp4#0', 40, 30),
+        ('train/images#0', 31, 17),
+    ]
     clip = source.read(1, [0, 10, 64])
     assert clip['frames'].shape == (3, 16, 32, 3)
     assert np.abs(clip['frames'].mean((1, 2, 3)) - (20 + np.array([65, 75, 129]))).max() < 1.5
     assert (clip['labels'] == 255).all() and not clip['depth'].any()
     assert set(source.read(0, [1], labels=False)) == {'frames'}
-    assert [source.name(0) for source in [videos.Videos(drives, 'validation')]] == ['validation/other.mp4#0']
+    assert [source.name(0) for source in [videos.Videos(drives, 'validation')]] == [
+        'validation/other.mp4#0'
+    ]
 
 
 def test_decoded_clips_are_kept_up_to_a_limit(drives, monkeypatch):
     reads, read = [], video.read
-    monkeypatch.setattr(video, 'read', lambda path, **options: reads.append(path) or read(path, **options))
+    monkeypatch.setattr(
+        video, 'read', lambda path, **options: reads.append(path) or read(path, **options)
+    )
     source = videos.Videos(drives, 'train', size=(16, 32), cache_bytes=120 * 16 * 32 * 3)
     for index in (0, 0, 2, 0, 1, 0, 2):  # 65 and 40 frames fit, a third clip does not
         source.read(index, [0])
@@ -83,8 +97,12 @@ def test_what_is_wrong_with_a_folder_of_videos_is_said(tmp_path):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'bad').mkdir()
     (tmp_path / 'bad' / 'x.mp4').write_text('no video')
-    for path, split, words in [('none', 'train', 'no such folder'), ('empty', 'train', 'no videos'),
-                               ('bad', 'train', 'not a readable video'), ('bad', 'all', "split 'all'")]:
+    for path, split, words in [
+        ('none', 'train', 'no such folder'),
+        ('empty', 'train', 'no videos'),
+        ('bad', 'train', 'not a readable video'),
+        ('bad', 'all', "split 'all'"),
+    ]:
         with pytest.raises(UserError, match=words):
             videos.Videos(tmp_path / path, split)
 
@@ -103,9 +121,17 @@ def test_the_world_is_a_source():
     assert len(source) == 64 and source.num_frames(3) == 30 and source.fps(3) == 17.0
     assert source.name(3) == 'validation/000003'
     clip = source.read(3, [0, 29])
-    assert clip['frames'].shape == (2, 32, 64, 3) and clip['labels'].shape == clip['depth'].shape == (2, 32, 64)
-    np.testing.assert_array_equal(source.read(3, [29], labels=False)['frames'][0], clip['frames'][1])
-    for wrong in [{'split': 'all'}, {'split': 'train', 'clips': -1}, {'split': 'train', 'frames': 0}]:
+    assert clip['frames'].shape == (2, 32, 64, 3) and clip['labels'].shape == clip[
+        'depth'
+    ].shape == (2, 32, 64)
+    np.testing.assert_array_equal(
+        source.read(3, [29], labels=False)['frames'][0], clip['frames'][1]
+    )
+    for wrong in [
+        {'split': 'all'},
+        {'split': 'train', 'clips': -1},
+        {'split': 'train', 'frames': 0},
+    ]:
         with pytest.raises(UserError, match='world'):
             World(**wrong)
 
@@ -125,12 +151,19 @@ def test_a_list_tells_the_validation_videos(tmp_path):
     for name in ('a', 'b', 'c'):
         video.write(tmp_path / 'raw' / f'{name}.mp4', brightness(2), 17)
     (tmp_path / 'list').write_text('b.mp4\n\n')
-    names = [[source.name(i) for i in range(len(source))]
-             for source in (videos.Videos(tmp_path / 'raw', split, validation=tmp_path / 'list') for split in ('train', 'validation'))]
+    names = [
+        [source.name(i) for i in range(len(source))]
+        for source in (
+            videos.Videos(tmp_path / 'raw', split, validation=tmp_path / 'list')
+            for split in ('train', 'validation')
+        )
+    ]
     assert names == [['a.mp4#0', 'c.mp4#0'], ['b.mp4#0']]
     (tmp_path / 'list').write_text('d.mp4')
-    for file, words in (('list', 'd.mp4 is not among the videos; expected paths within the folder, such as a.mp4'),
-                        ('none', 'no such file; expected a list')):
+    for file, words in (
+        ('list', 'd.mp4 is not among the videos; expected paths within the folder, such as a.mp4'),
+        ('none', 'no such file; expected a list'),
+    ):
         with pytest.raises(UserError, match=words):
             videos.Videos(tmp_path / 'raw', 'train', validation=tmp_path / file)
 
@@ -138,22 +171,48 @@ def test_a_list_tells_the_validation_videos(tmp_path):
 def test_a_name_in_two_splits_is_refused(tmp_path):
     for name in ('train/a', 'validation/a', 'train/b'):
         video.write(tmp_path / f'{name}.mp4', brightness(2), 17)
-    with pytest.raises(UserError, match='train/a.mp4 and validation/a.mp4 have the same name in two splits; rename one'):
+    with pytest.raises(
+        UserError,
+        match='train/a.mp4 and validation/a.mp4 have the same name in two splits; rename one',
+    ):
         videos.Videos(tmp_path, 'train')
 
 
 def prepare(*arguments):
-    return subprocess.run([sys.executable, '-m', 're2pix_jax', 'prepare', *map(str, arguments)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, '-m', 're2pix_jax', 'prepare', *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_the_command_prepares_the_world(tmp_path):
-    done = prepare('world', '--out', tmp_path / 'world', '--clips', 3, '--validation_clips', 2, '--size', '32x64', '--frames', 4)
+    done = prepare(
+        'world',
+        '--out',
+        tmp_path / 'world',
+        '--clips',
+        3,
+        '--validation_clips',
+        2,
+        '--size',
+        '32x64',
+        '--frames',
+        4,
+    )
     assert done.returncode == 0, done.stderr
-    assert 'prepare: 5/5 clips' in done.stderr and done.stdout.endswith('world: 3 train clips, 2 validation clips\n')
+    assert 'prepare: 5/5 clips' in done.stderr and done.stdout.endswith(
+        'world: 3 train clips, 2 validation clips\n'
+    )
     clips = records.Records(tmp_path / 'world', 'validation')
     for name, values in World('validation', 2, 4, (32, 64)).read(1, [3]).items():
-        np.testing.assert_allclose(clips.read(1, [3])[name], values.clip(0, 655.35) if name == 'depth' else values, atol=0.00501)
+        np.testing.assert_allclose(
+            clips.read(1, [3])[name],
+            values.clip(0, 655.35) if name == 'depth' else values,
+            atol=0.00501,
+        )
 
 
 @pytest.fixture(scope='module')
@@ -167,19 +226,27 @@ def commands(tmp_path_factory, drives):
     (folder / 'damaged' / 'text.mp4').write_text('no video')
     # A hole in the pictures of one video; what says where they are (moov, at the end) stays.
     hole = bytearray(whole)
-    hole[len(whole) // 5:len(whole) // 2] = bytes(len(whole) // 2 - len(whole) // 5)
+    hole[len(whole) // 5 : len(whole) // 2] = bytes(len(whole) // 2 - len(whole) // 5)
     (folder / 'damaged' / 'hole.mp4').write_bytes(hole)
     (folder / 'list').write_text('b.mp4')
     lines = {
         'videos': f'video_folder --raw {drives} --out {folder}/videos --size 16x32 --processes 1',
-        'check': f'--check {folder}/videos', 'look': f'--look {folder}/videos',
-        'damaged': f'video_folder --raw {folder}/damaged --out {folder}/rest --size 16x32 --validation_file {folder}/list --processes 1',
-        'strict': f'video_folder --raw {folder}/damaged --out {folder}/x --validation_file {folder}/list --splits train --strict '
-                  '--processes 1',
-        'dataset': f'moon --out {folder}/x', 'no out': 'world', 'size': f'world --out {folder}/x --size 64',
-        'no raw': f'kitti --out {folder}/x', 'absent': f'video_folder --out {folder}/x --raw {folder}/none',
-        'empty': f'covla --out {folder}/x --raw {folder}/empty', 'empty folder': f'video_folder --out {folder}/x --raw {folder}/empty',
-        'split': f'video_folder --out {folder}/x --raw {drives} --splits test', 'nothing to check': f'--check {folder}/empty',
+        'check': f'--check {folder}/videos',
+        'look': f'--look {folder}/videos',
+        'damaged': f'video_folder --raw {folder}/damaged --out {folder}/rest --size 16x32 '
+        f'--validation_file {folder}/list --processes 1',
+        'strict': f'video_folder --raw {folder}/damaged --out {folder}/x --validation_file '
+        f'{folder}/list --splits train --strict '
+        '--processes 1',
+        'dataset': f'moon --out {folder}/x',
+        'no out': 'world',
+        'size': f'world --out {folder}/x --size 64',
+        'no raw': f'kitti --out {folder}/x',
+        'absent': f'video_folder --out {folder}/x --raw {folder}/none',
+        'empty': f'covla --out {folder}/x --raw {folder}/empty',
+        'empty folder': f'video_folder --out {folder}/x --raw {folder}/empty',
+        'split': f'video_folder --out {folder}/x --raw {drives} --splits test',
+        'nothing to check': f'--check {folder}/empty',
         'nothing to look at': f'--look {folder}/empty',
     }
     return outcomes('prepare', {name: line.split() for name, line in lines.items()}, None), folder
@@ -189,20 +256,31 @@ def drive(count):
     """Noise that moves: its video has something in every frame."""
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (32, 64 + count, 3), np.uint8)
-    return np.stack([picture[:, k:k + 64] for k in range(count)])
+    return np.stack([picture[:, k : k + 64] for k in range(count)])
 
 
 def test_the_command_prepares_checks_and_shows_videos(commands, drives):
     done, folder = commands
-    assert done['videos'][:2] == [0, f'{folder}/videos: 4 train clips, 1 validation clips\n'], done['videos']
+    assert done['videos'][:2] == [0, f'{folder}/videos: 4 train clips, 1 validation clips\n'], done[
+        'videos'
+    ]
     clips = records.Records(folder / 'videos', 'train')
     assert clips.name(3) == 'train/images#0' and clips.fps(0) == 30.0
     truth = videos.Videos(drives, 'train', None).read(1, [7])['frames']
-    assert np.abs(clips.read(1, [7])['frames'] - windows.cover(truth[0], (16, 32)).astype(int)).mean() < 3  # JPEG
-    assert done['check'][:2] == [0, f'{folder}/videos: 4 train clips, 1 validation clips, all as the manifest says\n']
+    assert (
+        np.abs(clips.read(1, [7])['frames'] - windows.cover(truth[0], (16, 32)).astype(int)).mean()
+        < 3
+    )  # JPEG
+    assert done['check'][:2] == [
+        0,
+        f'{folder}/videos: 4 train clips, 1 validation clips, all as the manifest says\n',
+    ]
     assert done['look'][:2] == [0, f'{folder}/videos/look.html\n']
     page = (folder / 'videos' / 'look.html').read_text()
-    assert page.count('data:image/png;base64,') == 5 and 'validation: validation/other.mp4#0, frames' in page
+    assert (
+        page.count('data:image/png;base64,') == 5
+        and 'validation: validation/other.mp4#0, frames' in page
+    )
 
 
 def test_damaged_videos_are_left_out_counted_and_named(commands):
@@ -210,19 +288,41 @@ def test_damaged_videos_are_left_out_counted_and_named(commands):
     status, out, err = done['damaged']
     assert status == 1, err
     assert f'{folder}/rest: 1 train clips, 1 validation clips\n' in out
-    assert 'left out text.mp4#0: ' in out and 'not a readable video' in out and 'left out hole.mp4#0: ' in out
+    assert (
+        'left out text.mp4#0: ' in out
+        and 'not a readable video' in out
+        and 'left out hole.mp4#0: ' in out
+    )
     left_out = records.read_manifest(folder / 'rest')['splits']['train']['left_out']
     assert [clip['name'] for clip in left_out] == ['hole.mp4#0', 'text.mp4#0']
-    assert done['strict'][0] == 2 and 'hole.mp4' in done['strict'][2] and not (folder / 'x').exists()
+    assert (
+        done['strict'][0] == 2 and 'hole.mp4' in done['strict'][2] and not (folder / 'x').exists()
+    )
 
 
-@pytest.mark.parametrize(('name', 'words'), [
-    ('dataset', 'expected one dataset: world, cityscapes'), ('no out', '--out is missing'), ('size', '--size 64'),
-    ('no raw', '--raw is missing'),
-    ('absent', 'no such folder'), ('empty', 'empty'), ('empty folder', 'no videos'), ('split', "no videos for split 'test'"),
-    ('nothing to check', 'no prepared clips there'), ('nothing to look at', 'no prepared clips there'), ('strict', 'hole.mp4')])
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('dataset', 'expected one dataset: world, cityscapes'),
+        ('no out', '--out is missing'),
+        ('size', '--size 64'),
+        ('no raw', '--raw is missing'),
+        ('absent', 'no such folder'),
+        ('empty', 'empty'),
+        ('empty folder', 'no videos'),
+        ('split', "no videos for split 'test'"),
+        ('nothing to check', 'no prepared clips there'),
+        ('nothing to look at', 'no prepared clips there'),
+        ('strict', 'hole.mp4'),
+    ],
+)
 def test_the_command_ends_in_one_line(commands, name, words):
     done, folder = commands
     status, out, err = done[name]
-    assert (status, out) == (2, '') and words in err and err.startswith('error: ') and err.count('\n') == 1, err
+    assert (
+        (status, out) == (2, '')
+        and words in err
+        and err.startswith('error: ')
+        and err.count('\n') == 1
+    ), err
     assert not list(folder.glob('x*'))

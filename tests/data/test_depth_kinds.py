@@ -1,4 +1,6 @@
-"""What the numbers of depth are: metres, or the ordinal classes that DINO-Foresight published for Cityscapes."""
+"""What the numbers of depth are: metres, or the ordinal classes that DINO-Foresight published for
+Cityscapes.
+"""
 
 import shutil
 
@@ -16,17 +18,40 @@ from tests.data import layouts
 
 def classes(clip) -> np.ndarray:
     """uint8 [H, W] with every class."""
-    return ((np.arange(layouts.SIZE[0] * layouts.SIZE[1]) + clip) % 256).astype(np.uint8).reshape(layouts.SIZE)
+    return (
+        ((np.arange(layouts.SIZE[0] * layouts.SIZE[1]) + clip) % 256)
+        .astype(np.uint8)
+        .reshape(layouts.SIZE)
+    )
 
 
 @pytest.fixture(scope='module')
 def raw(tmp_path_factory):
-    """Cityscapes with a disparity for every clip and the teacher's classes for those of train and val."""
-    folder = layouts.cityscapes(tmp_path_factory.mktemp('raw') / 'cityscapes', train=10, validation=2, test=1, disparity='disparity')
+    """Cityscapes with a disparity for every clip and the teacher's classes for those of train and
+    val.
+    """
+    folder = layouts.cityscapes(
+        tmp_path_factory.mktemp('raw') / 'cityscapes',
+        train=10,
+        validation=2,
+        test=1,
+        disparity='disparity',
+    )
     for clip in range(10):
-        layouts.cityscapes_save(folder, TEACHER, 'train', 'aachen', clip, 19, 'leftImg8bit_depth.png', classes(clip))
+        layouts.cityscapes_save(
+            folder, TEACHER, 'train', 'aachen', clip, 19, 'leftImg8bit_depth.png', classes(clip)
+        )
     for clip in range(2):
-        layouts.cityscapes_save(folder, TEACHER, 'val', 'frankfurt', 0, 275 + 40 * clip + 19, 'leftImg8bit_depth.png', classes(10 + clip))
+        layouts.cityscapes_save(
+            folder,
+            TEACHER,
+            'val',
+            'frankfurt',
+            0,
+            275 + 40 * clip + 19,
+            'leftImg8bit_depth.png',
+            classes(10 + clip),
+        )
     return folder
 
 
@@ -40,7 +65,9 @@ def test_the_classes_of_the_teacher_come_before_disparity(raw):
             assert source.depth_coding(index) == records.CLASSES == ('linear', 1.0)
             assert source.depth_kind(index) == 'classes' and source.problem(index) is None
     test = Cityscapes(raw, 'test')
-    assert test.depth_kind(0) == 'metres' and test.depth_coding(0)[0] == 'inverse', 'a split without the folder has its disparity'
+    assert test.depth_kind(0) == 'metres' and test.depth_coding(0)[0] == 'inverse', (
+        'a split without the folder has its disparity'
+    )
 
 
 def test_a_lost_file_of_classes_is_a_problem(raw, tmp_path):
@@ -49,14 +76,21 @@ def test_a_lost_file_of_classes_is_a_problem(raw, tmp_path):
     (folder / file).unlink()
     source = Cityscapes(folder, 'train')
     assert source.problem(3) == f'no depth {file}' and source.problem(2) is None
-    assert not source.read(3, [19])['depth'].any() and source.depth_kind(3) is None, 'rather than metres among classes'
+    assert not source.read(3, [19])['depth'].any() and source.depth_kind(3) is None, (
+        'rather than metres among classes'
+    )
     layouts.save(folder / file, layouts.frame(0))
     with pytest.raises(UserError, match=r'_depth.png: \[32, 64, 3\] pixels and channels'):
         Cityscapes(folder, 'train').read(3, [19])
 
 
 def test_classes_come_back_from_records_as_they_are(raw, tmp_path):
-    writing.write_frames(tmp_path / 'out', {split: Cityscapes(raw, split) for split in ('train', 'validation')}, 'jpeg', size=(16, 32))
+    writing.write_frames(
+        tmp_path / 'out',
+        {split: Cityscapes(raw, split) for split in ('train', 'validation')},
+        'jpeg',
+        size=(16, 32),
+    )
     clips = records.Records(tmp_path / 'out', 'validation')
     for index in range(2):
         np.testing.assert_array_equal(clips.read(index, [19])['depth'][0], classes(10 + index))
@@ -69,8 +103,18 @@ def test_a_loader_says_what_its_depth_is(raw, tmp_path):
     layouts.covla(tmp_path / 'covla', clips=5)
     writing.write_frames(tmp_path / 'classes', {'train': Cityscapes(raw, 'train')})
     writing.write_frames(tmp_path / 'metres', {'train': World('train', 2, 4, (32, 64))})
-    expected = {'world': {'metres'}, f'records:{tmp_path}/classes': {'classes'}, f'records:{tmp_path}/metres': {'metres'},
-                f'cityscapes:{raw}': {'classes'}, f'kitti:{tmp_path}/kitti': {'metres'}, f'covla:{tmp_path}/covla': set()}
+    expected = {
+        'world': {'metres'},
+        f'records:{tmp_path}/classes': {'classes'},
+        f'records:{tmp_path}/metres': {'metres'},
+        f'cityscapes:{raw}': {'classes'},
+        f'kitti:{tmp_path}/kitti': {'metres'},
+        f'covla:{tmp_path}/covla': set(),
+    }
     data = ConfigDict({'sources': tuple(expected), 'size': (16, 32), 'frames': 1, 'clips': 3})
     assert loader.create(data, 2).depth_kinds() == expected
-    assert [Kitti(tmp_path / 'kitti', 'train').depth_kind(index) for index in range(3)] == ['metres', 'metres', None]
+    assert [Kitti(tmp_path / 'kitti', 'train').depth_kind(index) for index in range(3)] == [
+        'metres',
+        'metres',
+        None,
+    ]

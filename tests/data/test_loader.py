@@ -19,7 +19,13 @@ class Numbered:
     """Clips whose pixels say which clip and which frame they are."""
 
     def __init__(self, count, frames=30, offset=0, split='', target=None):
-        self.count, self.frames, self.offset, self.split, self.target_frame = count, frames, offset, split, target
+        self.count, self.frames, self.offset, self.split, self.target_frame = (
+            count,
+            frames,
+            offset,
+            split,
+            target,
+        )
 
     def __len__(self):
         return self.count
@@ -41,13 +47,19 @@ class Numbered:
         frames = np.zeros((*shape, 3), np.uint8)
         frames[..., 0], frames[..., 2] = self.offset + index, np.arange(32)
         frames[..., 1] = np.asarray(indices)[:, None, None]
-        return {'frames': frames, 'labels': frames[..., 1] % 19, 'depth': frames[..., 2].astype(np.float32) + 1}
+        return {
+            'frames': frames,
+            'labels': frames[..., 1] % 19,
+            'depth': frames[..., 2].astype(np.float32) + 1,
+        }
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp('loader')
-    writing.write_frames(path / 'a', {'train': Numbered(11), 'validation': Numbered(5, split='validation')})
+    writing.write_frames(
+        path / 'a', {'train': Numbered(11), 'validation': Numbered(5, split='validation')}
+    )
     writing.write_frames(path / 'b', {'train': Numbered(4, offset=100)})
     writing.write_frames(path / 'short', {'train': Numbered(2, frames=10)})
     return path
@@ -55,8 +67,20 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def data(folder):
-    return ConfigDict({'sources': (f'records:{folder}/a',), 'weights': (1.0,), 'split': 'train', 'size': (16, 32),
-                       'frames': 4, 'strides': (2, 3, 4), 'crop': (0.5, 1.0), 'flip': 0.5, 'workers': 0, 'clips': 0})
+    return ConfigDict(
+        {
+            'sources': (f'records:{folder}/a',),
+            'weights': (1.0,),
+            'split': 'train',
+            'size': (16, 32),
+            'frames': 4,
+            'strides': (2, 3, 4),
+            'crop': (0.5, 1.0),
+            'flip': 0.5,
+            'workers': 0,
+            'clips': 0,
+        }
+    )
 
 
 def take(iterator, count):
@@ -76,9 +100,15 @@ def test_a_batch_is_what_the_contract_says(data):
     batches = loader.create(data, 3)
     batch = next(batches)
     assert {name: (values.dtype.name, values.shape) for name, values in batch.items()} == {
-        'frames': ('uint8', (3, 4, 16, 32, 3)), 'labels': ('uint8', (3, 4, 16, 32)),
-        'depth': ('float32', (3, 4, 16, 32)), 'record': ('int64', (3,))}
-    assert batches.record_name(batch['record'][0]) == f'{data.sources[0]}/clip{batch["frames"][0, 0, 0, 0, 0]}'
+        'frames': ('uint8', (3, 4, 16, 32, 3)),
+        'labels': ('uint8', (3, 4, 16, 32)),
+        'depth': ('float32', (3, 4, 16, 32)),
+        'record': ('int64', (3,)),
+    }
+    assert (
+        batches.record_name(batch['record'][0])
+        == f'{data.sources[0]}/clip{batch["frames"][0, 0, 0, 0, 0]}'
+    )
     steps = np.diff(batch['frames'][:, :, 0, 0, 1].astype(int), axis=1)
     assert ((steps >= 2) & (steps <= 4)).all() and (steps == steps[:, :1]).all()
     data.labels = False
@@ -93,15 +123,23 @@ def test_frames_labels_and_depth_stay_aligned(data):
         np.testing.assert_array_equal(batch['labels'], batch['frames'][..., 1] % 19)
         np.testing.assert_array_equal(batch['depth'], batch['frames'][..., 2] + 1.0)
     batches = take(loader.create(data, 5), 6)
-    flips = {bool(clip[0, 0, 0, 2] > clip[0, 0, -1, 2]) for batch in batches for clip in batch['frames']}
+    flips = {
+        bool(clip[0, 0, 0, 2] > clip[0, 0, -1, 2]) for batch in batches for clip in batch['frames']
+    }
     assert flips == {False, True}
 
 
 def test_every_epoch_has_every_record_once_in_another_order_and_another_window(data):
     batches = take(loader.create(data, 11, seed=3), 3)
     orders = [batch['record'].tolist() for batch in batches]
-    assert all(sorted(order) == list(range(11)) for order in orders) and orders[0] != orders[1] != orders[2]
-    windows = [{record: frames.tobytes() for record, frames in zip(b['record'].tolist(), b['frames'])} for b in batches]
+    assert (
+        all(sorted(order) == list(range(11)) for order in orders)
+        and orders[0] != orders[1] != orders[2]
+    )
+    windows = [
+        {record: frames.tobytes() for record, frames in zip(b['record'].tolist(), b['frames'])}
+        for b in batches
+    ]
     assert sum(windows[0][record] != windows[1][record] for record in range(11)) >= 9
     assert_same(batches, take(loader.create(data, 11, seed=3), 3))
     assert take(loader.create(data, 11, seed=4), 1)[0]['record'].tolist() != orders[0]
@@ -111,17 +149,34 @@ def test_processes_share_the_very_batches_of_one(data, folder):
     data.sources, data.weights = (f'records:{folder}/a', f'records:{folder}/b'), (2.0, 1.0)
     whole = take(loader.create(data, 6, seed=5, process=(0, 1)), 5)
     for count in (2, 3):
-        shares = [take(loader.create(data, 6, seed=5, process=(index, count)), 5) for index in range(count)]
-        together = [{name: np.concatenate([batch[name] for batch in parts]) for name in parts[0]} for parts in zip(*shares)]
+        shares = [
+            take(loader.create(data, 6, seed=5, process=(index, count)), 5)
+            for index in range(count)
+        ]
+        together = [
+            {name: np.concatenate([batch[name] for batch in parts]) for name in parts[0]}
+            for parts in zip(*shares)
+        ]
         assert_same(together, whole)
 
 
 def test_processes_share_the_pass_of_an_evaluation(data):
-    shares = [list(loader.create(data, 4, training=False, process=(index, 2))) for index in range(2)]
-    assert [[batch['record'].tolist() for batch in share] for share in shares] == [[[0, 1], [4, 5], [8, 9]], [[2, 3], [6, 7], [10]]]
-    data.split = 'validation'  # of its last batch the second process has nothing, and still takes part
-    shares = [list(loader.create(data, 4, training=False, process=(index, 2))) for index in range(2)]
-    assert [batch['record'].tolist() for batch in shares[1]] == [[2, 3], []] and shares[1][1]['frames'].shape == (0, 4, 16, 32, 3)
+    shares = [
+        list(loader.create(data, 4, training=False, process=(index, 2))) for index in range(2)
+    ]
+    assert [[batch['record'].tolist() for batch in share] for share in shares] == [
+        [[0, 1], [4, 5], [8, 9]],
+        [[2, 3], [6, 7], [10]],
+    ]
+    data.split = (
+        'validation'  # of its last batch the second process has nothing, and still takes part
+    )
+    shares = [
+        list(loader.create(data, 4, training=False, process=(index, 2))) for index in range(2)
+    ]
+    assert [batch['record'].tolist() for batch in shares[1]] == [[2, 3], []] and shares[1][1][
+        'frames'
+    ].shape == (0, 4, 16, 32, 3)
 
 
 def test_sources_are_mixed_by_weight_and_seen_whole(data, folder):
@@ -130,7 +185,9 @@ def test_sources_are_mixed_by_weight_and_seen_whole(data, folder):
     batches = loader.create(data, 8)
     ids = np.concatenate([batch['record'] for batch in take(batches, 10)])
     assert (ids >> 40).mean() == pytest.approx(0.75, abs=0.02)
-    assert sorted(set(ids)) == [*range(11), *((1 << 40) + k for k in range(4))], 'no part of a source is left out'
+    assert sorted(set(ids)) == [*range(11), *((1 << 40) + k for k in range(4))], (
+        'no part of a source is left out'
+    )
     assert batches.record_name((1 << 40) + 2) == f'records:{folder}/b/clip2'
     data.weights = ()
     ids = np.concatenate([batch['record'] for batch in take(loader.create(data, 8), 10)])
@@ -153,7 +210,7 @@ def test_resuming_is_exact(data, folder, workers):
     again = loader.create(data, 3, seed=1)
     for position in (9,) if workers else (9, 4, 0):  # workers take seconds to start
         again.set_state(json.loads(json.dumps(states[position])))
-        assert_same(take(again, 5), expected[position:position + 5])
+        assert_same(take(again, 5), expected[position : position + 5])
     again.close()
 
 
@@ -171,7 +228,9 @@ def test_a_run_goes_on_with_other_processes_and_workers(data):
 def test_the_state_of_other_data_is_refused(data):
     state = loader.create(data, 2).get_state()
     for words, change, batch_size in [
-            ('batch size was 2, now 3', {}, 3), ('records was 11, now 5', {'split': 'validation'}, 2)]:
+        ('batch size was 2, now 3', {}, 3),
+        ('records was 11, now 5', {'split': 'validation'}, 2),
+    ]:
         other = data.copy_and_resolve_references()
         other.update(change)
         with pytest.raises(UserError, match=words):
@@ -187,9 +246,14 @@ def test_the_state_of_clips_that_were_prepared_anew_is_refused(tmp_path, data):
     data.sources = (f'records:{tmp_path}/again',)
     state = json.loads(json.dumps(prepare().get_state()))
     prepare().set_state(state)  # the same clips
-    with pytest.raises(UserError, match='again holds other clips than when it was saved; put the former ones back or start'):
+    with pytest.raises(
+        UserError,
+        match='again holds other clips than when it was saved; put the former ones back or start',
+    ):
         prepare(image_format='jpeg').set_state(state)
-    prepare().set_state({name: state[name] for name in ('batch_size', 'records', 'batches')})  # saved by an earlier version
+    prepare().set_state(
+        {name: state[name] for name in ('batch_size', 'records', 'batches')}
+    )  # saved by an earlier version
 
 
 def test_evaluation_is_one_pass_in_order(data):
@@ -210,14 +274,30 @@ def test_evaluation_windows_end_at_the_frame_of_the_protocol(tmp_path, data, fol
     for name, target in (('cityscapes', 19), ('nuscenes', 28)):
         writing.write_frames(tmp_path / name, {'train': Numbered(1, target=target)})
     for name, frames, expected in [
-            ('cityscapes', 5, [7, 10, 13, 16, 19]), ('cityscapes', 7, [1, 4, 7, 10, 13, 16, 19]),
-            ('nuscenes', 5, [16, 19, 22, 25, 28]), ('nuscenes', 10, [1, 4, 7, 10, 13, 16, 19, 22, 25, 28])]:
+        ('cityscapes', 5, [7, 10, 13, 16, 19]),
+        ('cityscapes', 7, [1, 4, 7, 10, 13, 16, 19]),
+        ('nuscenes', 5, [16, 19, 22, 25, 28]),
+        ('nuscenes', 10, [1, 4, 7, 10, 13, 16, 19, 22, 25, 28]),
+    ]:
         with data.ignore_type():
-            data.update(sources=(f'records:{tmp_path}/{name}',), window='target', frames=frames, strides=(3,))
-        assert next(loader.create(data, 1, training=False))['frames'][0, :, 0, 0, 1].tolist() == expected
+            data.update(
+                sources=(f'records:{tmp_path}/{name}',),
+                window='target',
+                frames=frames,
+                strides=(3,),
+            )
+        assert (
+            next(loader.create(data, 1, training=False))['frames'][0, :, 0, 0, 1].tolist()
+            == expected
+        )
     data.sources, data.frames = (f'records:{tmp_path}/cityscapes',), 10
-    for source, words in ((f'{tmp_path}/cityscapes', 'clip0: 10 frames at stride 3 that end at frame 19 would begin at -8; ask for fewer'),
-                          (f'{folder}/b', 'clip0: has no frame that a protocol evaluates; set data.window="start"')):
+    for source, words in (
+        (
+            f'{tmp_path}/cityscapes',
+            'clip0: 10 frames at stride 3 that end at frame 19 would begin at -8; ask for fewer',
+        ),
+        (f'{folder}/b', 'clip0: has no frame that a protocol evaluates; set data.window="start"'),
+    ):
         data.sources = (f'records:{source}',)
         with pytest.raises(UserError, match=words):
             next(loader.create(data, 1, training=False))
@@ -226,7 +306,11 @@ def test_evaluation_windows_end_at_the_frame_of_the_protocol(tmp_path, data, fol
 def test_windows_may_run_backwards(data):
     with data.ignore_type():
         data.update(time_flip=0.5, labels=False)
-    steps = [np.diff(clip[:2, 0, 0, 1].astype(int))[0] for batch in take(loader.create(data, 11), 3) for clip in batch['frames']]
+    steps = [
+        np.diff(clip[:2, 0, 0, 1].astype(int))[0]
+        for batch in take(loader.create(data, 11), 3)
+        for clip in batch['frames']
+    ]
     assert 5 < sum(step < 0 for step in steps) < 28
 
 
@@ -246,9 +330,22 @@ def test_labels_keep_their_own_size(tmp_path, data):
             data.label_size = size
             batch = next(loader.create(data, 1))
             labels, left = batch['labels'][0, 0], int(batch['frames'][0, 0, 0, 0, 2])
-            assert labels.shape == (size or (16, 32)) and batch['depth'].shape == (1, 4, *(size or (16, 32)))
-            rows = [top for top in range(33) if (truth[top:top + 32, 4 * left:4 * left + 64][::32 // len(labels), ::64 // labels.shape[1]]
-                                                 == labels).mean() > 0.8]
+            assert labels.shape == (size or (16, 32)) and batch['depth'].shape == (
+                1,
+                4,
+                *(size or (16, 32)),
+            )
+            rows = [
+                top
+                for top in range(33)
+                if (
+                    truth[top : top + 32, 4 * left : 4 * left + 64][
+                        :: 32 // len(labels), :: 64 // labels.shape[1]
+                    ]
+                    == labels
+                ).mean()
+                > 0.8
+            ]
             assert rows, 'a crop of half the side of the labels, where the frames were cut'
 
 
@@ -256,24 +353,34 @@ def test_videos_are_fitted_so_that_crops_are_not_blown_up(tmp_path, data):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (30, 64, 128, 3), np.uint8).repeat(2, axis=2)
     video.write(tmp_path / 'a.mp4', noise, 17)
-    data.update({'sources': (f'videos:{tmp_path}',), 'crop': (0.25, 0.25), 'flip': 0.0, 'strides': (1,)})
+    data.update(
+        {'sources': (f'videos:{tmp_path}',), 'crop': (0.25, 0.25), 'flip': 0.0, 'strides': (1,)}
+    )
     sample = loader.create(data, 1)._sample
     assert sample.sources[0].size == (64, 128)
     assert loader.create(data, 1, training=False)._sample.sources[0].size == (16, 32)
     data.source_size = (32, 64)
     assert loader.create(data, 1)._sample.sources[0].size == (32, 64)
     batch = next(loader.create(data, 1))
-    assert batch['frames'].shape == (1, 4, 16, 32, 3) and (batch['labels'] == 255).all() and not batch['depth'].any()
+    assert (
+        batch['frames'].shape == (1, 4, 16, 32, 3)
+        and (batch['labels'] == 255).all()
+        and not batch['depth'].any()
+    )
 
 
 def test_the_world_is_read_directly():
-    data = ConfigDict({'sources': ('world',), 'size': (32, 64), 'frames': 2, 'strides': (3,), 'clips': 3})
+    data = ConfigDict(
+        {'sources': ('world',), 'size': (32, 64), 'frames': 2, 'strides': (3,), 'clips': 3}
+    )
     batch = next(loader.create(data, 3, seed=0))
     assert sorted(batch['record']) == [0, 1, 2] and batch['depth'].max() > 0
     record = int(batch['record'][0])
     rng = windows.generator(0, 0, record)
     window = windows.window(rng, 30, 17, 2, (3,))
-    np.testing.assert_array_equal(World('train', size=(32, 64)).read(record, window)['frames'], batch['frames'][0])
+    np.testing.assert_array_equal(
+        World('train', size=(32, 64)).read(record, window)['frames'], batch['frames'][0]
+    )
 
 
 @pytest.fixture(scope='module')
@@ -284,7 +391,9 @@ def bad(tmp_path_factory):
     file = next(path.glob('*.array_record*'))
     content = np.frombuffer(file.read_bytes(), np.uint8).copy()
     written = np.flatnonzero(content)
-    content[written[len(written) // 4]:written[len(written) // 2]] = 0  # neither the head nor the index at the end
+    content[written[len(written) // 4] : written[len(written) // 2]] = (
+        0  # neither the head nor the index at the end
+    )
     file.write_bytes(content)
     return path
 
@@ -326,12 +435,20 @@ def test_a_run_counts_the_clips_that_it_skipped_in_its_log(bad, data, tmp_path):
 
         def __next__(self):
             batch = next(self.clips)
-            return {'x': batch['frames'][:, 0, :8, 0, 0].astype(np.float32) / 255, 'record': batch['record']}
+            return {
+                'x': batch['frames'][:, 0, :8, 0, 0].astype(np.float32) / 255,
+                'record': batch['record'],
+            }
 
     with data.ignore_type():
         data.update(sources=(f'records:{bad}',), unreadable='skip', labels=False)
     clips = loader.create(data, 2)
-    loop.train(toy.Task(), toy.make_config(steps=3, batch_size=2, eval_every=0, checkpoint_every=0), str(tmp_path), Rows(clips))
+    loop.train(
+        toy.Task(),
+        toy.make_config(steps=3, batch_size=2, eval_every=0, checkpoint_every=0),
+        str(tmp_path),
+        Rows(clips),
+    )
     rows = writer.read_log(str(tmp_path))
     assert rows[-1]['step'] == 3 and rows[-1]['skipped_clips'] == clips.skipped > 0
 
@@ -344,22 +461,41 @@ def test_clips_too_short_for_a_window_are_left_out_and_counted(tmp_path, data, c
     writing.write_frames(tmp_path / 'uneven', {'train': Uneven(3)})
     data.update(sources=(f'records:{tmp_path}/uneven',), strides=(4,))
     capsys.readouterr()
-    assert set(np.concatenate([batch['record'] for batch in take(loader.create(data, 2), 3)])) == {1, 2}
-    assert capsys.readouterr().err == f'records:{tmp_path}/uneven: 1 of 3 clips are too short for 4 frames at stride 4 and are left out\n'
+    assert set(np.concatenate([batch['record'] for batch in take(loader.create(data, 2), 3)])) == {
+        1,
+        2,
+    }
+    assert (
+        capsys.readouterr().err
+        == f'records:{tmp_path}/uneven: 1 of 3 clips are too short for 4 frames at stride 4 and '
+        'are left out\n'
+    )
 
 
 def test_wrong_settings_are_named(data, folder):
     for change, words in [
-            ({'sources': ()}, 'data.sources'), ({'weights': (1.0, 2.0)}, 'data.weights'),
-            ({'weights': (0.0,)}, 'data.weights'),
-            ({'strides': ()}, 'data.strides'), ({'crop': (0.0, 1.0)}, 'data.crop'), ({'crop': (0.8, 0.5)}, 'data.crop'),
-            ({'flip': 2.0}, 'data.flip'), ({'time_flip': -1.0}, 'data.time_flip'),
-            ({'window': 'end'}, 'data.window'), ({'unreadable': 'ignore'}, 'data.unreadable'), ({'label_size': (4,)}, 'data.label_size'),
-            ({'size': (0, 5)}, 'data.size'), ({'frames': 0}, 'data.frames'),
-            ({'workers': -1}, 'data.workers'), ({'sources': ('moon',)}, 'expected "world"'),
-            ({'sources': (f'records:{folder}/short',), 'frames': 8}, 'all clips are too short, even clip0: 10 frames'),
-            ({'sources': (f'records:{folder}/none',)}, 'no prepared clips there'),
-            ({'split': 'test'}, "no split 'test'")]:
+        ({'sources': ()}, 'data.sources'),
+        ({'weights': (1.0, 2.0)}, 'data.weights'),
+        ({'weights': (0.0,)}, 'data.weights'),
+        ({'strides': ()}, 'data.strides'),
+        ({'crop': (0.0, 1.0)}, 'data.crop'),
+        ({'crop': (0.8, 0.5)}, 'data.crop'),
+        ({'flip': 2.0}, 'data.flip'),
+        ({'time_flip': -1.0}, 'data.time_flip'),
+        ({'window': 'end'}, 'data.window'),
+        ({'unreadable': 'ignore'}, 'data.unreadable'),
+        ({'label_size': (4,)}, 'data.label_size'),
+        ({'size': (0, 5)}, 'data.size'),
+        ({'frames': 0}, 'data.frames'),
+        ({'workers': -1}, 'data.workers'),
+        ({'sources': ('moon',)}, 'expected "world"'),
+        (
+            {'sources': (f'records:{folder}/short',), 'frames': 8},
+            'all clips are too short, even clip0: 10 frames',
+        ),
+        ({'sources': (f'records:{folder}/none',)}, 'no prepared clips there'),
+        ({'split': 'test'}, "no split 'test'"),
+    ]:
         other = data.copy_and_resolve_references()
         with other.ignore_type():
             other.update(change)
@@ -367,10 +503,14 @@ def test_wrong_settings_are_named(data, folder):
             loader.create(other, 2)
     with pytest.raises(UserError, match='batch_size = 0'):
         loader.create(data, 0)
-    with pytest.raises(UserError, match='batch_size is 3 but there are 2 processes: choose a multiple of 2'):
+    with pytest.raises(
+        UserError, match='batch_size is 3 but there are 2 processes: choose a multiple of 2'
+    ):
         loader.create(data, 3, process=(0, 2))
     data.strides = (9,)
-    with pytest.raises(UserError, match='clip0: 30 frames at .* too few: 5 frames at stride 9 need 37') as error:
+    with pytest.raises(
+        UserError, match='clip0: 30 frames at .* too few: 5 frames at stride 9 need 37'
+    ) as error:
         data.frames = 5
         list(loader.create(data, 1, training=False))
     assert '\n' not in str(error.value)

@@ -1,4 +1,6 @@
-"""Which frames a window has: at native strides, up to the frame of the protocol, and what is wrong with clips too short for it."""
+"""Which frames a window has: at native strides, up to the frame of the protocol, and what is wrong
+with clips too short for it.
+"""
 
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ class At12Hz(Numbered):
 
 
 class Uneven(Numbered):
-    """The first clip ends before the frame of the protocol, the second has none, the third has few frames before it."""
+    """The first clip ends before the frame of the protocol, the second has none, the third has few
+    frames before it.
+    """
 
     def num_frames(self, index):
         return 15 if index == 0 else 30
@@ -37,15 +41,18 @@ def folder(tmp_path_factory):
 
 
 def data(source, **changes):
-    return ConfigDict({'sources': (source,), 'size': (16, 32), 'frames': 4, 'strides': (2, 3, 4), **changes})
+    return ConfigDict(
+        {'sources': (source,), 'size': (16, 32), 'frames': 4, 'strides': (2, 3, 4), **changes}
+    )
 
 
 def sampled(settings, batches=8, **options):
     """Frame numbers [clips, T], as the pixels of `Numbered` say them, and the records."""
     iterator = loader.create(settings, 4, **options)
     taken = [next(iterator) for _ in range(batches)]
-    return np.concatenate([batch['frames'][:, :, 0, 0, 1].astype(int) for batch in taken]), \
-        np.concatenate([batch['record'] for batch in taken])
+    return np.concatenate(
+        [batch['frames'][:, :, 0, 0, 1].astype(int) for batch in taken]
+    ), np.concatenate([batch['record'] for batch in taken])
 
 
 def strides(found) -> set:
@@ -61,7 +68,9 @@ def test_strides_may_count_native_frames(folder):
     assert strides(found) == {2, 3, 4} and len(set(found[:, 0])) > 8, 'anywhere in the clip'
     found, _ = sampled(data(source, window='native', strides=(3,), start=5), 1, training=False)
     assert found[0].tolist() == [5, 8, 11, 14]
-    with pytest.raises(UserError, match='even clip0: 30 frames are too few: 4 frames at stride 10 need 31'):
+    with pytest.raises(
+        UserError, match='even clip0: 30 frames are too few: 4 frames at stride 10 need 31'
+    ):
         loader.create(data(source, window='native', strides=(10,)), 2)
     assert windows.native_stride(3, None) == 3
 
@@ -69,7 +78,9 @@ def test_strides_may_count_native_frames(folder):
 def test_training_windows_may_end_at_the_frame_of_the_protocol(folder):
     found, _ = sampled(data(f'records:{folder}/nuscenes', window='target'), 12)
     assert (found[:, -1] == 28).all() and strides(found) == {2, 3, 4}
-    found, _ = sampled(data(f'records:{folder}/nuscenes', window='target', time_flip=0.5, strides=(3,)))
+    found, _ = sampled(
+        data(f'records:{folder}/nuscenes', window='target', time_flip=0.5, strides=(3,))
+    )
     assert set(map(tuple, found.tolist())) == {(19, 22, 25, 28), (28, 25, 22, 19)}
 
 
@@ -92,21 +103,36 @@ def test_clips_without_such_a_window_are_left_out(folder, capsys):
     source = f'records:{folder}/uneven'
     found, ids = sampled(data(source, window='target'))
     assert set(ids) == {3, 4, 5} and (found[:, -1] == 19).all()
-    assert (f'{source}: 3 of 6 clips are too short for 4 frames at stride 2 before the frame that their protocol predicts and are left '
-            'out\n') in capsys.readouterr().err
-    with pytest.raises(UserError, match=r'no clip can be used, not even clip1: has no frame that a protocol evaluates; set data\.window'):
+    assert (
+        f'{source}: 3 of 6 clips are too short for 4 frames at stride 2 before the frame that '
+        'their protocol predicts and are left '
+        'out\n'
+    ) in capsys.readouterr().err
+    with pytest.raises(
+        UserError,
+        match=r'no clip can be used, not even clip1: has no frame that a protocol evaluates; set '
+        r'data\.window',
+    ):
         loader.create(data(source, window='target', frames=20), 2)
     settings = loader._settings(data('world', window='target', frames=28), 2, True)
-    for frames, words in [(22, 'would begin at -35'), (12, '12 frames are too few: the protocol predicts frame 19')]:
+    for frames, words in [
+        (22, 'would begin at -35'),
+        (12, '12 frames are too few: the protocol predicts frame 19'),
+    ]:
         with pytest.raises(UserError, match=words):
             loader._usable(0, World('train', 2, frames, (16, 32)), settings)
 
 
 def test_a_clip_that_ends_before_its_frame_is_too_short(folder):
-    words = ('clip0: 15 frames are too few: the protocol predicts frame 19; leave the clip out or set data.window="start"',
-             'clip1: has no frame that a protocol evaluates; set data.window="start"',
-             'clip2: 4 frames at stride 2 that end at frame 4 would begin at -2; ask for fewer')
-    sample = loader.create(data(f'records:{folder}/uneven', window='target'), 1, training=False)._sample
+    words = (
+        'clip0: 15 frames are too few: the protocol predicts frame 19; leave the clip out or set '
+        'data.window="start"',
+        'clip1: has no frame that a protocol evaluates; set data.window="start"',
+        'clip2: 4 frames at stride 2 that end at frame 4 would begin at -2; ask for fewer',
+    )
+    sample = loader.create(
+        data(f'records:{folder}/uneven', window='target'), 1, training=False
+    )._sample
     for record, expected in enumerate(words):
         with pytest.raises(UserError, match=expected):
             sample((record, 0))
@@ -114,10 +140,19 @@ def test_a_clip_that_ends_before_its_frame_is_too_short(folder):
 
 def test_labels_of_evaluation_do_not_depend_on_the_size_of_the_frames(tmp_path, folder):
     from re2pix_jax.data.sources.cityscapes import Cityscapes
+
     raw = Cityscapes(folder / 'raw', 'validation')
     writing.write_frames(tmp_path / 'small', {'validation': raw}, 'jpeg', size=(16, 32))
     assert records.Records(tmp_path / 'small', 'validation').clips[0]['size'] == [16, 32]
-    settings = data(f'records:{tmp_path}/small', split='validation', window='target', strides=(3,), label_size=(32, 64))
+    settings = data(
+        f'records:{tmp_path}/small',
+        split='validation',
+        window='target',
+        strides=(3,),
+        label_size=(32, 64),
+    )
     batch = next(loader.create(settings, 2, training=False))
     assert batch['frames'].shape == (2, 4, 16, 32, 3)
-    np.testing.assert_array_equal(batch['labels'], [raw.read(index, [10, 13, 16, 19])['labels'] for index in range(2)])
+    np.testing.assert_array_equal(
+        batch['labels'], [raw.read(index, [10, 13, 16, 19])['labels'] for index in range(2)]
+    )

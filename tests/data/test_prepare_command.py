@@ -1,4 +1,6 @@
-"""The command in bad hours: what is damaged, double, lost or killed, and the pages that show what came of it."""
+"""The command in bad hours: what is damaged, double, lost or killed, and the pages that show what
+came of it.
+"""
 
 import pathlib
 import signal
@@ -27,16 +29,31 @@ def commands(tmp_path_factory):
         writing.write_frames(folder / name, worlds)
     damage(folder / 'damaged')
     noise = np.random.default_rng(0).normal(size=(encoded.BLOCK, 4, 8, 5))
-    encoded.write(folder / 'encoded', worlds, lambda frames: {'components': noise}, SIZE, {'components': (4, 8, 5)}, {})
+    encoded.write(
+        folder / 'encoded',
+        worlds,
+        lambda frames: {'components': noise},
+        SIZE,
+        {'components': (4, 8, 5)},
+        {},
+    )
     for name in ('twice/train/a', 'twice/validation/a', 'empty_split/train/a'):
         video.write(folder / f'{name}.mp4', np.stack([layouts.frame(k) for k in range(8)]), 17)
     (folder / 'empty_split/validation').mkdir()
     (folder / 'empty_split/validation/b.mp4').write_text('no video')
     layouts.nuscenes(folder / 'nuscenes', ('scene-0001',), frames=7)
     prepare = {'twice': 'video_folder', 'empty_split': 'video_folder', 'nuscenes': 'nuscenes'}
-    lines = {name: f'{kind} --raw={folder}/{name} --out={folder}/out/{name} --processes=1' for name, kind in prepare.items()}
-    lines |= {'check': f'--check={folder}/damaged', 'look': f'--look={folder}/world', 'look encoded': f'--look={folder}/encoded',
-              'look empty_split': f'--look={folder}/out/empty_split', 'check empty_split': f'--check={folder}/out/empty_split'}
+    lines = {
+        name: f'{kind} --raw={folder}/{name} --out={folder}/out/{name} --processes=1'
+        for name, kind in prepare.items()
+    }
+    lines |= {
+        'check': f'--check={folder}/damaged',
+        'look': f'--look={folder}/world',
+        'look encoded': f'--look={folder}/encoded',
+        'look empty_split': f'--look={folder}/out/empty_split',
+        'check empty_split': f'--check={folder}/out/empty_split',
+    }
     return outcomes('prepare', {name: line.split() for name, line in lines.items()}, None), folder
 
 
@@ -44,16 +61,26 @@ def test_damage_is_told_by_the_check(commands):
     done, folder = commands
     status, out, err = done['check']
     assert (status, out) == (2, '') and err.count('\n') == 1, err
-    assert err.startswith(f'error: {folder}/damaged: ') and ' of 6 clips are not as the manifest says; record ' in err
+    assert (
+        err.startswith(f'error: {folder}/damaged: ')
+        and ' of 6 clips are not as the manifest says; record ' in err
+    )
     assert err.endswith('; prepare the folder again\n')
 
 
 def test_the_page_shows_labels_depth_and_components(commands):
     done, folder = commands
-    assert done['look'] == [0, f'{folder}/world/look.html\n', ''] and done['look encoded'] == [0, f'{folder}/encoded/look.html\n', '']
+    assert done['look'] == [0, f'{folder}/world/look.html\n', ''] and done['look encoded'] == [
+        0,
+        f'{folder}/encoded/look.html\n',
+        '',
+    ]
     pages = {name: (folder / name / 'look.html').read_text() for name in ('world', 'encoded')}
     for page in pages.values():
-        assert page.count('data:image/png;base64,') == 6 and 'validation: validation/000002, frames' in page
+        assert (
+            page.count('data:image/png;base64,') == 6
+            and 'validation: validation/000002, frames' in page
+        )
     # The sheets of frames, labels and depth are three rows high, that of components one.
     heights = {name: max(_heights(page)) for name, page in pages.items()}
     assert heights['world'] > 2 * heights['encoded']
@@ -63,7 +90,11 @@ def _heights(page) -> list[int]:
     """Heights of the png images within a page."""
     import base64
     import re
-    return [int.from_bytes(base64.b64decode(text)[20:24], 'big') for text in re.findall(r'data:image/png;base64,([^"]+)', page)]
+
+    return [
+        int.from_bytes(base64.b64decode(text)[20:24], 'big')
+        for text in re.findall(r'data:image/png;base64,([^"]+)', page)
+    ]
 
 
 def test_two_files_of_one_name_are_refused(commands):
@@ -79,23 +110,44 @@ def test_a_split_that_does_not_open_is_named(commands):
     status, out, err = done['nuscenes']
     assert (status, out) == (0, f'{folder}/out/nuscenes: 1 train clips\n')
     lines = [line for line in err.splitlines() if line.startswith('no split ')]
-    assert lines == [f"no split {split}: {folder}/nuscenes: no clips of split '{split}', there are some of train"
-                     for split in ('validation', 'test')]
+    assert lines == [
+        f"no split {split}: {folder}/nuscenes: no clips of split '{split}', there are some of train"
+        for split in ('validation', 'test')
+    ]
 
 
 def test_a_split_of_damaged_clips_leaves_the_others(commands):
     done, folder = commands
     status, out, _ = done['empty_split']
     assert status == 1 and f'{folder}/out/empty_split: 1 train clips, 0 validation clips\n' in out
-    assert 'split validation is left out: none of its clips can be used\n' in out and 'left out validation/b.mp4#0: ' in out
-    assert layouts.numbers(records.Records(folder / 'out/empty_split', 'train').read(0, [5])['frames']) == [5]
-    assert done['check empty_split'][:2] == [0, f'{folder}/out/empty_split: 1 train clips, all as the manifest says\n']
+    assert (
+        'split validation is left out: none of its clips can be used\n' in out
+        and 'left out validation/b.mp4#0: ' in out
+    )
+    assert layouts.numbers(
+        records.Records(folder / 'out/empty_split', 'train').read(0, [5])['frames']
+    ) == [5]
+    assert done['check empty_split'][:2] == [
+        0,
+        f'{folder}/out/empty_split: 1 train clips, all as the manifest says\n',
+    ]
     assert done['look empty_split'][0] == 0, done['look empty_split']
 
 
 def test_a_preparation_that_was_killed_goes_on(tmp_path):
-    command = [sys.executable, '-m', 're2pix_jax', 'prepare', 'world', f'--out={tmp_path}/killed', '--clips=64', '--validation_clips=2',
-               '--frames=6', '--size=32x64', '--processes=2']
+    command = [
+        sys.executable,
+        '-m',
+        're2pix_jax',
+        'prepare',
+        'world',
+        f'--out={tmp_path}/killed',
+        '--clips=64',
+        '--validation_clips=2',
+        '--frames=6',
+        '--size=32x64',
+        '--processes=2',
+    ]
     killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     partial = tmp_path / 'killed.partial'
     _wait(lambda: list(partial.glob('train-*.json')))
@@ -103,15 +155,23 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path):
     workers = workers.read_text().split() if workers.exists() else []
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    _wait(lambda: not any(_lives(worker) for worker in workers))  # else they would write into what the next command writes
+    _wait(
+        lambda: not any(_lives(worker) for worker in workers)
+    )  # else they would write into what the next command writes
     assert not (tmp_path / 'killed').exists()
     assert 2 <= len(list(partial.glob('*.json'))) < 6, 'the plan and some, not all, of five shards'
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0 and 'prepare: going on after ' in done.stderr, done.stderr
-    worlds = {split: World(split, count, 6, SIZE) for split, count in (('train', 64), ('validation', 2))}
+    worlds = {
+        split: World(split, count, 6, SIZE) for split, count in (('train', 64), ('validation', 2))
+    }
     writing.write_frames(tmp_path / 'straight', worlds, source='world, 6 frames at 32x64')
     assert manifest_of(tmp_path / 'killed') == manifest_of(tmp_path / 'straight')
-    assert sorted(file.name for file in (tmp_path / 'killed').iterdir()) == sorted(file.name for file in (tmp_path / 'straight').iterdir())
+    assert sorted(file.name for file in (tmp_path / 'killed').iterdir()) == sorted(
+        file.name for file in (tmp_path / 'straight').iterdir()
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ['killed', 'straight']
 
 
@@ -124,6 +184,8 @@ def _wait(until, seconds=120):
 
 def _lives(process) -> bool:
     try:
-        return pathlib.Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+        return (
+            pathlib.Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+        )
     except OSError:
         return False

@@ -13,10 +13,19 @@ from re2pix_jax.errors import UserError
 
 
 class Stub:
-    """Clips of noise; labels on one frame only and larger than the frames, depth on none but the first two."""
+    """Clips of noise; labels on one frame only and larger than the frames, depth on none but the
+    first two.
+    """
 
     def __init__(self, count=5, frames=12, size=(16, 32), wrong=(), split='train'):
-        self.count, self.frames, self.size, self.wrong, self.split, self.reads = count, frames, size, wrong, split, []
+        self.count, self.frames, self.size, self.wrong, self.split, self.reads = (
+            count,
+            frames,
+            size,
+            wrong,
+            split,
+            [],
+        )
 
     def __len__(self):
         return self.count
@@ -43,24 +52,35 @@ class Stub:
         shape = (self.num_frames(index), *self.size)
         rng = np.random.default_rng(index)
         labels = np.full((shape[0], 2 * shape[1], 2 * shape[2]), 255, np.uint8)
-        clip = {'frames': rng.integers(0, 256, (*shape, 3), np.uint8), 'labels': labels, 'depth': np.zeros(shape, np.float32)}
+        clip = {
+            'frames': rng.integers(0, 256, (*shape, 3), np.uint8),
+            'labels': labels,
+            'depth': np.zeros(shape, np.float32),
+        }
         clip['labels'][5] = rng.integers(0, 19, labels.shape[1:])
-        clip['depth'][:2] = records.depth_of(rng.integers(0, 65536, (2, *self.size)), self.depth_coding(index))
+        clip['depth'][:2] = records.depth_of(
+            rng.integers(0, 65536, (2, *self.size)), self.depth_coding(index)
+        )
         return {name: values[np.asarray(indices)] for name, values in clip.items()}
 
 
 def manifest_of(folder) -> dict:
-    """What the manifest says, having compared the records with its checksums. (Their files need not be the same: protocol
-    buffers order maps as they like.)"""
+    """What the manifest says, having compared the records with its checksums. (Their files need not
+    be the same: protocol buffers order maps as they like.)
+    """
     manifest = records.read_manifest(folder)
-    assert not [what for split in manifest['splits'] for what in records.damaged(folder, split) if what]
+    assert not [
+        what for split in manifest['splits'] for what in records.damaged(folder, split) if what
+    ]
     return manifest
 
 
 @pytest.fixture(scope='module')
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp('records') / 'deep' / 'stub'
-    writing.write_frames(folder, {'train': Stub(), 'validation': Stub(2, split='validation')}, source='stub')
+    writing.write_frames(
+        folder, {'train': Stub(), 'validation': Stub(2, split='validation')}, source='stub'
+    )
     return folder
 
 
@@ -75,15 +95,21 @@ def test_records_give_back_what_was_written(prepared):
             np.testing.assert_array_equal(got[name], want[name])
             assert got[name].dtype == want[name].dtype
     assert set(source.read(1, [2], labels=False)) == {'frames'}
-    with pytest.raises(UserError, match='frames 3 to 12 of 12'):  # the next record is another clip's
+    with pytest.raises(
+        UserError, match='frames 3 to 12 of 12'
+    ):  # the next record is another clip's
         source.read(0, [3, 12])
 
 
-@pytest.mark.parametrize('coding', [('linear', 0.01), ('linear', 1 / 256), ('inverse', 0.22 * 2262.5 * 256)])
+@pytest.mark.parametrize(
+    'coding', [('linear', 0.01), ('linear', 1 / 256), ('inverse', 0.22 * 2262.5 * 256)]
+)
 def test_depth_keeps_its_16_bits(coding):
     counts = np.arange(65536, dtype=np.uint16)
     unknown = counts < (2 if coding[0] == 'inverse' else 1)
-    np.testing.assert_array_equal(records.counts_of(records.depth_of(counts, coding), coding), np.where(unknown, 0, counts))
+    np.testing.assert_array_equal(
+        records.counts_of(records.depth_of(counts, coding), coding), np.where(unknown, 0, counts)
+    )
     assert not records.depth_of(counts, coding)[unknown].any()
 
 
@@ -99,24 +125,41 @@ def test_only_the_asked_frames_are_decoded(prepared, monkeypatch):
 
 def test_the_manifest_and_the_layout(prepared):
     import tensorflow_datasets as tfds
+
     manifest = json.loads((prepared / 'manifest.json').read_text())
     assert manifest['format'] == 2 and manifest['source'] == 'stub'
     clip = manifest['splits']['train']['clips'][1]
     assert len(clip.pop('sha256')) == 64
-    assert clip == {'name': 'train/1', 'origin': 'train/1', 'frames': 13, 'fps': 18.0, 'target': 7, 'size': [16, 32], 'labelled': 1,
-                    'label_size': [32, 64], 'depth': ['inverse', 1000.0], 'depth_size': [16, 32]}
+    assert clip == {
+        'name': 'train/1',
+        'origin': 'train/1',
+        'frames': 13,
+        'fps': 18.0,
+        'target': 7,
+        'size': [16, 32],
+        'labelled': 1,
+        'label_size': [32, 64],
+        'depth': ['inverse', 1000.0],
+        'depth_size': [16, 32],
+    }
     assert sorted(p.name for p in prepared.parent.iterdir()) == ['stub'], 'nothing is left beside'
     record = tfds.builder_from_directory(prepared).as_data_source('train')[12]
     assert record['frames'][:4] == b'\x89PNG' and record['labels'] == b''
 
 
 def test_several_processes_write_the_same(tmp_path):
-    splits = {'train': World('train', 18, 2, (32, 64)), 'validation': World('validation', 2, 3, (32, 64))}
+    splits = {
+        'train': World('train', 18, 2, (32, 64)),
+        'validation': World('validation', 2, 3, (32, 64)),
+    }
     for processes in (1, 2):
         writing.write_frames(tmp_path / str(processes), splits, processes=processes)
     assert manifest_of(tmp_path / '1') == manifest_of(tmp_path / '2')
     assert len(list((tmp_path / '1').glob('*train*'))) == 2, 'two shards'
-    clip, truth = records.Records(tmp_path / '1', 'train').read(17, [1]), splits['train'].read(17, [1])
+    clip, truth = (
+        records.Records(tmp_path / '1', 'train').read(17, [1]),
+        splits['train'].read(17, [1]),
+    )
     np.testing.assert_array_equal(clip['frames'], truth['frames'])
     np.testing.assert_array_equal(clip['labels'], truth['labels'])
     np.testing.assert_allclose(clip['depth'], truth['depth'].clip(0, 655.35), atol=0.00501)
@@ -135,8 +178,14 @@ def test_an_interrupted_preparation_goes_on(tmp_path):
     stopped.read = interrupt
     with pytest.raises(KeyboardInterrupt):
         writing.write_frames(tmp_path / 'out', {'train': stopped})
-    assert not (tmp_path / 'out').exists() and not list((tmp_path / 'out.partial').glob('*.partial'))
-    with pytest.raises(UserError, match='out.partial: was begun with other frames_cover, image_format, quality; give the same'):
+    assert not (tmp_path / 'out').exists() and not list(
+        (tmp_path / 'out.partial').glob('*.partial')
+    )
+    with pytest.raises(
+        UserError,
+        match='out.partial: was begun with other frames_cover, image_format, quality; give the '
+        'same',
+    ):
         writing.write_frames(tmp_path / 'out', {'train': stopped}, 'jpeg', size=(8, 16))
     with pytest.raises(UserError, match='was begun with other clips'):
         writing.write_frames(tmp_path / 'out', {'train': Stub(41, 6)})
@@ -151,7 +200,9 @@ def test_jpeg_is_smaller_and_near(tmp_path):
     source = World('train', 2, 2, (64, 128))
     for kind in ('png', 'jpeg'):
         writing.write_frames(tmp_path / kind, {'train': source}, image_format=kind)
-    png, jpeg = (len(records.Records(tmp_path / kind).rows(0, [0])[0]['frames']) for kind in ('png', 'jpeg'))
+    png, jpeg = (
+        len(records.Records(tmp_path / kind).rows(0, [0])[0]['frames']) for kind in ('png', 'jpeg')
+    )
     assert jpeg < 0.8 * png
     near = records.Records(tmp_path / 'jpeg', 'train').read(0, [0, 1])['frames']
     assert np.abs(near.astype(int) - source.read(0, [0, 1])['frames']).mean() < 4
@@ -161,43 +212,79 @@ def test_frames_are_scaled_to_cover_and_labels_are_not(tmp_path):
     writing.write_frames(tmp_path / 'out', {'train': Stub(1, size=(20, 64))}, size=(8, 16))
     clips = records.Records(tmp_path / 'out')
     assert clips.read(0, [5])['frames'].shape == (1, 8, 26, 3)
-    np.testing.assert_array_equal(clips.read(0, [5])['labels'], Stub(1, size=(20, 64)).read(0, [5])['labels'])
+    np.testing.assert_array_equal(
+        clips.read(0, [5])['labels'], Stub(1, size=(20, 64)).read(0, [5])['labels']
+    )
     assert clips.clips[0]['size'] == [8, 26] and clips.clips[0]['label_size'] == [40, 128]
 
 
 def test_clips_that_cannot_be_read_are_left_out(tmp_path):
     done = writing.write_frames(tmp_path / 'out', {'train': Stub(20, wrong=(3, *range(16, 20)))})
     reason = 'train/3: the disc is scratched'
-    assert len(done['train']['clips']) == 15 and done['train']['left_out'][0] == {'name': 'train/3', 'reason': reason}
+    assert len(done['train']['clips']) == 15 and done['train']['left_out'][0] == {
+        'name': 'train/3',
+        'reason': reason,
+    }
     clips = records.Records(tmp_path / 'out')
     assert clips.manifest['splits'] == done and clips.name(3) == 'train/4'
     np.testing.assert_array_equal(clips.read(3, [2])['frames'], Stub().read(4, [2])['frames'])
-    assert len(list((tmp_path / 'out').glob('*array_record*'))) == 1, 'the second shard would be empty'
+    assert len(list((tmp_path / 'out').glob('*array_record*'))) == 1, (
+        'the second shard would be empty'
+    )
     with pytest.raises(UserError, match=reason):
         writing.write_frames(tmp_path / 'strict', {'train': Stub(wrong=(3,))}, strict=True)
-    with pytest.raises(UserError, match='no clip of split train can be used, the first because: train/0: the disc is'):
-        writing.write_frames(tmp_path / 'none', {'train': Stub(2, wrong=(0, 1)), 'validation': Stub(0)})
+    with pytest.raises(
+        UserError,
+        match='no clip of split train can be used, the first because: train/0: the disc is',
+    ):
+        writing.write_frames(
+            tmp_path / 'none', {'train': Stub(2, wrong=(0, 1)), 'validation': Stub(0)}
+        )
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
 def test_a_split_without_clips_does_not_take_the_others_with_it(tmp_path):
-    done = writing.write_frames(tmp_path / 'out', {'train': Stub(3), 'validation': Stub(1, wrong=(0,), split='validation')})
+    done = writing.write_frames(
+        tmp_path / 'out', {'train': Stub(3), 'validation': Stub(1, wrong=(0,), split='validation')}
+    )
     left_out = [{'name': 'validation/0', 'reason': 'validation/0: the disc is scratched'}]
-    assert len(done['train']['clips']) == 3 and done['validation'] == {'clips': [], 'left_out': left_out}
+    assert len(done['train']['clips']) == 3 and done['validation'] == {
+        'clips': [],
+        'left_out': left_out,
+    }
     manifest = manifest_of(tmp_path / 'out')
     assert list(manifest['splits']) == ['train'] and manifest['empty'] == {'validation': left_out}
-    np.testing.assert_array_equal(records.Records(tmp_path / 'out', 'train').read(2, [3])['frames'], Stub().read(2, [3])['frames'])
-    with pytest.raises(UserError, match="no split 'validation', for none of its clips could be used, there is train"):
+    np.testing.assert_array_equal(
+        records.Records(tmp_path / 'out', 'train').read(2, [3])['frames'],
+        Stub().read(2, [3])['frames'],
+    )
+    with pytest.raises(
+        UserError,
+        match="no split 'validation', for none of its clips could be used, there is train",
+    ):
         records.Records(tmp_path / 'out', 'validation')
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir() if 'validation' in path.name or 'partial' in path.name) == []
+    assert (
+        sorted(
+            path.name
+            for path in (tmp_path / 'out').iterdir()
+            if 'validation' in path.name or 'partial' in path.name
+        )
+        == []
+    )
 
 
 def test_what_cannot_be_written_is_said(tmp_path, prepared):
     before = manifest_of(prepared)
     for out, splits, options, words in [
-            (tmp_path / 'out', {'train': Stub()}, {'image_format': 'gif'}, 'expected png or jpeg'),
-            (prepared, {'train': Stub()}, {}, 'exists already'),
-            (tmp_path / 'out', {'train': Stub(), 'validation': Stub(2)}, {}, 'validation and train: both have a clip train/0; rename')]:
+        (tmp_path / 'out', {'train': Stub()}, {'image_format': 'gif'}, 'expected png or jpeg'),
+        (prepared, {'train': Stub()}, {}, 'exists already'),
+        (
+            tmp_path / 'out',
+            {'train': Stub(), 'validation': Stub(2)},
+            {},
+            'validation and train: both have a clip train/0; rename',
+        ),
+    ]:
         with pytest.raises(UserError, match=words):
             writing.write_frames(out, splits, **options)
     assert manifest_of(prepared) == before and not list(tmp_path.iterdir())
@@ -223,9 +310,17 @@ def test_a_full_disk_is_one_line_and_is_gone_on_from(tmp_path, monkeypatch):
     for text in ('write() failed: No space left on device', 'writer: unknown failure'):
         with monkeypatch.context() as patch:
             if 'unknown' in text:  # nothing but the file system says so, until the file is removed
-                patch.setattr(writing.shutil, 'disk_usage', lambda path: Usage if list(out.glob('*.array_record.partial')) else Free)
+                patch.setattr(
+                    writing.shutil,
+                    'disk_usage',
+                    lambda path: Usage if list(out.glob('*.array_record.partial')) else Free,
+                )
             patch.setattr(tfds_layout, 'write_shard', second_fails)
-            with pytest.raises(UserError, match='out: the disk is full after 1 of 2 shards; free space and give the same command again'):
+            with pytest.raises(
+                UserError,
+                match='out: the disk is full after 1 of 2 shards; free space and give the same '
+                'command again',
+            ):
                 writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
         assert not list(tmp_path.glob('out/*')) and not list(tmp_path.glob('out.partial/*.partial'))
     writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
@@ -244,6 +339,7 @@ def test_a_full_disk_is_one_line_and_is_gone_on_from(tmp_path, monkeypatch):
 def test_a_preparation_stopped_in_its_last_lines_goes_on(tmp_path, monkeypatch, at):
     """At the manifest by a full disk, or while the notes on the shards are removed."""
     import pathlib
+
     unlink, write_text = pathlib.Path.unlink, writing._write_text
 
     def stop_at(function):
@@ -251,19 +347,26 @@ def test_a_preparation_stopped_in_its_last_lines_goes_on(tmp_path, monkeypatch, 
             if file.name == at and file.with_name('dataset_info.json').exists():
                 raise OSError(errno.ENOSPC, 'No space left on device', str(file))
             return function(file, *arguments, **options)
+
         return stopped
 
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, 'unlink', stop_at(unlink))
         patch.setattr(writing, '_write_text', stop_at(write_text))
-        with pytest.raises(UserError, match='the disk is full after 2 of 2 shards; free space and give the same command again'):
+        with pytest.raises(
+            UserError,
+            match='the disk is full after 2 of 2 shards; free space and give the same command '
+            'again',
+        ):
             writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
     again = Stub(20)
     writing.write_frames(tmp_path / 'out', {'train': again})
     assert set(again.reads) == (set(range(16)) if at == 'train-00001.json' else set())
     writing.write_frames(tmp_path / 'straight', {'train': Stub(20)})
     assert manifest_of(tmp_path / 'out') == manifest_of(tmp_path / 'straight')
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(path.name for path in (tmp_path / 'straight').iterdir())
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(
+        path.name for path in (tmp_path / 'straight').iterdir()
+    )
 
 
 def test_damage_is_found_by_the_check(tmp_path):
@@ -273,15 +376,20 @@ def test_damage_is_found_by_the_check(tmp_path):
     manifest = json.loads(file.read_text())
     manifest['splits']['train']['clips'][1]['sha256'] = '0'
     file.write_text(json.dumps(manifest))
-    assert list(records.damaged(tmp_path / 'out', 'train'))[1] == 'record 1 of train (train/1) has another checksum'
+    assert (
+        list(records.damaged(tmp_path / 'out', 'train'))[1]
+        == 'record 1 of train (train/1) has another checksum'
+    )
     damage(tmp_path / 'out')
-    assert any(what and "can't be read" in what for what in records.damaged(tmp_path / 'out', 'train'))
+    assert any(
+        what and "can't be read" in what for what in records.damaged(tmp_path / 'out', 'train')
+    )
 
 
 def damage(folder):
     file = next(folder.glob('*.array_record*'))
     data = bytearray(file.read_bytes())
-    data[len(data) // 4:len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
+    data[len(data) // 4 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
     file.chmod(0o644)
     file.write_bytes(data)
 
@@ -297,11 +405,24 @@ def test_what_is_wrong_with_records_is_said(tmp_path, prepared):
         for index in range(2):
             damaged.read(index, range(12))
     for folder, split, words in [
-            (tmp_path / 'none', 'train', 'no prepared clips there'),
-            (prepared, 'test', "no split 'test', there is train, validation"),
-            (changed('old', lambda f: (f / 'manifest.json').write_text('{"format": 1}')), 'train', 'format 1, this version reads format 2'),
-            (changed('odd', lambda f: (f / 'manifest.json').write_text('[1')), 'train', 'not a manifest'),
-            (changed('lost', lambda f: (f / 'dataset_info.json').unlink()), 'train', "can't be opened")]:
+        (tmp_path / 'none', 'train', 'no prepared clips there'),
+        (prepared, 'test', "no split 'test', there is train, validation"),
+        (
+            changed('old', lambda f: (f / 'manifest.json').write_text('{"format": 1}')),
+            'train',
+            'format 1, this version reads format 2',
+        ),
+        (
+            changed('odd', lambda f: (f / 'manifest.json').write_text('[1')),
+            'train',
+            'not a manifest',
+        ),
+        (changed('lost', lambda f: (f / 'dataset_info.json').unlink()), 'train', "can't be opened"),
+    ]:
         with pytest.raises(UserError) as error:
             records.Records(folder, split)
-        assert words in str(error.value) and str(folder) in str(error.value) and '\n' not in str(error.value)
+        assert (
+            words in str(error.value)
+            and str(folder) in str(error.value)
+            and '\n' not in str(error.value)
+        )

@@ -1,4 +1,6 @@
-"""Reading and writing video: rates, times, sizes, and a message for everything that can be wrong with a file."""
+"""Reading and writing video: rates, times, sizes, and a message for everything that can be wrong
+with a file.
+"""
 
 import errno
 import os
@@ -59,7 +61,9 @@ def test_starting_late_equals_cutting_the_beginning_off(tmp_path):
     noise = rng.integers(0, 255, (60, 6, 8, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     video.write(tmp_path / 'noise.mp4', noise, fps=25)
     whole = video.read(tmp_path / 'noise.mp4')
-    np.testing.assert_array_equal(video.read(tmp_path / 'noise.mp4', start=33 / 25, max_frames=5), whole[33:38])
+    np.testing.assert_array_equal(
+        video.read(tmp_path / 'noise.mp4', start=33 / 25, max_frames=5), whole[33:38]
+    )
 
 
 def test_only_the_wanted_frames_are_converted(clip30, monkeypatch):
@@ -96,16 +100,26 @@ def test_fit_keeps_the_middle_and_the_brightness():
     assert fitted.shape == (2, 20, 40, 3) and (fitted == 200).all()
     chess = np.indices((64, 128)).sum(0)[None, ..., None] % 2 * np.full(3, 255)
     small = video.fit(chess.astype(np.uint8), (16, 32))
-    assert np.abs(small.astype(int) - 127).max() <= 4, 'without antialias it would be black or white'
+    assert np.abs(small.astype(int) - 127).max() <= 4, (
+        'without antialias it would be black or white'
+    )
     assert video.fit(frames, (40, 200)) is frames
 
 
 def test_a_fitted_clip_equals_fitting_the_clip(clip30):
-    np.testing.assert_array_equal(video.read(clip30, size=(16, 48)), video.fit(video.read(clip30), (16, 48)))
+    np.testing.assert_array_equal(
+        video.read(clip30, size=(16, 48)), video.fit(video.read(clip30), (16, 48))
+    )
 
 
-@pytest.mark.parametrize('name, fps, frames', [
-    ('udacity_solidWhiteRight.mp4', 25, 221), ('cosmos1_ar_1.mp4', 30, 60), ('cosmos25_freeway_tele.mp4', 30, 128)])
+@pytest.mark.parametrize(
+    'name, fps, frames',
+    [
+        ('udacity_solidWhiteRight.mp4', 25, 221),
+        ('cosmos1_ar_1.mp4', 30, 60),
+        ('cosmos25_freeway_tele.mp4', 30, 128),
+    ],
+)
 def test_real_video(name, fps, frames):
     if not (CLIPS / name).exists():
         pytest.skip(f'{name} is not on this machine')
@@ -121,28 +135,41 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, clip30):
     (tmp_path / 'empty').mkdir()
     with av.open(str(tmp_path / 'sound.mp4'), 'w') as container:
         stream = container.add_stream('aac', rate=16000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format='fltp', layout='mono'
+        )
         sound.sample_rate = 16000
         container.mux(stream.encode(sound))
         container.mux(stream.encode(None))
     image_folder(tmp_path / 'broken', numbered(2))
-    (tmp_path / 'broken' / '0001.png').write_bytes((tmp_path / 'broken' / '0001.png').read_bytes()[:60])
+    (tmp_path / 'broken' / '0001.png').write_bytes(
+        (tmp_path / 'broken' / '0001.png').read_bytes()[:60]
+    )
     image_folder(tmp_path / 'mixed', numbered(2))
     Image.fromarray(numbered(1, 20, 20)[0]).save(tmp_path / 'mixed' / '0001.png')
     for path, options, words in [
-            (tmp_path / 'none.mp4', {}, 'no such file or folder'),
-            (tmp_path / 'text.mp4', {}, 'not a readable video'),
-            (tmp_path / 'sound.mp4', {}, 'no video stream'),
-            (tmp_path / 'empty', {}, 'holds no images'),
-            (tmp_path / 'broken', {}, 'not a readable image'),
-            (tmp_path / 'mixed', {}, 'different sizes'),
-            (clip30, {'fps': 60}, "frame rate that the stride can't be made from"),
-            (clip30, {'fps': 5, 'min_frames': 20}, '7 frames at 5 frames per second, expected at least 20'),
-            (clip30, {'start': 9}, 'expected at least 1'),
-            (clip30, {'min_size': 64}, 'frames of 48x64 pixels, expected a height and width of at least 64'),
-            (clip30, {'fps': 0}, 'must be positive'),
-            (clip30, {'start': -1}, 'must not be negative'),
-            (clip30, {'max_frames': 0}, 'at least 1')]:
+        (tmp_path / 'none.mp4', {}, 'no such file or folder'),
+        (tmp_path / 'text.mp4', {}, 'not a readable video'),
+        (tmp_path / 'sound.mp4', {}, 'no video stream'),
+        (tmp_path / 'empty', {}, 'holds no images'),
+        (tmp_path / 'broken', {}, 'not a readable image'),
+        (tmp_path / 'mixed', {}, 'different sizes'),
+        (clip30, {'fps': 60}, "frame rate that the stride can't be made from"),
+        (
+            clip30,
+            {'fps': 5, 'min_frames': 20},
+            '7 frames at 5 frames per second, expected at least 20',
+        ),
+        (clip30, {'start': 9}, 'expected at least 1'),
+        (
+            clip30,
+            {'min_size': 64},
+            'frames of 48x64 pixels, expected a height and width of at least 64',
+        ),
+        (clip30, {'fps': 0}, 'must be positive'),
+        (clip30, {'start': -1}, 'must not be negative'),
+        (clip30, {'max_frames': 0}, 'at least 1'),
+    ]:
         with pytest.raises(UserError) as error:
             video.read(path, **options)
         assert words in str(error.value) and '\n' not in str(error.value)
@@ -157,9 +184,15 @@ def test_a_file_without_frame_rate_is_refused(clip30, monkeypatch):
         video._rate(clip30, Stream())
 
 
-@pytest.mark.parametrize('frames, fps, words', [
-    (np.zeros((2, 4, 4, 3), np.float32), 17, 'expected uint8'), (np.zeros((4, 4, 3), np.uint8), 17, 'expected uint8'),
-    (np.zeros((0, 4, 4, 3), np.uint8), 17, 'T > 0'), (np.zeros((2, 4, 4, 3), np.uint8), 0, 'positive')])
+@pytest.mark.parametrize(
+    'frames, fps, words',
+    [
+        (np.zeros((2, 4, 4, 3), np.float32), 17, 'expected uint8'),
+        (np.zeros((4, 4, 3), np.uint8), 17, 'expected uint8'),
+        (np.zeros((0, 4, 4, 3), np.uint8), 17, 'T > 0'),
+        (np.zeros((2, 4, 4, 3), np.uint8), 0, 'positive'),
+    ],
+)
 def test_what_is_not_a_clip_is_not_written(tmp_path, frames, fps, words):
     with pytest.raises(UserError, match=words):
         video.write(tmp_path / 'x.mp4', frames, fps)

@@ -18,8 +18,20 @@ def coordinates(frames=3, height=40, width=80):
     return {'frames': clip, 'labels': clip[..., 0], 'depth': clip[..., 1].astype(np.float32)}
 
 
-@pytest.mark.parametrize('stride, fps, native', [
-    (3, 17, 3), (1, 17, 1), (3, 25, 4), (3, 30, 5), (2, 30, 4), (4, 30, 7), (3, 12, 2), (2, 10, 1), (3, 5, 1)])
+@pytest.mark.parametrize(
+    'stride, fps, native',
+    [
+        (3, 17, 3),
+        (1, 17, 1),
+        (3, 25, 4),
+        (3, 30, 5),
+        (2, 30, 4),
+        (4, 30, 7),
+        (3, 12, 2),
+        (2, 10, 1),
+        (3, 5, 1),
+    ],
+)
 def test_strides_count_in_units_of_17_hz(stride, fps, native):
     assert windows.native_stride(stride, fps) == native
 
@@ -45,14 +57,23 @@ def test_only_strides_that_fit_are_drawn():
 
 
 def test_too_short_clips_are_refused():
-    with pytest.raises(UserError, match='14 frames at 17 frames per second are too few: 8 frames at stride 2 need 15'):
+    with pytest.raises(
+        UserError,
+        match='14 frames at 17 frames per second are too few: 8 frames at stride 2 need 15',
+    ):
         windows.window(windows.generator(0, 0, 0), 14, 17, 8, (2, 3))
     with pytest.raises(UserError, match='5 frames at stride 3 need 20'):
         windows.evaluation_window(19, 17, 5, 3, start=7)
 
 
 def test_evaluation_windows_are_fixed():
-    assert windows.evaluation_window(30, 17, 5, 3, start=7).tolist() == [7, 10, 13, 16, 19]  # Cityscapes, short-term
+    assert windows.evaluation_window(30, 17, 5, 3, start=7).tolist() == [
+        7,
+        10,
+        13,
+        16,
+        19,
+    ]  # Cityscapes, short-term
     assert windows.evaluation_window(44, 25, 3, 3).tolist() == [0, 4, 8]
 
 
@@ -60,8 +81,13 @@ def test_crops_keep_the_aspect_and_stay_inside():
     boxes = [windows.crop(rng, 100, 300, (64, 128), (0.5, 1.0)) for rng in generators(2000)]
     heights = np.array([box.height for box in boxes])
     assert all(abs(box.width / box.height - 2) < 0.05 for box in boxes)
-    assert all(box.top >= 0 and box.left >= 0 and box.top + box.height <= 100 and box.left + box.width <= 300
-               for box in boxes)
+    assert all(
+        box.top >= 0
+        and box.left >= 0
+        and box.top + box.height <= 100
+        and box.left + box.width <= 300
+        for box in boxes
+    )
     assert heights.min() <= 52 and heights.max() >= 98 and abs(heights.mean() - 75) < 2
     assert max(box.left + box.width for box in boxes) > 295 and min(box.left for box in boxes) < 5
     assert windows.crop(windows.generator(0, 0, 0), 64, 128, (64, 128), (1, 1)) == (0, 0, 64, 128)
@@ -72,11 +98,18 @@ def test_frames_labels_and_depth_are_cut_alike():
     out = windows.apply(clip, box, (15, 30))
     assert out['frames'].shape == (3, 15, 30, 3)
     assert out['labels'].shape == out['depth'].shape == (3, 15, 30)
-    # Half the size: a pixel covers two, the nearest of which is at most half a pixel (of two) off its mean.
-    assert np.abs(out['frames'][:, 2:-2, 2:-2, 0] - out['labels'][:, 2:-2, 2:-2].astype(float)).max() <= 1
+    # Half the size: a pixel covers two, the nearest of which is at most half a pixel (of two) off
+    # its mean.
+    assert (
+        np.abs(out['frames'][:, 2:-2, 2:-2, 0] - out['labels'][:, 2:-2, 2:-2].astype(float)).max()
+        <= 1
+    )
     assert np.abs(out['frames'][:, 2:-2, 2:-2, 1] - out['depth'][:, 2:-2, 2:-2]).max() <= 1
     assert out['labels'].min() == 11 and out['labels'].max() == 69
-    assert set(np.unique(out['labels'])) <= set(np.unique(clip['labels'])) and out['depth'].dtype == np.float32
+    assert (
+        set(np.unique(out['labels'])) <= set(np.unique(clip['labels']))
+        and out['depth'].dtype == np.float32
+    )
     assert (out['frames'][..., 2] == np.arange(3)[:, None, None]).all()
 
 

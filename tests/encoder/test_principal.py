@@ -11,19 +11,27 @@ from re2pix_jax.errors import UserError
 @pytest.fixture(scope='module')
 def features():
     random = np.random.default_rng(0)
-    mixed = random.normal(size=(3000, 6)) @ random.normal(size=(6, 10)) + 0.1 * random.normal(size=(3000, 10))
-    return (mixed + 50.0).astype(np.float32)  # far from zero: raw float32 second moments would cancel
+    mixed = random.normal(size=(3000, 6)) @ random.normal(size=(6, 10)) + 0.1 * random.normal(
+        size=(3000, 10)
+    )
+    return (mixed + 50.0).astype(
+        np.float32
+    )  # far from zero: raw float32 second moments would cancel
 
 
 def test_fit_equals_a_direct_decomposition(features):
-    part = principal.fit(principal.Moments().update(jnp.asarray(features.reshape(3, 10, 10, 10, 10))), 4)
+    part = principal.fit(
+        principal.Moments().update(jnp.asarray(features.reshape(3, 10, 10, 10, 10))), 4
+    )
     exact = features.astype(np.float64)
     standard = (exact - exact.mean(0)) / exact.std(0)
     _, singular, directions = np.linalg.svd(standard, full_matrices=False)
     np.testing.assert_allclose(part.mean, exact.mean(0), rtol=1e-6)
     np.testing.assert_allclose(part.std, exact.std(0), rtol=1e-5)
     np.testing.assert_allclose(part.variance, (singular**2 / (singular**2).sum())[:4], rtol=1e-5)
-    np.testing.assert_allclose(np.abs(np.sum(part.components * directions[:4], axis=1)), 1.0, atol=1e-4)
+    np.testing.assert_allclose(
+        np.abs(np.sum(part.components * directions[:4], axis=1)), 1.0, atol=1e-4
+    )
     largest = np.abs(part.components).argmax(axis=1)
     assert (np.asarray(part.components)[np.arange(4), largest] > 0).all()
 
@@ -31,9 +39,11 @@ def test_fit_equals_a_direct_decomposition(features):
 def test_moments_merge_to_the_same(features):
     whole = principal.Moments()
     for start in range(0, 3000, 700):
-        whole.update(jnp.asarray(features[start:start + 700]))
+        whole.update(jnp.asarray(features[start : start + 700]))
     halves = principal.Moments().update(jnp.asarray(features[2000:]))
-    halves.merge(principal.Moments().update(jnp.asarray(features[:2000]))).merge(principal.Moments())
+    halves.merge(principal.Moments().update(jnp.asarray(features[:2000]))).merge(
+        principal.Moments()
+    )
     assert halves.count == whole.count == 3000
     one, other = principal.fit(whole, 5), principal.fit(principal.Moments().merge(halves), 5)
     for name in ('mean', 'std', 'components', 'variance'):

@@ -1,4 +1,6 @@
-"""The vision transformer and the encoder around it, by their properties; numbers are in tests/convert/test_published.py."""
+"""The vision transformer and the encoder around it, by their properties; numbers are in
+tests/convert/test_published.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,9 @@ from re2pix_jax.encoder import Encoder, VisionTransformer, normalise
 from re2pix_jax.errors import UserError
 from re2pix_jax.nn import rotary
 
-NET = VisionTransformer(patch_size=4, width=24, depth=3, heads=3, registers=2, layers=(0, 2), position_grid=(3, 5))
+NET = VisionTransformer(
+    patch_size=4, width=24, depth=3, heads=3, registers=2, layers=(0, 2), position_grid=(3, 5)
+)
 
 
 @pytest.fixture(scope='module')
@@ -33,8 +37,12 @@ def test_features_are_normed_layers_side_by_side(params, frames):
 
 def test_both_methods_create_the_same_parameters(params):
     mask = jnp.zeros((1, 3, 5), bool)
-    other = jax.eval_shape(lambda: NET.init(jax.random.key(0), jnp.zeros((1, 12, 20, 3)), mask, method='tokens'))
-    shallow = jax.eval_shape(NET.clone(layers=(0,)).init, jax.random.key(0), jnp.zeros((1, 12, 20, 3)))
+    other = jax.eval_shape(
+        lambda: NET.init(jax.random.key(0), jnp.zeros((1, 12, 20, 3)), mask, method='tokens')
+    )
+    shallow = jax.eval_shape(
+        NET.clone(layers=(0,)).init, jax.random.key(0), jnp.zeros((1, 12, 20, 3))
+    )
     shapes = jax.tree.map(jnp.shape, params)
     assert jax.tree.map(jnp.shape, other) == shapes and jax.tree.map(jnp.shape, shallow) == shapes
 
@@ -56,7 +64,13 @@ def test_encoder_normalises_integers_and_resizes(params, frames):
     doubled = frames.repeat(2, axis=2).repeat(2, axis=3)
     resized = Encoder(params, NET, image_size=(12, 20)).encode(doubled)
     assert resized.shape == from_floats.shape
-    assert Encoder(params, NET).encode(doubled).shape == (2, 3, 6, 10, 48)  # positions are interpolated
+    assert Encoder(params, NET).encode(doubled).shape == (
+        2,
+        3,
+        6,
+        10,
+        48,
+    )  # positions are interpolated
 
 
 def test_encoder_passes_through_jit_as_an_argument(params, frames):
@@ -68,10 +82,21 @@ def test_encoder_passes_through_jit_as_an_argument(params, frames):
 def test_bfloat16_stays_close(params, frames):
     half = Encoder(params, NET.clone(dtype='bfloat16')).encode(frames)
     assert half.dtype == jnp.bfloat16
-    np.testing.assert_allclose(half.astype(jnp.float32), Encoder(params, NET).encode(frames), atol=0.2)
+    np.testing.assert_allclose(
+        half.astype(jnp.float32), Encoder(params, NET).encode(frames), atol=0.2
+    )
 
 
-ROTARY = VisionTransformer(patch_size=4, width=24, depth=2, heads=3, registers=2, layers=(0, 1), position_grid=None, biased='qv')
+ROTARY = VisionTransformer(
+    patch_size=4,
+    width=24,
+    depth=2,
+    heads=3,
+    registers=2,
+    layers=(0, 1),
+    position_grid=None,
+    biased='qv',
+)
 
 
 @pytest.fixture(scope='module')
@@ -92,13 +117,17 @@ def test_rotary_positions_hold_no_table_and_take_any_grid(rotary_params, frames)
 def test_rotary_positions_are_seen(rotary_params, frames):
     patch = normalise(jnp.asarray(frames[:1, 0, :4, :4]))
     row = ROTARY.apply(rotary_params, jnp.concatenate([patch, -patch, patch], axis=2))[0, 0]
-    assert float(jnp.abs(row[0] - row[2]).max()) > 1e-4  # the same patch, with the same neighbour, to its right or left
+    assert (
+        float(jnp.abs(row[0] - row[2]).max()) > 1e-4
+    )  # the same patch, with the same neighbour, to its right or left
 
 
 def test_centred_codes_reach_as_far_on_every_grid():
     near, far = (rotary.centred_space_code(side, 1, 8, 100.0) for side in (2, 4))
     np.testing.assert_allclose(near[0][:, 0], np.cos(2 * np.pi * np.array([-0.5, 0.5])), atol=1e-6)
-    np.testing.assert_allclose(far[1][:, 1], np.sin(2 * np.pi * np.array([-0.75, -0.25, 0.25, 0.75]) / 10), atol=1e-6)
+    np.testing.assert_allclose(
+        far[1][:, 1], np.sin(2 * np.pi * np.array([-0.75, -0.25, 0.25, 0.75]) / 10), atol=1e-6
+    )
     np.testing.assert_array_equal(far[1][:, 2:], 0.0)  # the middle of the only column
 
 
@@ -110,9 +139,12 @@ def test_front_tokens_do_not_turn():
 
 
 def test_fields_that_do_not_fit_are_refused():
-    for fields, match in (({'layers': (3,)}, r'layers \[3\] of an encoder of 3 blocks: expected numbers from 0 to 2'),
-                          ({'layers': ()}, 'at least one'), ({'heads': 5}, 'width 24 cannot have 5 heads'),
-                          ({'heads': 4, 'position_grid': None}, 'a multiple of 4 for rotary positions')):
+    for fields, match in (
+        ({'layers': (3,)}, r'layers \[3\] of an encoder of 3 blocks: expected numbers from 0 to 2'),
+        ({'layers': ()}, 'at least one'),
+        ({'heads': 5}, 'width 24 cannot have 5 heads'),
+        ({'heads': 4, 'position_grid': None}, 'a multiple of 4 for rotary positions'),
+    ):
         with pytest.raises(UserError, match=match):
             NET.clone(**fields).init(jax.random.key(0), jnp.zeros((1, 12, 20, 3)))
 

@@ -22,7 +22,9 @@ def maps(seed, shape=(3, 17, 23), unknown=0.2, ordinal=False):
 
 
 def expected(truth, prediction):
-    """Scores of frames [N, H, W] in float64, a frame at a time; frames without a known pixel are left out."""
+    """Scores of frames [N, H, W] in float64, a frame at a time; frames without a known pixel are
+    left out.
+    """
     rows = []
     for t, p in zip(truth.astype(np.float64), prediction.astype(np.float64)):
         t, p = t[t > 0], p[t > 0]
@@ -30,8 +32,15 @@ def expected(truth, prediction):
             continue
         ratio = np.maximum(t / p, p / t)
         log = np.log(p) - np.log(t)
-        rows.append([*((ratio < 1.25**k).mean() for k in (1, 2, 3)), (abs(t - p) / t).mean(), np.sqrt(((t - p) ** 2).mean()),
-                     abs(np.log10(p) - np.log10(t)).mean(), 100 * np.sqrt((log**2).mean() - log.mean() ** 2)])
+        rows.append(
+            [
+                *((ratio < 1.25**k).mean() for k in (1, 2, 3)),
+                (abs(t - p) / t).mean(),
+                np.sqrt(((t - p) ** 2).mean()),
+                abs(np.log10(p) - np.log10(t)).mean(),
+                100 * np.sqrt((log**2).mean() - log.mean() ** 2),
+            ]
+        )
     return np.mean(rows, axis=0)
 
 
@@ -41,7 +50,11 @@ def found(errors):
 
 @pytest.mark.parametrize('ordinal', [False, True])
 def test_scores_match_float64_loops_over_several_batches(ordinal):
-    batches = [maps(0, ordinal=ordinal), maps(1, ordinal=ordinal), maps(2, (1, 17, 23), ordinal=ordinal)]
+    batches = [
+        maps(0, ordinal=ordinal),
+        maps(1, ordinal=ordinal),
+        maps(2, (1, 17, 23), ordinal=ordinal),
+    ]
     errors = DepthErrors.create()
     for truth, prediction in batches:
         errors = errors.update(truth, prediction)
@@ -55,13 +68,19 @@ def test_padded_clips_and_frames_without_truth_change_nothing():
     whole = DepthErrors.create().update(truth, prediction)
     padded = np.concatenate([truth, np.zeros_like(truth)]), np.concatenate([prediction, prediction])
     assert DepthErrors.create().update(*padded).scores() == whole.scores()
-    np.testing.assert_allclose(found(whole), expected(truth.reshape(6, 9, 11), prediction.reshape(6, 9, 11)), rtol=1e-6)
+    np.testing.assert_allclose(
+        found(whole), expected(truth.reshape(6, 9, 11), prediction.reshape(6, 9, 11)), rtol=1e-6
+    )
 
 
 def test_merged_shares_and_single_frames_equal_the_whole():
     truth, prediction = maps(4, (6, 8, 8))
     whole = found(DepthErrors.create().update(truth, prediction))
-    merged = DepthErrors.create().update(truth[:4], prediction[:4]).merge(DepthErrors.create().update(truth[4:], prediction[4:]))
+    merged = (
+        DepthErrors.create()
+        .update(truth[:4], prediction[:4])
+        .merge(DepthErrors.create().update(truth[4:], prediction[4:]))
+    )
     single = DepthErrors.create()
     for k in range(6):
         single = single.update(truth[k], prediction[k])
@@ -79,7 +98,11 @@ def test_a_ratio_of_exactly_the_limit_is_not_below_it():
 def test_a_common_factor_is_no_error_of_silog():
     truth, _ = maps(5, unknown=0.0)
     scores = DepthErrors.create().update(truth, 1000 * truth).scores()
-    assert scores.silog < 1e-4 and scores.log10 == pytest.approx(3, rel=1e-6) and scores.abs_rel == pytest.approx(999, rel=1e-6)
+    assert (
+        scores.silog < 1e-4
+        and scores.log10 == pytest.approx(3, rel=1e-6)
+        and scores.abs_rel == pytest.approx(999, rel=1e-6)
+    )
 
 
 def test_predictions_of_nothing_are_finite_errors_and_nan_is_not_hidden():
@@ -102,7 +125,9 @@ def test_vmap_keeps_errors_a_step():
     steps = jax.vmap(DepthErrors.update, in_axes=(0, 1, 1))(stacked, truth, prediction)
     for step in range(3):
         alone = DepthErrors.create().update(truth[:, step], prediction[:, step])
-        np.testing.assert_allclose(found(jax.tree.map(lambda x, k=step: x[k], steps)), found(alone), rtol=1e-6)
+        np.testing.assert_allclose(
+            found(jax.tree.map(lambda x, k=step: x[k], steps)), found(alone), rtol=1e-6
+        )
 
 
 def test_shapes_that_differ_are_refused():
@@ -112,7 +137,9 @@ def test_shapes_that_differ_are_refused():
 
 def test_pixels_are_counted_beyond_32_bits():
     errors = DepthErrors.create()
-    errors = errors.replace(pixels=errors.pixels.at[0].set(2**32 - 3)).update(np.ones((1, 2, 5)), np.ones((1, 2, 5)))
+    errors = errors.replace(pixels=errors.pixels.at[0].set(2**32 - 3)).update(
+        np.ones((1, 2, 5)), np.ones((1, 2, 5))
+    )
     assert errors.merge(errors).scores().pixels == 2 * (2**32 - 3 + 10)
 
 

@@ -26,7 +26,9 @@ def test_smooth_l1_is_the_training_loss_of_each_frame():
     expected = np.where(distance < 0.1, 5 * distance**2, distance - 0.05).mean(axis=(2, 3, 4))
     found = features.smooth_l1(prediction, truth)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_allclose(transformer.smooth_l1(prediction, truth).mean(axis=(2, 3, 4)), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        transformer.smooth_l1(prediction, truth).mean(axis=(2, 3, 4)), expected, rtol=1e-6
+    )
 
 
 def test_smooth_l1_meets_at_beta():

@@ -9,13 +9,17 @@ from re2pix_jax.evaluation.evaluators import image
 
 def pair(shape, noise=20, seed=0):
     rng = np.random.default_rng(seed)
-    smooth = scipy.ndimage.gaussian_filter(rng.normal(size=shape), (0,) * (len(shape) - 3) + (2, 2, 0))
+    smooth = scipy.ndimage.gaussian_filter(
+        rng.normal(size=shape), (0,) * (len(shape) - 3) + (2, 2, 0)
+    )
     truth = np.clip(128 + 400 * smooth, 0, 255).astype(np.uint8)
     return np.clip(truth + rng.normal(0, noise, shape), 0, 255).astype(np.uint8), truth
 
 
 def reference_ssim(x, y):
-    """One channel, by scipy's Gaussian (truncate 3.5 makes an 11-pixel window), cropped to where the window fits."""
+    """One channel, by scipy's Gaussian (truncate 3.5 makes an 11-pixel window), cropped to where
+    the window fits.
+    """
     blur = lambda a: scipy.ndimage.gaussian_filter(a, 1.5, truncate=3.5)
     x, y = x.astype(np.float64), y.astype(np.float64)
     ux, uy = blur(x), blur(y)
@@ -46,7 +50,9 @@ def test_ssim_matches_scipy(noise):
     prediction, truth = pair((2, 2, 40, 56, 3), noise)
     found = image.ssim(prediction, truth)
     for index in np.ndindex(2, 2):
-        expected = np.mean([reference_ssim(prediction[index][..., c], truth[index][..., c]) for c in range(3)])
+        expected = np.mean(
+            [reference_ssim(prediction[index][..., c], truth[index][..., c]) for c in range(3)]
+        )
         assert found[index] == pytest.approx(expected, abs=2e-5)
 
 
@@ -61,7 +67,9 @@ def test_ssim_of_bright_flat_frames_keeps_its_variance():
 def test_ssim_of_equal_frames_is_one_and_symmetric():
     prediction, truth = pair((1, 16, 16, 3))
     assert image.ssim(truth, truth)[0] == pytest.approx(1.0, abs=1e-6)
-    assert image.ssim(truth, prediction)[0] == pytest.approx(image.ssim(prediction, truth)[0], abs=1e-6)
+    assert image.ssim(truth, prediction)[0] == pytest.approx(
+        image.ssim(prediction, truth)[0], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(

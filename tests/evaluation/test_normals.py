@@ -1,4 +1,6 @@
-"""Streaming angular errors against plain float64 loops and SciPy; normals of depth against planes."""
+"""Streaming angular errors against plain float64 loops and SciPy; normals of depth against
+planes.
+"""
 
 import math
 
@@ -18,7 +20,9 @@ def maps(seed, shape=(3, 17, 23), unknown=0.2):
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=(*shape, 3))
     turn = Rotation.from_rotvec(rng.normal(0, 0.3, (truth.size // 3, 3)))
-    prediction = turn.apply(truth.reshape(-1, 3)).reshape(truth.shape) * rng.uniform(0.5, 2, (*shape, 1))
+    prediction = turn.apply(truth.reshape(-1, 3)).reshape(truth.shape) * rng.uniform(
+        0.5, 2, (*shape, 1)
+    )
     truth[rng.random(shape) < unknown] = 0
     return truth.astype(np.float32), prediction.astype(np.float32)
 
@@ -32,7 +36,13 @@ def expected(truth, prediction):
         t, p = t[known], p[known]
         cosine = (t * p).sum(-1) / np.linalg.norm(t, axis=-1) / np.linalg.norm(p, axis=-1)
         angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-        rows.append([angles.mean(), np.sort(angles)[(len(angles) - 1) // 2], *((angles < x).mean() for x in (5, 7.5, 11.25, 22.5, 30))])
+        rows.append(
+            [
+                angles.mean(),
+                np.sort(angles)[(len(angles) - 1) // 2],
+                *((angles < x).mean() for x in (5, 7.5, 11.25, 22.5, 30)),
+            ]
+        )
     return np.mean(rows, axis=0)
 
 
@@ -72,8 +82,12 @@ def test_padded_clips_change_nothing_and_unknown_ones_are_nan():
 def test_small_angles_are_not_lost_and_a_zero_vector_is_a_quarter_turn():
     truth = np.array([[[[0.0, 0, 1]]]])
     for degrees in (1e-4, 0.01, 5.0, 179.99):
-        turned = np.array([[[[math.sin(math.radians(degrees)), 0, math.cos(math.radians(degrees))]]]])
-        assert NormalErrors.create().update(truth, 7 * turned).scores().mean == pytest.approx(degrees, rel=1e-5)
+        turned = np.array(
+            [[[[math.sin(math.radians(degrees)), 0, math.cos(math.radians(degrees))]]]]
+        )
+        assert NormalErrors.create().update(truth, 7 * turned).scores().mean == pytest.approx(
+            degrees, rel=1e-5
+        )
     assert NormalErrors.create().update(truth, 0 * truth).scores().median == 90
     assert NormalErrors.create().update(truth, truth).scores()[:3] == (0, 0, 1)
 
@@ -84,7 +98,9 @@ def test_vmap_keeps_errors_a_step():
     steps = jax.vmap(NormalErrors.update, in_axes=(0, 1, 1))(stacked, truth, prediction)
     for step in range(3):
         alone = NormalErrors.create().update(truth[:, step], prediction[:, step])
-        np.testing.assert_allclose(found(jax.tree.map(lambda x, k=step: x[k], steps)), found(alone), rtol=1e-6)
+        np.testing.assert_allclose(
+            found(jax.tree.map(lambda x, k=step: x[k], steps)), found(alone), rtol=1e-6
+        )
 
 
 def test_shapes_that_differ_are_refused():
@@ -93,10 +109,15 @@ def test_shapes_that_differ_are_refused():
 
 
 def plane(normal, distance, size=(24, 48), view=70.0):
-    """Depth of the plane normal . P = -distance, which looks at the camera; 0 where it is not in front."""
+    """Depth of the plane normal . P = -distance, which looks at the camera; 0 where it is not in
+    front.
+    """
     height, width = size
     focal = 0.5 * width / math.tan(math.radians(view) / 2)
-    x, y = (np.arange(width) + 0.5 - width / 2) / focal, (np.arange(height) + 0.5 - height / 2) / focal
+    x, y = (
+        (np.arange(width) + 0.5 - width / 2) / focal,
+        (np.arange(height) + 0.5 - height / 2) / focal,
+    )
     against = -(normal[0] * x[None] + normal[1] * y[:, None] + normal[2])
     return np.where(against > 1e-3, distance / np.maximum(against, 1e-3), 0)
 
@@ -107,7 +128,9 @@ def test_normals_of_planes_are_exact(normal):
     result = np.asarray(from_depth(depth, 70.0))
     known = (result != 0).any(-1)
     assert known.sum() > 0.9 * (depth > 0).sum() and not known[depth == 0].any()
-    np.testing.assert_allclose(result[known], np.broadcast_to(normal, result[known].shape), atol=2e-4)
+    np.testing.assert_allclose(
+        result[known], np.broadcast_to(normal, result[known].shape), atol=2e-4
+    )
 
 
 def test_edges_belong_to_either_surface_and_flipping_commutes():
@@ -118,7 +141,9 @@ def test_edges_belong_to_either_surface_and_flipping_commutes():
     board[4:16, 10:20] = True
     np.testing.assert_allclose(result[0][board], np.broadcast_to((0, 0, -1), (120, 3)), atol=2e-4)
     ground = (depth > 0) & ~board & (result[0] != 0).any(-1)
-    np.testing.assert_allclose(result[0][ground], np.broadcast_to((0, -1, 0), (ground.sum(), 3)), atol=2e-4)
+    np.testing.assert_allclose(
+        result[0][ground], np.broadcast_to((0, -1, 0), (ground.sum(), 3)), atol=2e-4
+    )
     np.testing.assert_allclose(result[1], result[0][:, ::-1] * (-1, 1, 1), atol=1e-6)
 
 

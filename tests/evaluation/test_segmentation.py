@@ -13,7 +13,9 @@ def batch(seed, shape=(2, 9, 11), classes=19, ignored=0.1):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, shape).astype(np.uint8)
     labels[rng.random(shape) < ignored] = segmentation.IGNORE
-    predictions = np.where(rng.random(shape) < 0.5, labels % classes, rng.integers(0, classes, shape)).astype(np.uint8)
+    predictions = np.where(
+        rng.random(shape) < 0.5, labels % classes, rng.integers(0, classes, shape)
+    ).astype(np.uint8)
     return labels, predictions
 
 
@@ -27,7 +29,9 @@ def test_counts_match_scikit_learn_over_several_batches():
     expected = sklearn.metrics.confusion_matrix(labels[known], predictions[known], labels=range(19))
     np.testing.assert_array_equal(confusion.counts(), expected)
     scores = confusion.scores()
-    iou = sklearn.metrics.jaccard_score(labels[known], predictions[known], labels=range(19), average=None)
+    iou = sklearn.metrics.jaccard_score(
+        labels[known], predictions[known], labels=range(19), average=None
+    )
     np.testing.assert_allclose(scores.iou, iou, atol=1e-12)
     assert scores.miou == pytest.approx(iou.mean())
     assert scores.moving_miou == pytest.approx(iou[11:19].mean())
@@ -54,11 +58,18 @@ def test_a_class_counts_when_it_has_labels_and_not_when_it_is_only_predicted():
 def test_without_moving_labels_the_moving_score_is_absent():
     scores = Confusion.create().update(np.zeros(4, np.uint8), np.zeros(4, np.uint8)).scores()
     assert np.isnan(scores.moving_miou)
-    assert scores.to_dict() == {'miou': 1.0, 'moving_miou': None, 'accuracy': 1.0, 'iou': {'road': 1.0}}
+    assert scores.to_dict() == {
+        'miou': 1.0,
+        'moving_miou': None,
+        'accuracy': 1.0,
+        'iou': {'road': 1.0},
+    }
 
 
 def test_all_ignored_adds_nothing():
-    confusion = Confusion.create().update(np.full((4, 4), 255, np.uint8), np.zeros((4, 4), np.uint8))
+    confusion = Confusion.create().update(
+        np.full((4, 4), 255, np.uint8), np.zeros((4, 4), np.uint8)
+    )
     assert confusion.counts().sum() == 0
     assert np.isnan(confusion.scores().miou) and confusion.scores().to_dict()['accuracy'] is None
 
@@ -77,7 +88,9 @@ def test_vmap_keeps_a_matrix_a_step():
     found = jax.vmap(Confusion.update, in_axes=(0, 1, 1))(stacked, labels, predictions)
     for step in range(3):
         expected = Confusion.create().update(labels[:, step], predictions[:, step]).counts()
-        np.testing.assert_array_equal(jax.tree.map(lambda x, k=step: x[k], found).counts(), expected)
+        np.testing.assert_array_equal(
+            jax.tree.map(lambda x, k=step: x[k], found).counts(), expected
+        )
 
 
 def test_shapes_that_differ_are_refused():
@@ -87,5 +100,9 @@ def test_shapes_that_differ_are_refused():
 
 def test_the_nineteen_classes():
     assert len(segmentation.NAMES) == len(segmentation.COLOURS) == 19
-    assert (segmentation.NAMES[11], segmentation.NAMES[13], segmentation.NAMES[18]) == ('person', 'car', 'bicycle')
+    assert (segmentation.NAMES[11], segmentation.NAMES[13], segmentation.NAMES[18]) == (
+        'person',
+        'car',
+        'bicycle',
+    )
     assert len({tuple(colour) for colour in segmentation.COLOURS}) == 19

@@ -1,4 +1,6 @@
-"""What all three accumulators owe: the same numbers however a set is batched, padded, and split over devices."""
+"""What all three accumulators owe: the same numbers however a set is batched, padded, and split
+over devices.
+"""
 
 import os
 import subprocess
@@ -16,11 +18,19 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def labels(seed=0, clips=5):
-    """Labels and predictions of clips [5, 2, 8, 12]: ignored pixels, classes without labels, classes that are never predicted."""
+    """Labels and predictions of clips [5, 2, 8, 12]: ignored pixels, classes without labels,
+    classes that are never predicted.
+    """
     rng = np.random.default_rng(seed)
-    truth = rng.choice([0, 1, 5, 11, 13, 18], (clips, 2, 8, 12)).astype(np.uint8)  # 13 of 19 never occur
-    prediction = np.where(rng.random(truth.shape) < 0.6, truth, rng.choice([0, 1, 2, 11, 13], truth.shape)).astype(np.uint8)
-    prediction[prediction == 5] = 1  # 5 and 18 occur and are never predicted, 2 is predicted and does not occur
+    truth = rng.choice([0, 1, 5, 11, 13, 18], (clips, 2, 8, 12)).astype(
+        np.uint8
+    )  # 13 of 19 never occur
+    prediction = np.where(
+        rng.random(truth.shape) < 0.6, truth, rng.choice([0, 1, 2, 11, 13], truth.shape)
+    ).astype(np.uint8)
+    prediction[prediction == 5] = (
+        1  # 5 and 18 occur and are never predicted, 2 is predicted and does not occur
+    )
     prediction[prediction == 18] = 0
     truth[rng.random(truth.shape) < 0.2] = IGNORE
     return truth, prediction
@@ -29,8 +39,12 @@ def labels(seed=0, clips=5):
 def test_confusion_equals_scikit_learns_with_a_ragged_last_batch_padded_by_ignored_clips():
     truth, prediction = labels()
     confusion = Confusion.create()
-    for start in (0, 2, 4):  # the last batch has one clip and is filled up with another, all ignored
-        t, p = truth[start:start + 2], prediction[start:start + 2]
+    for start in (
+        0,
+        2,
+        4,
+    ):  # the last batch has one clip and is filled up with another, all ignored
+        t, p = truth[start : start + 2], prediction[start : start + 2]
         if len(t) < 2:
             t, p = np.concatenate([t, np.full_like(t, IGNORE)]), np.concatenate([p, p])
         confusion = confusion.update(t, p)
@@ -38,15 +52,21 @@ def test_confusion_equals_scikit_learns_with_a_ragged_last_batch_padded_by_ignor
     expected = sklearn.metrics.confusion_matrix(truth[known], prediction[known], labels=range(19))
     np.testing.assert_array_equal(confusion.counts(), expected)
     present = np.unique(truth[known])
-    iou = sklearn.metrics.jaccard_score(truth[known], prediction[known], labels=present, average=None, zero_division=0)
+    iou = sklearn.metrics.jaccard_score(
+        truth[known], prediction[known], labels=present, average=None, zero_division=0
+    )
     scores = confusion.scores()
     np.testing.assert_allclose(scores.iou[present], iou, atol=1e-12)
-    assert scores.iou[5] == scores.iou[18] == 0 and np.isnan(scores.iou[2]) and np.isnan(scores.iou).sum() == 13
+    assert (
+        scores.iou[5] == scores.iou[18] == 0
+        and np.isnan(scores.iou[2])
+        and np.isnan(scores.iou).sum() == 13
+    )
     assert scores.miou == pytest.approx(iou.mean(), abs=1e-12)
     assert scores.moving_miou == pytest.approx(iou[present >= 11].mean(), abs=1e-12)
 
 
-EIGHT_DEVICES = '''
+EIGHT_DEVICES = """
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from re2pix_jax.metrics.depth import DepthErrors
@@ -76,17 +96,30 @@ for create, truth, prediction in ((Confusion.create, labels, guesses), (DepthErr
         for name, value in errors.scores()._asdict().items():
             np.testing.assert_allclose(value, getattr(alone, name), rtol=1e-6, err_msg=f'{name} {spec}')
 print('as it should be')
-'''
+"""
 
 
 def test_arrays_split_over_eight_devices_give_the_same_scores():
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
-    done = subprocess.run([sys.executable, '-c', EIGHT_DEVICES], cwd=ROOT, env=environment, capture_output=True,
-                          text=True, check=False, timeout=600)
+    environment = {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    }
+    done = subprocess.run(
+        [sys.executable, '-c', EIGHT_DEVICES],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert done.stdout.endswith('as it should be\n'), done.stderr
 
 
-@pytest.mark.parametrize('create', [DepthErrors.create, NormalErrors.create], ids=['depth', 'normals'])
+@pytest.mark.parametrize(
+    'create', [DepthErrors.create, NormalErrors.create], ids=['depth', 'normals']
+)
 def test_the_batch_size_does_not_matter(create):
     rng = np.random.default_rng(1)
     shape = (7, 2, 6, 9, 3) if create == NormalErrors.create else (7, 2, 6, 9)
@@ -96,7 +129,7 @@ def test_the_batch_size_does_not_matter(create):
     for size in (1, 3, 7):
         errors = create()
         for start in range(0, 7, size):
-            errors = errors.update(truth[start:start + size], prediction[start:start + size])
+            errors = errors.update(truth[start : start + size], prediction[start : start + size])
         scores.append(errors.scores())
     np.testing.assert_allclose(scores[1:], [scores[0]] * 2, rtol=1e-6)
     assert scores[0].frames == 12

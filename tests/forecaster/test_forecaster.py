@@ -1,4 +1,6 @@
-"""The masked feature transformer and its roll-out, by their properties; numbers are in tests/convert/test_published.py."""
+"""The masked feature transformer and its roll-out, by their properties; numbers are in
+tests/convert/test_published.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,9 @@ NET = MaskedFeatureTransformer(components=6, width=24, depth=2, heads=2, frames=
 @pytest.fixture(scope='module')
 def params():
     params = jax.jit(NET.init)(jax.random.key(0), jnp.zeros((1, 3, 2, 3, 6)))
-    kernel = jax.random.normal(jax.random.key(1), (24, 6))  # the zero initialisation would hide everything
+    kernel = jax.random.normal(
+        jax.random.key(1), (24, 6)
+    )  # the zero initialisation would hide everything
     params['params']['fc_out']['kernel'] = kernel
     return params
 
@@ -44,7 +48,9 @@ def test_every_context_frame_matters(params, components):
 
 def test_one_step_is_the_forward_pass(forecaster, params, components):
     context = components[:, :3]
-    np.testing.assert_allclose(forecaster.forecast(context, 1)[:, 0], NET.apply(params, context), atol=1e-5)
+    np.testing.assert_allclose(
+        forecaster.forecast(context, 1)[:, 0], NET.apply(params, context), atol=1e-5
+    )
 
 
 def test_the_window_slides(forecaster, components):
@@ -66,12 +72,16 @@ def test_a_long_horizon_is_as_many_single_steps(forecaster, params, components):
 
 
 def test_a_roll_out_is_one_program_of_any_length(forecaster, components):
-    count = lambda steps: str(jax.make_jaxpr(lambda x: forecaster.forecast(x, steps))(components)).count('dot_general')
+    count = lambda steps: str(
+        jax.make_jaxpr(lambda x: forecaster.forecast(x, steps))(components)
+    ).count('dot_general')
     assert count(2) == count(50) > 0
 
 
 def test_dropout_is_another_one_in_every_step(params):
-    """The codes of time at zero and a context of equal frames that a prediction of itself continues: only dropout tells steps apart."""
+    """The codes of time at zero and a context of equal frames that a prediction of itself
+    continues: only dropout tells steps apart.
+    """
     still = jax.tree.map(jnp.zeros_like, params)
     still['params']['fc_out']['bias'] = jnp.ones(6)
     still['params']['layers_1']['feed_forward']['fc2']['bias'] = jnp.ones(24)
@@ -79,7 +89,10 @@ def test_dropout_is_another_one_in_every_step(params):
     context = jnp.ones((1, 3, 2, 3, 6))
     roll_out = jax.jit(lambda key: rollout.forecast(still, NET, context, 2, key))
     one, other, again = map(roll_out, map(jax.random.key, (0, 1, 0)))
-    assert float(jnp.abs(one[:, 0] - one[:, 1]).max()) > 1e-2 and float(jnp.abs(one - other).max()) > 1e-2
+    assert (
+        float(jnp.abs(one[:, 0] - one[:, 1]).max()) > 1e-2
+        and float(jnp.abs(one - other).max()) > 1e-2
+    )
     np.testing.assert_array_equal(one, again)
     without = rollout.forecast(still, NET, context, 2)
     np.testing.assert_array_equal(without[:, 0], without[:, 1])
@@ -89,22 +102,39 @@ def test_remat_keeps_the_gradient_and_recomputes_the_layers(params, components):
     net = NET.clone(depth=1)
 
     def loss(params, net):
-        prediction = net.apply(params, components[:, :3], deterministic=False, rngs={'dropout': jax.random.key(3)})
+        prediction = net.apply(
+            params, components[:, :3], deterministic=False, rngs={'dropout': jax.random.key(3)}
+        )
         return smooth_l1(prediction, components[:, 3]).mean()
 
-    kept, recomputed = (jax.jit(jax.grad(loss), static_argnums=1)(params, net) for net in (net, net.clone(remat=True)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), kept, recomputed)
-    products = lambda net: str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(params, net)).count('dot_general')
-    assert products(net.clone(remat=True)) >= products(net) + 8  # two attentions of 4 products, and more
+    kept, recomputed = (
+        jax.jit(jax.grad(loss), static_argnums=1)(params, net)
+        for net in (net, net.clone(remat=True))
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), kept, recomputed
+    )
+    products = lambda net: str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(params, net)).count(
+        'dot_general'
+    )
+    assert (
+        products(net.clone(remat=True)) >= products(net) + 8
+    )  # two attentions of 4 products, and more
 
 
 def test_only_the_latest_frames_are_context(forecaster, components):
-    np.testing.assert_array_equal(forecaster.forecast(components, 2), forecaster.forecast(components[:, 2:], 2))
+    np.testing.assert_array_equal(
+        forecaster.forecast(components, 2), forecaster.forecast(components[:, 2:], 2)
+    )
 
 
 def test_dropout_needs_a_key_and_acts(params, components):
-    one, other = (NET.apply(params, components[:, :3], deterministic=False, rngs={'dropout': jax.random.key(seed)})
-                  for seed in (0, 1))
+    one, other = (
+        NET.apply(
+            params, components[:, :3], deterministic=False, rngs={'dropout': jax.random.key(seed)}
+        )
+        for seed in (0, 1)
+    )
     assert float(jnp.abs(one - other).max()) > 1e-2
     still = NET.clone(dropout=0.0).apply(params, components[:, :3], deterministic=False)
     np.testing.assert_allclose(still, NET.apply(params, components[:, :3]), atol=1e-5)
@@ -131,7 +161,9 @@ def test_what_it_refuses(forecaster, params, components):
         forecaster.forecast(components[:, :2], 1)
     with pytest.raises(UserError, match='0 steps'):
         forecaster.forecast(components, 0)
-    with pytest.raises(UserError, match='given 5 frames of 2x3 with 6 components; it takes 3 frames'):
+    with pytest.raises(
+        UserError, match='given 5 frames of 2x3 with 6 components; it takes 3 frames'
+    ):
         NET.apply(params, components)
     with pytest.raises(UserError, match='must be a multiple of 3'):
         NET.clone(width=26).init(jax.random.key(0), components[:, :3])

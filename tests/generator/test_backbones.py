@@ -1,4 +1,6 @@
-"""What every network of the generator must do, whatever is inside it: one interface, one cache, no look into the future."""
+"""What every network of the generator must do, whatever is inside it: one interface, one cache, no
+look into the future.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +13,29 @@ from re2pix_jax.generator import Generator, SpaceTimeDiT, backbone, flow
 from re2pix_jax.generator.unet import VideoUNet
 from tests.conftest import random_variables
 
-SHAPES = dict(latent_channels=2, latent_grid=(4, 8), components=10, context_frames=2, future_frames=3)
-UNET = VideoUNet(**SHAPES, width=8, multiples=(1, 2), blocks=1, spatial_levels=(1,), head=4, groups=4)
+SHAPES = dict(
+    latent_channels=2, latent_grid=(4, 8), components=10, context_frames=2, future_frames=3
+)
+UNET = VideoUNet(
+    **SHAPES, width=8, multiples=(1, 2), blocks=1, spatial_levels=(1,), head=4, groups=4
+)
 DIT = SpaceTimeDiT(**SHAPES, patch_size=2, width=16, depth=2, heads=2, ffn_multiple=8)
-NETS = {'factorised': DIT, 'joint': DIT.clone(attention='joint'), 'unet': UNET, 'unet baseline': UNET.clone(components=0)}
+NETS = {
+    'factorised': DIT,
+    'joint': DIT.clone(attention='joint'),
+    'unet': UNET,
+    'unet baseline': UNET.clone(components=0),
+}
 
 
 def draw_inputs(net, batch=2):
-    """Context latents, noisy latents, t, context components, future components; the last two None for a baseline."""
+    """Context latents, noisy latents, t, context components, future components; the last two None
+    for a baseline.
+    """
     values = np.random.default_rng(1)
-    inputs = jax.tree.map(lambda x: jnp.asarray(values.normal(size=x.shape), jnp.float32), list(net.example(batch)))
+    inputs = jax.tree.map(
+        lambda x: jnp.asarray(values.normal(size=x.shape), jnp.float32), list(net.example(batch))
+    )
     inputs[2] = jnp.asarray(values.uniform(size=batch), jnp.float32)
     return inputs
 
@@ -41,8 +56,13 @@ def test_a_prediction_depends_on_every_frame_of_its_own_sample_only(made):
         if array is None:
             continue
         for frame in range(array.shape[1]) if array.ndim > 1 else [...]:
-            changed = apply(params, *inputs[:index], array.at[0, frame].add(0.5), *inputs[index + 1:])
-            assert float(jnp.abs(changed[0] - usual[0]).reshape(net.future_frames, -1).max(-1).min()) > 1e-4
+            changed = apply(
+                params, *inputs[:index], array.at[0, frame].add(0.5), *inputs[index + 1 :]
+            )
+            assert (
+                float(jnp.abs(changed[0] - usual[0]).reshape(net.future_frames, -1).max(-1).min())
+                > 1e-4
+            )
             np.testing.assert_array_equal(changed[1], usual[1])
 
 
@@ -51,13 +71,25 @@ def test_no_gradient_flows_from_the_future_into_the_context(made):
     context, noisy, t, context_components, future_components = draw_inputs(net)
 
     def cache(future):
-        _, state = net.apply(params, context, future[0], future[1], context_components, future[2],
-                             capture_intermediates=lambda module, name: name == 'context', mutable='intermediates')
+        _, state = net.apply(
+            params,
+            context,
+            future[0],
+            future[1],
+            context_components,
+            future[2],
+            capture_intermediates=lambda module, name: name == 'context',
+            mutable='intermediates',
+        )
         return state['intermediates']['context'][0]
 
     future = noisy, t, future_components
-    value, tangent = jax.jit(lambda future: jax.jvp(cache, (future,), (jax.tree.map(jnp.ones_like, future),)))(future)
-    assert jax.tree.leaves(value) and all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(value))
+    value, tangent = jax.jit(
+        lambda future: jax.jvp(cache, (future,), (jax.tree.map(jnp.ones_like, future),))
+    )(future)
+    assert jax.tree.leaves(value) and all(
+        float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(value)
+    )
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(tangent))
 
 
@@ -93,14 +125,24 @@ def test_remat_computes_the_forward_pass_of_a_unet_twice():
 
 
 def test_a_unet_resamples_components_of_another_grid():
-    params, (context, noisy, t, *components) = random_variables(UNET, *UNET.example()), draw_inputs(UNET)
+    params, (context, noisy, t, *components) = (
+        random_variables(UNET, *UNET.example()),
+        draw_inputs(UNET),
+    )
     coarse = [x[:, :, ::2, ::2] for x in components]
     assert jax.eval_shape(UNET.apply, params, context, noisy, t, *coarse).shape == noisy.shape
 
 
-@pytest.mark.parametrize('fields, message', [
-    (dict(latent_grid=(5, 8)), r'latent grid \(5, 8\) must be a multiple of 2: the U-Net halves it 1 times'),
-    (dict(width=10), 'U-Net width 10 must be a multiple of head = 4')])
+@pytest.mark.parametrize(
+    'fields, message',
+    [
+        (
+            dict(latent_grid=(5, 8)),
+            r'latent grid \(5, 8\) must be a multiple of 2: the U-Net halves it 1 times',
+        ),
+        (dict(width=10), 'U-Net width 10 must be a multiple of head = 4'),
+    ],
+)
 def test_sizes_that_a_unet_cannot_have_are_refused(fields, message):
     net = UNET.clone(**fields)
     with pytest.raises(UserError, match=message):
@@ -108,9 +150,13 @@ def test_sizes_that_a_unet_cannot_have_are_refused(fields, message):
 
 
 def test_the_backbone_is_chosen_by_name():
-    assert isinstance(backbone.create(**SHAPES, patch_size=2, width=16, depth=2, heads=2), SpaceTimeDiT)
+    assert isinstance(
+        backbone.create(**SHAPES, patch_size=2, width=16, depth=2, heads=2), SpaceTimeDiT
+    )
     assert isinstance(backbone.create('unet', **SHAPES, width=8), VideoUNet)
-    with pytest.raises(UserError, match="config.model.backbone is 'resnet'; choose one of dit, unet"):
+    with pytest.raises(
+        UserError, match="config.model.backbone is 'resnet'; choose one of dit, unet"
+    ):
         backbone.create('resnet')
     with pytest.raises(UserError, match="the backbone 'unet' has no patch_size; it takes"):
         backbone.create('unet', **SHAPES, width=8, patch_size=2)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.generator.conditioning import keep_first, limit, mixed_count, mixed_supervision, nested_counts, nested_dropout
+from re2pix_jax.generator.conditioning import (
+    keep_first,
+    limit,
+    mixed_count,
+    mixed_supervision,
+    nested_counts,
+    nested_dropout,
+)
 
 COMPONENTS = 1 + jax.random.uniform(jax.random.key(0), (300, 2, 1, 2, 20))
 
@@ -60,8 +67,9 @@ def test_output_is_independent_of_dropped_channels():
     assert jnp.isfinite(output(spoilt))
 
 
-@pytest.mark.parametrize('batch, fraction, expected',
-                         [(64, 0.1, 6), (8, 0.1, 1), (2, 0.1, 1), (8, 0.0, 0), (8, 1.0, 8)])
+@pytest.mark.parametrize(
+    'batch, fraction, expected', [(64, 0.1, 6), (8, 0.1, 1), (2, 0.1, 1), (8, 0.0, 0), (8, 1.0, 8)]
+)
 def test_mixed_count(batch, fraction, expected):
     assert mixed_count(batch, fraction) == expected
 
@@ -71,10 +79,20 @@ def test_a_fraction_outside_the_unit_interval_is_refused():
         mixed_count(8, 1.5)
 
 
-@pytest.mark.parametrize('batch, fraction, predicted', [
-    (10, 0.3, [0, 3, 6]), (8, 0.1, [0]), (9, 0.5, [0, 2, 4, 6]), (7, 0.8, [0, 1, 2, 3, 4, 5]), (4, 1.0, [0, 1, 2, 3])])
-def test_predictions_replace_evenly_spaced_samples_and_run_on_nothing_else(batch, fraction, predicted):
-    context, future = COMPONENTS[:batch], COMPONENTS[batch:2 * batch]
+@pytest.mark.parametrize(
+    'batch, fraction, predicted',
+    [
+        (10, 0.3, [0, 3, 6]),
+        (8, 0.1, [0]),
+        (9, 0.5, [0, 2, 4, 6]),
+        (7, 0.8, [0, 1, 2, 3, 4, 5]),
+        (4, 1.0, [0, 1, 2, 3]),
+    ],
+)
+def test_predictions_replace_evenly_spaced_samples_and_run_on_nothing_else(
+    batch, fraction, predicted
+):
+    context, future = COMPONENTS[:batch], COMPONENTS[batch : 2 * batch]
     seen = []
 
     def predict(context):
@@ -98,14 +116,22 @@ def test_the_source_can_be_drawn_per_sample():
         seen.append(len(context))
         return -context
 
-    draws = [mixed_supervision(predict, context, future, fraction, jax.random.key(seed))
-             for fraction, seed in ((0.2, 0), (0.2, 1), (1.0, 0))]
+    draws = [
+        mixed_supervision(predict, context, future, fraction, jax.random.key(seed))
+        for fraction, seed in ((0.2, 0), (0.2, 1), (1.0, 0))
+    ]
     predicted = [np.asarray(mixed == -context).all(axis=(1, 2, 3, 4)) for mixed in draws]
     for mixed, chosen in zip(draws, predicted):
-        np.testing.assert_array_equal(mixed, np.where(chosen.reshape(-1, 1, 1, 1, 1), -context, future))
-    assert 30 < predicted[0].sum() < 90 and (predicted[0] != predicted[1]).any() and predicted[2].all()
+        np.testing.assert_array_equal(
+            mixed, np.where(chosen.reshape(-1, 1, 1, 1, 1), -context, future)
+        )
+    assert (
+        30 < predicted[0].sum() < 90 and (predicted[0] != predicted[1]).any() and predicted[2].all()
+    )
     assert seen == [300, 300, 300], 'stage 1 forecasts the whole batch'
-    gradient = jax.grad(lambda x: mixed_supervision(predict, x, future, 0.2, jax.random.key(0)).sum())(context)
+    gradient = jax.grad(
+        lambda x: mixed_supervision(predict, x, future, 0.2, jax.random.key(0)).sum()
+    )(context)
     assert jnp.abs(gradient).max() == 0
 
 
@@ -120,5 +146,9 @@ def test_channels_at_inference_keep_a_prefix():
     np.testing.assert_array_equal(limit(COMPONENTS, 20), COMPONENTS)
     np.testing.assert_array_equal(limit(COMPONENTS, 6), COMPONENTS.at[..., 6:].set(0))
     for channels in (0, -1, 21):
-        with pytest.raises(UserError, match=f'channels: {channels} of 20 components were asked for; give a number from 1 to 20'):
+        with pytest.raises(
+            UserError,
+            match=f'channels: {channels} of 20 components were asked for; give a number from 1 to '
+            '20',
+        ):
             limit(COMPONENTS, channels)

@@ -10,8 +10,18 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.generator import SpaceTimeDiT, dit, flow
 from re2pix_jax.generator.dit import patchify, unpatchify
 
-NET = SpaceTimeDiT(latent_channels=3, latent_grid=(4, 6), patch_size=2, components=10, width=24, depth=2, heads=2,
-                   context_frames=3, future_frames=2, ffn_multiple=8)
+NET = SpaceTimeDiT(
+    latent_channels=3,
+    latent_grid=(4, 6),
+    patch_size=2,
+    components=10,
+    width=24,
+    depth=2,
+    heads=2,
+    context_frames=3,
+    future_frames=2,
+    ffn_multiple=8,
+)
 apply = jax.jit(NET.apply)  # one compilation for all tests
 
 
@@ -19,12 +29,16 @@ def draw_params(net, seed=0):
     """Parameters without the zero initialisation, under which nearly everything would be equal."""
     generator = np.random.default_rng(seed)
     shapes = jax.eval_shape(net.init, jax.random.key(0), *net.example())
-    return jax.tree.map(lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), jnp.float32), shapes)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), jnp.float32), shapes
+    )
 
 
 def draw_inputs(net, batch=2, seed=1):
     generator = np.random.default_rng(seed)
-    inputs = jax.tree.map(lambda x: jnp.asarray(generator.normal(size=x.shape), jnp.float32), list(net.example(batch)))
+    inputs = jax.tree.map(
+        lambda x: jnp.asarray(generator.normal(size=x.shape), jnp.float32), list(net.example(batch))
+    )
     inputs[2] = jnp.asarray(generator.uniform(size=batch), jnp.float32)
     return inputs
 
@@ -34,8 +48,10 @@ def params():
     return draw_params(NET)
 
 
-# An independent statement of the network: one sequence of M + F frames, every token with its own time, and a mask that
-# keeps context queries from future keys. Numpy in float64, no cache, no shared code.
+# An independent statement of the network: one sequence of M + F frames, every token with its own
+# time, and a mask that keeps context queries from future keys. Numpy in float64, no cache, no
+# shared code.
+
 
 def dense(p, x):
     return x @ p['kernel'] + p.get('bias', 0)
@@ -59,7 +75,9 @@ def turn(x, angles):
 def attention(p, x, angles, heads, mask):
     """x [T, N, D] over the first axis."""
     d = x.shape[-1] // heads
-    query, key, value = (part.reshape(*x.shape[:2], heads, d) for part in np.split(dense(p['qkv'], x), 3, axis=-1))
+    query, key, value = (
+        part.reshape(*x.shape[:2], heads, d) for part in np.split(dense(p['qkv'], x), 3, axis=-1)
+    )
     query, key = (turn(rms(part), angles[:, None, None]) for part in (query, key))
     scores = np.einsum('qnhd,knhd->nhqk', query, key) / np.sqrt(d)
     weights = np.exp(np.where(mask, scores, -np.inf))
@@ -72,40 +90,65 @@ def naive(net, params, context_latents, noisy_latents, t, context_components, fu
     frames, (h, w) = net.context_frames + net.future_frames, (side // 2 for side in net.latent_grid)
     latents = np.concatenate([context_latents, noisy_latents], axis=1)
     times = np.where(np.arange(frames) < net.context_frames, 1.0, np.asarray(t)[:, None])  # [B, T]
-    mask = (np.arange(frames) < net.context_frames)[None, :] | (np.arange(frames) >= net.context_frames)[:, None]
+    mask = (np.arange(frames) < net.context_frames)[None, :] | (
+        np.arange(frames) >= net.context_frames
+    )[:, None]
     head = net.width // net.heads
     time_angles = np.arange(frames)[:, None] * 10_000.0 ** (-np.arange(head // 2) / (head // 2))
     rates = 10_000.0 ** (-np.arange(head // 4) / (head // 4))
-    space_angles = np.stack([np.concatenate([row * rates, column * rates]) for row in range(h) for column in range(w)])
+    space_angles = np.stack(
+        [np.concatenate([row * rates, column * rates]) for row in range(h) for column in range(w)]
+    )
 
     outputs = []
     for index in range(latents.shape[0]):
-        patches = np.stack([[latents[index, :, 2 * i:2 * i + 2, 2 * j:2 * j + 2].reshape(frames, -1) for j in range(w)]
-                            for i in range(h)]).reshape(h * w, frames, -1).swapaxes(0, 1)
+        patches = (
+            np.stack(
+                [
+                    [
+                        latents[index, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].reshape(frames, -1)
+                        for j in range(w)
+                    ]
+                    for i in range(h)
+                ]
+            )
+            .reshape(h * w, frames, -1)
+            .swapaxes(0, 1)
+        )
         x = dense(p['embed'], patches)
         if net.components:
             both = np.concatenate([context_components[index], future_components[index]])
             x = x + dense(p['fusion']['embed'], both.reshape(frames, h * w, -1).astype(np.float64))
         angles = 1000 * times[index][:, None] * 10_000.0 ** (-np.arange(128) / 128)
         embedding = np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
-        embedding = dense(p['time_embedding']['outer'], silu(dense(p['time_embedding']['inner'], embedding)))
+        embedding = dense(
+            p['time_embedding']['outer'], silu(dense(p['time_embedding']['inner'], embedding))
+        )
         shared = np.split(dense(p['modulation']['linear'], silu(embedding))[:, None], 9, axis=-1)
         for layer in range(net.depth):
             q = jax.tree.map(operator.itemgetter(layer), p['layers'])
             y = rms(x) * q['time_norm']['scale'] * (1 + shared[1]) + shared[0]
             x = x + shared[2] * attention(q['time'], y, time_angles, net.heads, mask)
             y = rms(x) * q['space_norm']['scale'] * (1 + shared[4]) + shared[3]
-            y = attention(q['space'], y.swapaxes(0, 1), space_angles, net.heads, np.ones((h * w, h * w), bool))
+            y = attention(
+                q['space'], y.swapaxes(0, 1), space_angles, net.heads, np.ones((h * w, h * w), bool)
+            )
             x = x + shared[5] * y.swapaxes(0, 1)
             y = rms(x) * q['ff_norm']['scale'] * (1 + shared[7]) + shared[6]
             gate, value = np.split(dense(q['ff']['w12'], y), 2, axis=-1)
             x = x + shared[8] * dense(q['ff']['w3'], silu(gate) * value)
-        shift, scale = np.split(dense(p['final_modulation']['linear'], silu(embedding))[:, None], 2, axis=-1)
-        x = dense(p['out'], rms(x) * p['final_norm']['scale'] * (1 + scale) + shift)[net.context_frames:]
+        shift, scale = np.split(
+            dense(p['final_modulation']['linear'], silu(embedding))[:, None], 2, axis=-1
+        )
+        x = dense(p['out'], rms(x) * p['final_norm']['scale'] * (1 + scale) + shift)[
+            net.context_frames :
+        ]
         output = np.zeros(noisy_latents.shape[1:])
         for n in range(h * w):
             i, j = divmod(n, w)
-            output[:, 2 * i:2 * i + 2, 2 * j:2 * j + 2] = x[:, n].reshape(-1, 2, 2, net.latent_channels)
+            output[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = x[:, n].reshape(
+                -1, 2, 2, net.latent_channels
+            )
         outputs.append(output)
     return np.stack(outputs)
 
@@ -126,8 +169,13 @@ def test_prediction_depends_on_every_frame_of_its_own_sample_only(params):
     usual = apply(params, *inputs)
     for index, array in enumerate(inputs):
         for frame in range(array.shape[1]) if array.ndim > 1 else [...]:
-            changed = apply(params, *inputs[:index], array.at[0, frame].add(0.1), *inputs[index + 1:])
-            assert float(jnp.abs(changed[0] - usual[0]).reshape(NET.future_frames, -1).max(-1).min()) > 1e-4
+            changed = apply(
+                params, *inputs[:index], array.at[0, frame].add(0.1), *inputs[index + 1 :]
+            )
+            assert (
+                float(jnp.abs(changed[0] - usual[0]).reshape(NET.future_frames, -1).max(-1).min())
+                > 1e-4
+            )
             np.testing.assert_array_equal(changed[1], usual[1])
 
 
@@ -140,7 +188,10 @@ def test_remat_computes_the_forward_pass_twice(params):
     assert products(NET.clone(remat=True)) >= products(NET) + 2 * 8
 
 
-@pytest.mark.parametrize('fields', [{}, {'unroll': True}, {'attention': 'joint', 'unroll': True}, {'depth': 1, 'unroll': True}])
+@pytest.mark.parametrize(
+    'fields',
+    [{}, {'unroll': True}, {'attention': 'joint', 'unroll': True}, {'depth': 1, 'unroll': True}],
+)
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_parameters_for_sampling_compute_the_same(fields, dtype):
     net = NET.clone(dtype=dtype, **fields)
@@ -153,15 +204,28 @@ def test_parameters_for_sampling_compute_the_same(fields, dtype):
 
     lighter = net.for_sampling(params)
     assert isinstance(lighter['params']['layers'], tuple if net.unroll else dict)
-    assert lighter['params']['embed']['kernel'].dtype == dtype and lighter['params']['final_norm']['scale'].dtype == jnp.float32
+    assert (
+        lighter['params']['embed']['kernel'].dtype == dtype
+        and lighter['params']['final_norm']['scale'].dtype == jnp.float32
+    )
     usual = evaluate(params)
-    np.testing.assert_allclose(evaluate(lighter), usual, atol=(1e-5 if dtype == 'float32' else 1e-2) * float(jnp.abs(usual).max()))
+    np.testing.assert_allclose(
+        evaluate(lighter),
+        usual,
+        atol=(1e-5 if dtype == 'float32' else 1e-2) * float(jnp.abs(usual).max()),
+    )
 
 
 def test_a_layer_keeps_products_for_the_backward_pass_and_no_more(monkeypatch):
     def kept(net):
-        params, inputs = jax.eval_shape(lambda: (net.init(jax.random.key(0), *net.example()), net.example(64)))
-        residuals = jax.eval_shape(lambda params, inputs: jax.vjp(lambda p: net.apply(p, *inputs), params)[1], params, inputs)
+        params, inputs = jax.eval_shape(
+            lambda: (net.init(jax.random.key(0), *net.example()), net.example(64))
+        )
+        residuals = jax.eval_shape(
+            lambda params, inputs: jax.vjp(lambda p: net.apply(p, *inputs), params)[1],
+            params,
+            inputs,
+        )
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
 
     net = NET.clone(dtype='bfloat16', depth=6)
@@ -175,20 +239,33 @@ def test_cache_is_independent_of_the_future(params):
     future = (*future, future_components)
 
     def cache(noisy, t, future_components):
-        _, state = NET.apply(params, context, noisy, t, context_components, future_components,
-                             capture_intermediates=lambda module, name: name == 'context', mutable='intermediates')
+        _, state = NET.apply(
+            params,
+            context,
+            noisy,
+            t,
+            context_components,
+            future_components,
+            capture_intermediates=lambda module, name: name == 'context',
+            mutable='intermediates',
+        )
         return state['intermediates']['context'][0]
 
-    value, tangent = jax.jit(lambda future: jax.jvp(cache, future, jax.tree.map(jnp.ones_like, future)))(future)
+    value, tangent = jax.jit(
+        lambda future: jax.jvp(cache, future, jax.tree.map(jnp.ones_like, future))
+    )(future)
     assert [x.shape for x in value] == 2 * [(2, 2, 6, 3, 2, 12)]
-    assert all(float(jnp.abs(x).max()) > 0 for x in value) and all(float(jnp.abs(x).max()) == 0 for x in tangent)
+    assert all(float(jnp.abs(x).max()) > 0 for x in value) and all(
+        float(jnp.abs(x).max()) == 0 for x in tangent
+    )
 
 
 def test_adaln_zero_starts_as_nothing():
     params = jax.jit(NET.init)(jax.random.key(0), *NET.example())
     context, noisy, t, *components = draw_inputs(NET)
     assert float(jnp.abs(apply(params, context, noisy, t, *components)).max()) == 0
-    # Not because all is lost: with an output layer the blocks are still the identity, whatever the time.
+    # Not because all is lost: with an output layer the blocks are still the identity, whatever the
+    # time.
     params['params']['out']['kernel'] = jnp.ones_like(params['params']['out']['kernel'])
     at = [apply(params, context, noisy, jnp.full(2, time), *components) for time in (0.1, 0.9)]
     assert float(jnp.abs(at[0]).max()) > 0.1
@@ -204,8 +281,17 @@ def test_patchify_round_trip_and_order():
 
 
 def test_hidden_width_of_the_published_size():
-    net = SpaceTimeDiT(latent_channels=4, latent_grid=(32, 64), patch_size=2, components=1152, width=1152, depth=12,
-                       heads=8, context_frames=4, future_frames=4)
+    net = SpaceTimeDiT(
+        latent_channels=4,
+        latent_grid=(32, 64),
+        patch_size=2,
+        components=1152,
+        width=1152,
+        depth=12,
+        heads=8,
+        context_frames=4,
+        future_frames=4,
+    )
     layers = jax.eval_shape(net.init, jax.random.key(0), *net.example())['params']['layers']
     assert layers['ff']['w3']['kernel'].shape == (12, 3072, 1152)
     assert layers['time']['qkv']['kernel'].shape == (12, 1152, 3 * 1152)
@@ -218,7 +304,9 @@ def test_inputs_that_do_not_fit_are_refused(params):
         names = ('context', 'noisy', 't', 'context_components', 'future_components')
         jax.eval_shape(net.apply, params, *(changes.get(name, x) for name, x in zip(names, inputs)))
 
-    with pytest.raises(UserError, match=r'expected context latents .* \(B, 3, 4, 6, 3\), got \(2, 2, 4, 6, 3\)'):
+    with pytest.raises(
+        UserError, match=r'expected context latents .* \(B, 3, 4, 6, 3\), got \(2, 2, 4, 6, 3\)'
+    ):
         call(context=inputs[0][:, 1:])
     with pytest.raises(UserError, match='expected future latents'):
         call(noisy=inputs[1][..., :2])
@@ -233,7 +321,9 @@ def test_inputs_that_do_not_fit_are_refused(params):
 
 
 def test_memorises_a_toy_clip():
-    """One clip under fresh noise in every step: the error falls far below that of predicting nothing."""
+    """One clip under fresh noise in every step: the error falls far below that of predicting
+    nothing.
+    """
     net = NET.clone(depth=1)
     params, (context, clean, _, *components) = draw_params(net), draw_inputs(net, batch=1)
     optimiser = optax.adam(1e-2)
@@ -241,8 +331,12 @@ def test_memorises_a_toy_clip():
     def loss(params, key):
         t = jnp.linspace(0.1, 0.6, 4)
         noisy = flow.interpolate(clean, jax.random.normal(key, (4, *clean.shape[1:])), t)
-        context_latents, *both_components = (jnp.repeat(x, 4, axis=0) for x in (context, *components))
-        return jnp.square(net.apply(params, context_latents, noisy, t, *both_components) - clean).mean()
+        context_latents, *both_components = (
+            jnp.repeat(x, 4, axis=0) for x in (context, *components)
+        )
+        return jnp.square(
+            net.apply(params, context_latents, noisy, t, *both_components) - clean
+        ).mean()
 
     def step(state, key):
         params, optimiser_state = state
@@ -251,5 +345,7 @@ def test_memorises_a_toy_clip():
         return (optax.apply_updates(params, updates), optimiser_state), value
 
     keys = jax.random.split(jax.random.key(0), 150)
-    _, losses = jax.jit(lambda state: jax.lax.scan(step, state, keys))((params, optimiser.init(params)))
+    _, losses = jax.jit(lambda state: jax.lax.scan(step, state, keys))(
+        (params, optimiser.init(params))
+    )
     assert losses[-10:].mean() < 0.1 * float(jnp.square(clean).mean())

@@ -38,7 +38,7 @@ def test_a_path_loses_its_noise_and_its_velocity_is_its_derivative(path):
 @pytest.mark.parametrize('path', PATHS[1:], ids=['linear', 'cosine'])
 def test_ddpm_preserves_the_variance(path):
     at = path.at(T, T)
-    np.testing.assert_allclose(at.a ** 2 + at.s ** 2, 1, atol=1e-6)
+    np.testing.assert_allclose(at.a**2 + at.s**2, 1, atol=1e-6)
 
 
 def test_the_linear_schedule_is_that_of_a_thousand_steps():
@@ -49,19 +49,29 @@ def test_the_linear_schedule_is_that_of_a_thousand_steps():
 
 @every_path
 def test_the_forms_agree(path):
-    """Whichever of x, v and epsilon is predicted, the same truth implies the same velocity, data, noise and, for flow, loss."""
+    """Whichever of x, v and epsilon is predicted, the same truth implies the same velocity, data,
+    noise and, for flow, loss.
+    """
     z, at = flow.interpolate(X, EPS, INNER, path), path.at(INNER, X)
     v = at.p * X + at.q * EPS
-    off = 0.1 * jnp.cos(jnp.arange(X.size, dtype=jnp.float32)).reshape(X.shape)  # what the predictions are wrong by, in v
+    off = 0.1 * jnp.cos(jnp.arange(X.size, dtype=jnp.float32)).reshape(
+        X.shape
+    )  # what the predictions are wrong by, in v
     wrong = flow.ends(v + off, z, INNER, path)
     losses = []
-    for target, right, mistaken in (('x', X, wrong[0]), ('v', v, v + off), ('epsilon', EPS, wrong[1])):
+    for target, right, mistaken in (
+        ('x', X, wrong[0]),
+        ('v', v, v + off),
+        ('epsilon', EPS, wrong[1]),
+    ):
         form = path._replace(target=target)
         implied = flow.velocity(right, z, INNER, form)
         np.testing.assert_allclose(implied, v, rtol=1e-4, atol=1e-4)
         for end, truth in zip(flow.ends(implied, z, INNER, form), (X, EPS)):
             np.testing.assert_allclose(end, truth, atol=1e-4)
-        np.testing.assert_allclose(flow.velocity(mistaken, z, INNER, form), v + off, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            flow.velocity(mistaken, z, INNER, form), v + off, rtol=1e-4, atol=1e-4
+        )
         assert flow.loss(right, X, EPS, z, INNER, form) < 1e-8
         losses.append(float(flow.loss(mistaken, X, EPS, z, INNER, form)))
     if path.path == 'flow':
@@ -80,17 +90,24 @@ def test_the_default_loss_is_its_formula_to_the_bit():
     def formula(prediction):
         return jnp.mean(jnp.square((prediction - z) / jnp.maximum(1.0 - t, 0.05) - (X - EPS)))
 
-    ours = jax.jit(jax.value_and_grad(lambda prediction: flow.loss(prediction, X, EPS, z, T)))(prediction)
+    ours = jax.jit(jax.value_and_grad(lambda prediction: flow.loss(prediction, X, EPS, z, T)))(
+        prediction
+    )
     for found, expected in zip(ours, jax.jit(jax.value_and_grad(formula))(prediction)):
         np.testing.assert_array_equal(found, expected)
     assert flow.loss(X, X, EPS, z, T) < 1e-9
 
 
-@pytest.mark.parametrize('target, truth', [('x', lambda at: X), ('epsilon', lambda at: EPS), ('v', lambda at: at.s * X - at.a * EPS)])
+@pytest.mark.parametrize(
+    'target, truth',
+    [('x', lambda at: X), ('epsilon', lambda at: EPS), ('v', lambda at: at.s * X - at.a * EPS)],
+)
 def test_ddpm_is_trained_on_what_is_predicted(target, truth):
     form = Diffusion('ddpm', target)
     prediction = truth(form.at(T, X)) + 0.3
-    loss = flow.loss(prediction.astype(jnp.bfloat16), X, EPS, flow.interpolate(X, EPS, T, form), T, form)
+    loss = flow.loss(
+        prediction.astype(jnp.bfloat16), X, EPS, flow.interpolate(X, EPS, T, form), T, form
+    )
     assert loss.dtype == jnp.float32 and float(loss) == pytest.approx(0.09, rel=0.02)
 
 
@@ -99,7 +116,9 @@ def test_clamp_bounds_the_velocity_and_trains_what_is_integrated(target, t):
     form, t = Diffusion(target=target), jnp.full(5, t)
     z = flow.interpolate(X, EPS, t)
     truth, sign = (X, 1) if target == 'x' else (EPS, -1)
-    np.testing.assert_allclose(flow.velocity(truth, z, t, form), sign * (truth - z) / 0.05, rtol=1e-5)
+    np.testing.assert_allclose(
+        flow.velocity(truth, z, t, form), sign * (truth - z) / 0.05, rtol=1e-5
+    )
     optimum = z + sign * 0.05 * (X - EPS)
     assert flow.loss(optimum, X, EPS, z, t, form) < 1e-9 < flow.loss(truth, X, EPS, z, t, form)
     assert jnp.isfinite(flow.loss(truth, X, EPS, truth, jnp.round(t), form))
@@ -123,9 +142,15 @@ def test_unknown_names_are_refused():
         Diffusion(*parts).check()
     with pytest.raises(UserError, match="diffusion path 'vp' is unknown; choose one of flow, ddpm"):
         Diffusion('vp').check()
-    with pytest.raises(UserError, match="diffusion target 'noise' is unknown; choose one of x, v, epsilon"):
+    with pytest.raises(
+        UserError, match="diffusion target 'noise' is unknown; choose one of x, v, epsilon"
+    ):
         Diffusion(target='noise').check()
-    with pytest.raises(UserError, match="diffusion schedule 'sigmoid' is unknown; choose one of linear, cosine"):
+    with pytest.raises(
+        UserError, match="diffusion schedule 'sigmoid' is unknown; choose one of linear, cosine"
+    ):
         Diffusion(schedule='sigmoid').check()
-    with pytest.raises(UserError, match="time distribution 'beta' is unknown; choose 'logit_normal' or 'uniform'"):
+    with pytest.raises(
+        UserError, match="time distribution 'beta' is unknown; choose 'logit_normal' or 'uniform'"
+    ):
         flow.sample_time(jax.random.key(0), (1,), distribution='beta')

@@ -1,4 +1,6 @@
-"""Either network learns one clip by heart: what is left between prediction and truth is what the autoencoder leaves."""
+"""Either network learns one clip by heart: what is left between prediction and truth is what the
+autoencoder leaves.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,15 @@ from re2pix_jax.evaluation.evaluators import image
 from re2pix_jax.generator import Generator, backbone, flow
 
 STEPS, NOISES = 160, 2
-SHAPES = dict(latent_channels=8, latent_grid=(4, 8), components=144, context_frames=4, future_frames=4)
+SHAPES = dict(
+    latent_channels=8, latent_grid=(4, 8), components=144, context_frames=4, future_frames=4
+)
 NETS = {
     'dit': (3e-3, dict(patch_size=2, width=96, depth=2, heads=4, ffn_multiple=32, unroll=True)),
-    'unet': (2e-3, dict(width=32, multiples=(1, 2), blocks=1, head=16, groups=8, spatial_levels=(1,))),
+    'unet': (
+        2e-3,
+        dict(width=32, multiples=(1, 2), blocks=1, head=16, groups=8, spatial_levels=(1,)),
+    ),
 }
 
 
@@ -31,9 +38,14 @@ def optimised():
 
 @pytest.fixture(scope='module')
 def clip():
-    """Frames uint8 [8, 16, 32, 3] of the world, their latents [1, 8, ...] and components, and the autoencoder."""
+    """Frames uint8 [8, 16, 32, 3] of the world, their latents [1, 8, ...] and components, and the
+    autoencoder.
+    """
     frames = video.fit(world.render('validation', 0, range(0, 24, 3), (32, 64)).frames, (16, 32))
-    vae, encoder, principal = (re2pix_jax.load(f'tiny/{part}') for part in ('vae', 'forecaster/encoder', 'forecaster/principal'))
+    vae, encoder, principal = (
+        re2pix_jax.load(f'tiny/{part}')
+        for part in ('vae', 'forecaster/encoder', 'forecaster/principal')
+    )
     features = encoder.replace(image_size=None).encode(frames[None])
     return frames, vae.encode(frames[None]), principal.project(features), vae
 
@@ -44,12 +56,17 @@ def test_one_clip_is_learned_by_heart(name, clip):
     rate, fields = NETS[name]
     net = backbone.create(name, **SHAPES, **fields)
     (context, target), (past, future) = ((x[:, :4], x[:, 4:]) for x in (latents, components))
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, STEPS)))
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, STEPS))
+    )
     several = lambda x: jnp.repeat(x, NOISES, axis=0)
 
     def loss(params, key):
         keys = jax.random.split(key)
-        t, noise = flow.sample_time(keys[0], (NOISES,), -0.4, 1.0), jax.random.normal(keys[1], (NOISES, *target.shape[1:]))
+        t, noise = (
+            flow.sample_time(keys[0], (NOISES,), -0.4, 1.0),
+            jax.random.normal(keys[1], (NOISES, *target.shape[1:])),
+        )
         noisy = flow.interpolate(target, noise, t)
         prediction = net.apply(params, several(context), noisy, t, several(past), several(future))
         return flow.loss(prediction, target, noise, noisy, t)
@@ -63,6 +80,11 @@ def test_one_clip_is_learned_by_heart(name, clip):
     state = optimiser.init(params)
     for key in jax.random.split(jax.random.key(1), STEPS):
         params, state = step(params, state, key)
-    sampled = Generator(params, net).sample(context, past, future, jax.random.split(jax.random.key(2), 1), steps=20)
-    ours, best = (float(np.mean(image.psnr(np.asarray(vae.decode(x))[0], frames[4:]))) for x in (sampled, target))
+    sampled = Generator(params, net).sample(
+        context, past, future, jax.random.split(jax.random.key(2), 1), steps=20
+    )
+    ours, best = (
+        float(np.mean(image.psnr(np.asarray(vae.decode(x))[0], frames[4:])))
+        for x in (sampled, target)
+    )
     assert ours > best - 1, f'{ours:.2f} dB against {best:.2f} dB'

@@ -21,12 +21,26 @@ def gaussian_velocity(z, t, path=FLOW):
 
 
 def sample(method, steps, path=FLOW):
-    return np.asarray(jax.jit(lambda noise: method(lambda z, t: gaussian_velocity(z, t, path), noise, steps, path))(NOISE))
+    return np.asarray(
+        jax.jit(
+            lambda noise: method(lambda z, t: gaussian_velocity(z, t, path), noise, steps, path)
+        )(NOISE)
+    )
 
 
-@pytest.mark.parametrize('method, path, steps', [
-    (euler, FLOW, 100), (heun, FLOW, 20), (ddim, FLOW, 100), (euler, COSINE, 100), (heun, COSINE, 30), (ddim, COSINE, 100),
-    (ddim, LINEAR, 100), (heun, LINEAR, 100)])
+@pytest.mark.parametrize(
+    'method, path, steps',
+    [
+        (euler, FLOW, 100),
+        (heun, FLOW, 20),
+        (ddim, FLOW, 100),
+        (euler, COSINE, 100),
+        (heun, COSINE, 30),
+        (ddim, COSINE, 100),
+        (ddim, LINEAR, 100),
+        (heun, LINEAR, 100),
+    ],
+)
 def test_a_known_gaussian_comes_out(method, path, steps):
     z = sample(method, steps, path)
     assert z.mean() == pytest.approx(MEAN, abs=0.03)
@@ -37,7 +51,10 @@ def test_a_known_gaussian_comes_out(method, path, steps):
 
 def test_heun_converges_faster():
     exact = MEAN + STD * NOISE
-    errors = {method: [np.abs(sample(method, steps) - exact).mean() for steps in (10, 20)] for method in (euler, heun)}
+    errors = {
+        method: [np.abs(sample(method, steps) - exact).mean() for steps in (10, 20)]
+        for method in (euler, heun)
+    }
     assert errors[heun][1] < errors[euler][1] < errors[euler][0]
 
 
@@ -61,7 +78,9 @@ def test_ddim_ends_at_the_predicted_point_in_any_number_of_steps(steps):
         at = LINEAR.at(t, z)
         return (point + at.q * z) / at.s
 
-    np.testing.assert_allclose(ddim(velocity, NOISE[:5], steps, LINEAR), jnp.broadcast_to(point, (5, 2)), atol=1e-5)
+    np.testing.assert_allclose(
+        ddim(velocity, NOISE[:5], steps, LINEAR), jnp.broadcast_to(point, (5, 2)), atol=1e-5
+    )
 
 
 @every_sampler
@@ -86,7 +105,9 @@ def test_no_steps_are_refused(method):
 
 
 def test_bad_names_and_steps_are_not_counted():
-    with pytest.raises(UserError, match="sampler 'ddpm' is unknown; choose one of euler, heun, ddim"):
+    with pytest.raises(
+        UserError, match="sampler 'ddpm' is unknown; choose one of euler, heun, ddim"
+    ):
         find('ddpm')
     with pytest.raises(UserError, match="sampler 'rk4' is unknown"):
         evaluations('rk4', 4)

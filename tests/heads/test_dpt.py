@@ -38,9 +38,16 @@ def test_labels_are_the_most_likely_class(head, features):
 
 def test_training_uses_and_updates_batch_statistics(head, features):
     flat = features[:, 0]
-    out, state = NET.apply(head.params, flat, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)})
-    before, after = jax.tree.leaves(head.params['batch_stats']), jax.tree.leaves(state['batch_stats'])
-    assert len(before) == len(after) == 30  # mean and variance of 7 units' 2 norms and of the output's
+    out, state = NET.apply(
+        head.params, flat, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)}
+    )
+    before, after = (
+        jax.tree.leaves(head.params['batch_stats']),
+        jax.tree.leaves(state['batch_stats']),
+    )
+    assert (
+        len(before) == len(after) == 30
+    )  # mean and variance of 7 units' 2 norms and of the output's
     assert all(float(jnp.abs(a - b).max()) > 1e-6 for a, b in zip(before, after))
     assert float(jnp.abs(out - NET.apply(head.params, flat)).max()) > 1e-3
 

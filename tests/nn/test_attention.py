@@ -35,8 +35,14 @@ def test_one_matrix_after_the_other_is_the_same(shape, monkeypatch):
     usual = both(query, key, value)
     monkeypatch.setattr(attention, 'LARGE', 1)
     assert 'scan' in str(jax.make_jaxpr(attend)(query, key, value))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(query, key, value), usual)
-    draws = jax.vmap(lambda rng: attend(query, key, value, 0.3, rng))(jax.random.split(jax.random.key(2), 3000))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        both(query, key, value),
+        usual,
+    )
+    draws = jax.vmap(lambda rng: attend(query, key, value, 0.3, rng))(
+        jax.random.split(jax.random.key(2), 3000)
+    )
     np.testing.assert_allclose(draws.mean(0), usual[0], atol=0.08)
 
 
@@ -45,21 +51,37 @@ def test_what_gpus_compute_for_short_sequences_is_the_same(monkeypatch):
 
     def both(keys, values):
         mixed = attend(query, keys, values)
-        return mixed, jax.grad(lambda *x: jnp.sin(attend(x[0], x[1], x[2])).sum(), (0, 1, 2))(query, keys, values)
+        return mixed, jax.grad(lambda *x: jnp.sin(attend(x[0], x[1], x[2])).sum(), (0, 1, 2))(
+            query, keys, values
+        )
 
     usual = both(key, value)
     taken_apart = [key[:, :2], key[:, 2:]], [value[:, :2], value[:, 2:]]
     in_parts = both(*taken_apart)
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
     assert 'dot_general' not in str(jax.make_jaxpr(attend)(query, key, value))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(key, value), usual)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(*taken_apart), in_parts)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(key, value), usual
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        both(*taken_apart),
+        in_parts,
+    )
     np.testing.assert_allclose(in_parts[0], usual[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('capability, dtype, fits', [
-    ('9.0', 'bfloat16', True), ('8.0', 'float16', True), ('9.0', 'float32', False), ('7.5', 'bfloat16', False),
-    ('gfx942', 'bfloat16', False), (None, 'bfloat16', False)])
+@pytest.mark.parametrize(
+    'capability, dtype, fits',
+    [
+        ('9.0', 'bfloat16', True),
+        ('8.0', 'float16', True),
+        ('9.0', 'float32', False),
+        ('7.5', 'bfloat16', False),
+        ('gfx942', 'bfloat16', False),
+        (None, 'bfloat16', False),
+    ],
+)
 def test_long_sequences_go_to_the_kernel_of_a_gpu_that_has_it(capability, dtype, fits, monkeypatch):
     query, key, value = (x.astype(dtype) for x in _qkv((2, 3, 5, 2, 8)))
     usual = attend(query, key, value)
@@ -85,21 +107,25 @@ def test_dropout_path_agrees_when_nothing_is_dropped_and_is_unbiased():
     plain = attend(query, key, value)
     kept = attend(query, key, value, 1e-9, jax.random.key(1))
     np.testing.assert_allclose(plain, kept, atol=1e-5)
-    draws = jax.vmap(lambda rng: attend(query, key, value, 0.3, rng))(jax.random.split(jax.random.key(2), 3000))
+    draws = jax.vmap(lambda rng: attend(query, key, value, 0.3, rng))(
+        jax.random.split(jax.random.key(2), 3000)
+    )
     np.testing.assert_allclose(draws.mean(0), plain, atol=0.08)
     assert float(jnp.abs(draws[0] - draws[1]).max()) > 0.1
 
 
 def test_self_attention_ignores_the_order_of_tokens():
     net = SelfAttention(heads=2)
-    x, = _qkv((3, 7, 8), 1)
+    (x,) = _qkv((3, 7, 8), 1)
     params = net.init(jax.random.key(0), x)
     order = np.array([3, 1, 0, 2, 6, 5, 4])
-    np.testing.assert_allclose(net.apply(params, x)[:, order], net.apply(params, x[:, order]), atol=1e-5)
+    np.testing.assert_allclose(
+        net.apply(params, x)[:, order], net.apply(params, x[:, order]), atol=1e-5
+    )
 
 
 def test_feed_forward_widths():
     assert swiglu_width(1536, 4.0) == 4096  # ViT-g
-    x, = _qkv((2, 3, 12), 1)
+    (x,) = _qkv((2, 3, 12), 1)
     for net in (Mlp(20), FusedSwiGLU(16)):
         assert net.init_with_output(jax.random.key(0), x)[0].shape == x.shape

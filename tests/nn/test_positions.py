@@ -26,17 +26,25 @@ def test_equal_sizes_change_nothing():
 
 def test_aligned_corners_hit_the_ends():
     matrix = resize_matrix(3, 5, 'linear', align_corners=True)
-    np.testing.assert_allclose(matrix @ np.array([0.0, 1.0, 4.0]), [0.0, 0.5, 1.0, 2.5, 4.0], atol=1e-6)
+    np.testing.assert_allclose(
+        matrix @ np.array([0.0, 1.0, 4.0]), [0.0, 0.5, 1.0, 2.5, 4.0], atol=1e-6
+    )
 
 
 def test_cubic_is_pytorchs():
-    """F.interpolate of 5 samples, mode 'bicubic': size 3 with antialias, and scale_factor (3 + 0.1) / 5 without."""
-    antialiased = [[0.58461535, 0.44615382, 0.0, -0.03076920, 0.0],
-                   [-0.03720929, 0.24651162, 0.58139533, 0.24651162, -0.03720929],
-                   [0.0, -0.03076909, 0.0, 0.44615382, 0.58461523]]
-    moved = [[0.7141168, 0.334733, -0.04884982, 0.0, 0.0],
-             [-0.00448394, 0.06958359, 0.9860224, -0.05112195, 0.0],
-             [0.0, 0.0, -0.08733654, 0.55106306, 0.5362736]]
+    """F.interpolate of 5 samples, mode 'bicubic': size 3 with antialias, and scale_factor (3 + 0.1)
+    / 5 without.
+    """
+    antialiased = [
+        [0.58461535, 0.44615382, 0.0, -0.03076920, 0.0],
+        [-0.03720929, 0.24651162, 0.58139533, 0.24651162, -0.03720929],
+        [0.0, -0.03076909, 0.0, 0.44615382, 0.58461523],
+    ]
+    moved = [
+        [0.7141168, 0.334733, -0.04884982, 0.0, 0.0],
+        [-0.00448394, 0.06958359, 0.9860224, -0.05112195, 0.0],
+        [0.0, 0.0, -0.08733654, 0.55106306, 0.5362736],
+    ]
     np.testing.assert_allclose(resize_matrix(5, 3, 'cubic', antialias=True), antialiased, atol=1e-6)
     np.testing.assert_allclose(resize_matrix(5, 3, 'cubic', offset=0.1), moved, atol=1e-6)
 

@@ -16,17 +16,24 @@ def test_one_value_has_one_colour_in_every_frame():
     rng = np.random.default_rng(0)
     reference = rng.normal(size=(4, 3, 5, 6))
     alone = colours.principal_colours(reference[:1], reference)
-    among = colours.principal_colours(np.concatenate([reference[:1], 50 * reference[1:]]), reference)
+    among = colours.principal_colours(
+        np.concatenate([reference[:1], 50 * reference[1:]]), reference
+    )
     np.testing.assert_array_equal(alone[0], among[0])
 
 
 def test_patches_stay_squares_unless_smooth():
     components = np.random.default_rng(0).normal(size=(2, 3, 5, 6))
     flat = colours.principal_colours(components, components, (12, 20))
-    np.testing.assert_array_equal(flat, colours.principal_colours(components, components).repeat(4, 1).repeat(4, 2))
+    np.testing.assert_array_equal(
+        flat, colours.principal_colours(components, components).repeat(4, 1).repeat(4, 2)
+    )
     smooth = colours.principal_colours(components, components, (12, 20), smooth=True)
     assert smooth.shape == flat.shape
-    assert np.abs(np.diff(smooth.astype(int), axis=2)).mean() < np.abs(np.diff(flat.astype(int), axis=2)).max() / 4
+    assert (
+        np.abs(np.diff(smooth.astype(int), axis=2)).mean()
+        < np.abs(np.diff(flat.astype(int), axis=2)).max() / 4
+    )
 
 
 def test_few_or_constant_components_are_grey():
@@ -36,4 +43,6 @@ def test_few_or_constant_components_are_grey():
 
 def test_labels_have_cityscapes_colours():
     found = colours.label_colours(np.array([[0, 13, 18, 255, 30]], np.uint8))
-    np.testing.assert_array_equal(found[0], [COLOURS[0], COLOURS[13], COLOURS[18], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(
+        found[0], [COLOURS[0], COLOURS[13], COLOURS[18], [0, 0, 0], [0, 0, 0]]
+    )

@@ -13,7 +13,12 @@ def frame(value, size=(20, 40)):
 
 def four():
     frames = [frame(v) for v in (40, 80, 120, 160)]
-    return [Panel('truth', [*frames[:3], None]), Panel('prediction', frames), Panel('a', frames), Panel('b', frames)]
+    return [
+        Panel('truth', [*frames[:3], None]),
+        Panel('prediction', frames),
+        Panel('a', frames),
+        Panel('b', frames),
+    ]
 
 
 def test_enlarging_repeats_pixels_until_text_can_be_read():
@@ -24,7 +29,8 @@ def test_enlarging_repeats_pixels_until_text_can_be_read():
 
 
 @pytest.mark.parametrize(
-    'seconds, text', [(3 / 17, '+0.18 s'), (0.0, '0.00 s'), (-6 / 17, '-0.35 s'), (1e-9, '0.00 s')])
+    'seconds, text', [(3 / 17, '+0.18 s'), (0.0, '0.00 s'), (-6 / 17, '-0.35 s'), (1e-9, '0.00 s')]
+)
 def test_moments(seconds, text):
     assert panels.moment(seconds) == text
 
@@ -32,12 +38,16 @@ def test_moments(seconds, text):
 def test_the_video_shows_every_panel_in_its_place():
     video = panels.video(four(), SECONDS)
     height, width = 140 + panels.BAR, 280
-    assert video.shape[0] == 4 and video.dtype == np.uint8 and video.shape[1] % 2 == video.shape[2] % 2 == 0
+    assert (
+        video.shape[0] == 4
+        and video.dtype == np.uint8
+        and video.shape[1] % 2 == video.shape[2] % 2 == 0
+    )
     for step, value in enumerate((40, 80, 120, 160)):
         for place in range(4):
             top = panels.MARGIN + place // 2 * (height + panels.MARGIN) + panels.BAR
             left = panels.MARGIN + place % 2 * (width + panels.MARGIN)
-            shown = video[step, top:top + 140, left:left + 280]
+            shown = video[step, top : top + 140, left : left + 280]
             if (place, step) == (0, 3):
                 assert (shown[0] == panels.GREY).all()
                 assert (shown != panels.GREY).any(), 'the grey panel says why it is grey'
@@ -47,8 +57,10 @@ def test_the_video_shows_every_panel_in_its_place():
 
 def test_the_video_says_what_is_context():
     video = panels.video(four(), SECONDS)
-    bars = video[:, panels.MARGIN:panels.MARGIN + panels.BAR]
-    assert (bars[0] != bars[2]).any(), 'the time of a context frame and that of a predicted one read differently'
+    bars = video[:, panels.MARGIN : panels.MARGIN + panels.BAR]
+    assert (bars[0] != bars[2]).any(), (
+        'the time of a context frame and that of a predicted one read differently'
+    )
     assert (bars > 200).any()
 
 
@@ -61,7 +73,7 @@ def test_the_sheet_has_a_row_a_panel_and_a_column_a_step():
     for row in range(4):
         for column, value in enumerate((40, 80, 120, 160)):
             left, upper = gutter + column * (280 + panels.MARGIN), top + row * (140 + panels.MARGIN)
-            shown = sheet[upper:upper + 140, left:left + 280]
+            shown = sheet[upper : upper + 140, left : left + 280]
             assert (shown[0] == (panels.GREY if (row, column) == (0, 3) else value)).all()
 
 

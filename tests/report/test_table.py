@@ -5,10 +5,18 @@ from re2pix_jax.report.table import Number, horizon_table, table
 
 
 def test_text_to_the_left_and_numbers_to_the_right():
-    text = table(['name', 'loss'], [['a', 1.23456], ['long name', None], ['b', float('nan')], ['c', Number('12.5 %')]])
+    text = table(
+        ['name', 'loss'],
+        [['a', 1.23456], ['long name', None], ['b', float('nan')], ['c', Number('12.5 %')]],
+    )
     assert text.split('\n') == [
-        'name         loss', '---------  ------', 'a           1.235', 'long name       -', 'b               -',
-        'c          12.5 %']
+        'name         loss',
+        '---------  ------',
+        'a           1.235',
+        'long name       -',
+        'b               -',
+        'c          12.5 %',
+    ]
 
 
 def test_a_row_of_other_length_is_refused():
@@ -18,13 +26,38 @@ def test_a_row_of_other_length_is_refused():
 
 def test_the_horizon_table_has_a_row_a_step_and_only_columns_with_numbers():
     steps = [
-        {'step': 1, 'seconds': 3 / 17, 're2pix': {'psnr': 20.123, 'ssim': 0.8, 'miou': 0.555},
-         'copy_last': {'psnr': 19.0, 'ssim': 0.7, 'miou': None}, 'truth': {'miou': 0.6}},
-        {'step': 2, 'seconds': 6 / 17}]
+        {
+            'step': 1,
+            'seconds': 3 / 17,
+            're2pix': {'psnr': 20.123, 'ssim': 0.8, 'miou': 0.555},
+            'copy_last': {'psnr': 19.0, 'ssim': 0.7, 'miou': None},
+            'truth': {'miou': 0.6},
+        },
+        {'step': 2, 'seconds': 6 / 17},
+    ]
     lines = horizon_table(steps).split('\n')
     assert lines[0].split() == ['PSNR', 'dB', 'SSIM', 'mIoU', '%']
-    assert lines[1].split() == ['step', 'time', 'Re2Pix', 'copy', 'Re2Pix', 'copy', 'Re2Pix', 'truth']
-    assert lines[3].split() == ['1', '+0.18', 's', '20.12', '19.00', '0.800', '0.700', '55.5', '60.0']
+    assert lines[1].split() == [
+        'step',
+        'time',
+        'Re2Pix',
+        'copy',
+        'Re2Pix',
+        'copy',
+        'Re2Pix',
+        'truth',
+    ]
+    assert lines[3].split() == [
+        '1',
+        '+0.18',
+        's',
+        '20.12',
+        '19.00',
+        '0.800',
+        '0.700',
+        '55.5',
+        '60.0',
+    ]
     assert lines[4].split() == ['2', '+0.35', 's', '-', '-', '-', '-', '-', '-']
 
 

@@ -19,7 +19,10 @@ CONTEXT = 4
 def clips():
     """Components as encoded clips bring them, smooth over time: [2, 7, 4, 8, 32]."""
     start, move = jax.random.normal(jax.random.key(0), (2, 2, 1, 4, 8, 32))
-    return {'components': start + 0.3 * move * jnp.arange(7.0)[:, None, None, None], 'record': jnp.arange(2)}
+    return {
+        'components': start + 0.3 * move * jnp.arange(7.0)[:, None, None, None],
+        'record': jnp.arange(2),
+    }
 
 
 def cut(clips, frames):
@@ -44,23 +47,35 @@ def by_hand(task, params, components, steps):
     for step in range(steps):
         prediction = task.net.apply(params, window)
         distance = jnp.abs(prediction - components[:, CONTEXT + step])
-        errors.append(jnp.where(distance < 0.1, distance ** 2 / 0.2, distance - 0.05).mean())
+        errors.append(jnp.where(distance < 0.1, distance**2 / 0.2, distance - 0.05).mean())
         window = jnp.concatenate([window[:, 1:], prediction[:, None]], axis=1)
     return sum(errors) / steps
 
 
 @pytest.mark.parametrize('unroll', [1, 3])
-def test_unrolled_loss_and_its_gradient_are_those_of_a_plain_loop(unroll, micro_bundles, params, clips):
+def test_unrolled_loss_and_its_gradient_are_those_of_a_plain_loop(
+    unroll, micro_bundles, params, clips
+):
     task, data = make_task(micro_bundles, unroll), cut(clips, CONTEXT + unroll)
-    ours = jax.jit(jax.value_and_grad(lambda params: task.loss(params, task.frozen, data, jax.random.key(0))[0]))(params)
-    plain = jax.jit(jax.value_and_grad(lambda params: by_hand(task, params, data['components'], unroll)))(params)
+    ours = jax.jit(
+        jax.value_and_grad(
+            lambda params: task.loss(params, task.frozen, data, jax.random.key(0))[0]
+        )
+    )(params)
+    plain = jax.jit(
+        jax.value_and_grad(lambda params: by_hand(task, params, data['components'], unroll))
+    )(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6), ours, plain)
 
 
 def test_dropout_follows_the_key(micro_bundles, params, clips):
     task, still = (make_task(micro_bundles, dropout=rate) for rate in (0.1, 0.0))
-    values = [jax.jit(jax.vmap(lambda key, task=task: task.loss(params, task.frozen, cut(clips, 5), key)[0]))(
-        jax.vmap(jax.random.key)(jnp.array([0, 0, 1]))) for task in (task, still)]
+    values = [
+        jax.jit(
+            jax.vmap(lambda key, task=task: task.loss(params, task.frozen, cut(clips, 5), key)[0])
+        )(jax.vmap(jax.random.key)(jnp.array([0, 0, 1])))
+        for task in (task, still)
+    ]
     assert values[0][0] == values[0][1] != values[0][2]
     assert values[1][0] == values[1][2]
 
@@ -70,41 +85,64 @@ def test_clips_of_another_length_are_refused(unroll, frames, micro_bundles, para
     task = make_task(micro_bundles, unroll)
     with pytest.raises(errors.UserError) as error:
         task.loss(params, task.frozen, cut(clips, frames), jax.random.key(0))
-    assert str(error.value) == (f'config.data.frames is {frames}: a loss over {unroll} predicted frames (config.loss.unroll) with 4 frames '
-                                f'of context needs {4 + unroll}; set it to that')
+    assert str(error.value) == (
+        f'config.data.frames is {frames}: a loss over {unroll} predicted frames '
+        '(config.loss.unroll) with 4 frames '
+        f'of context needs {4 + unroll}; set it to that'
+    )
 
 
 def test_evaluation_needs_a_frame_to_forecast(micro_bundles, params, clips):
     task = make_task(micro_bundles)
-    with pytest.raises(errors.UserError, match='config.eval_data.frames is 4: at least 5 are needed'):
+    with pytest.raises(
+        errors.UserError, match='config.eval_data.frames is 4: at least 5 are needed'
+    ):
         task.evaluate(params, task.frozen, [cut(clips, 4)], jax.random.key(0))
 
 
 def test_no_predicted_frame_is_refused(micro_bundles):
-    with pytest.raises(errors.UserError, match='config.loss.unroll is 0: the loss needs at least 1 predicted frame'):
+    with pytest.raises(
+        errors.UserError, match='config.loss.unroll is 0: the loss needs at least 1 predicted frame'
+    ):
         make_task(micro_bundles, 0)
 
 
 def test_components_of_another_number_are_refused(micro_bundles, params, clips):
-    with pytest.raises(errors.UserError, match=r'gives 32 components, the forecaster takes 24; set config.model.components to 32'):
+    with pytest.raises(
+        errors.UserError,
+        match=r'gives 32 components, the forecaster takes 24; set config.model.components to 32',
+    ):
         make_task(micro_bundles, components=24)
     task = make_task(micro_bundles)
-    few = {'components': clips['components'][:, :5, ..., :20], 'record': clips['record']}  # as a stale encoding would bring them
-    with pytest.raises(errors.UserError, match='given 4 frames of 4x8 with 20 components; it takes 4 frames of 4x8 with 32'):
+    few = {
+        'components': clips['components'][:, :5, ..., :20],
+        'record': clips['record'],
+    }  # as a stale encoding would bring them
+    with pytest.raises(
+        errors.UserError,
+        match='given 4 frames of 4x8 with 20 components; it takes 4 frames of 4x8 with 32',
+    ):
         task.loss(params, task.frozen, few, jax.random.key(0))
 
 
 def test_components_of_another_encoder_are_refused(micro_bundles, tmp_path):
-    bundles.save(tmp_path / 'principal', Principal(*(jnp.ones(60),) * 3, jnp.ones((32, 60)), jnp.ones(32)))
+    bundles.save(
+        tmp_path / 'principal', Principal(*(jnp.ones(60),) * 3, jnp.ones((32, 60)), jnp.ones(32))
+    )
     config = shrink(load_config('forecaster'), micro_bundles)
     config.frozen.principal = str(tmp_path / 'principal')
-    with pytest.raises(errors.UserError, match='principal takes features of 60 channels, the encoder gives 96'):
+    with pytest.raises(
+        errors.UserError, match='principal takes features of 60 channels, the encoder gives 96'
+    ):
         tasks.create(config)
 
 
 def test_weights_of_another_number_of_heads_are_refused(micro_bundles):
     """Their shapes are the same."""
-    with pytest.raises(errors.UserError, match=r'forecaster has 2 heads and config.model 3; set config.model.heads to 2'):
+    with pytest.raises(
+        errors.UserError,
+        match=r'forecaster has 2 heads and config.model 3; set config.model.heads to 2',
+    ):
         make_task(micro_bundles, heads=3).load_params(micro_bundles / 'forecaster')
 
 
@@ -113,32 +151,69 @@ def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(micro_bundle
     frames = np.random.default_rng(0).integers(0, 256, (1, 5, *SIZE, 3), np.uint8)
     params, data = task.init(jax.random.key(0), None), {'frames': frames}
     smaller = task.frozen | {'encoder': task.frozen['encoder'].replace(image_size=(16, 32))}
-    loss, _ = jax.eval_shape(task.loss, params, smaller, data, jax.random.key(0))  # resized frames would not fit the grid
+    loss, _ = jax.eval_shape(
+        task.loss, params, smaller, data, jax.random.key(0)
+    )  # resized frames would not fit the grid
     assert loss.shape == ()
 
 
 def test_operations_by_hand_are_those_that_xla_counts(tmp_path, monkeypatch):
-    """The benchmark's formula, at two layers and a quarter of the frame. XLA counts what is no matrix product too: 1 % here."""
+    """The benchmark's formula, at two layers and a quarter of the frame. XLA counts what is no
+    matrix product too: 1 % here.
+    """
     width, components, depth, frames = 192, 96, 2, (112, 224)
-    for name, value in dict(FRAMES=frames, GRID=(8, 16), PLACES=128, ENCODER_WIDTH=96, ENCODER_DEPTH=4, ENCODER_HEADS=4,
-                            LAYERS=(0, 1, 2, 3), WIDTH=width, HEADS=4, COMPONENTS=components).items():
+    for name, value in dict(
+        FRAMES=frames,
+        GRID=(8, 16),
+        PLACES=128,
+        ENCODER_WIDTH=96,
+        ENCODER_DEPTH=4,
+        ENCODER_HEADS=4,
+        LAYERS=(0, 1, 2, 3),
+        WIDTH=width,
+        HEADS=4,
+        COMPONENTS=components,
+    ).items():
         monkeypatch.setattr(forecaster_step, name, value)
-    net = VisionTransformer(patch_size=14, width=96, depth=4, heads=4, registers=4, layers=(0, 1, 2, 3), position_grid=(8, 16))
-    bundles.save(tmp_path / 'encoder', Encoder(params=random_variables(net, jnp.zeros((1, *frames, 3))), net=net))
-    bundles.save(tmp_path / 'principal', Principal(*(jnp.ones(384),) * 3, jnp.ones((components, 384)), jnp.ones(components)))
+    net = VisionTransformer(
+        patch_size=14,
+        width=96,
+        depth=4,
+        heads=4,
+        registers=4,
+        layers=(0, 1, 2, 3),
+        position_grid=(8, 16),
+    )
+    bundles.save(
+        tmp_path / 'encoder',
+        Encoder(params=random_variables(net, jnp.zeros((1, *frames, 3))), net=net),
+    )
+    bundles.save(
+        tmp_path / 'principal',
+        Principal(*(jnp.ones(384),) * 3, jnp.ones((components, 384)), jnp.ones(components)),
+    )
     config = load_config('forecaster')
     config.model.update(components=components, width=width, depth=depth, heads=4)
     config.frozen.update(encoder=str(tmp_path / 'encoder'), principal=str(tmp_path / 'principal'))
     task = tasks.create(config)
     clip = {'frames': jax.ShapeDtypeStruct((1, 5, *frames, 3), jnp.uint8)}
     params = jax.eval_shape(lambda: task.init(jax.random.key(0), None))
-    step = jax.jit(jax.value_and_grad(task.loss, has_aux=True)).lower(params, task.frozen, clip, jax.random.key(0))
-    assert step.cost_analysis()['flops'] == pytest.approx(sum(forecaster_step.flops(depth).values()), rel=0.05)
+    step = jax.jit(jax.value_and_grad(task.loss, has_aux=True)).lower(
+        params, task.frozen, clip, jax.random.key(0)
+    )
+    assert step.cost_analysis()['flops'] == pytest.approx(
+        sum(forecaster_step.flops(depth).values()), rel=0.05
+    )
 
 
 def drift(key, grid, count=2):
-    """Waves that move to the right by a column of the coarse grid a frame: [count, 5, *grid, 32]. Any grid shows the same scene."""
-    phase, direction = jax.random.uniform(key, (count, 1)), jax.random.normal(jax.random.key(1), (2, 32))
+    """Waves that move to the right by a column of the coarse grid a frame: [count, 5, *grid, 32].
+    Any grid shows the same scene.
+    """
+    phase, direction = (
+        jax.random.uniform(key, (count, 1)),
+        jax.random.normal(jax.random.key(1), (2, 32)),
+    )
     columns = (jnp.arange(grid[1]) + 0.5) * 8 / grid[1]
     angle = 2 * jnp.pi * ((columns[None, None] - jnp.arange(5.0)[:, None]) / 8 + phase[:, :, None])
     signal = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1) @ direction
@@ -165,6 +240,8 @@ def test_adapted_weights_start_far_below_random_ones_and_improve(micro_bundles):
     batch = lambda grid: lambda number: drift(jax.random.key(number), grid)
     before = trained(low, low.init(jax.random.key(0), None), batch((4, 8)), 60)[1]
     adapted = trained(high, adapt_grid(before, (8, 16)), batch((8, 16)), 60)[0]
-    random, _ = jax.jit(high.loss)(high.init(jax.random.key(0), None), high.frozen, batch((8, 16))(0), jax.random.key(0))
+    random, _ = jax.jit(high.loss)(
+        high.init(jax.random.key(0), None), high.frozen, batch((8, 16))(0), jax.random.key(0)
+    )
     assert adapted[0] < random / 5
     assert np.mean(adapted[-5:]) < 0.9 * adapted[0]

@@ -1,4 +1,6 @@
-"""Training heads for segmentation, depth and normals: losses against float64 numpy, scores against the metrics, refusals."""
+"""Training heads for segmentation, depth and normals: losses against float64 numpy, scores against
+the metrics, refusals.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +58,9 @@ def test_losses_are_the_published_ones_over_known_pixels(reads, micro_bundles, c
         per_pixel = cross_entropy(exact, truth.astype(int), known)
     elif reads == 'depth':
         known = truth > 0
-        bins = np.geomspace(1, 200, 256)  # class k lies between the k-th and the next of these edges
+        bins = np.geomspace(
+            1, 200, 256
+        )  # class k lies between the k-th and the next of these edges
         classes = np.clip(np.searchsorted(bins, truth.astype(np.float64), side='right'), 1, 255)
         per_pixel = cross_entropy(exact, classes, known)
     else:
@@ -78,9 +82,12 @@ def test_gradients_reach_every_kernel_and_a_few_steps_lower_the_loss(reads, micr
 
     @jax.jit
     def step(params, moments):
-        (loss, _), gradients = jax.value_and_grad(task.loss, has_aux=True)(params, task.frozen, clips, jax.random.key(0))
+        (loss, _), gradients = jax.value_and_grad(task.loss, has_aux=True)(
+            params, task.frozen, clips, jax.random.key(0)
+        )
         updates, moments = transform.update(gradients, moments)
         return optax.apply_updates(params, updates), moments, loss, gradients
+
     moments, losses = transform.init(params), []
     for _ in range(8):
         params, moments, loss, gradients = step(params, moments)
@@ -90,11 +97,23 @@ def test_gradients_reach_every_kernel_and_a_few_steps_lower_the_loss(reads, micr
 
 
 @pytest.mark.parametrize('reads', VERBS)
-def test_evaluation_is_that_of_the_metrics_for_any_batch_size(reads, micro_bundles, clips, tmp_path):
+def test_evaluation_is_that_of_the_metrics_for_any_batch_size(
+    reads, micro_bundles, clips, tmp_path
+):
     task = create(reads, micro_bundles)
     params = variables(task, clips)
-    values = [task.evaluate(params, task.frozen, [{name: jnp.asarray(value[k:k + size]) for name, value in clips.items()}
-                                                  for k in range(0, 3, size)], jax.random.key(0)) for size in (1, 2)]
+    values = [
+        task.evaluate(
+            params,
+            task.frozen,
+            [
+                {name: jnp.asarray(value[k : k + size]) for name, value in clips.items()}
+                for k in range(0, 3, size)
+            ],
+            jax.random.key(0),
+        )
+        for size in (1, 2)
+    ]
     assert values[0].keys() == values[1].keys()
     for name, value in values[0].items():
         np.testing.assert_allclose(values[1][name], value, rtol=1e-5, err_msg=name)
@@ -109,15 +128,25 @@ def test_evaluation_is_that_of_the_metrics_for_any_batch_size(reads, micro_bundl
     elif reads == 'depth':
         expected = DepthErrors.create().update(clips['depth'], read).scores()._asdict()
     else:
-        expected = NormalErrors.create().update(from_depth(clips['depth'], 60.0), read).scores()._asdict()
+        expected = (
+            NormalErrors.create().update(from_depth(clips['depth'], 60.0), read).scores()._asdict()
+        )
     for name, value in expected.items():
         assert values[0][name] == pytest.approx(value, rel=1e-3), name
 
 
 def test_a_shrunk_config_of_normals_trains_through_the_loop(micro_bundles, tmp_path):
     config = shrink(load_config('head', 'tiny-normals'), micro_bundles, eval_every=2)
-    data = lambda data, training: loader.create(data, config.batch_size, config.seed, training=training)
-    loop.train(tasks.create(config), config, str(tmp_path), data(config.data, True), lambda: data(config.eval_data, False))
+    data = lambda data, training: loader.create(
+        data, config.batch_size, config.seed, training=training
+    )
+    loop.train(
+        tasks.create(config),
+        config,
+        str(tmp_path),
+        data(config.data, True),
+        lambda: data(config.eval_data, False),
+    )
     rows = writer.read_log(str(tmp_path))
     row = next(row for row in rows if 'eval/median' in row)
     assert row['eval/frames'] == 5 and all(np.isfinite(value) for value in row.values())
@@ -143,13 +172,19 @@ def test_ordinal_depth_is_its_own_class(micro_bundles):
 def test_evaluation_says_nothing_of_what_is_unknown_and_refuses_no_clips(micro_bundles, clips):
     task = create('depth', micro_bundles)
     unknown = {name: jnp.asarray(value[2:]) for name, value in clips.items()}
-    assert task.evaluate(variables(task, clips), task.frozen, [unknown], None) == {'loss': 0, 'frames': 0, 'pixels': 0}
+    assert task.evaluate(variables(task, clips), task.frozen, [unknown], None) == {
+        'loss': 0,
+        'frames': 0,
+        'pixels': 0,
+    }
     with pytest.raises(errors.UserError, match='head: the evaluation data holds no clips'):
         task.evaluate(None, task.frozen, [], None)
 
 
 def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(micro_bundles, clips, tmp_path):
-    bundles.save(tmp_path / 'encoder', bundles.load(micro_bundles / 'encoder').replace(image_size=(16, 32)))
+    bundles.save(
+        tmp_path / 'encoder', bundles.load(micro_bundles / 'encoder').replace(image_size=(16, 32))
+    )
     config = shrink(load_config('head'), micro_bundles)
     plain = tasks.create(config)
     config.frozen.encoder = str(tmp_path / 'encoder')
@@ -160,16 +195,24 @@ def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(micro_bundle
 
 
 def test_a_saved_head_says_which_encoder_it_was_trained_on(micro_bundles, clips, tmp_path):
-    """The same encoder in another bundle, in half precision and for frames of another size, is the same."""
+    """The same encoder in another bundle, in half precision and for frames of another size, is the
+    same.
+    """
     task = create('segmentation', micro_bundles)
     task.save(variables(task, clips), tmp_path / 'head', None)
     encoder = bundles.load(micro_bundles / 'encoder')
-    bundles.save(tmp_path / 'half', encoder.replace(image_size=(64, 128), net=encoder.net.clone(dtype='bfloat16')), storage='float16')
+    bundles.save(
+        tmp_path / 'half',
+        encoder.replace(image_size=(64, 128), net=encoder.net.clone(dtype='bfloat16')),
+        storage='float16',
+    )
     assert bundles.digest(tmp_path / 'half') != bundles.digest(micro_bundles / 'encoder')
     told = bundles.load(tmp_path / 'head').encoder
     assert told == encoder_sha256(encoder) == encoder_sha256(bundles.load(tmp_path / 'half'))
     other = encoder.replace(params=jax.tree.map(lambda leaf: leaf * 1.01, encoder.params))
-    assert told != encoder_sha256(other) and told != encoder_sha256(encoder.replace(net=encoder.net.clone(layers=(3, 2, 1, 0))))
+    assert told != encoder_sha256(other) and told != encoder_sha256(
+        encoder.replace(net=encoder.net.clone(layers=(3, 2, 1, 0)))
+    )
     assert bundles.load('tiny/head').encoder is None
 
 
@@ -179,28 +222,76 @@ def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path
             call(*arguments, **keywords)
         assert '\n' not in str(caught.value)
 
-    refused("reads 'colour': expected one of segmentation, depth, normals", create, 'depth', micro_bundles, reads='colour')
-    refused('reads normals has 256 classes: expected 3', create, 'depth', micro_bundles, reads='normals')
+    refused(
+        "reads 'colour': expected one of segmentation, depth, normals",
+        create,
+        'depth',
+        micro_bundles,
+        reads='colour',
+    )
+    refused(
+        'reads normals has 256 classes: expected 3', create, 'depth', micro_bundles, reads='normals'
+    )
     refused(r'depth_range \(5.0, 1.0\)', create, 'depth', micro_bundles, depth_range=(5.0, 1.0))
-    refused('field_of_view = 180.0: expected degrees between', create, 'normals', micro_bundles, field_of_view=180.0)
-    refused("config reads 'colour': expected one of segmentation, depth, normals", load_config, 'head', 'tiny-colour')
+    refused(
+        'field_of_view = 180.0: expected degrees between',
+        create,
+        'normals',
+        micro_bundles,
+        field_of_view=180.0,
+    )
+    refused(
+        "config reads 'colour': expected one of segmentation, depth, normals",
+        load_config,
+        'head',
+        'tiny-colour',
+    )
     task = create('depth', micro_bundles)
-    refused('come without depth, which a head that reads depth', task._truth, {'frames': clips['frames']})
-    refused('config.data.sources: encoded clips hold no frames, which a head is trained on; take a source of frames',
-            task.init, jax.random.key(0), {'components': np.zeros((1, 1, 4, 8, 32), np.float16)})
-    refused(r'head: reads segmentation, where config.loss.reads is depth', task.load_params, micro_bundles / 'head')
+    refused(
+        'come without depth, which a head that reads depth',
+        task._truth,
+        {'frames': clips['frames']},
+    )
+    refused(
+        'config.data.sources: encoded clips hold no frames, which a head is trained on; take a '
+        'source of frames',
+        task.init,
+        jax.random.key(0),
+        {'components': np.zeros((1, 1, 4, 8, 32), np.float16)},
+    )
+    refused(
+        r'head: reads segmentation, where config.loss.reads is depth',
+        task.load_params,
+        micro_bundles / 'head',
+    )
 
     principal = bundles.load(micro_bundles / 'principal')
-    narrow = type(principal)(*(leaf[..., :48] for leaf in (principal.mean, principal.std, principal.pca_mean, principal.components)),
-                             principal.variance)
+    narrow = type(principal)(
+        *(
+            leaf[..., :48]
+            for leaf in (principal.mean, principal.std, principal.pca_mean, principal.components)
+        ),
+        principal.variance,
+    )
     bundles.save(tmp_path / 'narrow', narrow)
     config = shrink(load_config('head'), micro_bundles)
     config.frozen.principal = str(tmp_path / 'narrow')
-    refused(r'narrow: holds principal components of 48 channels, and the encoder .*encoder gives 96', tasks.create, config)
+    refused(
+        r'narrow: holds principal components of 48 channels, and the encoder .*encoder gives 96',
+        tasks.create,
+        config,
+    )
 
     head = bundles.load(micro_bundles / 'head')
     other = head.replace(params=random_variables(head.net, jnp.zeros((1, 2, 4, 48))))
     bundles.save(tmp_path / 'other', other)
     segment = create('segmentation', micro_bundles)
-    refused(r'other: takes features of 48 channels, and the encoder .* gives 96', segment.load_params, tmp_path / 'other')
-    np.testing.assert_array_equal(jax.tree.leaves(segment.load_params(micro_bundles / 'head'))[0], jax.tree.leaves(head.params)[0])
+    refused(
+        r'other: takes features of 48 channels, and the encoder .* gives 96',
+        segment.load_params,
+        tmp_path / 'other',
+    )
+    np.testing.assert_array_equal(
+        jax.tree.leaves(segment.load_params(micro_bundles / 'head'))[0],
+        jax.tree.leaves(head.params)[0],
+    )

@@ -10,11 +10,11 @@ import pytest
 
 from tests.conftest import ROOT
 
-RUNNER = '''
+RUNNER = """
 import contextlib, json, pathlib, sys
 import jax
 from re2pix_jax import tasks
-from re2pix_jax.clips import loader
+from re2pix_jax.data import loader
 from re2pix_jax.training import mesh
 from tests.conftest import load_config, shrink
 bundles, found = pathlib.Path(sys.argv[1]), {}
@@ -35,13 +35,24 @@ with jax.set_mesh(devices):
         found[f'{name} by {batch_size}'] = {'sizes': sizes, **values}
 if not jax.process_index():
     print(json.dumps(found))
-'''
+"""
 
 
 def start(bundles, devices=1, **variables):
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', **variables}
-    return subprocess.Popen([sys.executable, '-c', RUNNER, str(bundles)], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+    environment = {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        **variables,
+    }
+    return subprocess.Popen(
+        [sys.executable, '-c', RUNNER, str(bundles)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finished(process):
@@ -55,8 +66,18 @@ def test_a_ragged_last_batch_counts_on_two_processes_too(micro_bundles):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         address = f'127.0.0.1:{free.getsockname()[1]}'
-    both = [start(micro_bundles, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID=str(index)) for index in range(2)]
-    two = json.loads([finished(process) for process in both][0].splitlines()[-1])  # gloo has its say before
+    both = [
+        start(
+            micro_bundles,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES='2',
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+    two = json.loads(
+        [finished(process) for process in both][0].splitlines()[-1]
+    )  # gloo has its say before
     one = json.loads(finished(start(micro_bundles)).splitlines()[-1])
     assert one.keys() == two.keys()
     for name, values in one.items():

@@ -1,4 +1,6 @@
-"""The loop on a toy task: it learns, resumes exactly, stops where it must, and computes the same on any mesh."""
+"""The loop on a toy task: it learns, resumes exactly, stops where it must, and computes the same on
+any mesh.
+"""
 
 import json
 import os
@@ -21,10 +23,20 @@ PATIENCE = 600  # seconds; a busy machine is no failure
 
 
 def start(workdir, *fields, devices=1, variables=None):
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu',
-                   'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', **(variables or {})}
-    return subprocess.Popen([sys.executable, '-m', 'tests.training.toy', str(workdir), *fields], cwd=ROOT,
-                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        **(variables or {}),
+    }
+    return subprocess.Popen(
+        [sys.executable, '-m', 'tests.training.toy', str(workdir), *fields],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(process):
@@ -111,7 +123,9 @@ def test_sigterm_saves_and_the_run_goes_on(straight, tmp_path):
     assert log_of(tmp_path) == log_of(straight)
 
 
-@pytest.mark.parametrize('fields', [('sharding=replicate',), ('sharding=fsdp', 'mesh.data=4', 'mesh.model=2')])
+@pytest.mark.parametrize(
+    'fields', [('sharding=replicate',), ('sharding=fsdp', 'mesh.data=4', 'mesh.model=2')]
+)
 def test_eight_devices_compute_what_one_does(straight, tmp_path, fields):
     status, _, err = finish(start(tmp_path, *fields, devices=8))
     assert status == 0, err
@@ -120,23 +134,41 @@ def test_eight_devices_compute_what_one_does(straight, tmp_path, fields):
         for name in ('loss', 'eval/error'):
             assert mine.get(name, 0.0) == pytest.approx(reference.get(name, 0.0), abs=1e-5)
     # Restored onto one device from eight, and as close to the run on one.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), parameters(tmp_path), parameters(straight))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
+        parameters(tmp_path),
+        parameters(straight),
+    )
 
 
 def test_two_processes_compute_what_one_does(straight, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    processes = [start(tmp_path, 'steps=10', 'eval_every=0', variables={
-        'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}', 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': str(index)})
-        for index in range(2)]
+    processes = [
+        start(
+            tmp_path,
+            'steps=10',
+            'eval_every=0',
+            variables={
+                'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
+                'JAX_NUM_PROCESSES': '2',
+                'JAX_PROCESS_ID': str(index),
+            },
+        )
+        for index in range(2)
+    ]
     for status, _, err in [finish(process) for process in processes]:
         assert status == 0, err
     # The learning rate falls faster over 10 steps than over 20, from the end of the warm-up on.
-    for mine, reference in zip(writer.read_log(tmp_path)[:4], writer.read_log(straight)[:4], strict=True):
+    for mine, reference in zip(
+        writer.read_log(tmp_path)[:4], writer.read_log(straight)[:4], strict=True
+    ):
         assert mine['loss'] == pytest.approx(reference['loss'], abs=1e-5)
     assert sorted(os.listdir(tmp_path / 'checkpoints')) == ['10', '5']
-    assert int(toy.train(tmp_path, toy.make_config(steps=12, eval_every=0)).step) == 12  # goes on with one
+    assert (
+        int(toy.train(tmp_path, toy.make_config(steps=12, eval_every=0)).step) == 12
+    )  # goes on with one
 
 
 def test_complete_run_says_so_and_more_steps_go_on(straight, tmp_path, capsys):
@@ -162,14 +194,18 @@ def test_loss_that_is_not_finite_stops_with_the_batch_named(straight, tmp_path):
     assert np.isnan(batch['x'][1]).all() and np.isfinite(batch['x'][0]).all()
     # What is kept is the state before step 7, although step 8 was under way when the loss was read.
     failed = loop.open_run(str(tmp_path / 'failed'), lambda config: toy.Task()).state
-    expected = toy.train(tmp_path / 'six', toy.make_config(steps=20, eval_every=0, checkpoint_every=0), stop=6)
+    expected = toy.train(
+        tmp_path / 'six', toy.make_config(steps=20, eval_every=0, checkpoint_every=0), stop=6
+    )
     assert int(failed.step) == 6
     assert same(jax.device_get(failed.params), jax.device_get(expected.params))
     assert checkpoint.Checkpoints(tmp_path, read_only=True).latest() == 5
 
 
 def test_another_config_is_refused_by_field(straight):
-    config = toy.make_config(**{'optimizer.learning_rate': 0.5, 'batch_size': 4, 'steps': 30, 'log_every': 2})
+    config = toy.make_config(
+        **{'optimizer.learning_rate': 0.5, 'batch_size': 4, 'steps': 30, 'log_every': 2}
+    )
     with pytest.raises(UserError) as error:
         toy.train(straight, config)
     assert f'{straight} belongs to another config' in str(error.value)
@@ -181,20 +217,34 @@ def test_another_config_is_refused_by_field(straight):
 def test_changed_bundle_is_refused_by_name_and_a_moved_one_is_not(straight):
     changed = toy.Task({'teacher': {'path': 'bundles/teacher', 'sha256': 'bb'}})
     config = toy.make_config()
-    with pytest.raises(UserError, match=r'other contents of the frozen bundle teacher \(bundles/teacher\)'):
+    with pytest.raises(
+        UserError, match=r'other contents of the frozen bundle teacher \(bundles/teacher\)'
+    ):
         loop.train(changed, config, str(straight), toy.Data(8))
     moved = toy.Task({'teacher': {'path': 'elsewhere', 'sha256': 'aa'}})
     config = toy.make_config(**{'frozen.teacher': 'elsewhere'})
     assert int(loop.train(moved, config, str(straight), toy.Data(8)).step) == 20
 
 
-@pytest.mark.parametrize(('fields', 'message'), [
-    ({'steps': 0}, 'steps is 0'), ({'log_every': 0}, 'log_every is 0'), ({'eval_every': -1}, 'eval_every is -1'),
-    ({'ema': 1.0}, 'ema is 1.0'), ({'keep': 0}, 'keep is 0'), ({'sharding': 'zero'}, "sharding is 'zero'"),
-    ({'accumulate': 3}, 'accumulate is 3 but batch_size is 8: expected equal parts; choose a batch_size that is a multiple of 3'),
-    ({'accumulate': 0}, 'accumulate is 0'),
-    ({'mesh.data': 3}, 'mesh.data x mesh.model is 3 x 1'), ({'optimizer.name': 'sgd'}, "optimizer.name is 'sgd'"),
-])
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'steps': 0}, 'steps is 0'),
+        ({'log_every': 0}, 'log_every is 0'),
+        ({'eval_every': -1}, 'eval_every is -1'),
+        ({'ema': 1.0}, 'ema is 1.0'),
+        ({'keep': 0}, 'keep is 0'),
+        ({'sharding': 'zero'}, "sharding is 'zero'"),
+        (
+            {'accumulate': 3},
+            'accumulate is 3 but batch_size is 8: expected equal parts; choose a batch_size that '
+            'is a multiple of 3',
+        ),
+        ({'accumulate': 0}, 'accumulate is 0'),
+        ({'mesh.data': 3}, 'mesh.data x mesh.model is 3 x 1'),
+        ({'optimizer.name': 'sgd'}, "optimizer.name is 'sgd'"),
+    ],
+)
 def test_impossible_config_is_one_line(tmp_path, fields, message):
     with pytest.raises(UserError, match=message) as error:
         toy.train(tmp_path, toy.make_config(**fields))
@@ -203,7 +253,10 @@ def test_impossible_config_is_one_line(tmp_path, fields, message):
 
 def test_open_run_at_a_step(tmp_path):
     toy.train(tmp_path, toy.make_config(steps=4, checkpoint_every=2))
-    steps = [int(loop.open_run(str(tmp_path), lambda config: toy.Task(), step).state.step) for step in (2, 4, None)]
+    steps = [
+        int(loop.open_run(str(tmp_path), lambda config: toy.Task(), step).state.step)
+        for step in (2, 4, None)
+    ]
     assert steps == [2, 4, 4]
     with pytest.raises(UserError, match='holds no checkpoint of step 3: it has those of 2, 4'):
         loop.open_run(str(tmp_path), lambda config: toy.Task(), 3)

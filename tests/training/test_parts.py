@@ -23,16 +23,20 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 # mesh
 
-@pytest.mark.parametrize(('shape', 'sizes', 'sharding', 'expected'), [
-    ((8, 64), (4, 1), 'replicate', P(None, None)),
-    ((8, 64), (4, 1), 'fsdp', P(None, 'data')),
-    ((64, 6), (4, 2), 'fsdp', P('data', 'model')),
-    ((64, 5), (4, 2), 'fsdp', P('data', None)),
-    ((64, 6), (4, 2), 'replicate', P(None, 'model')),
-    ((7, 9), (4, 1), 'fsdp', P(None, None)),
-    ((64,), (4, 2), 'fsdp', P('data')),
-    ((), (4, 2), 'fsdp', P()),
-])
+
+@pytest.mark.parametrize(
+    ('shape', 'sizes', 'sharding', 'expected'),
+    [
+        ((8, 64), (4, 1), 'replicate', P(None, None)),
+        ((8, 64), (4, 1), 'fsdp', P(None, 'data')),
+        ((64, 6), (4, 2), 'fsdp', P('data', 'model')),
+        ((64, 5), (4, 2), 'fsdp', P('data', None)),
+        ((64, 6), (4, 2), 'replicate', P(None, 'model')),
+        ((7, 9), (4, 1), 'fsdp', P(None, None)),
+        ((64,), (4, 2), 'fsdp', P('data')),
+        ((), (4, 2), 'fsdp', P()),
+    ],
+)
 def test_sharding_rule(shape, sizes, sharding, expected):
     devices = AbstractMesh(sizes, ('data', 'model'))
     array = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -44,7 +48,9 @@ def test_mesh_errors():
         mesh.create(-1, 3)
     with pytest.raises(UserError, match='mesh.data x mesh.model is 2 x 1'):
         mesh.create(2, 1)
-    with pytest.raises(UserError, match='batch_size is 6 but mesh.data is 4 devices: choose a multiple of 4'):
+    with pytest.raises(
+        UserError, match='batch_size is 6 but mesh.data is 4 devices: choose a multiple of 4'
+    ):
         mesh.check_batch_size(6, types.SimpleNamespace(shape={'data': 4}))
     with pytest.raises(UserError, match="sharding is 'ddp'"):
         mesh.shardings([], mesh.create(), 'ddp')
@@ -59,13 +65,15 @@ def test_incomplete_environment_of_several_processes(monkeypatch):
 
 def test_record_ids_of_different_sources_stay_distinct():
     records = np.array([0, 1, 5000, 1 << 40, (1 << 40) + 1, 2 << 40, (2 << 40) + 5000])
-    batch = mesh.global_batch({'record': records, 'frames': np.zeros((7, 2), np.uint8)}, mesh.create())
+    batch = mesh.global_batch(
+        {'record': records, 'frames': np.zeros((7, 2), np.uint8)}, mesh.create()
+    )
     assert batch['record'].dtype == jnp.int32 and batch['frames'].dtype == jnp.uint8
     assert batch['record'][:3].tolist() == [0, 1, 5000]
     assert len(set(batch['record'].tolist())) == 7
 
 
-EIGHT_DEVICES = '''
+EIGHT_DEVICES = """
 import jax, numpy as np
 from re2pix_jax.training import loop, mesh, optimizer
 from re2pix_jax.training import state as states
@@ -100,17 +108,29 @@ np.testing.assert_array_equal(noise, jax.random.normal(jax.random.key(0), (8, 3)
 ragged = list(mesh.evaluation_batches(iter([{'x': np.ones(8)}, {'x': np.ones(3)}]), 8, devices))
 assert [len(b['x']) for b in ragged] == [8, 3] and ragged[1]['x'].sharding.is_fully_replicated
 print('as it should be')
-'''
+"""
 
 
 def test_state_and_batch_really_are_split_over_eight_devices():
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
-    done = subprocess.run([sys.executable, '-c', EIGHT_DEVICES], cwd=ROOT, env=environment, capture_output=True,
-                          text=True, check=False, timeout=600)
+    environment = {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    }
+    done = subprocess.run(
+        [sys.executable, '-c', EIGHT_DEVICES],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert done.stdout.endswith('as it should be\n'), done.stderr
 
 
 # optimiser
+
 
 def config_of(**fields):
     config = defaults.optimizer()
@@ -122,25 +142,41 @@ def test_schedules():
     rate = optimizer.schedule(config_of(learning_rate=1.0, warmup_steps=4, schedule='cosine'), 24)
     np.testing.assert_allclose([rate(i) for i in range(5)], [0.25, 0.5, 0.75, 1.0, 1.0], rtol=1e-6)
     assert rate(14) == pytest.approx(0.5) and rate(24) == pytest.approx(0.0, abs=1e-7)
-    poly = optimizer.schedule(config_of(learning_rate=2.0, warmup_steps=0, schedule='poly', power=0.9), 10)
-    np.testing.assert_allclose([poly(i) for i in range(10)], [2 * (1 - i / 10) ** 0.9 for i in range(10)], rtol=1e-5)
-    constant = optimizer.schedule(config_of(learning_rate=3.0, warmup_steps=1, schedule='constant'), 10)
+    poly = optimizer.schedule(
+        config_of(learning_rate=2.0, warmup_steps=0, schedule='poly', power=0.9), 10
+    )
+    np.testing.assert_allclose(
+        [poly(i) for i in range(10)], [2 * (1 - i / 10) ** 0.9 for i in range(10)], rtol=1e-5
+    )
+    constant = optimizer.schedule(
+        config_of(learning_rate=3.0, warmup_steps=1, schedule='constant'), 10
+    )
     assert [float(constant(i)) for i in (0, 1, 9)] == [3.0, 3.0, 3.0]
 
 
-PARAMS = {'params': {
-    'Dense_0': {'kernel': np.ones((3, 4), np.float32), 'bias': np.ones(4, np.float32)},
-    'blocks': {'norm': {'scale': np.ones((2, 4), np.float32)}}, 'embedding': np.ones((5, 4), np.float32),
-}, 'batch_stats': {'norm': {'mean': np.ones((2, 4), np.float32)}}}
+PARAMS = {
+    'params': {
+        'Dense_0': {'kernel': np.ones((3, 4), np.float32), 'bias': np.ones(4, np.float32)},
+        'blocks': {'norm': {'scale': np.ones((2, 4), np.float32)}},
+        'embedding': np.ones((5, 4), np.float32),
+    },
+    'batch_stats': {'norm': {'mean': np.ones((2, 4), np.float32)}},
+}
 
 
 def test_weight_decay_pulls_kernels_only():
-    transform, _ = optimizer.create(config_of(weight_decay=0.5, learning_rate=0.1, warmup_steps=0), 10)
+    transform, _ = optimizer.create(
+        config_of(weight_decay=0.5, learning_rate=0.1, warmup_steps=0), 10
+    )
     zeros = jax.tree.map(np.zeros_like, PARAMS)
     updates, _ = transform.update(zeros, transform.init(PARAMS), PARAMS)
     moved = jax.tree.map(lambda x: bool(np.any(np.asarray(x) != 0)), updates)
     assert moved['params']['Dense_0'] == {'kernel': True, 'bias': False}
-    assert not any(jax.tree.leaves((moved['params']['blocks'], moved['params']['embedding'], moved['batch_stats'])))
+    assert not any(
+        jax.tree.leaves(
+            (moved['params']['blocks'], moved['params']['embedding'], moved['batch_stats'])
+        )
+    )
     np.testing.assert_allclose(updates['params']['Dense_0']['kernel'], -0.05, rtol=1e-6)
 
 
@@ -148,22 +184,35 @@ def test_muon_is_optax_muon_for_the_kernels_of_repeated_layers():
     """Also where layers are stacked; everything else goes to Adam with the same learning rate."""
     draw = np.random.default_rng(0).normal
     one, first = draw(size=(6, 4)).astype(np.float32), draw(size=(3, 4)).astype(np.float32)
-    params = {'layers_0': {'dense': {'kernel': one}}, 'layers': {'dense': {'kernel': np.stack([one, 2 * one])}},
-              'embed': {'kernel': first}}
-    transform, _ = optimizer.create(config_of(name='muon', learning_rate=0.1, warmup_steps=0, clip=0.0, schedule='constant'), 10)
+    params = {
+        'layers_0': {'dense': {'kernel': one}},
+        'layers': {'dense': {'kernel': np.stack([one, 2 * one])}},
+        'embed': {'kernel': first},
+    }
+    transform, _ = optimizer.create(
+        config_of(name='muon', learning_rate=0.1, warmup_steps=0, clip=0.0, schedule='constant'), 10
+    )
     updates, _ = transform.update(params, transform.init(params), params)
     peer = optax.contrib.muon(0.1, consistent_rms=0.2)
     expected, _ = peer.update({'w': one}, peer.init({'w': one}), {'w': one})
-    np.testing.assert_allclose(updates['layers_0']['dense']['kernel'], expected['w'], rtol=1e-4, atol=1e-6)
-    for stacked in updates['layers']['dense']['kernel']:  # orthogonalised: the size of the gradient does not matter
+    np.testing.assert_allclose(
+        updates['layers_0']['dense']['kernel'], expected['w'], rtol=1e-4, atol=1e-6
+    )
+    for stacked in updates['layers']['dense'][
+        'kernel'
+    ]:  # orthogonalised: the size of the gradient does not matter
         np.testing.assert_allclose(stacked, expected['w'], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(updates['embed']['kernel'], -0.1 * np.sign(first), rtol=1e-3)
 
 
 def test_clip_bounds_what_reaches_adam():
     transform, _ = optimizer.create(config_of(name='adam', clip=1.0, warmup_steps=0), 10)
-    _, moments = transform.update({'w': jnp.array([30.0, 40.0])}, transform.init({'w': jnp.zeros(2)}))
-    np.testing.assert_allclose(optax.tree.get(moments, 'mu')['w'], 0.1 * np.array([0.6, 0.8]), rtol=1e-5)
+    _, moments = transform.update(
+        {'w': jnp.array([30.0, 40.0])}, transform.init({'w': jnp.zeros(2)})
+    )
+    np.testing.assert_allclose(
+        optax.tree.get(moments, 'mu')['w'], 0.1 * np.array([0.6, 0.8]), rtol=1e-5
+    )
 
 
 def test_statistics_get_no_gradient():
@@ -172,18 +221,22 @@ def test_statistics_get_no_gradient():
     assert gradients['params']['Dense_0']['bias'].all()
 
 
-@pytest.mark.parametrize(('fields', 'message'), [
-    ({'name': 'sgd'}, "optimizer.name is 'sgd': 'adam', 'adamw' or 'muon' expected"),
-    ({'schedule': 'step'}, "optimizer.schedule is 'step'"),
-    ({'name': 'adam', 'weight_decay': 0.1}, "use 'adamw' or 'muon' or set it to 0"),
-    ({'clip': -1.0}, 'optimizer.clip is -1.0'),
-])
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'name': 'sgd'}, "optimizer.name is 'sgd': 'adam', 'adamw' or 'muon' expected"),
+        ({'schedule': 'step'}, "optimizer.schedule is 'step'"),
+        ({'name': 'adam', 'weight_decay': 0.1}, "use 'adamw' or 'muon' or set it to 0"),
+        ({'clip': -1.0}, 'optimizer.clip is -1.0'),
+    ],
+)
 def test_optimizer_errors(fields, message):
     with pytest.raises(UserError, match=message):
         optimizer.create(config_of(**fields), 10)
 
 
 # state
+
 
 def step_once(task, batch, number=0, decay=0.9, current=None):
     transform, rate = optimizer.create(config_of(warmup_steps=0, learning_rate=0.1), 10)
@@ -199,10 +252,14 @@ def test_step_moves_parameters_statistics_and_average():
     assert set(metrics) == {'loss', 'gradient_norm', 'learning_rate', 'ema_norm'}
     old, new = (s.params['params']['Dense_0']['kernel'] for s in (before, after))
     assert not np.array_equal(old, new)
-    assert not np.array_equal(*(s.params['batch_stats']['BatchNorm_0']['mean'] for s in (before, after)))
+    assert not np.array_equal(
+        *(s.params['batch_stats']['BatchNorm_0']['mean'] for s in (before, after))
+    )
     np.testing.assert_array_equal(before.ema['params']['Dense_0']['kernel'], old)
     # At step 0 the decay is warmed up: min(0.9, 1 / 10).
-    np.testing.assert_allclose(after.ema['params']['Dense_0']['kernel'], 0.1 * old + 0.9 * new, rtol=1e-5)
+    np.testing.assert_allclose(
+        after.ema['params']['Dense_0']['kernel'], 0.1 * old + 0.9 * new, rtol=1e-5
+    )
 
 
 def test_statistics_come_from_the_batch_not_from_the_gradient():
@@ -210,9 +267,15 @@ def test_statistics_come_from_the_batch_not_from_the_gradient():
     batch = mesh.global_batch(next(data), mesh.create())
     task = toy.Task()
     before, after, *_ = step_once(task, batch)
-    _, expected = task.loss(before.params, {**task.frozen, 'ema': before.ema}, batch, state.run_key(0, 'loss', 0))
-    np.testing.assert_allclose(after.params['batch_stats']['BatchNorm_0']['mean'],
-                               expected['statistics']['batch_stats']['BatchNorm_0']['mean'], rtol=1e-4, atol=1e-6)
+    _, expected = task.loss(
+        before.params, {**task.frozen, 'ema': before.ema}, batch, state.run_key(0, 'loss', 0)
+    )
+    np.testing.assert_allclose(
+        after.params['batch_stats']['BatchNorm_0']['mean'],
+        expected['statistics']['batch_stats']['BatchNorm_0']['mean'],
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 class Means:
@@ -225,28 +288,44 @@ class Means:
 
     def loss(self, params, frozen, batch, key):
         noise = frozen['noisy'] * jax.random.normal(key)
-        output = jnp.tanh(batch['x'] @ params['params']['kernel'] + params['params']['bias']) + noise
-        return (output ** 2).mean(), {'noise': noise, 'squared': noise ** 2, 'first': batch['x'][:, 0].mean()}
+        output = (
+            jnp.tanh(batch['x'] @ params['params']['kernel'] + params['params']['bias']) + noise
+        )
+        return (output**2).mean(), {
+            'noise': noise,
+            'squared': noise**2,
+            'first': batch['x'][:, 0].mean(),
+        }
 
 
 def accumulated(parts, noisy=0.0, clips=12):
     transform, rate = optimizer.create(config_of(warmup_steps=0, learning_rate=0.1), 10)
     batch, task = mesh.global_batch(next(toy.Data(clips)), mesh.create()), Means()
     step = jax.jit(state.make_step(task, transform, rate, 0, 0.9, parts))
-    return step(state.create(task, transform, 0, batch), {'noisy': np.float32(noisy)}, batch, np.int32(0))
+    return step(
+        state.create(task, transform, 0, batch), {'noisy': np.float32(noisy)}, batch, np.int32(0)
+    )
 
 
 @pytest.mark.parametrize('parts', [2, 3, 12])
 def test_accumulated_step_is_the_step_of_the_whole_batch(parts):
     (whole, values, _), (cut, cut_values, finite) = accumulated(1), accumulated(parts)
     assert bool(finite) and cut_values.keys() == values.keys()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), (cut, cut_values), (whole, values))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        (cut, cut_values),
+        (whole, values),
+    )
 
 
 def test_every_part_has_noise_of_its_own_and_memory_for_one():
     _, values, _ = accumulated(3, noisy=1.0)
-    assert values['squared'] > values['noise'] ** 2 + 1e-3  # of equal draws the mean square is the square of the mean
-    assert set(map(float, (values['squared'], values['noise'] ** 2))) != {float(accumulated(1, noisy=1.0)[1]['squared'])}
+    assert (
+        values['squared'] > values['noise'] ** 2 + 1e-3
+    )  # of equal draws the mean square is the square of the mean
+    assert set(map(float, (values['squared'], values['noise'] ** 2))) != {
+        float(accumulated(1, noisy=1.0)[1]['squared'])
+    }
 
 
 def test_statistics_are_averaged_over_parts():
@@ -254,15 +333,28 @@ def test_statistics_are_averaged_over_parts():
     task = toy.Task()
     transform, rate = optimizer.create(config_of(), 10)
     before = state.create(task, transform, 0, batch)
-    after, *_ = jax.jit(state.make_step(task, transform, rate, 0, 0.9, 2))(before, task.frozen, batch, np.int32(0))
+    after, *_ = jax.jit(state.make_step(task, transform, rate, 0, 0.9, 2))(
+        before, task.frozen, batch, np.int32(0)
+    )
     frozen, key = {**task.frozen, 'ema': before.ema}, state.run_key(0, 'loss', 0)
-    halves = [task.loss(before.params, frozen, {'x': batch['x'][part::2]}, jax.random.fold_in(key, part))[1] for part in range(2)]
+    halves = [
+        task.loss(before.params, frozen, {'x': batch['x'][part::2]}, jax.random.fold_in(key, part))[
+            1
+        ]
+        for part in range(2)
+    ]
     means = [half['statistics']['batch_stats']['BatchNorm_0']['mean'] for half in halves]
-    np.testing.assert_allclose(after.params['batch_stats']['BatchNorm_0']['mean'], sum(means) / 2, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        after.params['batch_stats']['BatchNorm_0']['mean'], sum(means) / 2, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_ema_decay_warms_up():
-    assert [round(float(state.ema_decay(0.9, step)), 4) for step in (0, 10, 1000)] == [0.1, 0.55, 0.9]
+    assert [round(float(state.ema_decay(0.9, step)), 4) for step in (0, 10, 1000)] == [
+        0.1,
+        0.55,
+        0.9,
+    ]
 
 
 def test_failing_step_changes_nothing_and_neither_does_the_next():
@@ -279,8 +371,10 @@ def test_failing_step_changes_nothing_and_neither_does_the_next():
 def test_keys_differ_by_purpose_and_step_and_seed():
     uses = [(0, 'loss', 0), (0, 'loss', 1), (0, 'init', 0), (1, 'loss', 0)]
     assert len({tuple(jax.random.key_data(state.run_key(*use)).tolist()) for use in uses}) == 4
-    assert np.array_equal(jax.random.key_data(state.run_key(0, 'loss', jnp.int32(1))),
-                          jax.random.key_data(state.run_key(0, 'loss', 1)))
+    assert np.array_equal(
+        jax.random.key_data(state.run_key(0, 'loss', jnp.int32(1))),
+        jax.random.key_data(state.run_key(0, 'loss', 1)),
+    )
 
 
 def test_merge_names_unknown_statistics():
@@ -291,6 +385,7 @@ def test_merge_names_unknown_statistics():
 
 # log and progress
 
+
 def test_log_drops_later_rows_and_a_torn_line(tmp_path):
     with writer.Writer(tmp_path, 0) as log:
         for step in range(1, 5):
@@ -300,7 +395,11 @@ def test_log_drops_later_rows_and_a_torn_line(tmp_path):
     with writer.Writer(tmp_path, 3) as log:
         log.scalars(4, {'loss': 40})
     assert writer.read_log(tmp_path) == [
-        {'step': 1, 'loss': 1.0}, {'step': 2, 'loss': None}, {'step': 3, 'loss': 3.0}, {'step': 4, 'loss': 40.0}]
+        {'step': 1, 'loss': 1.0},
+        {'step': 2, 'loss': None},
+        {'step': 3, 'loss': 3.0},
+        {'step': 4, 'loss': 40.0},
+    ]
     assert sorted(os.listdir(tmp_path)) == ['log.jsonl', 'tensorboard']
 
 
@@ -320,18 +419,26 @@ def test_progress_on_a_terminal_and_off_it():
     assert live.getvalue().startswith('\r') and live.getvalue().endswith('error 1\n')
 
 
-@pytest.mark.parametrize(('seconds', 'text'), [(7, '7s'), (249, '4m 09s'), (3900, '1h 05m'), (183600, '2d 3h')])
+@pytest.mark.parametrize(
+    ('seconds', 'text'), [(7, '7s'), (249, '4m 09s'), (3900, '1h 05m'), (183600, '2d 3h')]
+)
 def test_duration(seconds, text):
     assert writer.duration(seconds) == text
 
 
 # checkpoints
 
+
 def saved(folder, steps=(3,)):
     checkpoints = checkpoint.Checkpoints(folder, keep=2)
     for step in steps:
-        checkpoints.save(step, {'w': jnp.full(4, step, jnp.float32)}, {'position': step},
-                         checkpoint.describe({'steps': 9}, {}, {'x': np.zeros((2, 3), np.uint8)}), wait=True)
+        checkpoints.save(
+            step,
+            {'w': jnp.full(4, step, jnp.float32)},
+            {'position': step},
+            checkpoint.describe({'steps': 9}, {}, {'x': np.zeros((2, 3), np.uint8)}),
+            wait=True,
+        )
     return checkpoints
 
 
@@ -341,7 +448,9 @@ def test_checkpoint_round_trip_keeps_the_latest(tmp_path):
     array = jax.ShapeDtypeStruct((4,), jnp.float32, sharding=mesh.replicated(mesh.create()))
     arrays, data = checkpoints.restore(9, {'w': array})
     assert data == {'position': 9} and arrays['w'].tolist() == [9.0] * 4
-    assert checkpoint.batch_spec(checkpoints.meta(9))['x'] == jax.ShapeDtypeStruct((2, 3), jnp.uint8)
+    assert checkpoint.batch_spec(checkpoints.meta(9))['x'] == jax.ShapeDtypeStruct(
+        (2, 3), jnp.uint8
+    )
 
 
 def test_unfinished_checkpoint_is_not_used(tmp_path):
@@ -355,7 +464,9 @@ def test_network_that_does_not_fit_the_checkpoint(tmp_path):
     checkpoints = saved(tmp_path)
     array = jax.ShapeDtypeStruct((5,), jnp.float32, sharding=mesh.replicated(mesh.create()))
     for wrong in ({'w': array}, {'v': array}):
-        with pytest.raises(UserError, match='checkpoint .*/3 cannot be read into this run') as error:
+        with pytest.raises(
+            UserError, match='checkpoint .*/3 cannot be read into this run'
+        ) as error:
             checkpoints.restore(3, wrong)
         assert '\n' not in str(error.value)
 
@@ -364,16 +475,23 @@ def test_full_disk_is_noticed_before_and_while_writing(tmp_path, monkeypatch):
     checkpoints = saved(tmp_path)
     value = {'w': jnp.zeros(4)}
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1000))
-        with pytest.raises(UserError, match='disk full: .* has 0.0 MB left, a checkpoint needs 0.2 MB'):
+        patch.setattr(
+            checkpoint.shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1000)
+        )
+        with pytest.raises(
+            UserError, match='disk full: .* has 0.0 MB left, a checkpoint needs 0.2 MB'
+        ):
             checkpoints.save(4, value, None, {}, wait=True)
     with monkeypatch.context() as patch:
+
         def fail(*args, **kwargs):
             os.mkdir(os.path.join(checkpoints.path, '5.orbax-checkpoint-tmp'))
             raise ValueError('RESOURCE_EXHAUSTED: Failed to write: No space left on device')
 
         patch.setattr(checkpoints._manager, 'save', fail)
-        with pytest.raises(UserError, match='disk full while writing a checkpoint to .*: free space'):
+        with pytest.raises(
+            UserError, match='disk full while writing a checkpoint to .*: free space'
+        ):
             checkpoints.save(5, value, None, {}, wait=True)
     assert os.listdir(checkpoints.path) == ['3']
 
@@ -385,12 +503,24 @@ def test_config_survives_the_checkpoint():
     assert restored.to_dict() == config.to_dict() and restored.data.size == (64, 128)
     assert restored.is_locked
 
+
 def test_a_run_starts_from_given_parameters_or_says_which_do_not_fit():
-    fresh = state.TrainState(jnp.zeros((), jnp.int32), {'a': jnp.zeros(3), 'b': jnp.zeros(2)}, {'a': jnp.zeros(3), 'b': jnp.zeros(2)}, ())
+    fresh = state.TrainState(
+        jnp.zeros((), jnp.int32),
+        {'a': jnp.zeros(3), 'b': jnp.zeros(2)},
+        {'a': jnp.zeros(3), 'b': jnp.zeros(2)},
+        (),
+    )
     started = state.start_from(fresh, {'a': jnp.arange(3.0), 'b': np.ones(2, np.float16)}, 'bundle')
     for tree in (started.params, started.ema):
         np.testing.assert_array_equal(tree['a'], [0, 1, 2])
         assert tree['a'].dtype == jnp.float32
-    assert started.params['a'].unsafe_buffer_pointer() != started.ema['a'].unsafe_buffer_pointer()  # the step donates both
-    with pytest.raises(UserError, match=r'config.init: the parameters of bundle do not fit config.model \(by name or shape: a, b, c\)'):
+    assert (
+        started.params['a'].unsafe_buffer_pointer() != started.ema['a'].unsafe_buffer_pointer()
+    )  # the step donates both
+    with pytest.raises(
+        UserError,
+        match=r'config.init: the parameters of bundle do not fit config.model \(by name or shape: '
+        r'a, b, c\)',
+    ):
         state.start_from(fresh, {'a': np.zeros(4), 'c': np.zeros(2)}, 'bundle')

@@ -1,6 +1,8 @@
-"""A task and data small enough to test the loop with, and a command to run it in a process of its own.
+"""A task and data small enough to test the loop with, and a command to run it in a process of its
+own.
 
-Usage: python -m tests.training.toy WORKDIR [field=value ...]; fields of the config, or poison=STEP (that batch holds NaN),
+Usage: python -m tests.training.toy WORKDIR [field=value ...]; fields of the config, or poison=STEP
+    (that batch holds NaN),
 slow=SECONDS (sleeps before each batch).
 """
 
@@ -31,7 +33,9 @@ class Task:
 
     def __init__(self, bundles=None):
         self.net = Net()
-        self.frozen = {'teacher': {'kernel': np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)}}
+        self.frozen = {
+            'teacher': {'kernel': np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)}
+        }
         self.bundles = bundles or {'teacher': {'path': 'bundles/teacher', 'sha256': 'aa'}}
 
     def init(self, key, batch):
@@ -41,13 +45,18 @@ class Task:
         x = batch['x'] + 0.1 * jax.random.normal(key, batch['x'].shape)
         prediction, updates = self.net.apply(params, x, train=True, mutable=['batch_stats'])
         target = jnp.tanh(batch['x'] @ frozen['teacher']['kernel'])
-        average = sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(frozen['ema']['params']))
-        return jnp.mean((prediction - target) ** 2), {'statistics': dict(updates), 'ema_norm': average}
+        average = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(frozen['ema']['params']))
+        return jnp.mean((prediction - target) ** 2), {
+            'statistics': dict(updates),
+            'ema_norm': average,
+        }
 
     def evaluate(self, params, frozen, batches, key):
         @jax.jit
         def squares(params, frozen, x):
-            return jnp.sum((self.net.apply(params, x) - jnp.tanh(x @ frozen['teacher']['kernel'])) ** 2)
+            return jnp.sum(
+                (self.net.apply(params, x) - jnp.tanh(x @ frozen['teacher']['kernel'])) ** 2
+            )
 
         total = count = 0
         for batch in batches:
@@ -57,10 +66,18 @@ class Task:
 
 
 class Data:
-    """Endless batches, each a function of its number alone; `stop` makes it one pass with a ragged end."""
+    """Endless batches, each a function of its number alone; `stop` makes it one pass with a ragged
+    end.
+    """
 
     def __init__(self, batch_size, poison=None, slow=0.0, stop=None):
-        self.batch_size, self.poison, self.slow, self.stop, self.position = batch_size, poison, slow, stop, 0
+        self.batch_size, self.poison, self.slow, self.stop, self.position = (
+            batch_size,
+            poison,
+            slow,
+            stop,
+            0,
+        )
         self.on_batch = lambda position: None
 
     def __iter__(self):
@@ -76,7 +93,9 @@ class Data:
         self.position += 1
         self.on_batch(self.position)
         records = np.arange(first, first + size)
-        x = np.stack([np.random.default_rng(record).normal(size=8) for record in records]).astype(np.float32)
+        x = np.stack([np.random.default_rng(record).normal(size=8) for record in records]).astype(
+            np.float32
+        )
         if self.position == self.poison:
             x[1] = np.nan
         return {'x': x, 'record': records.astype(np.int64)}
@@ -97,7 +116,16 @@ class Data:
 def make_config(**fields):
     """A config of 20 steps that logs every one; fields as 'optimizer.clip' or `steps`."""
     config = defaults.defaults()
-    config.update({'task': 'toy', 'steps': 20, 'log_every': 1, 'checkpoint_every': 5, 'eval_every': 10, 'ema': 0.9})
+    config.update(
+        {
+            'task': 'toy',
+            'steps': 20,
+            'log_every': 1,
+            'checkpoint_every': 5,
+            'eval_every': 10,
+            'ema': 0.9,
+        }
+    )
     config.frozen = {'teacher': 'bundles/teacher'}
     config.optimizer.update({'learning_rate': 1e-2, 'warmup_steps': 3, 'weight_decay': 1e-3})
     config.update_from_flattened_dict(fields)
@@ -105,7 +133,9 @@ def make_config(**fields):
 
 
 def train(workdir, config, poison=None, slow=0.0, stop=None):
-    """Trains as a command would; with `stop` the process gets a SIGTERM while that step's batch is read."""
+    """Trains as a command would; with `stop` the process gets a SIGTERM while that step's batch is
+    read.
+    """
     share = config.batch_size // jax.process_count()
     data = Data(share, poison, slow)
     if stop:
@@ -115,7 +145,10 @@ def train(workdir, config, poison=None, slow=0.0, stop=None):
 
 def main(argv):
     fields = dict(item.split('=', 1) for item in argv[2:])
-    fields = {name: ast.literal_eval(value) if value[0] in "0123456789-'" else value for name, value in fields.items()}
+    fields = {
+        name: ast.literal_eval(value) if value[0] in "0123456789-'" else value
+        for name, value in fields.items()
+    }
     options = {name: fields.pop(name) for name in ('poison', 'slow') if name in fields}
     mesh.initialize_processes()
     state = train(argv[1], make_config(**fields), **options)

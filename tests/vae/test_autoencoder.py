@@ -7,16 +7,24 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample
 from re2pix_jax.vae import Autoencoder, AutoencoderKL
 
-NET = AutoencoderKL(block_out_channels=(8, 16, 16), layers_per_block=1, latent_channels=3, norm_groups=4)
+NET = AutoencoderKL(
+    block_out_channels=(8, 16, 16), layers_per_block=1, latent_channels=3, norm_groups=4
+)
 
 
 @pytest.fixture(scope='module')
 def autoencoder():
-    # Drawn with numpy: compiling the initialisation of many small arrays takes longer than every test here.
+    # Drawn with numpy: compiling the initialisation of many small arrays takes longer than every
+    # test here.
     generator = np.random.default_rng(0)
     shapes = jax.eval_shape(NET.init, jax.random.key(0), jnp.zeros((1, 16, 32, 3)))
-    params = jax.tree.map(lambda leaf: jnp.asarray(
-        generator.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 4)), jnp.float32), shapes)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(
+            generator.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 4)),
+            jnp.float32,
+        ),
+        shapes,
+    )
     return Autoencoder(params, NET, scaling_factor=0.5, shift_factor=0.25)
 
 
@@ -43,17 +51,37 @@ def test_optional_parts_change_the_count_by_their_own_size():
 
 
 def test_module_names_mirror_the_published_keys():
-    params = jax.eval_shape(AutoencoderKL().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))['params']
+    params = jax.eval_shape(AutoencoderKL().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))[
+        'params'
+    ]
     assert set(params) == {'encoder', 'decoder', 'quant_conv', 'post_quant_conv'}
     assert set(params['encoder']) == {'conv_in', 'mid_block', 'conv_norm_out', 'conv_out'} | {
-        f'down_blocks_{i}' for i in range(4)}
+        f'down_blocks_{i}' for i in range(4)
+    }
     assert set(params['encoder']['down_blocks_1']) == {'resnets_0', 'resnets_1', 'downsamplers_0'}
     assert 'downsamplers_0' not in params['encoder']['down_blocks_3']
-    assert set(params['decoder']['up_blocks_2']) == {'resnets_0', 'resnets_1', 'resnets_2', 'upsamplers_0'}
+    assert set(params['decoder']['up_blocks_2']) == {
+        'resnets_0',
+        'resnets_1',
+        'resnets_2',
+        'upsamplers_0',
+    }
     assert 'upsamplers_0' not in params['decoder']['up_blocks_3']
-    assert set(params['decoder']['up_blocks_2']['resnets_0']) == {'norm1', 'conv1', 'norm2', 'conv2', 'conv_shortcut'}
+    assert set(params['decoder']['up_blocks_2']['resnets_0']) == {
+        'norm1',
+        'conv1',
+        'norm2',
+        'conv2',
+        'conv_shortcut',
+    }
     assert set(params['encoder']['mid_block']) == {'resnets_0', 'attentions_0', 'resnets_1'}
-    assert set(params['encoder']['mid_block']['attentions_0']) == {'group_norm', 'to_q', 'to_k', 'to_v', 'to_out_0'}
+    assert set(params['encoder']['mid_block']['attentions_0']) == {
+        'group_norm',
+        'to_q',
+        'to_k',
+        'to_v',
+        'to_out_0',
+    }
 
 
 def test_shapes_and_types_of_a_non_square_clip(autoencoder, frames):
@@ -70,7 +98,9 @@ def test_latents_are_the_shifted_and_scaled_mean(autoencoder, frames):
     np.testing.assert_allclose(latents, (mean - 0.25) * 0.5, atol=1e-6)
     np.testing.assert_array_equal(latents, autoencoder.encode(frames))
     plain = autoencoder.replace(scaling_factor=1.0, shift_factor=0.0)
-    np.testing.assert_allclose(autoencoder.decode_float(latents), plain.decode_float(mean), atol=1e-5)
+    np.testing.assert_allclose(
+        autoencoder.decode_float(latents), plain.decode_float(mean), atol=1e-5
+    )
 
 
 def test_frames_are_encoded_one_by_one(autoencoder, frames):
@@ -80,13 +110,17 @@ def test_frames_are_encoded_one_by_one(autoencoder, frames):
 
 def test_uint8_and_normalised_frames_agree(autoencoder, frames):
     normalised = frames.astype(jnp.float32) / 127.5 - 1
-    np.testing.assert_allclose(autoencoder.encode(frames), autoencoder.encode(normalised), atol=1e-6)
+    np.testing.assert_allclose(
+        autoencoder.encode(frames), autoencoder.encode(normalised), atol=1e-6
+    )
 
 
 def test_decode_clips_and_rounds_to_the_nearest_level(autoencoder):
     loud = 100 * jax.random.normal(jax.random.key(3), (2, 3, 4, 6, 3))
     params = jax.tree.map(lambda x: x, autoencoder.params)
-    params['params']['decoder']['conv_out'] = jax.tree.map(lambda x: 3 * x, params['params']['decoder']['conv_out'])
+    params['params']['decoder']['conv_out'] = jax.tree.map(
+        lambda x: 3 * x, params['params']['decoder']['conv_out']
+    )
     loudspeaker = autoencoder.replace(params=params)
     floats, levels = loudspeaker.decode_float(loud), loudspeaker.decode(loud)
     assert floats.min() == -1 and floats.max() == 1 and levels.min() == 0 and levels.max() == 255
@@ -115,7 +149,9 @@ def test_group_norm_against_its_definition():
     params = {'params': {'scale': jnp.arange(1.0, 13.0), 'bias': jnp.arange(12.0)}}
     grouped = x.astype(np.float64).reshape(2, 24, 3, 4)
     mean, variance = grouped.mean((1, 3), keepdims=True), grouped.var((1, 3), keepdims=True)
-    expected = ((grouped - mean) / np.sqrt(variance + 1e-6)).reshape(x.shape) * np.arange(1, 13) + np.arange(12)
+    expected = ((grouped - mean) / np.sqrt(variance + 1e-6)).reshape(x.shape) * np.arange(
+        1, 13
+    ) + np.arange(12)
     np.testing.assert_allclose(norm.apply(params, x), expected, atol=1e-4)
 
 
@@ -123,7 +159,10 @@ def test_downsampling_pads_below_and_to_the_right_only():
     x = np.random.default_rng(0).normal(size=(1, 4, 6, 1)).astype(np.float32)
     kernel = np.random.default_rng(1).normal(size=(3, 3, 1, 1)).astype(np.float32)
     padded = np.pad(x[0, :, :, 0], ((0, 1), (0, 1)))
-    expected = [[(padded[i:i + 3, j:j + 3] * kernel[:, :, 0, 0]).sum() for j in (0, 2, 4)] for i in (0, 2)]
+    expected = [
+        [(padded[i : i + 3, j : j + 3] * kernel[:, :, 0, 0]).sum() for j in (0, 2, 4)]
+        for i in (0, 2)
+    ]
     actual = Downsample().apply({'params': {'conv': {'kernel': kernel, 'bias': jnp.zeros(1)}}}, x)
     np.testing.assert_allclose(actual[0, :, :, 0], expected, rtol=1e-5, atol=1e-5)
 
@@ -142,23 +181,37 @@ def test_compute_precision_leaves_parameters_and_results_in_float32(autoencoder,
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype('float32')}
     half, _ = jax.jit(lambda params: net.apply(params, images, method='encode'))(autoencoder.params)
     single = autoencoder.moments(frames)[0][0, :1]
-    assert half.dtype == jnp.float32 and 0 < jnp.abs(half - single).max() < 0.05 * jnp.abs(single).max()
+    assert (
+        half.dtype == jnp.float32
+        and 0 < jnp.abs(half - single).max() < 0.05 * jnp.abs(single).max()
+    )
 
 
 def test_upsampling_is_the_convolution_of_the_repeated_map():
     rng = np.random.default_rng(0)
-    x, bias = rng.normal(size=(2, 3, 5, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    x, bias = (
+        rng.normal(size=(2, 3, 5, 4)).astype(np.float32),
+        rng.normal(size=4).astype(np.float32),
+    )
     kernel = rng.normal(size=(3, 3, 4, 4)).astype(np.float32)
     padded = np.pad(x.repeat(2, 1).repeat(2, 2), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    expected = sum(padded[:, i:i + 6, j:j + 10] @ kernel[i, j] for i in range(3) for j in range(3)) + bias
+    expected = (
+        sum(padded[:, i : i + 6, j : j + 10] @ kernel[i, j] for i in range(3) for j in range(3))
+        + bias
+    )
     actual = Upsample().apply({'params': {'conv': {'kernel': kernel, 'bias': bias}}}, x)
     np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 def test_slices_of_frames_change_nothing(autoencoder, frames):
-    latents, sliced = autoencoder.encode(frames), autoencoder.replace(frames_at_once=4)  # 6 frames: a slice of 4 and one of 2
+    latents, sliced = (
+        autoencoder.encode(frames),
+        autoencoder.replace(frames_at_once=4),
+    )  # 6 frames: a slice of 4 and one of 2
     np.testing.assert_allclose(sliced.encode(frames), latents, atol=1e-5)
-    np.testing.assert_allclose(sliced.decode_float(latents), autoencoder.decode_float(latents), atol=1e-5)
+    np.testing.assert_allclose(
+        sliced.decode_float(latents), autoencoder.decode_float(latents), atol=1e-5
+    )
     np.testing.assert_allclose(sliced.moments(frames)[1], autoencoder.moments(frames)[1], atol=1e-4)
 
 
@@ -173,7 +226,9 @@ def test_smaller_tiles_approximate_in_any_slices(autoencoder, frames):
     latents = autoencoder.encode(frames)
     assert tiled.encode(frames).shape == latents.shape
     images = tiled.decode_float(latents)
-    np.testing.assert_allclose(tiled.replace(frames_at_once=1).decode_float(latents), images, atol=1e-5)
+    np.testing.assert_allclose(
+        tiled.replace(frames_at_once=1).decode_float(latents), images, atol=1e-5
+    )
     whole = autoencoder.decode_float(latents)
     assert 0 < jnp.abs(images - whole).mean() < 0.5 * jnp.abs(whole - whole.mean()).mean()
 
@@ -182,7 +237,13 @@ def test_memory_grows_with_the_tile_and_not_with_the_frame(autoencoder):
     def needed(part, side):
         latents = jax.ShapeDtypeStruct((1, 1, side, 2 * side, 3), jnp.float32)
         frame = side * 4 * 2 * side * 4 * 3 * 4  # the result itself, in bytes, grows
-        return Autoencoder.decode_float.lower(part, latents).compile().memory_analysis().temp_size_in_bytes - 3 * frame
+        return (
+            Autoencoder.decode_float.lower(part, latents)
+            .compile()
+            .memory_analysis()
+            .temp_size_in_bytes
+            - 3 * frame
+        )
 
     tiled = autoencoder.replace(tile=8)
     assert needed(tiled, 32) < 1.5 * needed(tiled, 16)
@@ -191,7 +252,10 @@ def test_memory_grows_with_the_tile_and_not_with_the_frame(autoencoder):
 
 @pytest.mark.parametrize('limits', [{'tile': 0}, {'frames_at_once': -1}])
 def test_limits_that_are_none_are_refused(autoencoder, frames, limits):
-    with pytest.raises(UserError, match=f'{next(iter(limits))} of the autoencoder is .*: expected a positive number'):
+    with pytest.raises(
+        UserError,
+        match=f'{next(iter(limits))} of the autoencoder is .*: expected a positive number',
+    ):
         autoencoder.replace(**limits).encode(frames)
 
 

@@ -1,4 +1,6 @@
-"""The driving world: a pure function of its arguments, true to geometry, and one that has to be forecast."""
+"""The driving world: a pure function of its arguments, true to geometry, and one that has to be
+forecast.
+"""
 
 import numpy as np
 import pytest
@@ -28,13 +30,23 @@ def test_shapes_types_and_ranges(size):
     assert np.isfinite(clip.depth).all() and clip.depth.min() >= 0
     assert clip.frames.std() > 20
     assert {key: value.shape for key, value in clip.motion.items()} == {
-        'speed': (2,), 'yaw_rate': (2,), 'position': (2, 2), 'heading': (2,), 'camera_height': (2,), 'camera_pitch': (2,),
-        'camera_view': (2,)}
+        'speed': (2,),
+        'yaw_rate': (2,),
+        'position': (2, 2),
+        'heading': (2,),
+        'camera_height': (2,),
+        'camera_pitch': (2,),
+        'camera_view': (2,),
+    }
 
 
 def _same(a, b):
-    return (np.array_equal(a.frames, b.frames) and np.array_equal(a.labels, b.labels) and np.array_equal(a.depth, b.depth)
-            and all(np.array_equal(a.motion[k], b.motion[k]) for k in a.motion))
+    return (
+        np.array_equal(a.frames, b.frames)
+        and np.array_equal(a.labels, b.labels)
+        and np.array_equal(a.depth, b.depth)
+        and all(np.array_equal(a.motion[k], b.motion[k]) for k in a.motion)
+    )
 
 
 def test_a_clip_is_a_pure_function_of_split_and_index(clips):
@@ -47,7 +59,9 @@ def test_a_frame_does_not_depend_on_which_others_are_asked(clips):
     assert np.array_equal(clip.frames, clips[1].frames[order])
     assert np.array_equal(clip.labels, clips[1].labels[order])
     assert np.array_equal(clip.motion['position'], clips[1].motion['position'][order])
-    far = world.render('validation', 3, [300, 0], SMALL)       # the road is laid further; what is near stays
+    far = world.render(
+        'validation', 3, [300, 0], SMALL
+    )  # the road is laid further; what is near stays
     assert np.array_equal(far.frames[1], clips[1].frames[0])
 
 
@@ -56,7 +70,11 @@ def test_no_frames_give_an_empty_clip():
 
 
 def test_clips_and_splits_differ():
-    first = [world.render(split, i, [0], SMALL).frames.tobytes() for split in world.SPLITS for i in range(4)]
+    first = [
+        world.render(split, i, [0], SMALL).frames.tobytes()
+        for split in world.SPLITS
+        for i in range(4)
+    ]
     assert len(set(first)) == len(first)
 
 
@@ -77,14 +95,20 @@ def test_depth_of_the_road_is_that_of_the_ground_plane(clips):
     for clip in clips:
         for k in (0, 11, 23):
             focal = width / 2 / np.tan(clip.motion['camera_view'][k] / 2)
-            y = (np.arange(height) + 0.75 - height / 2) / focal        # labels and depth are of the lower right sample
+            y = (
+                np.arange(height) + 0.75 - height / 2
+            ) / focal  # labels and depth are of the lower right sample
             pitch = clip.motion['camera_pitch'][k]
             plane = clip.motion['camera_height'][k] / (y * np.cos(pitch) + np.sin(pitch))
             road = clip.labels[k] == models.ROAD
             assert road.sum() > 300
-            np.testing.assert_allclose(clip.depth[k][road], np.broadcast_to(plane[:, None], road.shape)[road], rtol=1e-4)
+            np.testing.assert_allclose(
+                clip.depth[k][road], np.broadcast_to(plane[:, None], road.shape)[road], rtol=1e-4
+            )
             ahead = (plane > 0) & (plane < 300)
-            assert (clip.depth[k][ahead] <= plane[ahead, None] * 1.01).all()    # nothing is seen below the ground
+            assert (
+                clip.depth[k][ahead] <= plane[ahead, None] * 1.01
+            ).all()  # nothing is seen below the ground
 
 
 def test_motion_is_smooth_and_consistent(clips):
@@ -92,23 +116,34 @@ def test_motion_is_smooth_and_consistent(clips):
         motion = clip.motion
         step = np.hypot(*np.diff(motion['position'], axis=0).T) * world.FPS
         np.testing.assert_allclose(step, motion['speed'][1:], atol=0.25)
-        np.testing.assert_allclose(np.diff(motion['heading']) * world.FPS, motion['yaw_rate'][1:], atol=0.03)
+        np.testing.assert_allclose(
+            np.diff(motion['heading']) * world.FPS, motion['yaw_rate'][1:], atol=0.03
+        )
         assert np.abs(np.diff(motion['speed'])).max() < 8 / world.FPS
         assert np.abs(np.diff(motion['yaw_rate'])).max() < 0.1
 
 
 def test_nothing_pops(clips):
-    """From frame to frame few labels change, and what was not there before is far, at the border or was hidden."""
+    """From frame to frame few labels change, and what was not there before is far, at the border or
+    was hidden.
+    """
     for clip in clips:
         assert (clip.labels[1:] != clip.labels[:-1]).mean((1, 2)).max() < 0.25
-        for before, after, old, new in zip(clip.labels, clip.labels[1:], clip.depth, clip.depth[1:], strict=False):
+        for before, after, old, new in zip(
+            clip.labels, clip.labels[1:], clip.depth, clip.depth[1:], strict=False
+        ):
             inner = np.zeros(before.shape, bool)
             inner[10:-10, 10:-10] = True
-            around = {kind: np.zeros(before.shape, bool) for kind in (models.CAR, models.TRUCK, models.BUS)}
+            around = {
+                kind: np.zeros(before.shape, bool)
+                for kind in (models.CAR, models.TRUCK, models.BUS)
+            }
             for kind, near in around.items():
                 for dy in range(-9, 10, 3):
                     for dx in range(-9, 10, 3):
-                        near |= np.roll(before == kind, (dy, dx), (0, 1)) & (np.abs(np.roll(old, (dy, dx), (0, 1)) - new) < 6)
+                        near |= np.roll(before == kind, (dy, dx), (0, 1)) & (
+                            np.abs(np.roll(old, (dy, dx), (0, 1)) - new) < 6
+                        )
                 fresh = (after == kind) & (new < 25) & inner & ~near
                 hidden = (old > 0) & (old < new)
                 assert (fresh & ~hidden).sum() <= 0.01 * before.size
@@ -117,7 +152,12 @@ def test_nothing_pops(clips):
 def test_the_nearer_thing_hides_the_farther():
     course = np.zeros(2)
     camera = Camera(course, 0.0, 1.5, 0.05, np.deg2rad(60))
-    things = np.concatenate([models.place(models.TEMPLATES[kind], 0.0, z, 0.0) for kind, z in (('bus', 40.0), ('person', 12.0))])
+    things = np.concatenate(
+        [
+            models.place(models.TEMPLATES[kind], 0.0, z, 0.0)
+            for kind, z in (('bus', 40.0), ('person', 12.0))
+        ]
+    )
     x, y = camera.rays(128, 256)
     for order in (things, things[::-1]):
         scene = raycast.gather(order, camera)
@@ -137,16 +177,32 @@ def test_a_quad_projects_to_where_its_corners_do():
     thing = models.place(board, 0.0, 15.0, 0.3)
     x, y = camera.rays(400, 800)
     hits, _ = raycast.cast(raycast.gather(thing, camera), x, y, camera.ground(y)[0])
-    corners = camera.see(thing[0, models.P] + np.array([[0, 0, 0], thing[0, models.U], thing[0, models.V],
-                                                        thing[0, models.U] + thing[0, models.V]]))
+    corners = camera.see(
+        thing[0, models.P]
+        + np.array(
+            [
+                [0, 0, 0],
+                thing[0, models.U],
+                thing[0, models.V],
+                thing[0, models.U] + thing[0, models.V],
+            ]
+        )
+    )
     px, py = corners[:, 0] / corners[:, 2], corners[:, 1] / corners[:, 2]
     column, row = x[hits.pixel % 800], y[hits.pixel // 800]
     pixel = x[1] - x[0]
     assert abs(column.min() - px.min()) < pixel and abs(column.max() - px.max()) < pixel
     assert abs(row.min() - py.min()) < pixel and abs(row.max() - py.max()) < pixel
     seen = np.stack([column, row, np.ones_like(row)], -1) * hits.depth[:, None]
-    np.testing.assert_allclose(seen, camera.see(thing[0, models.P] + hits.u[:, None] * thing[0, models.U]
-                                                + hits.v[:, None] * thing[0, models.V]), atol=2e-3)
+    np.testing.assert_allclose(
+        seen,
+        camera.see(
+            thing[0, models.P]
+            + hits.u[:, None] * thing[0, models.U]
+            + hits.v[:, None] * thing[0, models.V]
+        ),
+        atol=2e-3,
+    )
 
 
 def test_traffic_keeps_apart_and_moves():
@@ -168,9 +224,15 @@ def test_the_last_frame_is_a_bad_forecast():
     error, same = [], {3: [], 9: []}
     for index in range(10):
         clip = world.render('validation', index, [0, 3, 9], SMALL)
-        error.append(10 * np.log10(255 ** 2 / np.mean((clip.frames[0].astype(float) - clip.frames[2]) ** 2)))
+        error.append(
+            10 * np.log10(255**2 / np.mean((clip.frames[0].astype(float) - clip.frames[2]) ** 2))
+        )
         for k, stride in ((1, 3), (2, 9)):
-            things = (clip.labels[0] > 10) | (clip.labels[k] > 10) | ((clip.labels[0] > 2) & (clip.labels[0] < 8))
+            things = (
+                (clip.labels[0] > 10)
+                | (clip.labels[k] > 10)
+                | ((clip.labels[0] > 2) & (clip.labels[0] < 8))
+            )
             same[stride].append((clip.labels[0] == clip.labels[k])[things].mean())
     assert np.mean(error) < 18
     assert np.mean(same[9]) < 0.5 and np.mean(same[9]) < np.mean(same[3]) - 0.08
@@ -182,15 +244,21 @@ def test_every_class_is_seen():
     assert (counts[list(world.CLASSES)] > 0.001).all()
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (('dev', 0, [0]), "split 'dev' of the driving world is unknown: use one of train, validation, test"),
-    (('train', -1, [0]), 'clip index -1 is negative'),
-    (('train', 0, [3, -2]), 'frame -2 of a world clip is negative'),
-    (('train', 0, [0], (16, 128)), r'size \(16, 128\) .* at least 32 pixels'),
-    (('train', 0, [0], (64,)), r'size \(64,\) .* a height and a width'),
-    (('train', 0.5, [0]), 'must be whole numbers'),
-    (('train', 0, [0.5]), 'must be whole numbers'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (
+            ('dev', 0, [0]),
+            "split 'dev' of the driving world is unknown: use one of train, validation, test",
+        ),
+        (('train', -1, [0]), 'clip index -1 is negative'),
+        (('train', 0, [3, -2]), 'frame -2 of a world clip is negative'),
+        (('train', 0, [0], (16, 128)), r'size \(16, 128\) .* at least 32 pixels'),
+        (('train', 0, [0], (64,)), r'size \(64,\) .* a height and a width'),
+        (('train', 0.5, [0]), 'must be whole numbers'),
+        (('train', 0, [0.5]), 'must be whole numbers'),
+    ],
+)
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(UserError, match=message):
         world.render(*arguments)

@@ -1,7 +1,9 @@
-"""Sources of clips: the procedural world, published datasets, folders of videos, prepared records, encoded clips; one file each.
+"""Sources of clips: the procedural world, published datasets, folders of videos, prepared records,
+encoded clips; one file each.
 
-A source is anything that can say how many clips it has and give some frames of one of them (`Source`). `writing` turns any
-source into ArrayRecord files in the layout of tensorflow-datasets, `records` reads them.
+A source is anything that can say how many clips it has and give some frames of one of them
+(`Source`). `writing` turns any source into ArrayRecord files in the layout of tensorflow-datasets,
+`records` reads them.
 """
 
 import importlib
@@ -18,10 +20,12 @@ CLIP_SECONDS = 30 / 17  # a Cityscapes snippet: 30 frames at 17 Hz
 class Source(Protocol):
     """Clips of one split. Picklable, for it travels to worker processes.
 
-    A source may also have, for a clip: `target(index)`, the native frame that its evaluation protocol predicts, which the clip may
-    be too short for, or None; `origin(index)`, the file it comes from; `problem(index)`, why it cannot be used, or None;
-    `depth_coding(index)`, how its depth is stored in 16 bits (`records.depth_of`); and `depth_kind(index)`: 'metres', 'classes'
-    (ordinal ones, of a published teacher; 0 is unknown too) or None where no depth is known.
+    A source may also have, for a clip: `target(index)`, the native frame that its evaluation
+        protocol predicts, which the clip may
+    be too short for, or None; `origin(index)`, the file it comes from; `problem(index)`, why it
+    cannot be used, or None; `depth_coding(index)`, how its depth is stored in 16 bits
+    (`records.depth_of`); and `depth_kind(index)`: 'metres', 'classes' (ordinal ones, of a published
+    teacher; 0 is unknown too) or None where no depth is known.
     """
 
     def __len__(self) -> int:
@@ -40,8 +44,9 @@ class Source(Protocol):
         """Native frames `indices` of a clip, in that order.
 
         Returns:
-            'frames' uint8 [T, H, W, 3]; with `labels` also 'labels' uint8 [T, H, W], Cityscapes train ids, 255 where
-            unknown, and 'depth' float32 [T, H, W], metres or classes (`depth_kind`), 0 where unknown.
+            'frames' uint8 [T, H, W, 3]; with `labels` also 'labels' uint8 [T, H, W], Cityscapes
+            train ids, 255 where unknown, and 'depth' float32 [T, H, W], metres or classes
+            (`depth_kind`), 0 where unknown.
         """
 
 
@@ -49,33 +54,44 @@ def open_source(name: str, split: str, size, clips: int = 0) -> Source:
     """The source that a config names.
 
     Args:
-        name: 'world', 'records:FOLDER' (prepared clips), 'videos:FOLDER' (video files and image folders), 'encoded:FOLDER'
-            (components and latents instead of frames), or 'cityscapes:FOLDER', 'nuscenes:', 'covla:', 'kitti:' (raw, as
-            published: slow to train on).
+        name: 'world', 'records:FOLDER' (prepared clips), 'videos:FOLDER' (video files and image
+            folders), 'encoded:FOLDER' (components and latents instead of frames), or
+            'cityscapes:FOLDER', 'nuscenes:', 'covla:', 'kitti:' (raw, as published: slow to train
+            on).
         split: 'train', 'validation' or 'test'.
-        size: (height, width) at which the world is rendered and videos are fitted; records come as they were prepared.
-        clips: how many clips of the world; 0: its default for the split. Other sources give all they have.
+        size: (height, width) at which the world is rendered and videos are fitted; records come as
+            they were prepared.
+        clips: how many clips of the world; 0: its default for the split. Other sources give all
+            they have.
 
     Raises:
-        UserError: an unknown kind of source, a folder that is missing or holds no clips, or no such split.
+        UserError: an unknown kind of source, a folder that is missing or holds no clips, or no such
+            split.
     """
     kind, _, path = name.partition(':')
     if kind == 'world' and not path:
         from re2pix_jax.data.sources import world
+
         return world.World(split, clips=clips, size=size)
     if kind == 'records' and path:
         from re2pix_jax.data import records
+
         return records.Records(path, split)
     if kind == 'videos' and path:
         from re2pix_jax.data.sources import videos
+
         return videos.Videos(path, split, size=size)
     if kind == 'encoded' and path:
         from re2pix_jax.data.sources import encoded
+
         return encoded.Encoded(path, split, size)
     if kind in PUBLISHED and path:
         return published(kind)(path, split)
-    raise UserError(f'source {name!r}: expected "world", or records, videos, encoded, {", ".join(PUBLISHED)} and a folder, such as '
-                    '"records:FOLDER"')
+    raise UserError(
+        f'source {name!r}: expected "world", or records, videos, encoded, {", ".join(PUBLISHED)} '
+        'and a folder, such as '
+        '"records:FOLDER"'
+    )
 
 
 PUBLISHED = {'cityscapes': 'Cityscapes', 'nuscenes': 'NuScenes', 'covla': 'CoVLA', 'kitti': 'Kitti'}

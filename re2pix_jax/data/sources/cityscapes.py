@@ -6,11 +6,12 @@
     disparity_sequence/ or disparity/{train,val,test}/CITY/CITY_SEQUENCE_FRAME_disparity.png
     camera/{train,val,test}/CITY/CITY_SEQUENCE_FRAME_camera.json
 
-SEQUENCE and FRAME have six digits. All but the first are optional. In most cities a snippet is one sequence; cities with
-fewer than ten hold long recordings, which are cut. [R]
+SEQUENCE and FRAME have six digits. All but the first are optional. In most cities a snippet is one
+sequence; cities with fewer than ten hold long recordings, which are cut. [R]
 
-The third are not the dataset's own: DINO-Foresight published the 256 ordinal classes that a monocular teacher gives, 0 ignored, and
-judges depth by them [R]. Its files of surface normals are not read: normals come from depth in metres.
+The third are not the dataset's own: DINO-Foresight published the 256 ordinal classes that a
+monocular teacher gives, 0 ignored, and judges depth by them [R]. Its files of surface normals are
+not read: normals come from depth in metres.
 """
 
 import json
@@ -32,15 +33,20 @@ PARTS = {'train': 'train', 'validation': 'val', 'test': 'test'}
 FRAME = re.compile(r'(\w+_(\d{6})_(\d{6}))_leftImg8bit\.png')
 
 TRAIN_IDS = np.full(256, IGNORE, np.uint8)
-"""From the ids of labelIds files to train ids: those of the 19 evaluated classes in their order, all others ignored."""
-TRAIN_IDS[[7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]] = np.arange(19)
+"""From the ids of labelIds files to train ids: those of the 19 evaluated classes in their order,
+all others ignored.
+"""
+TRAIN_IDS[[7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]] = np.arange(
+    19
+)
 
 
 class Cityscapes(ImageClips):
     """Snippets named by city and sequence, those of long recordings by their first frame too.
 
-    Labels where gtFine has them; its own labelIds are mapped to train ids, and the labelTrainIds that its devkit makes are
-    taken first. Depth is the classes of the teacher where the split has a folder of them, otherwise metres, which are baseline *
+    Labels where gtFine has them; its own labelIds are mapped to train ids, and the labelTrainIds
+    that its devkit makes are taken first. Depth is the classes of the teacher where the split has a
+    folder of them, otherwise metres, which are baseline *
     focal length / disparity: the clips of a split have one kind (`depth_kind`).
     """
 
@@ -50,7 +56,11 @@ class Cityscapes(ImageClips):
 
     def _list(self, split):
         part = PARTS[split]
-        return [clip for city in names(self.path / 'leftImg8bit_sequence' / part) for clip in self._city(part, city)]
+        return [
+            clip
+            for city in names(self.path / 'leftImg8bit_sequence' / part)
+            for clip in self._city(part, city)
+        ]
 
     def _city(self, part, city):
         sequences = {}
@@ -58,28 +68,49 @@ class Cityscapes(ImageClips):
             if match:
                 sequences.setdefault(f'{city}_{match[2]}', []).append(match[1])
         if len(sequences) < FEW:
-            sequences = {stems[0]: stems for recording in sequences.values() for stems in _cut(recording)}
+            sequences = {
+                stems[0]: stems for recording in sequences.values() for stems in _cut(recording)
+            }
         there = {kind: set(names(self.path / kind / part / city)) for kind in KINDS}
         return [self._snippet(name, stems, part, city, there) for name, stems in sequences.items()]
 
     def _snippet(self, name, stems, part, city, there):
-        """The clip of the frames `stems` (CITY_SEQUENCE_FRAME); there: kind → names of the files in its folder of the city."""
+        """The clip of the frames `stems` (CITY_SEQUENCE_FRAME); there: kind → names of the files in
+        its folder of the city.
+        """
+
         def first(*choices):
-            return next((f'{kind}/{part}/{city}/{file}' for kind, file in choices if file in there[kind]), None)
+            return next(
+                (f'{kind}/{part}/{city}/{file}' for kind, file in choices if file in there[kind]),
+                None,
+            )
 
         def of_each_frame(*choices):
-            found = {k: first(*((kind, stem + ending) for kind, ending in choices)) for k, stem in enumerate(stems)}
+            found = {
+                k: first(*((kind, stem + ending) for kind, ending in choices))
+                for k, stem in enumerate(stems)
+            }
             return {k: file for k, file in found.items() if file}
 
         files = [f'leftImg8bit_sequence/{part}/{city}/{stem}_leftImg8bit.png' for stem in stems]
         if len(stems) != SNIPPET or _number(stems[-1]) - _number(stems[0]) != SNIPPET - 1:
-            return Clip(name, files, FPS, TARGET, problem=f'{len(stems)} frames from {stems[0]} on, expected {SNIPPET} in a row')
-        labels = of_each_frame(('gtFine', '_gtFine_labelTrainIds.png'), ('gtFine', '_gtFine_labelIds.png'))
+            return Clip(
+                name,
+                files,
+                FPS,
+                TARGET,
+                problem=f'{len(stems)} frames from {stems[0]} on, expected {SNIPPET} in a row',
+            )
+        labels = of_each_frame(
+            ('gtFine', '_gtFine_labelTrainIds.png'), ('gtFine', '_gtFine_labelIds.png')
+        )
         classes = (self.path / TEACHER / part).is_dir()
         if classes:
             depth, camera = of_each_frame((TEACHER, '_leftImg8bit_depth.png')), None
         else:
-            depth = of_each_frame(('disparity_sequence', '_disparity.png'), ('disparity', '_disparity.png'))
+            depth = of_each_frame(
+                ('disparity_sequence', '_disparity.png'), ('disparity', '_disparity.png')
+            )
             camera = first(('camera', f'{stems[TARGET]}_camera.json'))
         problem = None
         if TARGET not in labels and part != 'test' and (self.path / 'gtFine' / part).is_dir():
@@ -88,7 +119,9 @@ class Cityscapes(ImageClips):
             problem = f'no depth {TEACHER}/{part}/{city}/{stems[TARGET]}_leftImg8bit_depth.png'
         elif depth and not (classes or camera):
             problem = f'a disparity but no camera/{part}/{city}/{stems[TARGET]}_camera.json'
-        return Clip(name, files, FPS, TARGET, labels, depth if classes or camera else {}, camera, problem)
+        return Clip(
+            name, files, FPS, TARGET, labels, depth if classes or camera else {}, camera, problem
+        )
 
     def depth_kind(self, index):
         clip = self.clips[index]
@@ -105,9 +138,15 @@ class Cityscapes(ImageClips):
             camera = json.loads(file.read_text())
             scale = float(camera['extrinsic']['baseline']) * float(camera['intrinsic']['fx'])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{file}: not a camera with extrinsic baseline and intrinsic fx; take it from the dataset again') from error
+            raise UserError(
+                f'{file}: not a camera with extrinsic baseline and intrinsic fx; take it from the '
+                'dataset again'
+            ) from error
         if not 0 < scale < np.inf:
-            raise UserError(f'{file}: baseline * fx is {scale:g}, expected a positive number; take it from the dataset again')
+            raise UserError(
+                f'{file}: baseline * fx is {scale:g}, expected a positive number; take it from '
+                'the dataset again'
+            )
         return 'inverse', 256 * scale  # a count p means a disparity of (p - 1) / 256 pixels
 
     def _labels(self, file, shape):
@@ -120,10 +159,12 @@ def _number(stem) -> int:
 
 
 def _cut(stems):
-    """Yields a recording's snippets, beginning anew wherever frames are missing. [O: the published ones begin after a gap each, so
-    that counting to 30 gives the same; but here a frame that was lost spoils one snippet rather than all after it]
+    """Yields a recording's snippets, beginning anew wherever frames are missing. [O: the published
+    ones begin after a gap each, so that counting to 30 gives the same; but here a frame that was
+    lost spoils one snippet rather than all after it]
 
-    What remains at the end of the recording is left out; what is short before a gap is not, for it may be a damaged copy.
+    What remains at the end of the recording is left out; what is short before a gap is not, for it
+    may be a damaged copy.
     """
     snippet = []
     for stem in stems:

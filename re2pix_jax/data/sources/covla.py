@@ -1,4 +1,5 @@
-"""CoVLA as published: clips of 30 s at 20 Hz, as folders of images or as videos. No labels, no depth.
+"""CoVLA as published: clips of 30 s at 20 Hz, as folders of images or as videos. No labels, no
+depth.
 
     images/CLIP/0000.jpg ...    or    videos/CLIP.mp4
 
@@ -25,9 +26,13 @@ class CoVLA(ImageClips):
     SPLITS = ('train', 'validation')
 
     def _list(self, split):
-        """Paths of folders and videos. What is in them is looked up when asked for: six million images, in all of CoVLA."""
+        """Paths of folders and videos. What is in them is looked up when asked for: six million
+        images, in all of CoVLA.
+        """
         self._probes = {}
-        paths = sorted(next(filter(None, map(self._paths, ('images/', 'videos/', ''))), []), key=_name)
+        paths = sorted(
+            next(filter(None, map(self._paths, ('images/', 'videos/', ''))), []), key=_name
+        )
         train = len(paths) * 4 // 5
         return paths[:train] if split == 'train' else paths[train:]
 
@@ -40,18 +45,25 @@ class CoVLA(ImageClips):
         return folders or [below + name for name in visible if _is_video(name)]
 
     def _images(self, folder):
-        return [f'{folder}/{name}' for name in names(self.path / folder)
-                if name.lower().endswith(video.IMAGE_ENDINGS) and not name.startswith('.')]
+        return [
+            f'{folder}/{name}'
+            for name in names(self.path / folder)
+            if name.lower().endswith(video.IMAGE_ENDINGS) and not name.startswith('.')
+        ]
 
     def _clip(self, index):
         path = self.clips[index]
         if not _is_video(path):
             files = self._images(path)
-            return Clip(_name(path), files, FPS, TARGET, problem=None if files else f'no images in {path}')
+            return Clip(
+                _name(path), files, FPS, TARGET, problem=None if files else f'no images in {path}'
+            )
         if path not in self._probes:
             probe = video.probe(self.path / path)
             if not probe.frames:
-                raise UserError(f'{self.path / path}: the video holds no frames; take it from the dataset again')
+                raise UserError(
+                    f'{self.path / path}: the video holds no frames; take it from the dataset again'
+                )
             self._probes[path] = probe
         return Clip(_name(path), [path] * self._probes[path].frames, self._probes[path].fps, TARGET)
 
@@ -59,13 +71,17 @@ class CoVLA(ImageClips):
         return _name(self.clips[index])
 
     def problem(self, index):
-        return None if _is_video(self.clips[index]) else super().problem(index)  # a video would have to be opened
+        return (
+            None if _is_video(self.clips[index]) else super().problem(index)
+        )  # a video would have to be opened
 
     def _frames(self, clip, indices):
         if not _is_video(clip.files[0]):
             return super()._frames(clip, indices)
         first, count = min(indices), max(indices) - min(indices) + 1
-        frames = video.read(self.path / clip.files[0], start=first / clip.fps, max_frames=count, min_frames=count)
+        frames = video.read(
+            self.path / clip.files[0], start=first / clip.fps, max_frames=count, min_frames=count
+        )
         return frames[[k - first for k in indices]]
 
 
@@ -75,4 +91,4 @@ def _is_video(path) -> bool:
 
 def _name(path) -> str:
     name = path.split('/')[-1]
-    return name[:-len(VIDEO)] if _is_video(name) else name
+    return name[: -len(VIDEO)] if _is_video(name) else name

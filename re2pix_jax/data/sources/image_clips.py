@@ -1,6 +1,7 @@
 """What the published datasets share: clips that are lists of image files below one folder.
 
-A dataset's class says where its files lie (`_list`). Opening only lists them; images are opened by `read` alone.
+A dataset's class says where its files lie (`_list`). Opening only lists them; images are opened by
+`read` alone.
 """
 
 import os
@@ -17,6 +18,7 @@ from re2pix_jax.errors import UserError
 
 class Clip(NamedTuple):
     """A clip's files, as paths below the raw folder with '/' between their parts."""
+
     name: str
     files: list[str]  # one for each native frame
     fps: float
@@ -43,13 +45,21 @@ class ImageClips:
         if split not in self.SPLITS:
             raise UserError(f'split {split!r}: {self.NAME} has {", ".join(self.SPLITS)}')
         if not self.path.is_dir():
-            raise UserError(f'{path}: no such folder, expected {self.NAME} as published, with {self.EXPECTED} in it')
+            raise UserError(
+                f'{path}: no such folder, expected {self.NAME} as published, with {self.EXPECTED} '
+                'in it'
+            )
         self.clips = self._list(split)
         if not self.clips:
             others = [other for other in self.SPLITS if other != split and self._list(other)]
             if others:
-                raise UserError(f'{path}: no clips of split {split!r}, there are some of {", ".join(others)}')
-            raise UserError(f'{path}: not {self.NAME} as published, expected {self.EXPECTED} in it; give the folder that holds it')
+                raise UserError(
+                    f'{path}: no clips of split {split!r}, there are some of {", ".join(others)}'
+                )
+            raise UserError(
+                f'{path}: not {self.NAME} as published, expected {self.EXPECTED} in it; give the '
+                'folder that holds it'
+            )
 
     def _list(self, split) -> list[Clip]:
         """The clips of a split, none where their folder is missing."""
@@ -72,7 +82,9 @@ class ImageClips:
         return (self._clip(index).files or ['.'])[0]
 
     def target(self, index):
-        """The native frame that the evaluation protocol predicts, also where the clip ends before it."""
+        """The native frame that the evaluation protocol predicts, also where the clip ends before
+        it.
+        """
         return self._clip(index).target
 
     def problem(self, index):
@@ -97,10 +109,22 @@ class ImageClips:
         read = {'frames': self._frames(clip, indices)}
         if labels:
             shape = read['frames'].shape[1:3]
-            read['labels'] = np.stack([self._labels(clip.labels[k], shape) if k in clip.labels else np.full(shape, IGNORE, np.uint8)
-                                       for k in indices])
-            counts = np.stack([self._plane(clip.depth[k], shape).astype(np.uint16) if k in clip.depth else np.zeros(shape, np.uint16)
-                               for k in indices])
+            read['labels'] = np.stack(
+                [
+                    self._labels(clip.labels[k], shape)
+                    if k in clip.labels
+                    else np.full(shape, IGNORE, np.uint8)
+                    for k in indices
+                ]
+            )
+            counts = np.stack(
+                [
+                    self._plane(clip.depth[k], shape).astype(np.uint16)
+                    if k in clip.depth
+                    else np.zeros(shape, np.uint16)
+                    for k in indices
+                ]
+            )
             read['depth'] = records.depth_of(counts, self.depth_coding(index))
         return read
 
@@ -128,8 +152,11 @@ class ImageClips:
         return values
 
     def _wrong_size(self, file, values, shape):
-        return UserError(f'{self.path / file}: {list(values.shape)} pixels and channels, its clip has frames of {list(shape)} pixels; '
-                         'take the file from the dataset again')
+        return UserError(
+            f'{self.path / file}: {list(values.shape)} pixels and channels, its clip has frames '
+            f'of {list(shape)} pixels; '
+            'take the file from the dataset again'
+        )
 
     def _open(self, file, mode=None) -> np.ndarray:
         path = self.path / file
@@ -139,7 +166,10 @@ class ImageClips:
         except FileNotFoundError as error:
             raise UserError(f'{path}: no such file; take it from the dataset again') from error
         except Exception as error:  # a damaged image shows in many ways
-            raise UserError(f'{path}: not a readable image ({records.reason(error)}); take it from the dataset again') from error
+            raise UserError(
+                f'{path}: not a readable image ({records.reason(error)}); take it from the '
+                'dataset again'
+            ) from error
 
 
 def names(folder) -> list[str]:

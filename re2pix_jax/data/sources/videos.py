@@ -1,11 +1,13 @@
-"""A folder of driving videos (mp4 and the like) or of image folders as a source: no labels, no depth.
+"""A folder of driving videos (mp4 and the like) or of image folders as a source: no labels, no
+depth.
 
-Splits. A subfolder named train, validation or test is that split; what lies outside of these is train. Without a
-validation subfolder the files that a list names are validation; without such a list about a tenth of them, chosen by a
-hash of their names (so that adding files moves no other). The rest is train.
+Splits. A subfolder named train, validation or test is that split; what lies outside of these is
+train. Without a validation subfolder the files that a list names are validation; without such a
+list about a tenth of them, chosen by a hash of their names (so that adding files moves no other).
+The rest is train.
 
-Long videos are cut into clips of 30/17 s, as long as a Cityscapes snippet; what remains at the end lengthens the clips
-a little.
+Long videos are cut into clips of 30/17 s, as long as a Cityscapes snippet; what remains at the end
+lengthens the clips a little.
 """
 
 import collections
@@ -25,29 +27,44 @@ Piece = collections.namedtuple('Piece', 'path name first frames fps problem', de
 
 
 class Videos:
-    """Clips cut from the videos below a folder, fitted to `size` (height, width), or with None at their own.
+    """Clips cut from the videos below a folder, fitted to `size` (height, width), or with None at
+    their own.
 
-    validation: file with the names of the validation videos, one a line. `keep_unreadable`: a file that cannot be opened is a
+    validation: file with the names of the validation videos, one a line. `keep_unreadable`: a file
+        that cannot be opened is a
     clip with a `problem` instead of an error.
 
-    Reading a few frames of a video means decoding all before them back to a key frame, so decoded clips are kept (as
-    uint8 at `size`) in a cache of `cache_bytes`, oldest use out first.
+    Reading a few frames of a video means decoding all before them back to a key frame, so decoded
+    clips are kept (as uint8 at `size`) in a cache of `cache_bytes`, oldest use out first.
 
     Raises:
-        UserError: the folder is missing, holds no videos, has none for the split, or a file in it can't be read.
+        UserError: the folder is missing, holds no videos, has none for the split, or a file in it
+            can't be read.
     """
 
-    def __init__(self, path, split: str = 'train', size=(64, 128), cache_bytes: int = 512 << 20, validation=None,
-                 keep_unreadable: bool = False):
+    def __init__(
+        self,
+        path,
+        split: str = 'train',
+        size=(64, 128),
+        cache_bytes: int = 512 << 20,
+        validation=None,
+        keep_unreadable: bool = False,
+    ):
         if split not in SPLITS:
             raise UserError(f'split {split!r}: a folder of videos has {", ".join(SPLITS)}')
         self.size, self.cache_bytes = tuple(size) if size else None, cache_bytes
-        self.pieces = [piece for file, name in _files_of(pathlib.Path(path), split, validation)
-                       for piece in _cut(file, name, keep_unreadable)]
+        self.pieces = [
+            piece
+            for file, name in _files_of(pathlib.Path(path), split, validation)
+            for piece in _cut(file, name, keep_unreadable)
+        ]
         self._cache, self._lock = collections.OrderedDict(), threading.Lock()
 
     def __getstate__(self):  # a worker process starts with an empty cache
-        return {name: value for name, value in self.__dict__.items() if name not in ('_cache', '_lock')}
+        return {
+            name: value for name, value in self.__dict__.items() if name not in ('_cache', '_lock')
+        }
 
     def __setstate__(self, state):
         self.__dict__.update(state, _cache=collections.OrderedDict(), _lock=threading.Lock())
@@ -76,7 +93,11 @@ class Videos:
         if not labels:
             return {'frames': frames}
         shape = frames.shape[:3]
-        return {'frames': frames, 'labels': np.full(shape, IGNORE, np.uint8), 'depth': np.zeros(shape, np.float32)}
+        return {
+            'frames': frames,
+            'labels': np.full(shape, IGNORE, np.uint8),
+            'depth': np.zeros(shape, np.float32),
+        }
 
     def _decoded(self, index):
         with self._lock:
@@ -84,8 +105,13 @@ class Videos:
                 self._cache.move_to_end(index)
                 return self._cache[index]
         piece = self.pieces[index]
-        frames = video.read(piece.path, start=piece.first / piece.fps, max_frames=piece.frames, size=self.size,
-                            min_frames=piece.frames)
+        frames = video.read(
+            piece.path,
+            start=piece.first / piece.fps,
+            max_frames=piece.frames,
+            size=self.size,
+            min_frames=piece.frames,
+        )
         with self._lock:
             self._cache[index] = frames
             while sum(kept.nbytes for kept in self._cache.values()) > self.cache_bytes:
@@ -96,11 +122,18 @@ class Videos:
 def _files_of(folder, split, validation=None):
     """Sorted (path, name) of the videos and image folders of a split."""
     if not folder.is_dir():
-        raise UserError(f'{folder}: no such folder, expected a folder of videos (mp4) or of image folders')
+        raise UserError(
+            f'{folder}: no such folder, expected a folder of videos (mp4) or of image folders'
+        )
     names = sorted(_find(folder))
     if not names:
-        raise UserError(f'{folder}: no videos ({", ".join(video.VIDEO_ENDINGS)}) and no folders of images in it')
-    told = {name: name.split('/')[0] if '/' in name and name.split('/')[0] in SPLITS else 'train' for name in names}
+        raise UserError(
+            f'{folder}: no videos ({", ".join(video.VIDEO_ENDINGS)}) and no folders of images in it'
+        )
+    told = {
+        name: name.split('/')[0] if '/' in name and name.split('/')[0] in SPLITS else 'train'
+        for name in names
+    }
     _check_names(folder, names, told)
     if validation:
         told.update((name, 'validation') for name in _listed(pathlib.Path(validation), names))
@@ -116,23 +149,33 @@ def _files_of(folder, split, validation=None):
 
 
 def _check_names(folder, names, told):
-    """Refuses a file that lies in the folders of two splits: it would be trained on and judged by."""
+    """Refuses a file that lies in the folders of two splits: it would be trained on and judged
+    by.
+    """
     seen = {}
     for name in names:
         inside = name.partition('/')[2] if name.split('/')[0] in SPLITS else name
         if inside in seen and told[seen[inside]] != told[name]:
-            raise UserError(f'{folder}: {seen[inside]} and {name} have the same name in two splits; rename one, or remove one if they '
-                            'are the same drive')
+            raise UserError(
+                f'{folder}: {seen[inside]} and {name} have the same name in two splits; rename '
+                'one, or remove one if they '
+                'are the same drive'
+            )
         seen[inside] = name
 
 
 def _listed(file, names):
     """The names in a list of validation videos, checked."""
     if not file.is_file():
-        raise UserError(f'{file}: no such file; expected a list of validation videos, one name a line')
+        raise UserError(
+            f'{file}: no such file; expected a list of validation videos, one name a line'
+        )
     listed = [line.strip() for line in file.read_text().splitlines() if line.strip()]
     if unknown := sorted(set(listed) - set(names)):
-        raise UserError(f'{file}: {unknown[0]} is not among the videos; expected paths within the folder, such as {names[0]}')
+        raise UserError(
+            f'{file}: {unknown[0]} is not among the videos; expected paths within the folder, '
+            f'such as {names[0]}'
+        )
     return listed
 
 
@@ -162,5 +205,7 @@ def _cut(path, name, keep_unreadable=False):
         return [Piece(str(path), f'{name}#0', 0, 0, 0.0, str(error))]
     count = max(1, int(frames / (CLIP_SECONDS * fps) + 1e-6))
     edges = np.linspace(0, frames, count + 1).round().astype(int)
-    return [Piece(str(path), f'{name}#{first}', int(first), int(last - first), fps)
-            for first, last in zip(edges, edges[1:])]
+    return [
+        Piece(str(path), f'{name}#{first}', int(first), int(last - first), fps)
+        for first, last in zip(edges, edges[1:])
+    ]

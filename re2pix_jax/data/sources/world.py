@@ -1,12 +1,17 @@
-"""The procedural world as a source: clips of 30 frames at 17 Hz, rendered when they are asked for, with true labels
-and depth."""
+"""The procedural world as a source: clips of 30 frames at 17 Hz, rendered when they are asked for,
+with true labels and depth.
+"""
 
 from re2pix_jax import world
 from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
 
 TARGET = 19  # the frame that evaluation predicts
-CLIPS = {'train': 1000, 'validation': 64, 'test': 64}  # [O] the world is endless; so many unless told otherwise
+CLIPS = {
+    'train': 1000,
+    'validation': 64,
+    'test': 64,
+}  # [O] the world is endless; so many unless told otherwise
 
 
 class World:
@@ -16,7 +21,10 @@ class World:
         if split not in CLIPS:
             raise UserError(f'split {split!r}: the world has {", ".join(CLIPS)}')
         if clips < 0 or frames < 1 or min(size) < 1:
-            raise UserError(f'world: clips={clips}, frames={frames}, size={tuple(size)}: expected positive numbers')
+            raise UserError(
+                f'world: clips={clips}, frames={frames}, size={tuple(size)}: expected positive '
+                'numbers'
+            )
         self.split, self.clips, self.frames = split, clips or CLIPS[split], frames
         self.size = int(size[0]), int(size[1])
 

@@ -1,1 +1,3 @@
-"""Numbers for predicted frames, features and labels. Every module states the convention that its numbers follow."""
+"""Numbers for predicted frames, features and labels. Every module states the convention that its
+numbers follow.
+"""

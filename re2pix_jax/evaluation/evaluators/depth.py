@@ -1,12 +1,14 @@
 """Errors of depth: δ1 to δ3, AbsRel, RMSE, log10 and SILog, streaming over batches on the device.
 
-Conventions: a truth of 0 (or below) is unknown and ignored. Every number is computed over the pixels of a frame and then
-averaged over frames. The reference averages over batches (2 clips for forecasts, 16 frames for heads); a frame is a batch of
+Conventions: a truth of 0 (or below) is unknown and ignored. Every number is computed over the
+    pixels of a frame and then
+averaged over frames. The reference averages over batches (2 clips for forecasts, 16 frames for
+heads); a frame is a batch of
 its own here, so that the batch size does not matter: equal to the reference at batch 1. [R]
 
-The published protocol compares ordinal classes 1 to 255 as if they were depths. They are inverse depths of a monocular
-teacher, scaled to 0..255 frame by frame, so its RMSE counts classes. [R] With metres in, RMSE is in metres; the other
-numbers have no unit.
+The published protocol compares ordinal classes 1 to 255 as if they were depths. They are inverse
+depths of a monocular teacher, scaled to 0..255 frame by frame, so its RMSE counts classes. [R] With
+metres in, RMSE is in metres; the other numbers have no unit.
 """
 
 import math
@@ -18,19 +20,22 @@ import jax.numpy as jnp
 from re2pix_jax.evaluation.evaluators.frame_means import FrameMeans, mean, share, to_dict
 
 LEAST = 1e-3
-"""Predictions below count as this much: a logarithm needs a positive number. [O: the reference's is infinite there]"""
+"""Predictions below count as this much: a logarithm needs a positive number. [O: the reference's is
+infinite there]
+"""
 
 
 class Scores(NamedTuple):
     """Scores of a set, NaN where it has no known pixel.
 
     Attributes:
-        delta1, delta2, delta3: share of pixels whose ratio of prediction and truth, or its inverse, is below 1.25, 1.25^2,
-            1.25^3; in [0, 1].
+        delta1, delta2, delta3: share of pixels whose ratio of prediction and truth, or its inverse,
+            is below 1.25, 1.25^2, 1.25^3; in [0, 1].
         abs_rel: |prediction - truth| / truth.
         rmse: root of the mean squared error, in the depth's unit.
         log10: |log10 prediction - log10 truth|.
-        silog: 100 times the standard deviation of ln(prediction / truth): no factor of a frame changes it. [R]
+        silog: 100 times the standard deviation of ln(prediction / truth): no factor of a frame
+            changes it. [R]
         frames, pixels: that had a known truth.
     """
 
@@ -52,7 +57,8 @@ class Scores(NamedTuple):
 class DepthErrors(FrameMeans):
     """Errors so far.
 
-    `errors = DepthErrors.create()`, then `errors = errors.update(truth, prediction)` a batch, then `errors.scores()`.
+    `errors = DepthErrors.create()`, then `errors = errors.update(truth, prediction)` a batch, then
+    `errors.scores()`.
     """
 
     NAMES: ClassVar = ('delta1', 'delta2', 'delta3', 'abs_rel', 'rmse', 'log10', 'silog')
@@ -66,9 +72,13 @@ class DepthErrors(FrameMeans):
             prediction: likewise, of the same shape.
         """
         if truth.shape != prediction.shape:
-            raise ValueError(f'truth {truth.shape} and prediction {prediction.shape} must have one shape')
+            raise ValueError(
+                f'truth {truth.shape} and prediction {prediction.shape} must have one shape'
+            )
         shape = (-1, *truth.shape[-2:])
-        truth, prediction = (values.reshape(shape).astype(jnp.float32) for values in (truth, prediction))
+        truth, prediction = (
+            values.reshape(shape).astype(jnp.float32) for values in (truth, prediction)
+        )
         known = truth > 0
         count = known.sum((1, 2))
         truth = jnp.where(known, truth, 1)
@@ -77,12 +87,14 @@ class DepthErrors(FrameMeans):
         error, ratio = prediction - truth, jnp.log(prediction / truth)
         average = lambda values: mean(values, known, count)
         values = {
-            # Products, not quotients: of whole numbers they are exact, and a ratio of just 1.25 is on the right side.
+            # Products, not quotients: of whole numbers they are exact, and a ratio of just 1.25 is
+            # on the right side.
             **{f'delta{k}': share(larger < 1.25**k * smaller, known, count) for k in (1, 2, 3)},
             'abs_rel': average(jnp.abs(error) / truth),
             'rmse': jnp.sqrt(average(error**2)),
             'log10': average(jnp.abs(ratio)) / math.log(10),
-            # About the mean: the difference of two mean squares would lose digits to a common factor.
+            # About the mean: the difference of two mean squares would lose digits to a common
+            # factor.
             'silog': 100 * jnp.sqrt(average((ratio - average(ratio)[:, None, None]) ** 2)),
         }
         return self.add(values, count)

@@ -13,7 +13,8 @@ BETA = 0.1
 
 @functools.partial(jax.jit, static_argnames='beta')
 def smooth_l1(prediction, truth, beta=BETA):
-    """SmoothL1, mean over a frame's grid and channels: 0.5 d^2 / beta below |d| = beta, |d| - beta / 2 above.
+    """SmoothL1, mean over a frame's grid and channels: 0.5 d^2 / beta below |d| = beta, |d| - beta
+    / 2 above.
 
     Args:
         prediction, truth: float [..., h, w, P].

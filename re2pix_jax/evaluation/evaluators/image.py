@@ -14,13 +14,17 @@ _K1, _K2, _PEAK = 0.01, 0.03, 255.0
 
 def _check(prediction, truth):
     if prediction.shape != truth.shape or prediction.shape[-1] != 3 or prediction.ndim < 3:
-        raise ValueError(f'expected two arrays [..., H, W, 3] of one shape, got {prediction.shape} and {truth.shape}')
+        raise ValueError(
+            f'expected two arrays [..., H, W, 3] of one shape, got {prediction.shape} and '
+            f'{truth.shape}'
+        )
     if prediction.dtype != np.uint8 or truth.dtype != np.uint8:
         raise ValueError(f'expected uint8 frames, got {prediction.dtype} and {truth.dtype}')
 
 
 def psnr(prediction, truth):
-    """Peak signal-to-noise ratio in dB, peak 255, the squared error averaged over a frame's pixels and RGB channels.
+    """Peak signal-to-noise ratio in dB, peak 255, the squared error averaged over a frame's pixels
+    and RGB channels.
 
     A set's PSNR is the mean of its frames' PSNRs, not the PSNR of their mean error.
 
@@ -44,7 +48,9 @@ def _window():
 
 
 def _blur(image):
-    """Gaussian mean of [..., H, W, C] at the places where the whole window lies inside: [..., H-10, W-10, C]."""
+    """Gaussian mean of [..., H, W, C] at the places where the whole window lies inside: [..., H-10,
+    W-10, C].
+    """
     for axis in (-3, -2):
         length = image.shape[axis] - WINDOW + 1
         image = sum(
@@ -56,7 +62,8 @@ def _blur(image):
 
 @jax.jit
 def _ssim(prediction, truth):
-    # Second moments are taken about mid-grey: in float32 about zero, a bright flat region would lose its variance.
+    # Second moments are taken about mid-grey: in float32 about zero, a bright flat region would
+    # lose its variance.
     centre = 127.5
     x, y = (jnp.asarray(frames, jnp.float32) - centre for frames in (prediction, truth))
     mean_x, mean_y = _blur(x), _blur(y)
@@ -71,10 +78,13 @@ def _ssim(prediction, truth):
 
 
 def ssim(prediction, truth):
-    """Structural similarity (Wang et al., 2004): Gaussian window 11 x 11 with sigma 1.5, K1 0.01, K2 0.03, range 255.
+    """Structural similarity (Wang et al., 2004): Gaussian window 11 x 11 with sigma 1.5, K1 0.01,
+    K2 0.03, range 255.
 
-    Taken on each RGB channel and averaged over channels and over the places where the whole window lies inside the
-    frame, with population covariances: what scikit-image gives for `gaussian_weights=True, sigma=1.5,
+    Taken on each RGB channel and averaged over channels and over the places where the whole window
+    lies inside the
+    frame, with population covariances: what scikit-image gives for `gaussian_weights=True,
+        sigma=1.5,
     use_sample_covariance=False`.
 
     Args:
@@ -85,5 +95,7 @@ def ssim(prediction, truth):
     """
     _check(prediction, truth)
     if min(prediction.shape[-3:-1]) < WINDOW:
-        raise ValueError(f'SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, got {prediction.shape[-3:-1]}')
+        raise ValueError(
+            f'SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, got {prediction.shape[-3:-1]}'
+        )
     return np.asarray(_ssim(prediction, truth))

@@ -1,10 +1,13 @@
-"""Errors of surface normals: mean and median angle and shares below limits, streaming; and normals from depth.
+"""Errors of surface normals: mean and median angle and shares below limits, streaming; and normals
+from depth.
 
-Conventions: a true normal of (0, 0, 0) is unknown and ignored. Every number is computed over the pixels of a frame and then
-averaged over frames; the reference averages over batches, of which each frame is one here, see `metrics.depth`. [R] The
-median, too, is the mean over frames of each frame's exact (lower) median.
+Conventions: a true normal of (0, 0, 0) is unknown and ignored. Every number is computed over the
+    pixels of a frame and then
+averaged over frames; the reference averages over batches, of which each frame is one here, see
+`metrics.depth`. [R] The median, too, is the mean over frames of each frame's exact (lower) median.
 
-Axes are those of the camera: x right, y down, z ahead; normals look towards the camera. [O] The errors do not depend on the
+Axes are those of the camera: x right, y down, z ahead; normals look towards the camera. [O] The
+    errors do not depend on the
 axes, as long as truth and prediction share them.
 """
 
@@ -18,7 +21,13 @@ import numpy as np
 
 from re2pix_jax.evaluation.evaluators.frame_means import FrameMeans, mean, share, to_dict
 
-LIMITS = {'under_5': 5.0, 'under_7_5': 7.5, 'under_11_25': 11.25, 'under_22_5': 22.5, 'under_30': 30.0}
+LIMITS = {
+    'under_5': 5.0,
+    'under_7_5': 7.5,
+    'under_11_25': 11.25,
+    'under_22_5': 22.5,
+    'under_30': 30.0,
+}
 """Degrees below which an angle counts. [R]"""
 
 
@@ -27,7 +36,8 @@ class Scores(NamedTuple):
 
     Attributes:
         mean, median: of the angle between prediction and truth, degrees.
-        under_5, under_7_5, under_11_25, under_22_5, under_30: share of pixels with a smaller angle, in [0, 1].
+        under_5, under_7_5, under_11_25, under_22_5, under_30: share of pixels with a smaller angle,
+            in [0, 1].
         frames, pixels: that had a known truth.
     """
 
@@ -49,7 +59,8 @@ class Scores(NamedTuple):
 class NormalErrors(FrameMeans):
     """Errors so far.
 
-    `errors = NormalErrors.create()`, then `errors = errors.update(truth, prediction)` a batch, then `errors.scores()`.
+    `errors = NormalErrors.create()`, then `errors = errors.update(truth, prediction)` a batch, then
+    `errors.scores()`.
     """
 
     NAMES: ClassVar = ('mean', 'median', *LIMITS)
@@ -59,17 +70,29 @@ class NormalErrors(FrameMeans):
         """Adds a batch of frames.
 
         Args:
-            truth: normals [..., H, W, 3] of any length, (0, 0, 0) = unknown; fewer than 2^31 pixels.
+            truth: normals [..., H, W, 3] of any length, (0, 0, 0) = unknown; fewer than 2^31
+                pixels.
             prediction: likewise, of the same shape; one of length 0 is 90 degrees off. [R]
         """
         if truth.shape != prediction.shape:
-            raise ValueError(f'truth {truth.shape} and prediction {prediction.shape} must have one shape')
-        truth, prediction = (values.reshape(-1, *values.shape[-3:]) for values in (truth, prediction))
+            raise ValueError(
+                f'truth {truth.shape} and prediction {prediction.shape} must have one shape'
+            )
+        truth, prediction = (
+            values.reshape(-1, *values.shape[-3:]) for values in (truth, prediction)
+        )
         known = (truth != 0).any(-1)
         count = known.sum((1, 2))
         degrees = angle(truth, prediction)
         shares = {name: share(degrees < limit, known, count) for name, limit in LIMITS.items()}
-        return self.add({'mean': mean(degrees, known, count), 'median': _median(degrees, known, count), **shares}, count)
+        return self.add(
+            {
+                'mean': mean(degrees, known, count),
+                'median': _median(degrees, known, count),
+                **shares,
+            },
+            count,
+        )
 
     def scores(self):
         """`Scores` of what was added so far."""
@@ -77,7 +100,8 @@ class NormalErrors(FrameMeans):
 
 
 def angle(one, other):
-    """Angle between vectors [..., 3] of any length -> float32 [...], degrees; 90 where one of them is zero.
+    """Angle between vectors [..., 3] of any length -> float32 [...], degrees; 90 where one of them
+    is zero.
 
     From sine and cosine together: the arc cosine alone is 0.02 degrees off near 0 in float32.
     """
@@ -90,7 +114,8 @@ def angle(one, other):
 def _median(degrees, known, count):
     """Lower median of the known angles [N, H, W] of each frame -> [N], exact.
 
-    Floats from 0 on are ordered as their bits are, so that halving the range of bits finds it by counting alone: what sorting
+    Floats from 0 on are ordered as their bits are, so that halving the range of bits finds it by
+        counting alone: what sorting
     gives, with no more memory and on split arrays too.
     """
     bits = jax.lax.bitcast_convert_type(degrees, jnp.int32)
@@ -109,17 +134,21 @@ def _median(degrees, known, count):
 
 @functools.partial(jax.jit, static_argnames='field_of_view')
 def from_depth(depth, field_of_view: float):
-    """Normals of the surfaces that depth shows, for a pinhole camera that looks through the middle of the frame. [O]
+    """Normals of the surfaces that depth shows, for a pinhole camera that looks through the middle
+    of the frame. [O]
 
-    Inverse depth is linear in the pixel's coordinates on a plane, so its slopes give a plane's normal exactly. Of the two
-    neighbours along an axis that with the smaller step is taken: the other one may lie on another surface.
+    Inverse depth is linear in the pixel's coordinates on a plane, so its slopes give a plane's
+    normal exactly. Of the two
+    neighbours along an axis that with the smaller step is taken: the other one may lie on another
+        surface.
 
     Args:
         depth: [..., H, W] along the optical axis, 0 = unknown.
         field_of_view: horizontal, degrees; pixels are square.
 
     Returns:
-        float32 [..., H, W, 3] of length 1; zero where depth is unknown, or unknown at both neighbours along an axis.
+        float32 [..., H, W, 3] of length 1; zero where depth is unknown, or unknown at both
+        neighbours along an axis.
     """
     height, width = depth.shape[-2:]
     focal = 0.5 * width / math.tan(math.radians(field_of_view) / 2)
@@ -135,8 +164,12 @@ def from_depth(depth, field_of_view: float):
 
 
 def _smaller_step(values, known, axis):
-    """The smaller of the steps to the next and from the previous value along an axis; infinite where both are unknown."""
-    both = jax.lax.slice_in_dim(known, 1, None, axis=axis) & jax.lax.slice_in_dim(known, 0, -1, axis=axis)
+    """The smaller of the steps to the next and from the previous value along an axis; infinite
+    where both are unknown.
+    """
+    both = jax.lax.slice_in_dim(known, 1, None, axis=axis) & jax.lax.slice_in_dim(
+        known, 0, -1, axis=axis
+    )
     steps = jnp.where(both, jnp.diff(values, axis=axis), jnp.inf)
     end = jnp.full_like(jax.lax.slice_in_dim(values, 0, 1, axis=axis), jnp.inf)
     forward, backward = jnp.concatenate([steps, end], axis), jnp.concatenate([end, steps], axis)

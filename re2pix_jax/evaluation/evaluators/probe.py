@@ -2,14 +2,15 @@
 
 Two read-outs of the same feature map [..., h, w, C]:
 
-- 'bilinear': C → K classes at each patch, logits upsampled bilinearly to the pixels: the protocol of DINOv2's linear
-  segmentation [R].
-- 'subpixel': C → p x p x K logits at each patch, its own logits for each of the patch's pixels: it also asks where
-  inside the patch the classes lie, which a coarse grid's bilinear map cannot say [O].
+- 'bilinear': C → K classes at each patch, logits upsampled bilinearly to the pixels: the protocol
+  of DINOv2's linear segmentation [R].
+- 'subpixel': C → p x p x K logits at each patch, its own logits for each of the patch's pixels: it
+  also asks where inside the patch the classes lie, which a coarse grid's bilinear map cannot say
+  [O].
 
-Both standardise the features by the training set's mean and deviation (part of the linear map) and train by Adam on
-cross-entropy over labelled pixels, a cosine to zero [O]. Deterministic: the seed orders the minibatches and nothing
-else is random.
+Both standardise the features by the training set's mean and deviation (part of the linear map) and
+train by Adam on cross-entropy over labelled pixels, a cosine to zero [O]. Deterministic: the seed
+orders the minibatches and nothing else is random.
 """
 
 import functools
@@ -26,7 +27,9 @@ KINDS = ('bilinear', 'subpixel')
 
 
 class Probe(flax.struct.PyTreeNode):
-    """A fitted probe: `params` {'kernel', 'bias', 'mean', 'std'}; kind, classes and the labels' (H, W) are static."""
+    """A fitted probe: `params` {'kernel', 'bias', 'mean', 'std'}; kind, classes and the labels' (H,
+    W) are static.
+    """
 
     params: dict
     kind: str = flax.struct.field(pytree_node=False)
@@ -47,7 +50,16 @@ class Probe(flax.struct.PyTreeNode):
         return self.logits(features).argmax(-1).astype(jnp.uint8)
 
 
-def fit(features, labels, kind='bilinear', classes=CLASSES, seed=0, steps=300, batch_size=8, learning_rate=3e-3):
+def fit(
+    features,
+    labels,
+    kind='bilinear',
+    classes=CLASSES,
+    seed=0,
+    steps=300,
+    batch_size=8,
+    learning_rate=3e-3,
+):
     """Fits a probe to cached features.
 
     Args:
@@ -63,7 +75,8 @@ def fit(features, labels, kind='bilinear', classes=CLASSES, seed=0, steps=300, b
         raise ValueError(f'kind {kind!r}: expected one of {", ".join(KINDS)}')
     if len(features) != len(labels) or features.ndim != 4 or labels.ndim != 3:
         raise ValueError(
-            f'expected features [N, h, w, C] and labels [N, H, W], got {features.shape} and {labels.shape}'
+            f'expected features [N, h, w, C] and labels [N, H, W], got {features.shape} and '
+            f'{labels.shape}'
         )
     size, grid, channels = tuple(labels.shape[1:]), features.shape[1:3], features.shape[-1]
     if kind == 'subpixel' and (size[0] % grid[0] or size[1] % grid[1]):
@@ -74,7 +87,9 @@ def fit(features, labels, kind='bilinear', classes=CLASSES, seed=0, steps=300, b
         'kernel': jnp.zeros((channels, outputs)),
         'bias': jnp.zeros(outputs),
         'mean': jnp.asarray(features.mean(axis=(0, 1, 2), dtype=np.float64), jnp.float32),
-        'std': jnp.asarray(np.maximum(features.std(axis=(0, 1, 2), dtype=np.float64), 1e-6), jnp.float32),
+        'std': jnp.asarray(
+            np.maximum(features.std(axis=(0, 1, 2), dtype=np.float64), 1e-6), jnp.float32
+        ),
     }
     batch_size = min(batch_size, len(features))
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
@@ -83,7 +98,9 @@ def fit(features, labels, kind='bilinear', classes=CLASSES, seed=0, steps=300, b
 
     @jax.jit
     def update(trained, state, features, labels):
-        gradient = jax.grad(lambda t: _loss(params | t, features, labels, kind, classes, size))(trained)
+        gradient = jax.grad(lambda t: _loss(params | t, features, labels, kind, classes, size))(
+            trained
+        )
         changes, state = optimizer.update(gradient, state)
         return optax.apply_updates(trained, changes), state
 
@@ -111,5 +128,7 @@ def _logits(params, features, kind, classes, size):
 def _loss(params, features, labels, kind, classes, size):
     logits = _logits(params, features, kind, classes, size)
     known = labels != IGNORE
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, labels, 0).astype(jnp.int32))
+    loss = optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.where(known, labels, 0).astype(jnp.int32)
+    )
     return (loss * known).sum() / jnp.maximum(known.sum(), 1)

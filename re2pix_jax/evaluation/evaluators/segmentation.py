@@ -1,8 +1,11 @@
-"""Mean intersection over union by a confusion matrix that streams over batches on the device; Cityscapes' classes.
+"""Mean intersection over union by a confusion matrix that streams over batches on the device;
+Cityscapes' classes.
 
-Conventions: labels are Cityscapes train ids and 255 is ignored. A class counts in a mean when it occurs in the labels
-of the evaluated set; a class that is only predicted lowers the others through their false positives, but adds no zero
-of its own. IoU is taken over the set's pixels, not averaged over frames.
+Conventions: labels are Cityscapes train ids and 255 is ignored. A class counts in a mean when it
+    occurs in the labels
+of the evaluated set; a class that is only predicted lowers the others through their false
+positives, but adds no zero of its own. IoU is taken over the set's pixels, not averaged over
+frames.
 """
 
 import math
@@ -15,18 +18,58 @@ import numpy as np
 
 IGNORE = 255
 MOVING = range(11, 19)
-"""Person, rider, car, truck, bus, train, motorcycle, bicycle: the classes of moving-object mIoU. [R]"""
+"""Person, rider, car, truck, bus, train, motorcycle, bicycle: the classes of moving-object mIoU.
+[R]
+"""
 
 NAMES = (
-    'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation', 'terrain',
-    'sky', 'person', 'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle')
+    'road',
+    'sidewalk',
+    'building',
+    'wall',
+    'fence',
+    'pole',
+    'traffic light',
+    'traffic sign',
+    'vegetation',
+    'terrain',
+    'sky',
+    'person',
+    'rider',
+    'car',
+    'truck',
+    'bus',
+    'train',
+    'motorcycle',
+    'bicycle',
+)
 """Cityscapes' 19 classes in the order of their train ids."""
 CLASSES = len(NAMES)
 
-COLOURS = np.array([
-    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),
-    (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142),
-    (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)], np.uint8)
+COLOURS = np.array(
+    [
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (102, 102, 156),
+        (190, 153, 153),
+        (153, 153, 153),
+        (250, 170, 30),
+        (220, 220, 0),
+        (107, 142, 35),
+        (152, 251, 152),
+        (70, 130, 180),
+        (220, 20, 60),
+        (255, 0, 0),
+        (0, 0, 142),
+        (0, 0, 70),
+        (0, 60, 100),
+        (0, 80, 100),
+        (0, 0, 230),
+        (119, 11, 32),
+    ],
+    np.uint8,
+)
 """Cityscapes' colours, uint8 [19, 3] RGB."""
 
 
@@ -35,7 +78,8 @@ class Scores(NamedTuple):
 
     Attributes:
         iou: float64 [K], NaN for classes without labels.
-        miou, moving_miou: means over the classes with labels, all or the moving ones; NaN if there are none.
+        miou, moving_miou: means over the classes with labels, all or the moving ones; NaN if there
+            are none.
         accuracy: share of the labelled pixels that are right.
     """
 
@@ -46,19 +90,24 @@ class Scores(NamedTuple):
 
     def to_dict(self):
         """JSON-able: names instead of ids, classes without labels left out, None instead of NaN."""
-        names = NAMES if len(self.iou) == len(NAMES) else tuple(str(k) for k in range(len(self.iou)))
+        names = (
+            NAMES if len(self.iou) == len(NAMES) else tuple(str(k) for k in range(len(self.iou)))
+        )
         means = {'miou': self.miou, 'moving_miou': self.moving_miou, 'accuracy': self.accuracy}
         return {
             **{name: None if math.isnan(x) else float(x) for name, x in means.items()},
-            'iou': {name: float(x) for name, x in zip(names, self.iou, strict=True) if not math.isnan(x)},
+            'iou': {
+                name: float(x) for name, x in zip(names, self.iou, strict=True) if not math.isnan(x)
+            },
         }
 
 
 class Confusion(flax.struct.PyTreeNode):
-    """Counts of (label, prediction) pairs, 64-bit sums as two uint32: JAX has no 64-bit integers by default.
+    """Counts of (label, prediction) pairs, 64-bit sums as two uint32: JAX has no 64-bit integers by
+    default.
 
-    `confusion = Confusion.create(19)`, then `confusion = confusion.update(labels, predictions)` a batch, then
-    `confusion.scores()`.
+    `confusion = Confusion.create(19)`, then `confusion = confusion.update(labels, predictions)` a
+    batch, then `confusion.scores()`.
     """
 
     low: jax.Array
@@ -67,20 +116,28 @@ class Confusion(flax.struct.PyTreeNode):
     @classmethod
     def create(cls, classes=CLASSES):
         """An empty matrix of `classes` x `classes`."""
-        return cls(jnp.zeros((classes, classes), jnp.uint32), jnp.zeros((classes, classes), jnp.uint32))
+        return cls(
+            jnp.zeros((classes, classes), jnp.uint32), jnp.zeros((classes, classes), jnp.uint32)
+        )
 
     @jax.jit
     def update(self, labels, predictions):
         """Adds a batch.
 
         Args:
-            labels: integers of any shape, fewer than 2^31 pixels; values outside 0..K-1 (255) are ignored.
+            labels: integers of any shape, fewer than 2^31 pixels; values outside 0..K-1 (255) are
+                ignored.
             predictions: integers of the same shape in 0..K-1.
         """
         if labels.shape != predictions.shape:
-            raise ValueError(f'labels {labels.shape} and predictions {predictions.shape} must have one shape')
+            raise ValueError(
+                f'labels {labels.shape} and predictions {predictions.shape} must have one shape'
+            )
         classes = self.low.shape[0]
-        labels, predictions = labels.reshape(-1).astype(jnp.int32), predictions.reshape(-1).astype(jnp.int32)
+        labels, predictions = (
+            labels.reshape(-1).astype(jnp.int32),
+            predictions.reshape(-1).astype(jnp.int32),
+        )
         known = (labels >= 0) & (labels < classes)
         cell = jnp.where(known, labels * classes + predictions, classes * classes)
         counts = jnp.bincount(cell, length=classes * classes + 1)[:-1].reshape(classes, classes)

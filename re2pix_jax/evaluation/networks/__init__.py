@@ -1,1 +1,3 @@
-"""Feature networks that measure frames beside the model's own parts: Inception (FID), I3D (FVD), LPIPS."""
+"""Feature networks that measure frames beside the model's own parts: Inception (FID), I3D (FVD),
+LPIPS.
+"""

@@ -1,7 +1,9 @@
-"""I3D (two-stream inflated Inception, RGB, 400 classes of Kinetics), the feature network of FVD. [R]
+"""I3D (two-stream inflated Inception, RGB, 400 classes of Kinetics), the feature network of FVD.
+[R]
 
-FVD's feature is the logits' mean over time, as the usual implementations in PyTorch take it. Layers have the names of the published file.
-Convolutions and poolings pad as TensorFlow does ('SAME'): as little as makes every stride fit, the larger half at the end.
+FVD's feature is the logits' mean over time, as the usual implementations in PyTorch take it. Layers
+have the names of the published file. Convolutions and poolings pad as TensorFlow does ('SAME'): as
+little as makes every stride fit, the larger half at the end.
 """
 
 from typing import Any
@@ -29,7 +31,15 @@ class Unit(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = nn.Conv(self.features, (self.kernel,) * 3, self.stride, 'SAME', use_bias=False, precision='highest', name='conv3d')(x)
+        x = nn.Conv(
+            self.features,
+            (self.kernel,) * 3,
+            self.stride,
+            'SAME',
+            use_bias=False,
+            precision='highest',
+            name='conv3d',
+        )(x)
         return nn.relu(nn.BatchNorm(use_running_average=True, epsilon=1e-3, name='bn')(x))
 
 
@@ -41,12 +51,15 @@ class Mixed(nn.Module):
     @nn.compact
     def __call__(self, x):
         b0, b1a, b1b, b2a, b2b, b3b = self.widths
-        return jnp.concatenate([
-            Unit(b0, name='b0')(x),
-            Unit(b1b, 3, name='b1b')(Unit(b1a, name='b1a')(x)),
-            Unit(b2b, 3, name='b2b')(Unit(b2a, name='b2a')(x)),
-            Unit(b3b, name='b3b')(_pool(x, 3, 1)),
-        ], axis=-1)
+        return jnp.concatenate(
+            [
+                Unit(b0, name='b0')(x),
+                Unit(b1b, 3, name='b1b')(Unit(b1a, name='b1a')(x)),
+                Unit(b2b, 3, name='b2b')(Unit(b2a, name='b2a')(x)),
+                Unit(b3b, name='b3b')(_pool(x, 3, 1)),
+            ],
+            axis=-1,
+        )
 
 
 def _pool(x, window, stride):
@@ -56,18 +69,30 @@ def _pool(x, window, stride):
 
 
 LAYERS = (
-    ('Conv3d_1a_7x7', (64, 7, 2)), ((1, 3, 3), (1, 2, 2)),
-    ('Conv3d_2b_1x1', (64,)), ('Conv3d_2c_3x3', (192, 3)), ((1, 3, 3), (1, 2, 2)),
-    ('Mixed_3b', (64, 96, 128, 16, 32, 32)), ('Mixed_3c', (128, 128, 192, 32, 96, 64)), (3, 2),
-    ('Mixed_4b', (192, 96, 208, 16, 48, 64)), ('Mixed_4c', (160, 112, 224, 24, 64, 64)), ('Mixed_4d', (128, 128, 256, 24, 64, 64)),
-    ('Mixed_4e', (112, 144, 288, 32, 64, 64)), ('Mixed_4f', (256, 160, 320, 32, 128, 128)), (2, 2),
-    ('Mixed_5b', (256, 160, 320, 32, 128, 128)), ('Mixed_5c', (384, 192, 384, 48, 128, 128)),
+    ('Conv3d_1a_7x7', (64, 7, 2)),
+    ((1, 3, 3), (1, 2, 2)),
+    ('Conv3d_2b_1x1', (64,)),
+    ('Conv3d_2c_3x3', (192, 3)),
+    ((1, 3, 3), (1, 2, 2)),
+    ('Mixed_3b', (64, 96, 128, 16, 32, 32)),
+    ('Mixed_3c', (128, 128, 192, 32, 96, 64)),
+    (3, 2),
+    ('Mixed_4b', (192, 96, 208, 16, 48, 64)),
+    ('Mixed_4c', (160, 112, 224, 24, 64, 64)),
+    ('Mixed_4d', (128, 128, 256, 24, 64, 64)),
+    ('Mixed_4e', (112, 144, 288, 32, 64, 64)),
+    ('Mixed_4f', (256, 160, 320, 32, 128, 128)),
+    (2, 2),
+    ('Mixed_5b', (256, 160, 320, 32, 128, 128)),
+    ('Mixed_5c', (384, 192, 384, 48, 128, 128)),
 )
 """(name, sizes) of a `Unit` or `Mixed`; (window, stride) of a pooling."""
 
 
 class InceptionI3D(nn.Module):
-    """Clips [B, T, 224, 224, 3] in [-1, 1] → features [B, T', 1024] and logits [B, T', classes], T' = ceil(T / 8) - 1."""
+    """Clips [B, T, 224, 224, 3] in [-1, 1] → features [B, T', 1024] and logits [B, T', classes], T'
+    = ceil(T / 8) - 1.
+    """
 
     classes: int = 400
 
@@ -93,7 +118,8 @@ class I3D(flax.struct.PyTreeNode):
     net: InceptionI3D = flax.struct.field(pytree_node=False)
 
     def features(self, clips):
-        """Clips [B, T, H, W, 3], uint8 or float in [-1, 1] → the logits' mean over time, float32 [B, 400].
+        """Clips [B, T, H, W, 3], uint8 or float in [-1, 1] → the logits' mean over time, float32
+        [B, 400].
 
         Raises:
             UserError: fewer than 9 frames.
@@ -101,7 +127,9 @@ class I3D(flax.struct.PyTreeNode):
         return self.activations(clips)[1].mean(1)
 
     def activations(self, clips):
-        """(features [B, T', 1024], logits [B, T', 400]), of clips resized to 224x224, bilinearly. [R]"""
+        """(features [B, T', 1024], logits [B, T', 400]), of clips resized to 224x224, bilinearly.
+        [R]
+        """
         check_frames(clips.shape[1])
         return self._activations(clips)
 
@@ -113,5 +141,9 @@ class I3D(flax.struct.PyTreeNode):
 def check_frames(frames: int):
     """Raises UserError where clips of so many frames are too short."""
     if frames < LEAST_FRAMES:
-        raise UserError(f'FVD: clips of {frames} frames, context and future together; I3D takes at least {LEAST_FRAMES}, usual are '
-                        f'{USUAL_FRAMES}: lengthen the horizon by {LEAST_FRAMES - frames} or more, or leave FVD out')
+        raise UserError(
+            f'FVD: clips of {frames} frames, context and future together; I3D takes at least '
+            f'{LEAST_FRAMES}, usual are '
+            f'{USUAL_FRAMES}: lengthen the horizon by {LEAST_FRAMES - frames} or more, or leave '
+            'FVD out'
+        )

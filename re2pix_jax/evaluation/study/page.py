@@ -25,30 +25,70 @@ def write(folder, points, sheets=()) -> str:
     folder = pathlib.Path(folder)
     numbers, verdicts = runs.summarise(points), claims.judge(runs.summarise(points))
     times = {name: runs.by_time(points, name) for name in BY_TIME}
-    text = '\n\n'.join([
-        describe_protocol(points), describe_table(numbers), *(describe_by_time(name, found) for name, found in times.items() if found),
-        *describe_sooner(points), *([describe_verdicts(verdicts)] if verdicts else [])])
+    text = '\n\n'.join(
+        [
+            describe_protocol(points),
+            describe_table(numbers),
+            *(describe_by_time(name, found) for name, found in times.items() if found),
+            *describe_sooner(points),
+            *([describe_verdicts(verdicts)] if verdicts else []),
+        ]
+    )
     pictures = []
     (folder / 'curves').mkdir(parents=True, exist_ok=True)
     for name, metric in runs.METRICS.items():
         if found := runs.curves(points, name):
-            levels = {title: metric.read(name, _curve_report(points), method) for method, title in runs.REFERENCES.items()}
+            levels = {
+                title: metric.read(name, _curve_report(points), method)
+                for method, title in runs.REFERENCES.items()
+            }
             path = folder / 'curves' / f'{name}.png'
-            curves.training(path, metric.title, found, {title: level for title, level in levels.items() if level is not None})
-            pictures.append((f'{metric.title} over training', np.asarray(Image.open(path).convert('RGB'))))
+            curves.training(
+                path,
+                metric.title,
+                found,
+                {title: level for title, level in levels.items() if level is not None},
+            )
+            pictures.append(
+                (f'{metric.title} over training', np.asarray(Image.open(path).convert('RGB')))
+            )
     for name, found in times.items():
         if any(len(cells) > 1 for cells in found.values()):
             path = folder / 'curves' / f'{name}_by_time.png'
-            curves.by_time(path, runs.METRICS[name].title, {label: (list(cells), [cell.mean for cell in cells.values()])
-                                                             for label, cells in found.items()})
-            pictures.append((f'{runs.METRICS[name].title} by time', np.asarray(Image.open(path).convert('RGB'))))
+            curves.by_time(
+                path,
+                runs.METRICS[name].title,
+                {
+                    label: (list(cells), [cell.mean for cell in cells.values()])
+                    for label, cells in found.items()
+                },
+            )
+            pictures.append(
+                (f'{runs.METRICS[name].title} by time', np.asarray(Image.open(path).convert('RGB')))
+            )
     page.text(folder / 'study.txt', text + '\n')
-    page.text(folder / 'study.json', json.dumps({
-        'table': {label: {name: cell._asdict() for name, cell in cells.items()} for label, cells in numbers.items()},
-        'by_time': {name: {label: {f'{seconds:.3f}': cell._asdict() for seconds, cell in cells.items()} for label, cells in found.items()}
-                    for name, found in times.items()},
-        'curves': {name: runs.curves(points, name) for name in runs.METRICS},
-        'claims': [verdict._asdict() for verdict in verdicts]}, indent=1) + '\n')
+    page.text(
+        folder / 'study.json',
+        json.dumps(
+            {
+                'table': {
+                    label: {name: cell._asdict() for name, cell in cells.items()}
+                    for label, cells in numbers.items()
+                },
+                'by_time': {
+                    name: {
+                        label: {f'{seconds:.3f}': cell._asdict() for seconds, cell in cells.items()}
+                        for label, cells in found.items()
+                    }
+                    for name, found in times.items()
+                },
+                'curves': {name: runs.curves(points, name) for name in runs.METRICS},
+                'claims': [verdict._asdict() for verdict in verdicts],
+            },
+            indent=1,
+        )
+        + '\n',
+    )
     page.write(folder / 'study.html', 'Study', text, [*pictures, *sheets])
     return text
 
@@ -62,19 +102,37 @@ def describe_protocol(points) -> str:
     """What was trained how long, and on what it is judged."""
     final = next(point for point in points if point.final)
     protocol = final.report['protocol']
-    seeds = {label: sorted({point.seed for point in points if point.label == label and point.final}) for label in
-             dict.fromkeys(point.label for point in points)}
+    seeds = {
+        label: sorted({point.seed for point in points if point.label == label and point.final})
+        for label in dict.fromkeys(point.label for point in points)
+    }
     few = ', '.join(f'{label} {len(found)}' for label, found in seeds.items())
-    return (f'{protocol["clips"]} clips of {protocol["source"]}, split {protocol["split"]}, {protocol["context_frames"]} context and '
-            f'{protocol["horizon"]} future frames at stride {protocol["stride"]}, {protocol["size"][0]}x{protocol["size"][1]} pixels, '
-            f'{protocol["sampler_steps"]} sampler steps, after {final.step} training steps\nseeds: {few}')
+    return (
+        f'{protocol["clips"]} clips of {protocol["source"]}, split {protocol["split"]}, '
+        f'{protocol["context_frames"]} context and '
+        f'{protocol["horizon"]} future frames at stride {protocol["stride"]}, '
+        f'{protocol["size"][0]}x{protocol["size"][1]} pixels, '
+        f'{protocol["sampler_steps"]} sampler steps, after {final.step} training steps\nseeds: '
+        f'{few}'
+    )
 
 
 def describe_table(numbers) -> str:
     """{label: {metric: Cell}} as a table, mean ± standard deviation over seeds."""
     shown = [name for name in runs.METRICS if any(name in cells for cells in numbers.values())]
-    rows = [[label, *(_cell(cells.get(name)) for name in shown)] for label, cells in numbers.items()]
-    return table(['', *(f'{runs.METRICS[name].title} {"↑" if runs.METRICS[name].higher else "↓"}' for name in shown)], rows)
+    rows = [
+        [label, *(_cell(cells.get(name)) for name in shown)] for label, cells in numbers.items()
+    ]
+    return table(
+        [
+            '',
+            *(
+                f'{runs.METRICS[name].title} {"↑" if runs.METRICS[name].higher else "↓"}'
+                for name in shown
+            ),
+        ],
+        rows,
+    )
 
 
 def _cell(cell):
@@ -85,15 +143,26 @@ def _cell(cell):
 
 
 def describe_by_time(name, found) -> str:
-    """{label: {seconds: Cell}} as a table of at most `COLUMNS` times, evenly spaced from the first to the last."""
+    """{label: {seconds: Cell}} as a table of at most `COLUMNS` times, evenly spaced from the first
+    to the last.
+    """
     times = list(next(iter(found.values())))
-    shown = [times[place] for place in np.unique(np.linspace(0, len(times) - 1, COLUMNS).round().astype(int))]
-    rows = [[label, *(_cell(cells.get(seconds)) for seconds in shown)] for label, cells in found.items()]
-    return f'{runs.METRICS[name].title} by time\n' + table(['', *(f'+{seconds:.2f} s' for seconds in shown)], rows)
+    shown = [
+        times[place]
+        for place in np.unique(np.linspace(0, len(times) - 1, COLUMNS).round().astype(int))
+    ]
+    rows = [
+        [label, *(_cell(cells.get(seconds)) for seconds in shown)] for label, cells in found.items()
+    ]
+    return f'{runs.METRICS[name].title} by time\n' + table(
+        ['', *(f'+{seconds:.2f} s' for seconds in shown)], rows
+    )
 
 
 def describe_sooner(points) -> list[str]:
-    """How many times sooner the full method is where the baseline ends, a line for each metric that has curves; [] without."""
+    """How many times sooner the full method is where the baseline ends, a line for each metric that
+    has curves; [] without.
+    """
     lines = []
     for name, metric in runs.METRICS.items():
         found = runs.curves(points, name)
@@ -102,9 +171,15 @@ def describe_sooner(points) -> list[str]:
         there = runs.sooner(found, name)
         end = f'{found["baseline"][1][-1]:.4g} of baseline at step {found["baseline"][0][-1]}'
         first = found['full'][0][0]
-        lines.append(f'{metric.title}: {end} is ' + (
-            'not reached by full' if there is None else
-            f'reached by full at {"or before " if there[0] <= first else ""}step {there[0]:.0f}, {there[1]:.1f} times sooner'))
+        lines.append(
+            f'{metric.title}: {end} is '
+            + (
+                'not reached by full'
+                if there is None
+                else f'reached by full at {"or before " if there[0] <= first else ""}step '
+                f'{there[0]:.0f}, {there[1]:.1f} times sooner'
+            )
+        )
     return ['\n'.join(lines)] if lines else []
 
 

@@ -12,7 +12,9 @@ from re2pix_jax.training import loop
 
 
 def draw(folder, config) -> list[tuple[str, np.ndarray]]:
-    """(caption, uint8 [H, W, 3]) of the first config.sheets.clips clips: truth, the VAE's reconstruction, and each row's first seed."""
+    """(caption, uint8 [H, W, 3]) of the first config.sheets.clips clips: truth, the VAE's
+    reconstruction, and each row's first seed.
+    """
     count, horizon, shown, rows = config.sheets.clips, config.evaluation.horizon, None, {}
     for label, row in runs.rows(config).items() if count else ():
         for workdir, steps in runs.runs(folder, row.run)[:1]:
@@ -22,24 +24,43 @@ def draw(folder, config) -> list[tuple[str, np.ndarray]]:
             settings.update(runs.changes_of(row))
             if shown is None:
                 shown = _clips(model, settings, count)
-                rows['VAE of the truth'] = np.asarray(model.vae.decode(model.vae.encode(shown['frames'])))
-            past = shown['frames'][:, :model.context_frames]
+                rows['VAE of the truth'] = np.asarray(
+                    model.vae.decode(model.vae.encode(shown['frames']))
+                )
+            past = shown['frames'][:, : model.context_frames]
             keys = evaluation.keys(settings.seed, shown['record'])
-            predicted = model.rollout(past, keys, horizon, **evaluation.options(model, settings))['frames']
+            predicted = model.rollout(past, keys, horizon, **evaluation.options(model, settings))[
+                'frames'
+            ]
             rows[label] = np.concatenate([past, np.asarray(predicted)], axis=1)
     if shown is None:
         return []
     seconds = (np.arange(shown['frames'].shape[1]) - model.context_frames + 1) / model.fps
-    pictures = [panels.sheet([panels.Panel('truth', list(shown['frames'][k])),
-                              *(panels.Panel(label, list(frames[k])) for label, frames in rows.items())], seconds)
-                for k in range(count)]
-    return [(f'{config.evaluation.source}, {config.evaluation.split} {record}', picture)
-            for record, picture in zip(shown['record'], pictures, strict=True)]
+    pictures = [
+        panels.sheet(
+            [
+                panels.Panel('truth', list(shown['frames'][k])),
+                *(panels.Panel(label, list(frames[k])) for label, frames in rows.items()),
+            ],
+            seconds,
+        )
+        for k in range(count)
+    ]
+    return [
+        (f'{config.evaluation.source}, {config.evaluation.split} {record}', picture)
+        for record, picture in zip(shown['record'], pictures, strict=True)
+    ]
 
 
 def _clips(model, settings, count):
-    batches = loader.create(evaluation.data(model, settings, settings.split, count, model.context_frames + settings.horizon),
-                            count, settings.seed, training=False)
+    batches = loader.create(
+        evaluation.data(
+            model, settings, settings.split, count, model.context_frames + settings.horizon
+        ),
+        count,
+        settings.seed,
+        training=False,
+    )
     try:
         return jax.tree.map(np.asarray, next(batches))
     finally:

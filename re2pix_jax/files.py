@@ -1,0 +1,112 @@
+"""Files that are there whole or not at all: written beside their place, then renamed; and what a
+full disk is called.
+"""
+
+import contextlib
+import errno
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+
+from re2pix_jax.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_IN_WORDS = ('no space left on device', 'disk quota exceeded', 'file too large')
+
+
+def full_disk(error: BaseException | None) -> str | None:
+    """The file that could not be written, when `error` or one of its causes says that the disk is
+    full; else None.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return os.fspath(error.filename) if error.filename else 'the output'
+        if any(words in str(error).lower() for words in _FULL_IN_WORDS):
+            # Native writers report the path inside their text, if at all.
+            path = re.search(r'["\'](/[^"\']+)["\']', str(error))
+            return path.group(1) if path else 'the output'
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextlib.contextmanager
+def writing(place):
+    """Turns what the system says while `place` is written into a UserError of one line.
+
+    Raises:
+        UserError: the disk is full, or `place` may not be written.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if full_disk(error) is not None:
+            raise UserError(
+                f'{place}: the disk is full; nothing half-written was left, free some space and '
+                'give '
+                'the same command again'
+            ) from error
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise UserError(
+                f"{place}: can't be written ({os.strerror(error.errno).lower()}); choose another "
+                'place or make this one writable'
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a path beside `path` to write to; it takes the place of `path` when all is well, and
+    goes otherwise.
+
+    Folders above are made. Errors are those of `writing`.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(path.name + '.partial')
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path, content: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path, content: str) -> None:
+    """Writes a file in UTF-8, whole or not at all."""
+    write_bytes(path, content.encode())
+
+
+@contextlib.contextmanager
+def staging(out):
+    """A folder inside `out` for the output; when all is well its files move to `out`, otherwise
+    nothing is left of it.
+
+    Raises:
+        UserError: `out` can't be written, before any work is done, or the disk runs full later.
+    """
+    out = pathlib.Path(out)
+    made = not out.exists()
+    folder = None
+    try:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            folder = pathlib.Path(tempfile.mkdtemp(prefix='.partial-', dir=out))
+            yield folder
+            for file in sorted(folder.iterdir()):
+                os.replace(file, out / file.name)
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        if made and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
