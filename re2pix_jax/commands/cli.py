@@ -65,6 +65,7 @@ COMMANDS = (
     'fit_pca',
     'convert',
     'benchmark',
+    'shardings',
 )
 
 

@@ -45,6 +45,6 @@ def main(argv):
         loader.create(run.config.eval_data, run.config.batch_size, run.config.seed, training=False)
     ) as data:
         batches = mesh.evaluation_batches(data, run.config.batch_size, run.mesh)
-        params = run.state.ema if _EMA.value else run.state.params
-        run.task.save(params, _OUT.value, batches, storage=_STORAGE.value, card=card)
+        variables = run.state.ema if _EMA.value else run.state.variables
+        run.task.save(variables, _OUT.value, batches, storage=_STORAGE.value, card=card)
     print(f'{_OUT.value}: step {int(run.state.step)} of {_WORKDIR.value}')
