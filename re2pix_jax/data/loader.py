@@ -186,6 +186,19 @@ class Loader:
         self.close()
         self._go_to(state['batches'])
 
+    @property
+    def sources(self) -> list:
+        """The opened `Source`s, as data.sources names them."""
+        return self._sample.sources
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of what a batch holds."""
+        source, settings = self._sample.sources[0], self._sample.settings
+        if settings['sources'][0].startswith(_ENCODED):
+            return *source.manifest['shapes'], 'record'
+        return 'frames', *(('labels', 'depth') if settings['labels'] else ()), 'record'
+
     def record_name(self, record: int) -> str:
         """What a number in 'record' stands for: 'source/clip'."""
         return self._sample.name(int(record))

@@ -13,13 +13,17 @@ axes, as long as truth and prediction share them.
 
 import functools
 import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax.evaluation.evaluators.frame_means import FrameMeans, mean, share, to_dict
+from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import compatibility
+from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
+from re2pix_jax.evaluation.evaluators.means import FrameMeans, mean, share
 
 LIMITS = {
     'under_5': 5.0,
@@ -31,39 +35,15 @@ LIMITS = {
 """Degrees below which an angle counts. [R]"""
 
 
-class Scores(NamedTuple):
-    """Scores of a set, NaN where it has no known pixel.
-
-    Attributes:
-        mean, median: of the angle between prediction and truth, degrees.
-        under_5, under_7_5, under_11_25, under_22_5, under_30: share of pixels with a smaller angle,
-            in [0, 1].
-        frames, pixels: that had a known truth.
-    """
-
-    mean: float
-    median: float
-    under_5: float
-    under_7_5: float
-    under_11_25: float
-    under_22_5: float
-    under_30: float
-    frames: int
-    pixels: int
-
-    def to_dict(self):
-        """JSON-able: None instead of NaN."""
-        return to_dict(self)
-
-
+@flax.struct.dataclass
 class NormalErrors(FrameMeans):
     """Errors so far.
 
-    `errors = NormalErrors.create()`, then `errors = errors.update(truth, prediction)` a batch, then
-    `errors.scores()`.
+    `errors = NormalErrors.empty()`, then `errors = errors.update(truth, prediction)` a batch, then
+    `errors.compute()`.
     """
 
-    NAMES: ClassVar = ('mean', 'median', *LIMITS)
+    NAMES: ClassVar = ('angle_mean', 'angle_median', *LIMITS)
 
     @jax.jit
     def update(self, truth, prediction):
@@ -87,16 +67,12 @@ class NormalErrors(FrameMeans):
         shares = {name: share(degrees < limit, known, count) for name, limit in LIMITS.items()}
         return self.add(
             {
-                'mean': mean(degrees, known, count),
-                'median': _median(degrees, known, count),
+                'angle_mean': mean(degrees, known, count),
+                'angle_median': _median(degrees, known, count),
                 **shares,
             },
             count,
         )
-
-    def scores(self):
-        """`Scores` of what was added so far."""
-        return Scores(**self.means(), **self.counts())
 
 
 def angle(one, other):
@@ -174,3 +150,40 @@ def _smaller_step(values, known, axis):
     end = jnp.full_like(jax.lax.slice_in_dim(values, 0, 1, axis=axis), jnp.inf)
     forward, backward = jnp.concatenate([steps, end], axis), jnp.concatenate([end, steps], axis)
     return jnp.where(jnp.abs(forward) < jnp.abs(backward), forward, backward)
+
+
+class Normals(Evaluator):
+    """Surface normals that a head reads in features, against those of the true depth."""
+
+    COLUMNS = (
+        Column('angle_mean', 'normals mean, degrees'),
+        Column('angle_median', 'normals median, degrees'),
+        *(
+            Column(name, f'normals under {limit:g} degrees %', higher=True, scale=100)
+            for name, limit in LIMITS.items()
+        ),
+    )
+    METHODS = ('re2pix', 'copy_last', 'vae', 'truth', 'forecast')
+    FIELDS = frozenset({'depth'})
+    # bundle of a head for normals; horizontal degrees, by which normals follow from depth [O]
+    OPTIONS = {'head': '', 'field_of_view': 60.0}
+
+    def open(self):
+        if not 0 < self.options['field_of_view'] < 180:
+            raise UserError(
+                f'config.evals.{self.name}.field_of_view = {self.options["field_of_view"]}: '
+                'expected degrees between 0 and 180'
+            )
+        self.parts = compatibility.open_head(self, 'normals')
+
+    def check(self, part, clips):
+        super().check(part, clips)
+        compatibility.check_head(self, part, clips)
+
+    def measure(self, parts, view, views, batch):
+        truth = from_depth(batch['depth'], self.options['field_of_view'])
+        read = parts.normals(view.features, tuple(truth.shape[2:4]))
+        return by_step(NormalErrors.empty().update, truth, read)
+
+    def about(self):
+        return super().about() | {'field_of_view': self.options['field_of_view']}
