@@ -124,6 +124,11 @@ def write_safetensors(path, tensors: dict, dtype_of: Callable) -> None:
             )
 
 
+def is_floating(array) -> bool:
+    """Whether a tensor holds floating numbers, bfloat16 included."""
+    return np.issubdtype(array.dtype, np.floating) or array.dtype.name == 'bfloat16'
+
+
 def _converted(name, array, dtype) -> np.ndarray:
     with np.errstate(over='ignore'):
         stored = array.astype(dtype, copy=False)

@@ -14,9 +14,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax.traverse_util import flatten_dict
 
 from re2pix_jax import bundles
-from re2pix_jax.bundles.kinds import flatten
 from re2pix_jax.convert import autoencoder_kl
 from re2pix_jax.errors import UserError
 
@@ -79,7 +79,7 @@ def test_diffusers_numbers(name, channels, shift):
 
 def flat(path, **arguments):
     part = autoencoder_kl.convert(path, **arguments)
-    return part, flatten(part.params)
+    return part, flatten_dict(part.params, sep='/')
 
 
 def assert_equal(one, other):
