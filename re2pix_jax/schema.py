@@ -121,8 +121,8 @@ def _no_number(name):
 
 
 def _check_plain(found) -> None:
-    """Refuses what python's reader lets pass and others would not: depth, numbers too large, half
-    characters.
+    """Refuses what python's reader lets pass: any depth, numbers too large, half characters, names
+    of several lines.
     """
     level, depth = [found], 0
     while level:
@@ -132,6 +132,8 @@ def _check_plain(found) -> None:
         inner = []
         for value in level:
             if isinstance(value, dict):
+                if any(name and min(name) < ' ' for name in value):
+                    raise ValueError('a name with control characters')
                 inner += [*value.keys(), *value.values()]
             elif isinstance(value, list):
                 inner += value

@@ -83,6 +83,7 @@ def test_objects_lists_and_limits():
         ('[' * 41 + ']' * 41, 'nested more than 40 deep'),
         ('[' * 100_000, 'recursion'),
         ('"\\ud800"', 'surrogates not allowed'),
+        ('{"a": {"b\\nc": 1}}', 'a name with control characters'),
         ('{', 'Expecting property name'),
     ],
 )

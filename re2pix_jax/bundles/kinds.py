@@ -120,7 +120,7 @@ class Kind:
         fields = {
             field.name: field
             for field in dataclasses.fields(net_class)
-            if field.name not in ('parent', 'name')
+            if field.name not in NOT_OF_THE_NETWORK
         }
         unknown = sorted(set(network) - set(fields))
         missing = sorted(

@@ -78,6 +78,8 @@ def read_safetensors(path) -> dict[str, Stored]:
 
 
 def _entry(path, name, part) -> Stored:
+    if not name.isprintable():
+        raise ValueError(f'a tensor is called {name!r}')
     dtype, shape = np.dtype(DTYPES[part.get_dtype()]), tuple(part.get_shape())
     if not math.prod(shape):
         np.empty(shape, dtype)  # for numpy to refuse sides that are too long

@@ -227,7 +227,7 @@ def test_every_tensor_that_does_not_fit_is_named(folder):
         ({'use_quant_conv': False}, 'only one of use_quant_conv and use_post_quant_conv'),
         (
             {'block_out_channels': 8},
-            'its config cannot be that of an AutoencoderKL: block_out_channels 8: fetch it again',
+            'block_out_channels: expected a list of positive integers, got 8: fetch it again',
         ),
         ({'norm_num_groups': 3}, 'norm_groups 3 does not divide 4 channels'),
     ],
