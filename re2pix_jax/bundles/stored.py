@@ -72,8 +72,9 @@ def read_safetensors(path) -> dict[str, Stored]:
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror or error}') from error
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        reason = ' '.join(str(error).split())  # the library repeats what the file says
         raise UserError(
-            f'{path}: is not a whole safetensors file ({error}): fetch it again'
+            f'{path}: is not a whole safetensors file ({reason}): fetch it again'
         ) from error
 
 
