@@ -10,7 +10,7 @@ import optax
 
 from re2pix_jax import bundles, errors
 from re2pix_jax.evaluation.evaluators import normals, segmentation
-from re2pix_jax.heads import Head, encoder_sha256, ordinal
+from re2pix_jax.heads import Head, ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.nn.positions import resize
 from re2pix_jax.tasks.task import Task, clip_keys
@@ -161,7 +161,7 @@ class HeadTask(Task):
 
     @functools.cached_property
     def _encoder_identity(self):
-        return encoder_sha256(self.frozen['encoder'])
+        return bundles.identity(self.frozen['encoder'])
 
 
 def _mean(values, known):
