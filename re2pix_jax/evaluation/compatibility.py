@@ -4,6 +4,7 @@ import os
 
 from re2pix_jax import bundles
 from re2pix_jax.data import records, windows
+from re2pix_jax.encoder import Encoder
 from re2pix_jax.errors import UserError
 
 WORDS = {'classes': 'ordinal classes', 'metres': 'metres'}
@@ -19,7 +20,7 @@ def encoder_of(part):
     if isinstance(part, dict):
         return part.get('encoder')
     part = getattr(part, 'forecaster', part)
-    return getattr(part, 'encoder', part if hasattr(part, 'encode_images') else None)
+    return part if isinstance(part, Encoder) else getattr(part, 'encoder', None)
 
 
 def depth_kind(head) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import compatibility
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
 from re2pix_jax.evaluation.evaluators.segmentation import CLASSES, IGNORE, Confusion
 from re2pix_jax.progress import track
@@ -162,7 +163,9 @@ class LinearProbe(Evaluator):
             )
 
     def prepare(self, part, clips):
-        encode, features, labels = jax.jit(part.encode_features), [], []
+        forecaster = getattr(part, 'forecaster', part)
+        encode = getattr(forecaster, 'encode_features', None) or compatibility.encoder_of(part).encode
+        features, labels = [], []
         count, size = self.options['clips'], self.options['batch_size']
         batches = clips.open('train', count, 1, size)
         try:
