@@ -17,7 +17,6 @@ from re2pix_jax.generator.sampler import evaluations
 from re2pix_jax.heads import Head
 from re2pix_jax.vae import Autoencoder
 
-
 _STATIC = ('horizon', 'guidance', 'guidance_channels', 'sampler_steps', 'channels', 'sampler')
 
 

@@ -159,6 +159,9 @@ class HeadTask(Task):
     def part(self, variables, batches=None):
         return self._head(variables, self._encoder_identity)
 
+    def judged(self, variables):
+        return {'head': self.part(variables), **self.frozen}
+
     @functools.cached_property
     def _encoder_identity(self):
         return bundles.identity(self.frozen['encoder'])

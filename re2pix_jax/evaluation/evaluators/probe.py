@@ -164,7 +164,9 @@ class LinearProbe(Evaluator):
 
     def prepare(self, part, clips):
         forecaster = getattr(part, 'forecaster', part)
-        encode = getattr(forecaster, 'encode_features', None) or compatibility.encoder_of(part).encode
+        encode = (
+            getattr(forecaster, 'encode_features', None) or compatibility.encoder_of(part).encode
+        )
         features, labels = [], []
         count, size = self.options['clips'], self.options['batch_size']
         batches = clips.open('train', count, 1, size)
