@@ -10,7 +10,7 @@ import optax
 
 from re2pix_jax import bundles, errors
 from re2pix_jax.evaluation.evaluators import normals, segmentation
-from re2pix_jax.heads import Head, encoder_sha256, ordinal
+from re2pix_jax.heads import Head, ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.nn.positions import resize
 from re2pix_jax.tasks.task import Task, clip_keys
@@ -157,11 +157,7 @@ class HeadTask(Task):
         return _mean(losses, known), {'accuracy': _mean(logits.argmax(-1) == truth, known)}
 
     def part(self, variables, batches=None):
-        return self._head(variables, self._encoder_identity)
-
-    @functools.cached_property
-    def _encoder_identity(self):
-        return encoder_sha256(self.frozen['encoder'])
+        return self._head(variables, self.bundles['encoder']['identity'])
 
 
 def _mean(values, known):

@@ -43,7 +43,7 @@ class Task:
                     'bundle, got none'
                 )
             self.frozen[name] = with_dtype(bundles.load(path, name), config.dtype)
-            self.bundles[name] = {'path': path, 'identity': bundles.digest(path)}
+            self.bundles[name] = {'path': path, 'identity': bundles.digest(path, name)}
         self.check(load)
         with errors.blaming('config.model'):
             self.shapes = jax.eval_shape(self.init, jax.random.key(0))
@@ -109,8 +109,8 @@ class Task:
             depth_kinds: `Loader.depth_kinds`: depth must be what the task reads.
         """
         mine = {name: bundle['identity'] for name, bundle in self.bundles.items()}
-        for bundle in self.bundles.values():
-            mine |= bundles.part_digests(bundle['path'])
+        for name, bundle in self.bundles.items():
+            mine |= bundles.part_digests(bundle['path'], name)
         for source, theirs in encoded_by.items():
             for name in ENCODING_PARTS:
                 if name in mine and mine[name] != theirs.get(name):

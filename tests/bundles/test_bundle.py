@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from re2pix_jax import bundles
-from re2pix_jax.bundles import bundle, hub, kinds
+from re2pix_jax.bundles import hub, kinds, naming, stored
 from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
 from re2pix_jax.errors import UserError
 from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
@@ -55,7 +56,7 @@ def edit(folder, **changes):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('storage', ['float32', 'float16'])
 def test_round_trip(parts, tmp_path, kind, storage):
-    bundle.save_part(tmp_path / 'one', parts[kind], storage=storage, about={'data': 'none'})
+    bundles.save(tmp_path / 'one', parts[kind], storage=storage, about={'data': 'none'})
     loaded = bundles.load(tmp_path / 'one')
     assert type(loaded) is type(parts[kind])
     assert jax.tree.structure(loaded) == jax.tree.structure(parts[kind])  # static fields too
@@ -65,14 +66,14 @@ def test_round_trip(parts, tmp_path, kind, storage):
             ours, theirs, rtol=0 if storage == 'float32' else 1e-3, atol=1e-6
         )
     assert bundles.read(tmp_path / 'one').storage == storage
-    bundle.save_part(tmp_path / 'two', loaded, storage=storage, about={'data': 'none'})
+    bundles.save(tmp_path / 'two', loaded, storage=storage, about={'data': 'none'})
     assert files(tmp_path / 'one') == files(tmp_path / 'two')
 
 
 @pytest.mark.parametrize('name', ['tiny', 'tiny/depth', 'tiny/normals', 'tiny/forecaster'])
 def test_a_shipped_bundle_is_saved_like_it_was(name, tmp_path):
     bundles.save(tmp_path / 'again', bundles.load(name), like=name)
-    shipped, again = files(bundle.resolve(name)), files(tmp_path / 'again')
+    shipped, again = files(bundles.resolve(name)), files(tmp_path / 'again')
     assert again == {
         file: shipped[file]
         for file in shipped
@@ -157,7 +158,12 @@ def test_parts_are_named_or_nested(parts, tmp_path, monkeypatch):
 def test_saving_over_a_bundle_keeps_the_parts_inside_it(parts, tmp_path):
     bundles.save(tmp_path / 'f', parts['forecaster'])
     before = files(tmp_path / 'f')
-    bundles.save(tmp_path / 'f', parts['forecaster'], parts={'encoder': tmp_path / 'f' / 'encoder'})
+    bundles.save(
+        tmp_path / 'f',
+        parts['forecaster'],
+        parts={'encoder': tmp_path / 'f' / 'encoder'},
+        overwrite=True,
+    )
     assert files(tmp_path / 'f') == before
     assert [path.name for path in tmp_path.iterdir()] == ['f']
 
@@ -176,7 +182,7 @@ def test_digest_sees_tensors_and_sizes_and_nothing_else(parts, tmp_path):
 
 
 def test_shipped_names(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle, 'SHIPPED', tmp_path)
+    monkeypatch.setattr(naming, 'SHIPPED', tmp_path)
     bundles.save(tmp_path / 'tiny', parts['forecaster'])
     assert isinstance(bundles.load('tiny'), Forecaster) and isinstance(
         bundles.load('tiny/encoder'), Encoder
@@ -190,8 +196,12 @@ def test_shipped_names(parts, tmp_path, monkeypatch):
 def test_unmatched_tensors_are_all_in_one_message(parts, tmp_path):
     tree = jax.device_get(parts['encoder'].params)['params']
     tree = {**tree, 'norm': {'scale': np.zeros(7, np.float32)}, 'extra': np.zeros(3, np.float32)}
-    network = kinds.KINDS['encoder'].describe_net(parts['encoder'])
-    bundle.save(tmp_path / 'e', 'encoder', network, {'params': tree})
+    bundles.save(tmp_path / 'e', parts['encoder'])
+    stored.write_safetensors(
+        tmp_path / 'e' / 'weights.safetensors',
+        flatten_dict({'params': tree}, sep='/'),
+        lambda *_: np.float32,
+    )
     with pytest.raises(UserError) as caught:
         bundles.load(tmp_path / 'e')
     message = str(caught.value)
@@ -207,6 +217,7 @@ def test_unmatched_tensors_are_all_in_one_message(parts, tmp_path):
 
 def test_damaged_bundles(parts, tmp_path):
     def fresh():
+        shutil.rmtree(tmp_path / 'e', ignore_errors=True)
         bundles.save(tmp_path / 'e', parts['encoder'])
         return tmp_path / 'e'
 
@@ -223,11 +234,11 @@ def test_damaged_bundles(parts, tmp_path):
     (fresh() / 'config.json').write_text('{"format": 1')
     refused('config.json: is not readable JSON')
     (fresh() / 'config.json').write_text('[]')
-    refused('is not a bundle')
+    refused(r'config.json: expected an object, got \[\]: fetch or export the bundle again')
     edit(fresh(), format=2)
     refused('has format 2 and this version reads up to 1: update')
     edit(fresh(), kind='wheel')
-    refused("unknown kind 'wheel': expected one of encoder, ")
+    refused('config.json: kind: expected "encoder" or .* or "re2pix", got "wheel"')
     edit(fresh(), size=3)
     refused('unknown entries size; kind encoder may have image_size')
     edit(fresh(), network={'width': 12, 'colour': 3})

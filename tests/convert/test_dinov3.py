@@ -96,7 +96,7 @@ def test_models_of_satellite_images_are_refused(micro_model):
             'says image_mean .0.43, 0.411, 0.296.',
         ),
         ({'image_std': [0.213, 0.156, 0.143]}, 'says image_std .0.213'),
-        ({'image_std': 1}, 'says image_std 1'),
+        ({'image_std': 1}, 'image_std: expected three numbers, got 1'),
     ):
         file.write_text(json.dumps(web | change))
         with pytest.raises(

@@ -13,10 +13,10 @@ import re
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from scipy.special import erf
 
 from re2pix_jax import bundles, tasks
-from re2pix_jax.bundles.kinds import flatten
 from re2pix_jax.convert import dino_foresight, torch_file
 from re2pix_jax.training import loop, writer
 from tests.conftest import load_config
@@ -86,9 +86,7 @@ class Repeated:
         pass
 
 
-def test_a_converted_forecaster_goes_on_training(
-    config, bundle, clips, expected, tmp_path
-):
+def test_a_converted_forecaster_goes_on_training(config, bundle, clips, expected, tmp_path):
     loop.train(tasks.create(config), config, str(tmp_path), Repeated(clips))
     rows = [row for row in writer.read_log(str(tmp_path)) if 'loss' in row]
     np.testing.assert_allclose(rows[0]['loss'], expected['masked_smooth_l1'], rtol=1e-5)
@@ -108,7 +106,7 @@ def step(config, clips):
         )
     )(params)
     by_name = {}
-    for path, gradient in flatten(gradients).items():
+    for path, gradient in flatten_dict(gradients, sep='/').items():
         gradient = np.asarray(gradient, np.float64)
         name = dino_foresight.TABLE.source_of(path)
         by_name[name] = gradient.T if path.endswith('kernel') else gradient
