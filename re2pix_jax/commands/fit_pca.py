@@ -44,6 +44,7 @@ def main(argv):
     config, out = CONFIG.value, pathlib.Path(OUT.value)
     if not config.frozen.encoder:
         raise UserError('config.frozen.encoder: expected the path of an encoder bundle, got none')
+    bundles.check_place(out, 'principal')
     mesh.initialize_processes()
     devices = mesh.create(config.mesh.data, config.mesh.model)
     mesh.check_batch_size(config.batch_size, devices)
@@ -51,7 +52,10 @@ def main(argv):
     # them back to that.
     encoder = bundles.load(config.frozen.encoder, 'encoder').replace(image_size=None)
     _check(config, encoder.net)
-    run = {'config': checkpoint.plain(config), 'encoder': bundles.digest(config.frozen.encoder)}
+    run = {
+        'config': checkpoint.plain(config),
+        'encoder': bundles.digest(config.frozen.encoder, 'encoder'),
+    }
     progress = Progress(out.with_name(out.name + '.progress.npz'), run)
     with (
         contextlib.closing(loader.create(config.data, config.batch_size, config.seed)) as clips,
