@@ -20,7 +20,7 @@ from re2pix_jax.bundles.kinds import KINDS, Kind, kind_of
 from re2pix_jax.bundles.naming import CONFIG, WEIGHTS, find, place_of, read_config, resolve
 from re2pix_jax.bundles.stored import is_floating, read_safetensors
 
-ASIDE = ('remat', 'unroll', 'dropout', 'frames_at_once', 'image_size', 'encoder')
+ASIDE = ('remat', 'keep', 'unroll', 'dropout', 'frames_at_once', 'image_size', 'encoder')
 """Fields that do not say what is computed of a given input: how the work is cut, what is left to
 chance in training, the size an encoder's frames come in, the encoder that a head was trained on."""
 
@@ -33,7 +33,7 @@ def identity(part) -> str:
         kind,
         None if kind.net is None else part.net,
         {name: getattr(part, name) for name in kind.extras()},
-        _contents(tensors),
+        contents(tensors),
         {
             name: identity(getattr(part, name))
             for name in kind.parts
@@ -81,7 +81,7 @@ def _parts_of(path, config) -> list[tuple]:
     ]
 
 
-def _combined(kind: Kind, net, extras: dict, contents: str, parts: dict[str, str]) -> str:
+def _combined(kind: Kind, net, extras: dict, tensors: str, parts: dict[str, str]) -> str:
     network = kind.fields_of(net, changed=True) if net is not None else {}
     defaults = kind.extras()
     extras = {name: value for name, value in extras.items() if value != defaults[name]}
@@ -89,7 +89,7 @@ def _combined(kind: Kind, net, extras: dict, contents: str, parts: dict[str, str
         'kind': kind.name,
         'network': _compared(network),
         'extras': _compared(extras),
-        'tensors': contents,
+        'tensors': tensors,
         'parts': parts,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
@@ -109,10 +109,10 @@ def _compared(fields: dict) -> dict:
 @functools.lru_cache(64)
 def _contents_of_file(path, stat) -> str:
     del stat  # of a file that is written anew
-    return _contents(read_safetensors(path))
+    return contents(read_safetensors(path))
 
 
-def _contents(tensors: dict) -> str:
+def contents(tensors: dict) -> str:
     """sha256 over tensors by '/'-joined path, in half precision.
 
     The layers of a stack, `blocks_0/...`, `blocks_1/...`, count as one array `blocks/...` of them

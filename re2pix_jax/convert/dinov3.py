@@ -232,11 +232,11 @@ def _check_normalisation(file: pathlib.Path) -> None:
     """
     if not file.is_file():
         return
-    config = schema.read_json(file, dict)
+    config, again = schema.read_json(file, dict), 'choose a model that was trained on web images'
     for name, ours in (('image_mean', IMAGE_MEAN), ('image_std', IMAGE_STD)):
-        theirs = schema.check(config.get(name, list(ours)), _Colour, f'{file}: {name}')
+        theirs = schema.check(config.get(name, list(ours)), _Colour, f'{file}: {name}', again)
         if any(abs(value - own) > 1e-4 for value, own in zip(theirs, ours)):
             raise UserError(
-                f'{file}: says {name} {list(theirs)}: expected {list(ours)}, by which frames are '
-                'normalised here; choose a model that was trained on web images (lvd1689m)'
+                f'{file}: says {name} {theirs}: expected {list(ours)}, by which frames are '
+                f'normalised here; {again} (lvd1689m)'
             )
