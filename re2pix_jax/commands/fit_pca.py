@@ -22,11 +22,12 @@ from re2pix_jax.training import mesh
 
 _CONFIG = cli.config_flag()
 _OUT = flags.DEFINE_string('out', None, 'folder of the bundle to write', required=True)
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace a bundle of components at --out.')
 
 
 def main(argv):
     del argv
     mesh.initialize_processes()
-    found = principal.fit(_CONFIG.value, _OUT.value)
+    found = principal.fit(_CONFIG.value, _OUT.value, _OVERWRITE.value)
     if jax.process_index() == 0:
         print(found)

@@ -207,7 +207,7 @@ def _encode(FLAGS, _):
         encode,
         size,
         shapes,
-        {kind: bundles.digest(path) for kind, path in paths.items()},
+        {kind: bundles.digest(path, kind) for kind, path in paths.items()},
         FLAGS.source,
     )
 

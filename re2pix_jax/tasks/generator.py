@@ -40,8 +40,7 @@ class GeneratorTask(Task):
         return self.net.example()
 
     def load(self, name):
-        part = bundles.load(name, ('re2pix', 'generator'))
-        return getattr(part, 'generator', part).params
+        return bundles.load(name, 'generator').params
 
     def _split(self, array):
         if array is None:

@@ -157,14 +157,10 @@ class HeadTask(Task):
         return _mean(losses, known), {'accuracy': _mean(logits.argmax(-1) == truth, known)}
 
     def part(self, variables, batches=None):
-        return self._head(variables, self._encoder_identity)
+        return self._head(variables, self.bundles['encoder']['identity'])
 
     def judged(self, variables):
         return {'head': self.part(variables), **self.frozen}
-
-    @functools.cached_property
-    def _encoder_identity(self):
-        return bundles.identity(self.frozen['encoder'])
 
 
 def _mean(values, known):

@@ -25,8 +25,9 @@ from re2pix_jax.training import mesh as meshes
 SAVE_SECONDS = 60
 
 
-def fit(config, out) -> str:
-    """Fits what `config` (configs/principal.py) describes and writes the bundle `out`.
+def fit(config, out, overwrite: bool = False) -> str:
+    """Fits what `config` (configs/principal.py) describes and writes the bundle `out`; with
+    `overwrite`, in the place of a bundle of components.
 
     Returns:
         A line that says what was found.
@@ -36,6 +37,7 @@ def fit(config, out) -> str:
     """
     out = pathlib.Path(out)
     defaults.check(config)
+    bundles.check_place(out, 'principal', overwrite)
     if not config.frozen.encoder:
         raise UserError('config.frozen.encoder: expected the path of an encoder bundle, got none')
     mesh = meshes.create(config.mesh.data, config.mesh.model)
@@ -44,7 +46,10 @@ def fit(config, out) -> str:
     # them back to that.
     encoder = bundles.load(config.frozen.encoder, 'encoder').replace(image_size=None)
     check(config, encoder.net)
-    run = {'config': checkpoint.plain(config), 'encoder': bundles.digest(config.frozen.encoder)}
+    run = {
+        'config': checkpoint.plain(config),
+        'encoder': bundles.digest(config.frozen.encoder, 'encoder'),
+    }
     begun = Pass(out.with_name(out.name + '.progress.npz'), run)
     steps = -(-config.clips // config.batch_size)
     with (
@@ -62,7 +67,7 @@ def fit(config, out) -> str:
                 progress.add()
     fitted = principal.fit(moments, config.components)
     if jax.process_index() == 0:
-        save(out, fitted, config.frozen.encoder)
+        save(out, fitted, config.frozen.encoder, overwrite)
         begun.path.unlink(missing_ok=True)
     return (
         f'{moments.count} tokens: {config.components} of {len(fitted.mean)} components explain '
@@ -94,7 +99,9 @@ def check(config, net) -> None:
         )
 
 
-def save(out: pathlib.Path, fitted: principal.Principal, encoder: str) -> None:
+def save(
+    out: pathlib.Path, fitted: principal.Principal, encoder: str, overwrite: bool = False
+) -> None:
     """Writes the bundle with its plot, all of it or nothing: the plot is drawn beside it first and
     takes no more room then.
     """
@@ -103,7 +110,7 @@ def save(out: pathlib.Path, fitted: principal.Principal, encoder: str) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             curves.explained_variance(plot, np.asarray(fitted.variance))
-            bundles.save(out, fitted, parts={'encoder': encoder})
+            bundles.save(out, fitted, parts={'encoder': encoder}, overwrite=overwrite)
             os.replace(plot, out / 'explained_variance.png')
         finally:
             plot.unlink(missing_ok=True)

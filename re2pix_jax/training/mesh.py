@@ -4,7 +4,6 @@ import os
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from re2pix_jax.errors import UserError
@@ -99,64 +98,3 @@ def global_batch(local_batch, mesh: Mesh):
 def _narrow(array):
     array = np.asarray(array)
     return (array % _PRIME).astype(np.int32) if array.dtype == np.int64 else array
-
-
-def evaluation_batches(batches, batch_size: int, mesh: Mesh):
-    """Yields global batches of one pass of evaluation, every clip once.
-
-    A ragged last batch is gathered on every process and split over 'data' where it can be, and
-    replicated where not, which is slower and the same result. So a pass gives the same with any
-    number of processes.
-
-    Args:
-      batches: this process's shares as the loader makes them: equally many on every process, the
-          last of them smaller or empty.
-      batch_size: clips in a whole batch, all processes together.
-      mesh: the device mesh.
-    """
-    processes, batches = jax.process_count(), iter(batches)
-    while True:
-        batch = next(batches, None)
-        sizes = _gather(np.int32(-1 if batch is None else len(jax.tree.leaves(batch)[0])))
-        if (sizes < 0).any():
-            if (sizes >= 0).any():
-                raise ValueError(
-                    f'processes gave different numbers of evaluation batches: {sizes.tolist()} '
-                    'clips in this one'
-                )
-            return
-        if (
-            sizes.sum() == batch_size
-            and (sizes * processes == batch_size).all()
-            and batch_size % mesh.shape['data'] == 0
-        ):
-            yield global_batch(batch, mesh)
-        elif sizes.sum():
-            yield _gathered(jax.tree.map(_narrow, batch), sizes, mesh)
-
-
-def _gather(array):
-    """[processes, ...] of an array of the same shape on each."""
-    return (
-        multihost_utils.process_allgather(array)
-        if jax.process_count() > 1
-        else np.asarray(array)[None]
-    )
-
-
-def _gathered(share, sizes, mesh):
-    """The global batch of shares of different sizes, on devices as `evaluation_batches` says."""
-    total = int(sizes.sum())
-
-    def place(array):
-        filled = np.zeros((sizes.max(), *array.shape[1:]), array.dtype)
-        filled[: len(array)] = array
-        whole = np.concatenate([shares[:size] for shares, size in zip(_gather(filled), sizes)])
-        sharding = (
-            NamedSharding(mesh, PartitionSpec('data'))
-            if total % mesh.shape['data'] == 0
-            else replicated(mesh)
-        )
-        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
-
-    return jax.tree.map(place, share)

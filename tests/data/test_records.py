@@ -415,7 +415,7 @@ def test_what_is_wrong_with_records_is_said(tmp_path, prepared):
         (
             changed('odd', lambda f: (f / 'manifest.json').write_text('[1')),
             'train',
-            'not a manifest',
+            'manifest.json: is not readable JSON',
         ),
         (changed('lost', lambda f: (f / 'dataset_info.json').unlink()), 'train', "can't be opened"),
     ]:
