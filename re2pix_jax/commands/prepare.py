@@ -248,4 +248,4 @@ DATASETS = {
 }
 
 
-ARGUMENTS = None
+ARGUMENTS = ('[dataset]',)

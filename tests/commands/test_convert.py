@@ -300,7 +300,6 @@ def outcomes(folder, tmp_path_factory):
     found = run_commands(
         'convert',
         commands,
-        ('kind', 'source', 'destination'),
         {'full disk': 2000},
         HF_HUB_OFFLINE='1',
     )

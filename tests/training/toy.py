@@ -143,6 +143,9 @@ def train(workdir, config, poison=None, slow=0.0, stop=None):
     return loop.train(Task(), config, str(workdir), data, lambda: Data(share, stop=21))
 
 
+ARGUMENTS = None  # any number
+
+
 def main(argv):
     fields = dict(item.split('=', 1) for item in argv[2:])
     fields = {
