@@ -17,7 +17,6 @@ import ast
 import difflib
 import errno
 import importlib
-import logging
 import os
 import pathlib
 import re
@@ -85,6 +84,25 @@ class _Size(flags.ArgumentParser):
 def size_flag(name: str, help: str):
     """Defines `--name=HEIGHTxWIDTH`, whose value is (height, width), or None without it."""
     return flags.DEFINE(_Size(), name, None, help, serializer=flags.ArgumentSerializer())
+
+
+class _Integers(flags.ArgumentParser):
+    def __init__(self, least):
+        self._least = least
+        self.syntactic_help = f'whole numbers from {least} on, such as 2,5,8'
+
+    def parse(self, argument):
+        if argument is None or isinstance(argument, tuple):
+            return argument
+        items = argument.split(',')
+        if not all(item.isdecimal() and int(item) >= self._least for item in items):
+            raise ValueError(f'expected {self.syntactic_help}')
+        return tuple(int(item) for item in items)
+
+
+def integers_flag(name: str, default: tuple | None, help: str, least: int = 0):
+    """Defines `--name=1,2,3`, whose value is a tuple of whole numbers from `least` on."""
+    return flags.DEFINE(_Integers(least), name, default, help, serializer=flags.ListSerializer(','))
 
 
 def names() -> list[str]:
