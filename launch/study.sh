@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 out="${1:-runs/study}"
-model="$(python -c 'import sys; from re2pix_jax.bundles import bundle; print(bundle.resolve(sys.argv[1]))' "${MODEL:-tiny}")"
+model="$(python -c 'import sys; from re2pix_jax import bundles; print(bundles.resolve(sys.argv[1]))' "${MODEL:-tiny}")"
 mkdir -p "$out"
 # The same networks are compiled for every row and seed; the compiler's results are kept between the commands.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath "$out")/compiled}" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1

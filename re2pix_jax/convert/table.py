@@ -12,10 +12,10 @@ import fnmatch
 import re
 from collections.abc import Callable
 
+import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax.bundles.kinds import unflatten
 from re2pix_jax.errors import UserError
 
 _NOTES = contextvars.ContextVar('notes', default=None)
@@ -147,7 +147,7 @@ class Table:
             )
         for pattern, reason in self.ignored:
             left_out(unused[pattern], pattern, reason)
-        return unflatten(found)
+        return flax.traverse_util.unflatten_dict(found, sep='/')
 
     def source_of(self, path: str) -> str:
         """The published key that our parameter comes from."""

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from re2pix_jax import bundles
 from re2pix_jax.data import loader, records, sources, windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation.batches import whole
@@ -31,7 +32,7 @@ from re2pix_jax.evaluation.evaluators import segmentation
 from re2pix_jax.evaluation.evaluators.depth import DepthErrors
 from re2pix_jax.evaluation.evaluators.normals import LIMITS, NormalErrors, from_depth
 from re2pix_jax.evaluation.protocol import fingerprint
-from re2pix_jax.heads import Head, encoder_sha256
+from re2pix_jax.heads import Head
 from re2pix_jax.progress import track
 from re2pix_jax.report import colours, panels, table
 from re2pix_jax.training import mesh as meshes
@@ -136,7 +137,9 @@ def _check(config):
 def _check_heads(forecaster, heads):
     channels = forecaster.principal.components.shape[1]
     encoder = (
-        encoder_sha256(forecaster.encoder) if any(head.encoder for head in heads.values()) else None
+        bundles.identity(forecaster.encoder)
+        if any(head.encoder for head in heads.values())
+        else None
     )
     for name, head in heads.items():
         if head.reads != name:

@@ -11,7 +11,6 @@ import flax.struct
 import jax.numpy as jnp
 
 from re2pix_jax import bundles
-from re2pix_jax.bundles import bundle
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import frames as measured
 from re2pix_jax.evaluation import protocol
@@ -162,7 +161,7 @@ def _there(name) -> bool:
     if not name:
         return False
     try:
-        bundle.resolve(name)
+        bundles.resolve(name)
     except UserError:
         return False
     return True
@@ -172,5 +171,5 @@ def _hash(name) -> str:
     """Of the published file that a bundle was converted from; of the bundle where it does not
     say.
     """
-    about = bundle.read(name).extras.get('about') or {}
-    return about.get('sha256') or bundle.digest(name)
+    about = bundles.read(name).extras.get('about') or {}
+    return about.get('sha256') or bundles.digest(name)

@@ -10,7 +10,7 @@ import optax
 
 from re2pix_jax import bundles, errors
 from re2pix_jax.evaluation.evaluators import depth, normals, segmentation
-from re2pix_jax.heads import Head, encoder_sha256, ordinal
+from re2pix_jax.heads import Head, ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.nn.positions import resize
 from re2pix_jax.tasks.task import Task
@@ -178,7 +178,7 @@ class HeadTask(Task):
     def save(self, params, path, batches, **saving):
         bundles.save(
             path,
-            self._head(params).replace(encoder=encoder_sha256(self.frozen['encoder'])),
+            self._head(params).replace(encoder=bundles.identity(self.frozen['encoder'])),
             **saving,
         )
 

@@ -33,16 +33,16 @@ class Task:
                     f'config.frozen.{name}: the {config.task} task needs the path of a {name} '
                     'bundle, got none'
                 )
-            self.frozen[name] = with_dtype(bundles.load(path), config.dtype)
-            self.bundles[name] = {'path': path, 'sha256': bundles.digest(path)}
+            self.frozen[name] = with_dtype(bundles.load(path, name), config.dtype)
+            self.bundles[name] = {'path': path, 'sha256': bundles.digest(path, name)}
 
     def check_data(self, encoded_by):
         """Refuses encoded clips (`Loader.encoded_by`) that other networks made than the frozen
         parts of this task.
         """
         mine = {name: bundle['sha256'] for name, bundle in self.bundles.items()}
-        for bundle in self.bundles.values():
-            mine |= bundles.part_digests(bundle['path'])
+        for name, bundle in self.bundles.items():
+            mine |= bundles.part_digests(bundle['path'], name)
         for source, theirs in encoded_by.items():
             for name in ENCODING_PARTS:
                 if name in mine and mine[name] != theirs.get(name):

@@ -151,7 +151,7 @@ READ_ALL = """
 import json, sys
 import ml_dtypes, numpy as np
 from re2pix_jax.errors import UserError
-from re2pix_jax.weights import torch_file, unpickled
+from re2pix_jax.convert import torch_file, unpickled
 for path in sys.argv[1:]:
     print(json.dumps(path), flush=True)  # should the next one end the process
     try:

@@ -13,10 +13,10 @@ import re
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from scipy.special import erf
 
 from re2pix_jax import bundles, tasks
-from re2pix_jax.bundles.kinds import flatten
 from re2pix_jax.convert import dino_foresight, torch_file
 from re2pix_jax.training import loop, writer
 from tests.conftest import load_config
@@ -120,7 +120,7 @@ def step(config, clips):
         )
     )(params)
     by_name = {}
-    for path, gradient in flatten(gradients).items():
+    for path, gradient in flatten_dict(gradients, sep='/').items():
         gradient = np.asarray(gradient, np.float64)
         name = dino_foresight.TABLE.source_of(path)
         by_name[name] = gradient.T if path.endswith('kernel') else gradient
