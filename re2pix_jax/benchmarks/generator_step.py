@@ -23,9 +23,6 @@ class Given(GeneratorTask):
 
     frozen_parts = ()
 
-    def init(self, key, batch):
-        return self.net.init(key, *self.net.example())
-
 
 def make_task(size, depth, batch, **changes):
     config = defaults.defaults()
@@ -174,9 +171,9 @@ def _time(task, step, batch, threads, repeats):
         f'{alone[1] / alone[0]:.2f}\n'
     )
 
-    params, ours.state = ours.state.params, None
-    loss = jax.jit(lambda params: task.loss(params, {}, data, jax.random.key(0)))
-    times = {'forward': measuring.seconds_of(lambda: loss(params))}
+    variables, ours.state = ours.state.variables, None
+    loss = jax.jit(lambda variables: task.loss(variables, {}, data, jax.random.key(0)))
+    times = {'forward': measuring.seconds_of(lambda: loss(variables))}
     times['backward'] = max(seconds[0] - times['forward'], 0.0)
     rows = [
         [label, times[name], other.parts[name], total / 1e9 / times[name] if times[name] else 0.0]

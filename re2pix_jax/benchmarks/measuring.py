@@ -12,7 +12,7 @@ import numpy as np
 
 from re2pix_jax.nn import attention
 from re2pix_jax.report.table import table
-from re2pix_jax.training import hardware, optimizer
+from re2pix_jax.training import hardware, resume
 from re2pix_jax.training import state as states
 
 DEVICE = 80e9  # bytes
@@ -97,7 +97,7 @@ def lower_step(task, data):
     donated.
     """
     config = task.config
-    transform, rate = optimizer.create(config.optimizer, config.steps)
+    transform, rate = resume.make_optimizer(task, config)
     state = jax.eval_shape(lambda data: states.create(task, transform, config.seed, data), data)
     step = jax.jit(
         states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0
@@ -111,7 +111,7 @@ class Stepper:
     """
 
     def __init__(self, task, step, data):
-        transform, _ = optimizer.create(task.config.optimizer, task.config.steps)
+        transform, _ = resume.make_optimizer(task, task.config)
         self.state = jax.jit(lambda: states.create(task, transform, 0, None))()
         self.task, self.step, self.data, self.number = task, step, data, 0
 

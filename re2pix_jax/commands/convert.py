@@ -64,6 +64,7 @@ OPTIONS = (
 STORAGE = flags.DEFINE_enum(
     'storage', 'float32', ['float32', 'float16'], 'Precision of the tensors in the bundle.'
 )
+OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace a bundle of the same kind.')
 
 ARGUMENTS = ('kind', 'source', 'destination')
 
@@ -71,7 +72,8 @@ ARGUMENTS = ('kind', 'source', 'destination')
 def main(argv):
     _, kind, source, destination = argv
     options = {flag.name: flag.value for flag in OPTIONS}
-    converted = published.convert(kind, source, destination, options, STORAGE.value)
+    saving = {'storage': STORAGE.value, 'overwrite': OVERWRITE.value}
+    converted = published.convert(kind, source, destination, options, **saving)
     print(f'{destination}: {kind}, {converted.parameters:,} parameters from {source}')
     if converted.left_out:
         print(f'{destination}: left out on purpose: {"; ".join(converted.left_out)}')

@@ -34,9 +34,7 @@ class Converted(NamedTuple):
     left_out: list[str]  # tensors that no network needs, and why
 
 
-def convert(
-    kind: str, source: str, destination: str, options: dict, storage: str = 'float32'
-) -> Converted:
+def convert(kind: str, source: str, destination: str, options: dict, **saving) -> Converted:
     """Reads published files and writes the bundle.
 
     Args:
@@ -44,7 +42,7 @@ def convert(
         source: file, folder or hf:OWNER/REPO[/FOLDER][:FILE].
         destination: folder of the bundle.
         options: name → value, of those that the kind takes; None is as good as left away.
-        storage: precision of the tensors in the bundle.
+        **saving: as `bundles.save` takes them: storage, overwrite.
 
     Raises:
         UserError: the kind, the source or an option is not what it should be, or a tensor is
@@ -61,7 +59,7 @@ def convert(
     with table.notes() as left_out:
         part = CONVERTERS[kind](path, **options)
     about = {'converted from': f'{kind} {source}', **_origin(path)}
-    bundles.save(destination, part, storage=storage, about=about)
+    bundles.save(destination, part, about=about, **saving)
     return Converted(sum(leaf.size for leaf in jax.tree.leaves(part)), left_out)
 
 

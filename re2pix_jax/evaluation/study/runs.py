@@ -195,7 +195,7 @@ def _known(path, settings):
 
 def _evaluate(workdir, step, settings):
     run = loop.open_run(str(workdir), tasks.create, step)
-    return model.evaluate(run.task.whole(run.state.ema), settings)
+    return model.evaluate(run.task.part(run.state.ema), settings)
 
 
 class Cell(NamedTuple):

@@ -19,7 +19,7 @@ def draw(folder, config) -> list[tuple[str, np.ndarray]]:
     for label, row in runs.rows(config).items() if count else ():
         for workdir, steps in runs.runs(folder, row.run)[:1]:
             run = loop.open_run(str(workdir), tasks.create, steps[-1])
-            model = run.task.whole(run.state.ema)
+            model = run.task.part(run.state.ema)
             settings = config.evaluation.copy_and_resolve_references()
             settings.update(runs.changes_of(row))
             if shown is None:
