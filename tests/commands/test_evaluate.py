@@ -537,7 +537,7 @@ def test_the_command_on_eight_devices(model, depth_head, report, tmp_path):
             f'--workdir={tmp_path}/other',
         ],
     }
-    done = outcomes('evaluate', commands, (), XLA_FLAGS='--xla_force_host_platform_device_count=8')
+    done = outcomes('evaluate', commands, XLA_FLAGS='--xla_force_host_platform_device_count=8')
     status, out, err = done['run']
     assert status == 0, err
     assert sorted(file.name for file in (tmp_path / 'run').iterdir()) == [

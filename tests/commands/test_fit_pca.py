@@ -36,7 +36,7 @@ def counted(self, features):
     return update(self, features)
 Moments.update = counted
 try:
-    cli.run(fit_pca.main, arguments=())
+    cli.run(fit_pca.main)
 finally:
     print(len(calls), 'batches')
 """
@@ -177,7 +177,7 @@ def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(
         'clips': ['--config.components=20', '--config.clips=0'],
         'encoded': ['--config.components=20', "--config.data.sources=('encoded:nowhere',)"],
     }
-    found = outcomes('fit_pca', {name: fixed + arguments for name, arguments in asked.items()}, ())
+    found = outcomes('fit_pca', {name: fixed + arguments for name, arguments in asked.items()})
     assert found['fine'][0] == 0 and '1024 tokens: 20 of 96 components' in found['fine'][1], found[
         'fine'
     ]

@@ -249,7 +249,7 @@ def commands(tmp_path_factory, drives):
         'nothing to check': f'--check {folder}/empty',
         'nothing to look at': f'--look {folder}/empty',
     }
-    return outcomes('prepare', {name: line.split() for name, line in lines.items()}, None), folder
+    return outcomes('prepare', {name: line.split() for name, line in lines.items()}), folder
 
 
 def drive(count):

@@ -54,7 +54,7 @@ def commands(tmp_path_factory):
         'look empty_split': f'--look={folder}/out/empty_split',
         'check empty_split': f'--check={folder}/out/empty_split',
     }
-    return outcomes('prepare', {name: line.split() for name, line in lines.items()}, None), folder
+    return outcomes('prepare', {name: line.split() for name, line in lines.items()}), folder
 
 
 def test_damage_is_told_by_the_check(commands):

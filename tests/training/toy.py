@@ -130,6 +130,9 @@ def train(workdir, config, poison=None, slow=0.0, stop=None, evaluate=None):
     return loop.train(task, config, str(workdir), data, evaluate or task.evaluate)
 
 
+ARGUMENTS = None  # any number
+
+
 def main(argv):
     fields = dict(item.split('=', 1) for item in argv[2:])
     fields = {
