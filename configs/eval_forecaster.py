@@ -1,8 +1,8 @@
 r"""Evaluation of stage 1 by the protocol of its field: short- and mid-term forecasts, read by
 heads.
 
-    python -m re2pix_jax evaluate --config=configs/eval_forecaster.py --workdir=runs/eval_forecaster
-    python -m re2pix_jax evaluate --config=configs/eval_forecaster.py
+    re2pix evaluate --config=eval_forecaster --workdir=runs/eval_forecaster
+    re2pix evaluate --config=eval_forecaster
     --config.model=bundles/dino_foresight \
         --config.heads.segmentation=bundles/head_segm --config.heads.depth= --config.heads.normals=
         \ --config.source=records:data/cityscapes --config.label_size="(1024,2048)" --config.clips=0

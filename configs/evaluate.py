@@ -1,7 +1,7 @@
 r"""Evaluation of a whole model on held-out clips of the procedural world.
 
-    python -m re2pix_jax evaluate --config=configs/evaluate.py --workdir=runs/evaluate
-    python -m re2pix_jax evaluate --config=configs/evaluate.py \
+    re2pix evaluate --config=evaluate --workdir=runs/evaluate
+    re2pix evaluate --config=evaluate \
         --config.model=runs/bundles/re2pix --workdir=runs/evaluate
 
 About ten minutes on 2 cores. Scores of the shipped bundle: README.md,

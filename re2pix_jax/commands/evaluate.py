@@ -1,9 +1,9 @@
-"""Evaluates on held-out clips: a whole model step by step, or stage 1 by the protocol of its field.
+r"""Evaluates on held-out clips: a model step by step, or stage 1 by its protocol.
 
-    python -m re2pix_jax evaluate --config=configs/evaluate.py --workdir=runs/evaluate
-    python -m re2pix_jax evaluate --config=configs/evaluate.py \
-        --config.model=runs/bundles/re2pix --config.clips=64 --workdir=runs/evaluate
-    python -m re2pix_jax evaluate --config=configs/eval_forecaster.py --workdir=runs/eval_forecaster
+    re2pix evaluate --config=evaluate --workdir=runs/evaluate
+    re2pix evaluate --config=evaluate --config.model=runs/bundles/re2pix --config.clips=64 \
+        --workdir=runs/evaluate
+    re2pix evaluate --config=eval_forecaster --workdir=runs/eval_forecaster
 
 Prints tables and writes metrics.json and metrics.txt to --workdir; of stage 1 also pictures.html.
 """

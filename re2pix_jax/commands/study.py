@@ -1,15 +1,12 @@
-"""Evaluates the runs of a study and makes its tables, curves and page; what is evaluated already is
-not evaluated again.
+r"""Evaluates the runs of a study and makes its tables, curves and page.
 
-Example:
-  python -m re2pix_jax study --config=configs/study_evaluate.py --workdir=runs/study
+    re2pix study --config=study_evaluate --workdir=runs/study
+    re2pix study --config=study_evaluate --workdir=runs/study --out=runs/study_16 \
+        --config.evaluation.source=records:data/world_long --config.evaluation.horizon=16
 
 The workdir holds runs/ROW/SEED, as launch/study.sh trains them; it gets evaluations/, runs.txt,
-runs.json, curves/*.png and runs.html. With --out another folder gets them, as for an evaluation
-over longer futures:
-  python -m re2pix_jax study --config=configs/study_evaluate.py --workdir=runs/study
-  --out=runs/study_16 \
-      --config.evaluation.source=records:data/world_long --config.evaluation.horizon=16
+runs.json, curves/*.png and runs.html. What is evaluated already is not evaluated again. With --out
+another folder gets them, as for an evaluation over longer futures.
 """
 
 from re2pix_jax.commands import (
