@@ -11,8 +11,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 out="${1:-runs/study}"
-model="$(python -c 'import sys; from re2pix_jax import bundles; print(bundles.resolve(sys.argv[1]))' \
-  "${MODEL:-tiny}")"
+resolve='import sys; from re2pix_jax import bundles; print(bundles.resolve(sys.argv[1]))'
+model="$(python -c "$resolve" "${MODEL:-tiny}")"
 mkdir -p "$out"
 # The same networks are compiled for every row and seed; the compiler's results are kept between the
 # commands.

@@ -1,4 +1,6 @@
-"""Many command lines of one command in one process: importing and compiling take most of their time."""
+"""Many command lines of one command in one process: most of their time goes into importing and
+compiling.
+"""
 
 import contextlib
 import importlib

@@ -275,4 +275,4 @@ def _flag_message(error):
     if unknown:
         hint = f'did you mean --{unknown.group(2).split(" or ")[0]}? ' if unknown.group(2) else ''
         return f'unknown flag --{unknown.group(1)}; {hint}see --help'
-    return text
+    return text.removeprefix('flag ')

@@ -1,8 +1,8 @@
-"""Turns a checkpoint of a run, the latest or that of --step, into a bundle: the folder that people
-share and that re2pix_jax.load opens.
+"""Turns a checkpoint of a run into a bundle, the folder that people share.
 
-Example:
-  python -m re2pix_jax export --workdir=runs/forecaster --out=bundles/forecaster
+    re2pix export --workdir=runs/forecaster --out=bundles/forecaster
+
+The latest checkpoint, or that of --step. re2pix_jax.load opens the bundle.
 """
 
 import contextlib

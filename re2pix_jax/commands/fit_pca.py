@@ -1,12 +1,11 @@
-"""Fits the standardisation and principal components of an encoder's features in one pass, and
-writes them as a bundle.
+r"""Fits the principal components of an encoder's features in one pass over clips.
 
-    python -m re2pix_jax fit_pca --config=configs/principal.py:tiny --out=runs/bundles/principal \
+    re2pix fit_pca --config=principal:tiny --out=runs/bundles/principal \
         --config.frozen.encoder=runs/bundles/encoder
 
-Clips are split over all devices. A pass that was cut off goes on where the last minute was saved,
-when the same command is given again. `explained_variance.png` in the bundle shows how much each
-number of components holds.
+They and the standardisation before them are written as a bundle. Clips are split over all devices.
+A pass that was cut off goes on where the last minute was saved, when the same command is given
+again. `explained_variance.png` in the bundle shows how much each number of components holds.
 """
 
 from re2pix_jax.commands import (

@@ -1,9 +1,8 @@
-"""Predicts what happens next in a driving video.
+r"""Predicts what happens next in a driving video.
 
-    python -m re2pix_jax predict --video=drive.mp4 --model=tiny --out=out/drive
-    python -m re2pix_jax predict --world=validation:3 --model=tiny --out=out/world --horizon=8 \
-        --num_futures=2
-    python -m re2pix_jax predict --world=validation:3 --model=tiny --out=out/guided --sampler=heun \
+    re2pix predict --video=drive.mp4 --model=tiny --out=out/drive
+    re2pix predict --world=validation:3 --model=tiny --out=out/world --horizon=8 --num_futures=2
+    re2pix predict --world=validation:3 --model=tiny --out=out/guided --sampler=heun \
         --sampler_steps=10 --guidance=0.4
 
 Takes the model's context frames from --start on, predicts --horizon frames and writes to --out:

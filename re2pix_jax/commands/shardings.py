@@ -1,9 +1,9 @@
-"""Shows how a config's network would lie on devices, none of which need be there: every parameter,
-the axes that are cut, and the bytes on each device.
+r"""Shows how a config's network would lie on devices, none of which need be there.
 
-Example:
-  python -m re2pix_jax shardings --config=configs/generator.py:base --devices=8 \
-      --config.sharding=fsdp --config.mesh.model=2
+    re2pix shardings --config=generator:base --devices=8 --config.sharding=fsdp \
+        --config.mesh.model=2
+
+Every parameter, the axes that are cut, and the bytes on each device.
 """
 
 from re2pix_jax.commands import (

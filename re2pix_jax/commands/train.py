@@ -1,8 +1,6 @@
 """Trains what a config describes; the same command goes on from the latest checkpoint.
 
-Example:
-  python -m re2pix_jax train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
-      --config.steps=100
+    re2pix train --config=forecaster:tiny --workdir=runs/forecaster --config.steps=100
 
 The workdir gets checkpoints/, log.jsonl (one row of numbers each config.log_every steps),
 timing.jsonl (how fast they went), tensorboard/ and config.json. --config.profile.steps="(10,15)"

@@ -132,7 +132,7 @@ BAD = {
     ),
     'full disk': (
         'dinov2 {dir}/dinov2.safetensors {out} --heads=2 --layers=0,1',
-        r'full_disk: the disk is full; nothing half-written was left',
+        r'full_disk: the disk is full; nothing half-written was left, free some space',
     ),
     'few arguments': (
         'dinov2 {dir}/dinov2.safetensors',

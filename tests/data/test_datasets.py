@@ -305,7 +305,7 @@ def test_damaged_videos_are_left_out_counted_and_named(commands):
     [
         ('dataset', 'expected one dataset: world, cityscapes'),
         ('no out', '--out is missing'),
-        ('size', '--size 64'),
+        ('size', '--size=64: expected HEIGHTxWIDTH'),
         ('no raw', '--raw is missing'),
         ('absent', 'no such folder'),
         ('empty', 'empty'),
