@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from re2pix_jax.evaluation.evaluators.segmentation import IGNORE
+from re2pix_jax.cityscapes import IGNORE
 
 
 def filled(local: dict, batch_size: int, first: int, limit: int) -> dict:

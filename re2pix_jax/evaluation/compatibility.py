@@ -3,6 +3,7 @@
 import os
 
 from re2pix_jax import bundles
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import records, windows
 from re2pix_jax.encoder import Encoder
 from re2pix_jax.errors import UserError
@@ -163,7 +164,11 @@ def _stored_sizes(source):
     if not len(source) or target(0) is None or target(0) >= source.num_frames(0):
         return []  # the loader says what is wrong
     clip = source.read(0, [target(0)])
-    known = {'frames': True, 'labels': (clip['labels'] != 255).any(), 'depth': clip['depth'].any()}
+    known = {
+        'frames': True,
+        'labels': (clip['labels'] != IGNORE).any(),
+        'depth': clip['depth'].any(),
+    }
     return [{name: clip[name].shape[1:3] if there else None for name, there in known.items()}]
 
 

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import windows
 from re2pix_jax.evaluation import views
 from re2pix_jax.evaluation.batches import filled
-from re2pix_jax.evaluation.evaluators.segmentation import IGNORE, Segmentation
+from re2pix_jax.evaluation.evaluators.segmentation import Segmentation
 from re2pix_jax.report import colours, panels
 
 FRAMES = ('re2pix', 'vae')

@@ -11,8 +11,6 @@ Axes are those of the camera: x right, y down, z ahead; normals look towards the
 axes, as long as truth and prediction share them.
 """
 
-import functools
-import math
 from typing import ClassVar
 
 import flax.struct
@@ -24,6 +22,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import compatibility
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
 from re2pix_jax.evaluation.evaluators.means import FrameMeans, mean, share
+from re2pix_jax.heads.normals import angle, from_depth
 
 LIMITS = {
     'under_5': 5.0,
@@ -75,18 +74,6 @@ class NormalErrors(FrameMeans):
         )
 
 
-def angle(one, other):
-    """Angle between vectors [..., 3] of any length -> float32 [...], degrees; 90 where one of them
-    is zero.
-
-    From sine and cosine together: the arc cosine alone is 0.02 degrees off near 0 in float32.
-    """
-    one, other = one.astype(jnp.float32), other.astype(jnp.float32)
-    sine, cosine = jnp.linalg.norm(jnp.cross(one, other), axis=-1), (one * other).sum(-1)
-    nothing = ~(one != 0).any(-1) | ~(other != 0).any(-1)
-    return jnp.where(nothing, 90.0, jnp.rad2deg(jnp.arctan2(sine, cosine)))
-
-
 def _median(degrees, known, count):
     """Lower median of the known angles [N, H, W] of each frame -> [N], exact.
 
@@ -106,50 +93,6 @@ def _median(degrees, known, count):
     largest = int(np.float32(181).view(np.int32))  # of 31 bits: as many halvings are enough
     bounds = jnp.zeros_like(count), jnp.full_like(count, largest)
     return jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 31, halve, bounds)[1], jnp.float32)
-
-
-@functools.partial(jax.jit, static_argnames='field_of_view')
-def from_depth(depth, field_of_view: float):
-    """Normals of the surfaces that depth shows, for a pinhole camera that looks through the middle
-    of the frame. [O]
-
-    Inverse depth is linear in the pixel's coordinates on a plane, so its slopes give a plane's
-    normal exactly. Of the two
-    neighbours along an axis that with the smaller step is taken: the other one may lie on another
-        surface.
-
-    Args:
-        depth: [..., H, W] along the optical axis, 0 = unknown.
-        field_of_view: horizontal, degrees; pixels are square.
-
-    Returns:
-        float32 [..., H, W, 3] of length 1; zero where depth is unknown, or unknown at both
-        neighbours along an axis.
-    """
-    height, width = depth.shape[-2:]
-    focal = 0.5 * width / math.tan(math.radians(field_of_view) / 2)
-    known = depth > 0
-    inverse = 1 / jnp.where(known, depth.astype(jnp.float32), 1)
-    x = (jnp.arange(width) + 0.5 - width / 2) / focal
-    y = (jnp.arange(height)[:, None] + 0.5 - height / 2) / focal
-    across, down = (focal * _smaller_step(inverse, known, axis) for axis in (-1, -2))
-    known &= jnp.isfinite(across) & jnp.isfinite(down)
-    normal = -jnp.stack([across, down, inverse - across * x - down * y], axis=-1)
-    normal = jnp.where(known[..., None], normal, 0)
-    return normal / jnp.maximum(jnp.linalg.norm(normal, axis=-1, keepdims=True), 1e-20)
-
-
-def _smaller_step(values, known, axis):
-    """The smaller of the steps to the next and from the previous value along an axis; infinite
-    where both are unknown.
-    """
-    both = jax.lax.slice_in_dim(known, 1, None, axis=axis) & jax.lax.slice_in_dim(
-        known, 0, -1, axis=axis
-    )
-    steps = jnp.where(both, jnp.diff(values, axis=axis), jnp.inf)
-    end = jnp.full_like(jax.lax.slice_in_dim(values, 0, 1, axis=axis), jnp.inf)
-    forward, backward = jnp.concatenate([steps, end], axis), jnp.concatenate([end, steps], axis)
-    return jnp.where(jnp.abs(forward) < jnp.abs(backward), forward, backward)
 
 
 class Normals(Evaluator):

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from re2pix_jax.cityscapes import CLASSES, IGNORE
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import compatibility
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
-from re2pix_jax.evaluation.evaluators.segmentation import CLASSES, IGNORE, Confusion
+from re2pix_jax.evaluation.evaluators.segmentation import Confusion
 from re2pix_jax.progress import track
 
 KINDS = ('bilinear', 'subpixel')

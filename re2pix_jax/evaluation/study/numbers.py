@@ -1,5 +1,5 @@
-"""What a study's evaluations say over seeds: mean and sample standard deviation, by row, by time and
-over training.
+"""What a study's evaluations say over seeds, by row, by time and over training: mean and sample
+standard deviation.
 """
 
 from typing import NamedTuple
