@@ -15,12 +15,13 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 're2pix_jax' / '__init__.py
 TEST = [
     'beartype>=0.20',
     'hypothesis>=6.100',
-    'pytest>=8',
     'pytest-cov>=6',
     'pytest-xdist>=3.6',
+    'pytest>=8',
     'ruff>=0.15',
     'scikit-learn>=1.5',
     'scipy>=1.13',
+    'setuptools>=70',
 ]
 
 setuptools.setup(
