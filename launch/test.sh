@@ -15,4 +15,4 @@ python -c 'import sys; sys.exit(sys.version_info < (3, 12))' && export COVERAGE_
 tests --cov --cov-report=term
 echo "The networks again, with XLA's optimisations on"
 JAX_DISABLE_MOST_OPTIMIZATIONS=false tests tests/nn tests/encoder tests/forecaster tests/vae \
-  tests/heads tests/generator/test_dit.py
+  tests/heads tests/generator/test_dit.py -k 'not memorises and not dropout and not remat'
