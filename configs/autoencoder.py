@@ -55,4 +55,5 @@ def get_config(size='tiny'):
     config.ema = pick(tiny=0.995, small=0.9999, base=0.9999)
     config.data.update(size=frames, frames=1, labels=False)
     config.eval_data.update(size=frames, frames=1, labels=False, clips=32)
+    config.evals.reconstruction = {'type': 'reconstruction'}
     return config

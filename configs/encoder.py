@@ -71,4 +71,5 @@ def get_config(size='tiny'):
     config.ema = pick(tiny=0.99, small=0.998, base=0.999)
     config.data.update(size=frames, frames=1)
     config.eval_data.update(size=frames, frames=1, clips=32)
+    config.evals.probe = {'type': 'probe', 'clips': 64, 'steps': 100, 'batch_size': 8}
     return config

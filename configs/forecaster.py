@@ -68,4 +68,5 @@ def get_config(size='tiny'):
             3,
         )  # the one it is used at: so small a network has nothing to spare for others [O]
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
+    config.evals.components = {'type': 'components', 'methods': ('forecast',)}
     return config

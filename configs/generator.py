@@ -113,4 +113,5 @@ def get_config(size='tiny'):
     if size == 'tiny':
         config.data.crop = (1.0, 1.0)  # half of a 64-pixel frame is too little to enlarge
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
+    config.evals.latents = {'type': 'latents'}
     return config

@@ -74,4 +74,5 @@ def get_config(size='tiny'):
         size=frames, frames=1, flip=pick(tiny=0.0, small=0.0, base=0.5), window=window
     )
     config.eval_data.update(size=frames, frames=1, clips=32, window=window)
+    config.evals[reads] = {'type': reads, 'methods': ('truth',)}
     return config

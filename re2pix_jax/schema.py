@@ -57,7 +57,7 @@ Size = tuple[Positive, Positive]
 
 
 def read_json(file, declared=Any, again: str = 'fetch it again') -> Any:
-    """What a file of JSON holds; lists are tuples where the declaration says so.
+    """What a file of JSON holds.
 
     Args:
         file: its path.
@@ -79,7 +79,7 @@ def read_json(file, declared=Any, again: str = 'fetch it again') -> Any:
 
 
 def check(found, declared, where, again: str = '', integers: Within = ANY_INTEGER) -> Any:
-    """`found`, where it fits; lists are tuples where the declaration says so.
+    """`found`, as it is, where it fits.
 
     Args:
         found: what a file holds.
@@ -92,7 +92,8 @@ def check(found, declared, where, again: str = '', integers: Within = ANY_INTEGE
         UserError: it does not fit; the message has the place, what is expected and what is there.
     """
     try:
-        return _checker(declared, integers)(found)
+        _checker(declared, integers)(found)
+        return found
     except _Misfit as misfit:
         place = ''.join(
             f'[{step}]' if isinstance(step, int) else f'.{_shown(step, step)}'
@@ -146,7 +147,7 @@ def _check_plain(found) -> None:
 
 @functools.lru_cache(1024)
 def _checker(declared, integers: Within) -> Callable:
-    """The function that gives a value back if it fits, else raises `_Misfit`."""
+    """The function that raises `_Misfit` for a value that does not fit."""
     inner = functools.partial(_checker, integers=integers)
     origin, arguments = typing.get_origin(declared), typing.get_args(declared)
     if declared is int:
@@ -162,9 +163,9 @@ def _checker(declared, integers: Within) -> Callable:
     if origin is Literal:
         return _of(declared, lambda value: any(value is x or value == x for x in arguments))
     if origin is list:
-        return _items(declared, inner(arguments[0]), list)
+        return _items(declared, inner(arguments[0]))
     if origin is tuple and arguments[1:] == (...,):
-        return _items(declared, inner(arguments[0]), tuple)
+        return _items(declared, inner(arguments[0]))
     if origin is tuple:
         return _fixed(declared, [inner(kind) for kind in arguments])
     if typing.is_typeddict(declared):
@@ -196,7 +197,6 @@ def _of(declared, fits: Callable) -> Callable:
     def run(value):
         if not fits(value):
             raise _Misfit(_phrase(declared), value)
-        return value
 
     return run
 
@@ -215,11 +215,12 @@ def _either(declared, checkers) -> Callable:
     return run
 
 
-def _items(declared, checker, kind) -> Callable:
+def _items(declared, checker) -> Callable:
     def run(value):
         if not isinstance(value, list | tuple):
             raise _Misfit(_phrase(declared), value)
-        return kind([_step(checker, index, item) for index, item in enumerate(value)])
+        for index, item in enumerate(value):
+            _step(checker, index, item)
 
     return run
 
@@ -229,7 +230,8 @@ def _fixed(declared, checkers) -> Callable:
         try:
             if not isinstance(value, list | tuple) or len(value) != len(checkers):
                 raise _Misfit('', value)
-            return tuple(checker(item) for checker, item in zip(checkers, value))
+            for checker, item in zip(checkers, value):
+                checker(item)
         except _Misfit:
             raise _Misfit(_phrase(declared), value) from None
 
@@ -245,17 +247,16 @@ def _entries(known: dict | None, declared, other: Callable | None = None) -> Cal
         for name in sorted(required - set(value)):
             raise _Misfit(f'an object with "{name}"', value)
         checkers = known if other is None else dict.fromkeys(value, other)
-        return {
-            name: _step(checkers[name], name, item) if name in checkers else item
-            for name, item in value.items()
-        }
+        for name in value:
+            if name in checkers:
+                _step(checkers[name], name, value[name])
 
     return run
 
 
 def _step(checker, step, value):
     try:
-        return checker(value)
+        checker(value)
     except _Misfit as misfit:
         misfit.path.append(step)
         raise

@@ -15,7 +15,7 @@ from PIL import Image
 
 from re2pix_jax import world
 from re2pix_jax.benchmarks import measuring
-from re2pix_jax.data import loader, writing
+from re2pix_jax.data import frame_records, loader
 from re2pix_jax.data.sources import cityscapes
 from re2pix_jax.training import hardware
 
@@ -28,7 +28,7 @@ def run(windows: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw, prepared = pathlib.Path(folder, 'raw'), pathlib.Path(folder, 'prepared')
         size = _snippets(raw, 4)
-        writing.write_frames(
+        frame_records.write_frames(
             prepared, {'train': cityscapes.Cityscapes(raw, 'train')}, 'jpeg', 95, (512, 1024)
         )
         fields = {

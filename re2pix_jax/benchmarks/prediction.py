@@ -24,8 +24,8 @@ from re2pix_jax.encoder import Encoder, Principal
 from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
 from re2pix_jax.generator import Generator
 from re2pix_jax.model import Re2Pix
+from re2pix_jax.nn.precision import with_dtype
 from re2pix_jax.report.table import table
-from re2pix_jax.tasks.task import with_dtype
 from re2pix_jax.vae import Autoencoder, AutoencoderKL
 
 

@@ -20,7 +20,7 @@ from re2pix_jax.bundles.kinds import KINDS, Kind, kind_of
 from re2pix_jax.bundles.naming import CONFIG, WEIGHTS, find, place_of, read_config, resolve
 from re2pix_jax.bundles.stored import is_floating, read_safetensors
 
-ASIDE = ('remat', 'unroll', 'dropout', 'frames_at_once', 'image_size', 'encoder')
+ASIDE = ('remat', 'keep', 'unroll', 'dropout', 'frames_at_once', 'image_size', 'encoder')
 """Fields that do not say what is computed of a given input: how the work is cut, what is left to
 chance in training, the size an encoder's frames come in, the encoder that a head was trained on."""
 

@@ -41,7 +41,7 @@ def main(argv):
             measured = opened(
                 evaluation.open(config.evals, config.eval_data, config.batch_size, config.seed)
             )
-            measured.check(task.part(task.shapes))
-            evaluate = lambda variables: measured.run(task.part(variables)).scalars()
+            measured.check(task.judged(task.shapes))
+            evaluate = lambda variables: measured.run(task.judged(variables)).scalars()
         state = loop.train(task, config, _WORKDIR.value, data, evaluate)
     return 0 if int(state.step) >= config.steps else 143

@@ -237,6 +237,6 @@ def _check_normalisation(file: pathlib.Path) -> None:
         theirs = schema.check(config.get(name, list(ours)), _Colour, f'{file}: {name}', again)
         if any(abs(value - own) > 1e-4 for value, own in zip(theirs, ours)):
             raise UserError(
-                f'{file}: says {name} {list(theirs)}: expected {list(ours)}, by which frames are '
+                f'{file}: says {name} {theirs}: expected {list(ours)}, by which frames are '
                 f'normalised here; {again} (lvd1689m)'
             )

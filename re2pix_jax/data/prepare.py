@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from re2pix_jax.data import records, sources, writing
+from re2pix_jax.data import frame_records, records, sources
 from re2pix_jax.data.sources import encoded
 from re2pix_jax.errors import UserError
 
@@ -28,7 +28,7 @@ def world(out, clips: dict[str, int], frames: int, size=None, **storing) -> dict
         frames: of a clip, at 17 Hz.
         size: (height, width); `WORLD_SIZE` without it.
         **storing: image_format (None: png here, jpeg of what is raw), quality, processes (0: one a
-            core) and strict, as `writing.write_frames` takes them.
+            core) and strict, as `frame_records.write_frames` takes them.
     """
     from re2pix_jax.data.sources.world import World
 
@@ -80,7 +80,9 @@ def raw(out, name: str, folder, splits=None, validation_file=None, size=None, **
 def _write(out, splits, size, source, usual, image_format, quality, processes, strict):
     processes = processes or os.cpu_count()
     image_format = image_format or usual
-    return writing.write_frames(out, splits, image_format, quality, size, processes, strict, source)
+    return frame_records.write_frames(
+        out, splits, image_format, quality, size, processes, strict, source
+    )
 
 
 def encode(out, source: str, parts: dict, digests: dict[str, str], splits=None, size=None) -> dict:

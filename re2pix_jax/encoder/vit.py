@@ -9,12 +9,19 @@ state dict, so that the table that reads it is one to one.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
 from re2pix_jax.nn.positions import resize_table
+
+SHARDING = (
+    (r'qkv/kernel$', P('fsdp', None)),
+    (r'kernel$', P('fsdp', 'tensor')),
+)
+MUON = (r'blocks_\d+/.*kernel$',)
 
 
 class LayerScale(nn.Module):

@@ -6,11 +6,18 @@ appended, and filled in.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import Mlp
 from re2pix_jax.nn.positions import resize_matrix
+
+SHARDING = (
+    (r'qkv/kernel$', P('fsdp', None)),
+    (r'kernel$', P('fsdp', 'tensor')),
+)
+MUON = (r'^layers_\d+/.*kernel$',)
 
 
 class Layer(nn.Module):

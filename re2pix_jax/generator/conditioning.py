@@ -76,7 +76,7 @@ def mixed_places(batch: int, fraction: float) -> tuple[int, ...]:
     within their spacing so that parts, which hold every n-th clip, do too, for every n.
     """
     if not 0.0 <= fraction <= 1.0:
-        raise UserError(
+        raise ValueError(
             f'the mixed-supervision fraction is {fraction}; it must lie between 0 and 1'
         )
     count = max(1, round(batch * fraction)) if fraction > 0 else 0
@@ -111,7 +111,7 @@ def mixed_supervision(predict, context, future, fraction, places=None, batch_siz
             is every n-th; None: this is the global batch.
 
     Returns:
-        Future [B, F, h, w, P]. UserError when the fraction is outside [0, 1].
+        Future [B, F, h, w, P]. ValueError when the fraction is outside [0, 1].
     """
     clips = len(future)
     if places is None:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from re2pix_jax import bundles, errors
-from re2pix_jax.evaluation.evaluators import normals, segmentation
-from re2pix_jax.heads import Head, ordinal
+from re2pix_jax.cityscapes import IGNORE
+from re2pix_jax.heads import Head, normals, ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.nn.positions import resize
 from re2pix_jax.tasks.task import Task, clip_keys
@@ -151,13 +151,16 @@ class HeadTask(Task):
             truth = ordinal.to_classes(truth, self.net.classes, self.depth_range or None)
             known = truth > 0
         else:
-            known = truth != segmentation.IGNORE
+            known = truth != IGNORE
         truth = jnp.where(known, truth, 0).astype(jnp.int32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
         return _mean(losses, known), {'accuracy': _mean(logits.argmax(-1) == truth, known)}
 
     def part(self, variables, batches=None):
         return self._head(variables, self.bundles['encoder']['identity'])
+
+    def judged(self, variables):
+        return {'head': self.part(variables), **self.frozen}
 
 
 def _mean(values, known):

@@ -37,7 +37,6 @@ def fit(config, out, overwrite: bool = False) -> str:
     """
     out = pathlib.Path(out)
     defaults.check(config)
-    bundles.check_place(out, 'principal', overwrite)
     if not config.frozen.encoder:
         raise UserError('config.frozen.encoder: expected the path of an encoder bundle, got none')
     mesh = meshes.create(config.mesh.data, config.mesh.model)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from re2pix_jax import bundles, errors
+from re2pix_jax.nn.precision import with_dtype
 
 ENCODING_PARTS = ('encoder', 'principal', 'vae')
 
@@ -97,6 +98,12 @@ class Task:
         """
         raise NotImplementedError
 
+    def judged(self, variables):
+        """What the evaluators of config.evals are run on while training: `part`, and for a head
+        what gives it its features.
+        """
+        return self.part(variables)
+
     def save(self, variables, path, batches=None, **saving) -> None:
         """Writes `part` as a bundle at `path`; `saving` goes to bundles.save."""
         bundles.save(path, self.part(variables, batches), **saving)
@@ -149,15 +156,3 @@ def clip_keys(key, batch: dict):
     if places is None:
         places = jnp.arange(len(jax.tree.leaves(batch)[0]))
     return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
-
-
-def with_dtype(part, dtype):
-    """The part with every network computing in `dtype` (parameters keep theirs)."""
-    changes = {}
-    for name in part.__dataclass_fields__:
-        value = getattr(part, name)
-        if name == 'net':
-            changes[name] = value.clone(dtype=dtype)
-        elif hasattr(value, '__dataclass_fields__') and hasattr(value, 'replace'):
-            changes[name] = with_dtype(value, dtype)
-    return part.replace(**changes)

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from re2pix_jax import bundles
 from re2pix_jax.convert import dino_foresight, dpt
-from re2pix_jax.data import records, windows, writing
+from re2pix_jax.data import frame_records, records, windows
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import forecaster as evaluation
@@ -103,7 +103,7 @@ class Changed(World):
 def others(tmp_path_factory):
     folder = tmp_path_factory.mktemp('others')
     for change in ('bare', 'classes', 'half'):
-        writing.write_frames(folder / change, {'validation': Changed(change)})
+        frame_records.write_frames(folder / change, {'validation': Changed(change)})
     return {change: f'records:{folder}/{change}' for change in ('bare', 'classes', 'half')}
 
 

@@ -223,6 +223,6 @@ def test_a_full_disk_leaves_nothing_half_written(straight, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patched:
         patched.setattr(pathlib.Path, 'write_text', full_disk)  # the bundle's own files
-        with pytest.raises(UserError, match='could not be written: No space left'):
+        with pytest.raises(UserError, match='the disk is full'):
             principal.save(tmp_path / 'bundle', bundles.load(straight), None)
     assert list(tmp_path.iterdir()) == []

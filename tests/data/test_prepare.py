@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from re2pix_jax.data import prepare, writing
+from re2pix_jax.data import frame_records, prepare
 from re2pix_jax.data.sources import open_source
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
@@ -19,7 +19,7 @@ STORED = (40, 72)
 def frames(tmp_path_factory):
     """A source of records of STORED pixels."""
     folder = tmp_path_factory.mktemp('prepare') / 'frames'
-    writing.write_frames(folder, {split: World(split, 1, 3, STORED) for split in SPLITS})
+    frame_records.write_frames(folder, {split: World(split, 1, 3, STORED) for split in SPLITS})
     return f'records:{folder}'
 
 

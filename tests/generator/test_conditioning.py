@@ -88,7 +88,7 @@ def test_predicted_clips_are_spread_over_parts_and_devices(batch, fraction):
 
 
 def test_a_fraction_outside_the_unit_interval_is_refused():
-    with pytest.raises(UserError, match='fraction is 1.5; it must lie between 0 and 1'):
+    with pytest.raises(ValueError, match='fraction is 1.5; it must lie between 0 and 1'):
         mixed_places(8, 1.5)
 
 

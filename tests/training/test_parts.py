@@ -82,6 +82,20 @@ with jax.set_mesh(flat):
     x = mesh.global_batch({'x': np.zeros((32, 8), np.float32)}, flat)
     step = jax.jit(states.make_step(task, transform, rate, 0, 0.9, 4)).lower(abstract, task.frozen, x, 0).compile().as_text()
     assert 'all-reduce' in step and not any(move in step for move in ('all-gather', 'all-to-all', 'collective-permute')), step
+# Mixed supervision: the same clips as on one device, each predicted where it lies.
+from re2pix_jax.generator import conditioning
+clips = np.arange(1.0, 65.0, dtype=np.float32).reshape(64, 1, 1, 1, 1)
+expected = clips.copy()
+expected[list(conditioning.mixed_places(64, 0.1))] *= -2
+for parts in (1, 4):
+    mixed = jax.jit(lambda places, x: conditioning.mixed_supervision(lambda x: -2 * x, x, x, 0.1, places, 64))
+    for part in range(parts):
+        places = np.arange(part, 64, parts, dtype=np.int32)
+        with jax.set_mesh(flat):
+            given = mesh.global_batch({'places': places, 'x': clips[places]}, flat)
+            np.testing.assert_array_equal(mixed(given['places'], given['x']), expected[places])
+            program = mixed.lower(given['places'], given['x']).compile().as_text()
+            assert not any(move in program for move in ('all-gather', 'all-to-all', 'collective-permute')), program
 with jax.set_mesh(devices):
     noise = jax.jit(lambda x: jax.random.normal(jax.random.key(0), (8, 3)) + 0 * x[:, None])(batch['x'])
 assert len(np.unique(np.asarray(noise))) == 24
