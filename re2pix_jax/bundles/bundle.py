@@ -24,9 +24,10 @@ import numpy as np
 from re2pix_jax.bundles import hub
 from re2pix_jax.bundles.kinds import KINDS, flatten, kind_of, tuples, unflatten, unmatched
 from re2pix_jax.bundles.stored import read_safetensors, write_safetensors
+from re2pix_jax.bundles.upgrade import stacked
 from re2pix_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 SHIPPED = pathlib.Path(__file__).parent / 'shipped'
 STORAGES = ('float32', 'float16')
 OWN_KEYS = ('format', 'kind', 'network', 'storage', 'parts', 'about')
@@ -202,7 +203,7 @@ def read(name) -> Bundle:
     """
     path = resolve(name)
     config = _read_config(path)
-    tensors = read_safetensors(path / 'weights.safetensors')
+    tensors = stacked(config['kind'], read_safetensors(path / 'weights.safetensors'))
     card = path / 'MODEL_CARD.md'
     extras = {key: value for key, value in config.items() if key not in OWN_KEYS[:-1]}
     return Bundle(

@@ -36,7 +36,7 @@ NUMBERS = {
     'layer_norm_eps': int | float,
 }  # what is read of config.json
 REGISTERS = 'embeddings.register_tokens'
-BLOCK, OURS = 'layer.{}', 'params/blocks_{}'
+BLOCK, OURS = 'layer.{}', 'params/blocks'
 QKV, GATE_UP = (
     'attention.(q,k,v)_proj',
     'mlp.(gate,up)_proj',
