@@ -13,6 +13,15 @@ import tempfile
 from re2pix_jax.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (
+    errno.EACCES,
+    errno.EROFS,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
 _FULL_IN_WORDS = ('no space left on device', 'disk quota exceeded', 'file too large')
 
 
@@ -49,7 +58,7 @@ def writing(place):
                 'give '
                 'the same command again'
             ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if isinstance(error, OSError) and error.errno in REFUSED:
             raise UserError(
                 f"{place}: can't be written ({os.strerror(error.errno).lower()}); choose another "
                 'place or make this one writable'
@@ -74,6 +83,27 @@ def replacing(path):
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path):
+    """As `replacing`, for a folder, which is made. One that was at `path` goes with all it holds,
+    once the new one is complete.
+    """
+    path = pathlib.Path(path)
+    partial, old = (path.with_name(path.name + ending) for ending in ('.partial', '.old'))
+    with writing(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
+            os.replace(partial, path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_bytes(path, content: bytes) -> None:

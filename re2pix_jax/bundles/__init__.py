@@ -1,8 +1,28 @@
-"""Weights: bundles (what people share) and published PyTorch files (where some of them come
-from).
+"""Bundles: the folders in which networks are shared. `load` opens one as the part that it is,
+`save` writes a part, `identity` and `digest` say which network it is, in memory and on disk.
+
+    config.json          {"format": 1, "kind": ..., "network": {...}, "storage": "float32",
+                         "parts": {"encoder": "../encoder"}, ...}
+    weights.safetensors  tensors by '/'-joined path in the tree of parameters
+    MODEL_CARD.md        what people should know before they use it
+
+A part is named by a path relative to the bundle, an absolute path, a shipped name or
+"hf:owner/repo"; where nothing else is said it is saved inside.
 """
 
-from re2pix_jax.bundles.bundle import digest, load, part_digests, read, save_part
-from re2pix_jax.bundles.bundle import save_part as save
+from re2pix_jax.bundles.identity import digest, identity, part_digests
+from re2pix_jax.bundles.naming import find, resolve
+from re2pix_jax.bundles.reading import load, read
+from re2pix_jax.bundles.writing import check_place, save
 
-__all__ = ['digest', 'load', 'part_digests', 'read', 'save', 'save_part']
+__all__ = [
+    'check_place',
+    'digest',
+    'find',
+    'identity',
+    'load',
+    'part_digests',
+    'read',
+    'resolve',
+    'save',
+]

@@ -1,16 +1,19 @@
 """The kinds of bundle: which part each one opens as, and which tensors it must hold."""
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import flax
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from re2pix_jax import schema
 from re2pix_jax.errors import UserError
 
 NOT_OF_THE_NETWORK = (
@@ -18,6 +21,28 @@ NOT_OF_THE_NETWORK = (
     'name',
     'dtype',
 )  # dtype: in what precision to compute is for the running program to say
+OF_EVERY_KIND = ('format', 'kind', 'network', 'storage', 'parts', 'about')  # in config.json
+# What the types of networks' and parts' fields leave open. The limits are beyond all that is built;
+# without them a file could ask for a network that takes hours and all memory to describe.
+INTEGERS = schema.Within(0, 1 << 16)
+_Grid = tuple[(Annotated[int, schema.Within(1, 2048, 'positive')],) * 2]
+_Layers = Annotated[int, schema.Within(1, 256)]
+FIELDS = {
+    'depth': _Layers,
+    'layers_per_block': _Layers,
+    'blocks': _Layers,
+    'components': schema.Positive,
+    'features': schema.Positive,
+    'grid': _Grid,
+    'latent_grid': _Grid,
+    'position_grid': _Grid | None,
+    'size': schema.Size,
+    'image_size': schema.Size | None,
+    'fps': schema.PositiveNumber,
+    'sampler_steps': schema.Positive,
+    'tile': schema.Positive | None,
+    'frames_at_once': schema.Positive | None,
+}
 
 
 def _encoder_inputs(net, tensors):
@@ -95,7 +120,7 @@ class Kind:
         fields = {
             field.name: field
             for field in dataclasses.fields(net_class)
-            if field.name not in ('parent', 'name')
+            if field.name not in NOT_OF_THE_NETWORK
         }
         unknown = sorted(set(network) - set(fields))
         missing = sorted(
@@ -111,34 +136,50 @@ class Kind:
                 f'[{", ".join(unknown)}] and lacks '
                 f'[{", ".join(missing)}]: it takes {", ".join(sorted(fields))}'
             )
-        return net_class(**{name: tuples(value) for name, value in network.items()})
+        values = _checked(network, fields, f'{where}: network')
+        try:
+            return net_class(**values)
+        except (TypeError, ValueError) as error:
+            raise UserError(f'{where}: network: {_first_line(error)}') from error
+
+    def read_extras(self, config: dict, where) -> dict:
+        """The part's other static fields, of what config.json holds beside "network".
+
+        Raises:
+            UserError: it holds what this kind does not have, or a value of another type.
+        """
+        known = _static(self.part_class())
+        found = {name: value for name, value in config.items() if name not in OF_EVERY_KIND}
+        if strange := sorted(set(found) - set(known)):
+            raise UserError(
+                f'{where}: unknown entries {", ".join(strange)}; kind {self.name} may have '
+                f'{", ".join([*known, "about"])}'
+            )
+        return _checked(found, known, where)
 
     def describe_net(self, part) -> dict:
         """The "network" entry of config.json for a part."""
         if self.name == 'principal':
             count, channels = part.components.shape
             return {'components': int(count), 'features': int(channels)}
-        if self.net is None:
-            return {}
+        return {} if self.net is None else self.fields_of(part.net)
+
+    def fields_of(self, net, changed: bool = False) -> dict:
+        """The static fields of a network, or those alone that are not at their default."""
         _, *others = self._nets().items()
-        named = dict(
-            [('backbone', name) for name, net_class in others if type(part.net) is net_class]
-        )
-        return named | {
-            field.name: getattr(part.net, field.name)
-            for field in dataclasses.fields(part.net)
+        chosen = [name for name, net_class in others if type(net) is net_class]
+        return ({'backbone': chosen[0]} if chosen else {}) | {
+            field.name: getattr(net, field.name)
+            for field in dataclasses.fields(net)
             if field.name not in NOT_OF_THE_NETWORK
+            and not (changed and getattr(net, field.name) == field.default)
         }
 
     def extras(self) -> dict[str, Any]:
         """Names and defaults of the part's other static fields, which config.json holds beside
         "network".
         """
-        return {
-            field.name: field.default
-            for field in dataclasses.fields(self.part_class())
-            if field.name != 'net' and not field.metadata.get('pytree_node', True)
-        }
+        return {name: field.default for name, field in _static(self.part_class()).items()}
 
     def tensors_of(self, part) -> dict:
         """The tree that goes into weights.safetensors."""
@@ -154,6 +195,7 @@ class Kind:
                     f'{where}: "network" of kind principal must be its two sizes, components and '
                     'features'
                 )
+            network = _checked(network, network, f'{where}: network')
             count, channels = network['components'], network['features']
             return {
                 'mean': (channels,),
@@ -165,19 +207,47 @@ class Kind:
         if net is None:
             return {}
         try:
-            shapes = jax.eval_shape(net.init, jax.random.key(0), *self.inputs(net, tensors))
-        except (TypeError, ValueError, ArithmeticError, IndexError) as error:
-            message = str(error).strip().split('\n')[0]
+            return _shapes(net, tuple(self.inputs(net, tensors)))
+        except Exception as error:  # whatever a network makes of fields that a file names
             raise UserError(
-                f'{where}: kind {self.name} cannot be built of these network fields: {message}'
+                f'{where}: kind {self.name} cannot be built of these network fields: '
+                f'{_first_line(error)}'
             ) from error
-        return flatten(
-            jax.tree.map(
-                lambda leaf: leaf.shape,
-                nn.meta.unbox(shapes),
-                is_leaf=lambda x: hasattr(x, 'shape'),
+
+
+@functools.lru_cache(64)
+def _shapes(net, inputs: tuple) -> dict[str, tuple[int, ...]]:
+    shapes = nn.meta.unbox(jax.eval_shape(net.init, jax.random.key(0), *inputs))
+    flat = flax.traverse_util.flatten_dict(flax.core.unfreeze(shapes), sep='/')
+    return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def _static(part_class) -> dict[str, dataclasses.Field]:
+    """The fields of a part's class that are neither its network nor arrays."""
+    return {
+        field.name: field
+        for field in dataclasses.fields(part_class)
+        if field.name != 'net' and not field.metadata.get('pytree_node', True)
+    }
+
+
+def _checked(found: dict, fields: dict, where) -> dict:
+    """Values of config.json in the types that their fields have; lists become tuples."""
+    return {
+        name: tuples(
+            schema.check(
+                value,
+                FIELDS.get(name) or fields[name].type,
+                f'{where}: {name}',
+                integers=INTEGERS,
             )
         )
+        for name, value in found.items()
+    }
+
+
+def _first_line(error) -> str:
+    return str(error).strip().split('\n')[0] or type(error).__name__
 
 
 KINDS = {
@@ -249,29 +319,6 @@ def kind_of(part) -> Kind:
     )
 
 
-def flatten(tree: dict, prefix: str = '') -> dict:
-    """Nested dicts to one dict keyed by '/'-joined path."""
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f'{prefix}{name}/')
-        else:
-            flat[f'{prefix}{name}'] = value
-    return flat
-
-
-def unflatten(flat: dict) -> dict:
-    """The inverse of `flatten`."""
-    tree: dict = {}
-    for path, value in flat.items():
-        *parents, name = path.split('/')
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return tree
-
-
 def tuples(value):
     """JSON's lists as tuples, so that a network stays hashable."""
     return tuple(tuples(item) for item in value) if isinstance(value, list) else value
@@ -295,6 +342,18 @@ def unmatched(where: str, expected: dict, found: dict[str, np.ndarray]) -> None:
     if problems:
         raise UserError(
             f'{where}: {len(problems)} tensors do not match the network: {"; ".join(problems)}'
+        )
+
+
+def check_forecaster(where, part) -> None:
+    """Refuses a forecaster whose encoder or principal components belong to another one."""
+    channels = len(part.encoder.net.layers) * part.encoder.net.width
+    count, features = part.principal.components.shape
+    if (features, count) != (channels, part.net.components):
+        raise UserError(
+            f'{where}: its parts do not fit: the encoder gives {channels} channels, the principal '
+            f'components turn {features} into {count}, the forecaster takes {part.net.components}; '
+            'expected those that it was trained on'
         )
 
 

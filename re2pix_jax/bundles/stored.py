@@ -1,18 +1,16 @@
 """Tensors that stay in their files until they are needed, and safetensors files read and written
-one tensor at a time.
-
-Weights of billions of parameters are then converted and saved with one copy of them in memory, and
-not one for every stage.
+one tensor at a time: weights of billions of parameters are then converted and saved with one copy
+of them in memory, and not one for every stage.
 """
 
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable
 
 import ml_dtypes
 import numpy as np
+import safetensors
 
 from re2pix_jax.errors import UserError
 
@@ -32,7 +30,6 @@ DTYPES = {
     'BOOL': np.bool_,
 }
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,51 +67,37 @@ def read_safetensors(path) -> dict[str, Stored]:
         UserError: the file cannot be read, is cut short, or is of another format.
     """
     try:
-        with open(path, 'rb') as file:
-            length = int.from_bytes(file.read(8), 'little')
-            header = json.loads(file.read(length)) if 2 <= length <= LONGEST_HEADER else None
-            available = os.fstat(file.fileno()).st_size - 8 - length
-        if not isinstance(header, dict):
-            raise ValueError('it has no header')
-        header.pop('__metadata__', None)
-        return {
-            name: _entry(path, 8 + length, available, name, entry) for name, entry in header.items()
-        }
+        with open(path, 'rb'), safetensors.safe_open(path, 'numpy') as file:
+            return {name: _entry(path, name, file.get_slice(name)) for name in file.keys()}
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror or error}') from error
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ) as error:  # JSON's and unicode's errors are ValueErrors
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        reason = ' '.join(str(error).split())  # the library repeats what the file says
         raise UserError(
-            f'{path}: is not a whole safetensors file ({error}): fetch it again'
+            f'{path}: is not a whole safetensors file ({reason}): fetch it again'
         ) from error
 
 
-def _entry(path, start, available, name, entry) -> Stored:
-    dtype, shape = np.dtype(DTYPES[entry['dtype']]), tuple(entry['shape'])
-    begin, end = entry['data_offsets']
-    if any(type(number) is not int for number in (begin, end, *shape)):
-        raise ValueError(f'{name} has sizes that are no integers')
-    count = math.prod(shape)
-    if (
-        min(shape, default=0) < 0
-        or end - begin != count * dtype.itemsize
-        or begin < 0
-        or end > available
-    ):
-        raise ValueError(f'{name} reaches beyond its {available} bytes of data')
-    if not count:
+def _entry(path, name, part) -> Stored:
+    if not name.isprintable():
+        raise ValueError(f'a tensor is called {name!r}')
+    dtype, shape = np.dtype(DTYPES[part.get_dtype()]), tuple(part.get_shape())
+    if not math.prod(shape):
         np.empty(shape, dtype)  # for numpy to refuse sides that are too long
-    return Stored(
-        shape, dtype, lambda: np.fromfile(path, dtype, count, offset=start + begin).reshape(shape)
-    )
+
+    def read():
+        # Opened anew each time: what a file has given stays in memory as long as it is open.
+        with safetensors.safe_open(path, 'numpy') as file:
+            return file.get_tensor(name)
+
+    return Stored(shape, dtype, read)
 
 
 def write_safetensors(path, tensors: dict, dtype_of: Callable) -> None:
     """Writes tensors in the order of their names, each converted when its turn comes.
+
+    By hand, for the library wants all tensors at once, as they are to be stored: a second copy of
+    them in memory.
 
     Args:
         path: the file, overwritten.
@@ -142,6 +125,11 @@ def write_safetensors(path, tensors: dict, dtype_of: Callable) -> None:
             file.write(
                 _converted(name, np.asarray(tensors[name]), DTYPES[entry['dtype']]).tobytes()
             )
+
+
+def is_floating(array) -> bool:
+    """Whether a tensor holds floating numbers, bfloat16 included."""
+    return np.issubdtype(array.dtype, np.floating) or array.dtype.name == 'bfloat16'
 
 
 def _converted(name, array, dtype) -> np.ndarray:

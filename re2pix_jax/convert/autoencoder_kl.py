@@ -2,9 +2,10 @@
 else of that class.
 """
 
-import json
 import pathlib
+from typing import Annotated, TypedDict
 
+from re2pix_jax import schema
 from re2pix_jax.bundles.kinds import KINDS
 from re2pix_jax.convert import torch_file
 from re2pix_jax.convert.table import Table, conv, count, layer, need, norm
@@ -15,17 +16,32 @@ FILES = tuple(
     f'diffusion_pytorch_model{kind}'
     for kind in ('.safetensors', '.fp16.safetensors', '.bin', '.fp16.bin')
 )
-# The settings that are read from config.json: what its silence means, and their types.
-SETTINGS = {
-    'block_out_channels': ([64], list),
-    'layers_per_block': (1, int),
-    'latent_channels': (4, int),
-    'norm_num_groups': (32, int),
-    'use_quant_conv': (True, bool),
-    'use_post_quant_conv': (True, bool),
-    'mid_block_add_attention': (True, bool),
-    'scaling_factor': (0.18215, int | float),
-    'shift_factor': (None, int | float | None),
+
+
+class Settings(TypedDict, total=False):
+    """What is read from config.json."""
+
+    block_out_channels: list[schema.Positive]
+    layers_per_block: Annotated[int, schema.Within(1, 64)]
+    latent_channels: schema.Positive
+    norm_num_groups: schema.Positive
+    use_quant_conv: bool
+    use_post_quant_conv: bool
+    mid_block_add_attention: bool
+    scaling_factor: float
+    shift_factor: float | None
+
+
+DEFAULTS: Settings = {  # what the silence of a config means
+    'block_out_channels': [64],
+    'layers_per_block': 1,
+    'latent_channels': 4,
+    'norm_num_groups': 32,
+    'use_quant_conv': True,
+    'use_post_quant_conv': True,
+    'mid_block_add_attention': True,
+    'scaling_factor': 0.18215,
+    'shift_factor': None,
 }
 # Those that have only one value here.
 FIXED = {
@@ -115,19 +131,8 @@ def locate(path) -> tuple[pathlib.Path, pathlib.Path | None]:
     return files[0], folder / 'config.json'
 
 
-def read_config(file) -> dict:
-    """The object in a config.json."""
-    try:
-        config = json.loads(pathlib.Path(file).read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f'{file}: is not readable JSON ({error}): fetch it again') from error
-    if not isinstance(config, dict):
-        raise UserError(f'{file}: expected an object with the settings of an AutoencoderKL')
-    return config
-
-
-def settings_of(config: dict, where) -> dict:
-    """What a config says about the `SETTINGS`.
+def settings_of(config: dict, where) -> Settings:
+    """What a config says.
 
     Raises:
         UserError: if it asks for anything that `AutoencoderKL` here does not compute.
@@ -135,19 +140,9 @@ def settings_of(config: dict, where) -> dict:
     config = {
         name: list(value) if isinstance(value, tuple) else value for name, value in config.items()
     }
-    settings = {name: config.get(name, default) for name, (default, _) in SETTINGS.items()}
+    found = schema.check(config, Settings, where, 'fetch it again')
+    settings = DEFAULTS | {name: found[name] for name in DEFAULTS if name in found}
     widths = settings['block_out_channels']
-    broken = [
-        f'{name} {settings[name]!r}'
-        for name, (_, kind) in SETTINGS.items()
-        if not isinstance(settings[name], kind)
-    ]
-    if broken or not widths or not all(isinstance(width, int) for width in widths):
-        raise UserError(
-            f'{where}: its config cannot be that of an AutoencoderKL: '
-            f'{"; ".join(broken) or f"widths {widths}"}: '
-            f'fetch it again'
-        )
     fixed = FIXED | {name: [block] * len(widths) for name, block in BLOCKS.items()}
     strange = [
         f'{name} {config[name]!r} and not {value!r}'
@@ -231,7 +226,7 @@ def convert(
         )
     return autoencoder_of(
         torch_file.tensors(file),
-        read_config(config) if config else None,
+        schema.read_json(config, dict) if config else None,
         file,
         scaling_factor,
         shift_factor,

@@ -5,8 +5,7 @@ components.
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax.bundles.bundle import check_forecaster
-from re2pix_jax.bundles.kinds import KINDS
+from re2pix_jax.bundles.kinds import KINDS, check_forecaster
 from re2pix_jax.convert import dinov2, torch_file
 from re2pix_jax.convert.table import Table, count, dense, flat, keep, layer, left_out, need, norm
 from re2pix_jax.convert.unpickled import Namespace

@@ -2,9 +2,10 @@
 tensors alone.
 """
 
-import json
 import pathlib
+from typing import TypedDict
 
+from re2pix_jax import schema
 from re2pix_jax.bundles.kinds import KINDS
 from re2pix_jax.convert import torch_file
 from re2pix_jax.convert.dinov2 import LAYERS, feed_forward, fuse
@@ -30,11 +31,6 @@ HEADS = {
     1280: 20,
     4096: 32,
 }  # of the published sizes S, S+; B; L; H+; 7B
-NUMBERS = {
-    'num_attention_heads': int,
-    'rope_theta': int | float,
-    'layer_norm_eps': int | float,
-}  # what is read of config.json
 REGISTERS = 'embeddings.register_tokens'
 BLOCK, OURS = 'layer.{}', 'params/blocks'
 QKV, GATE_UP = (
@@ -46,6 +42,18 @@ JOINED = {
     'mlp': (_QKV_PIECES,),
     'swiglu': (_QKV_PIECES, (('mlp.gate_proj', 'mlp.up_proj'), GATE_UP)),
 }
+
+
+_Colour = tuple[float, float, float]
+
+
+class Config(TypedDict, total=False):
+    """What is read of config.json."""
+
+    num_attention_heads: schema.Positive
+    rope_theta: schema.PositiveNumber
+    layer_norm_eps: schema.PositiveNumber
+    hidden_act: str
 
 
 def _inner(array):
@@ -206,24 +214,16 @@ def convert(
     return encoder_of(tensors, config, path, heads, layers, image_size)
 
 
-def _config(file: pathlib.Path) -> dict:
+def _config(file: pathlib.Path) -> Config:
     if not file.is_file():
         return {}
-    config = _read_json(file)
-    found = config.get('model_type') if isinstance(config, dict) else None
-    if found != MODEL_TYPE:
+    config = schema.read_json(file, dict)
+    if config.get('model_type') != MODEL_TYPE:
         raise UserError(
-            f'{file}: says model_type {found!r}: expected {MODEL_TYPE!r}; convert it as the kind '
-            'it is'
+            f'{file}: says model_type {config.get("model_type")!r}: expected {MODEL_TYPE!r}; '
+            'convert it as the kind it is'
         )
-    wrong = [
-        f'{name} {config[name]!r}'
-        for name, kind in NUMBERS.items()
-        if not isinstance(config.get(name, 1), kind)
-    ]
-    if wrong:
-        raise UserError(f'{file}: says {", ".join(wrong)}: expected numbers; fetch it again')
-    return config
+    return schema.check(config, Config, file, 'fetch it again')
 
 
 def _check_normalisation(file: pathlib.Path) -> None:
@@ -232,24 +232,11 @@ def _check_normalisation(file: pathlib.Path) -> None:
     """
     if not file.is_file():
         return
-    config = _read_json(file)
+    config, again = schema.read_json(file, dict), 'choose a model that was trained on web images'
     for name, ours in (('image_mean', IMAGE_MEAN), ('image_std', IMAGE_STD)):
-        theirs = config.get(name, list(ours)) if isinstance(config, dict) else None
-        if (
-            not isinstance(theirs, list)
-            or len(theirs) != 3
-            or not all(isinstance(value, int | float) for value in theirs)
-            or any(abs(value - own) > 1e-4 for value, own in zip(theirs, ours))
-        ):
+        theirs = schema.check(config.get(name, list(ours)), _Colour, f'{file}: {name}', again)
+        if any(abs(value - own) > 1e-4 for value, own in zip(theirs, ours)):
             raise UserError(
                 f'{file}: says {name} {theirs}: expected {list(ours)}, by which frames are '
-                'normalised here; choose a model '
-                f'that was trained on web images (lvd1689m)'
+                f'normalised here; {again} (lvd1689m)'
             )
-
-
-def _read_json(file: pathlib.Path):
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'{file}: is not readable JSON ({error}): fetch it again') from error

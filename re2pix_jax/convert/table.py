@@ -14,11 +14,11 @@ import functools
 import re
 from collections.abc import Callable
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax.bundles.kinds import unflatten
 from re2pix_jax.errors import UserError
 
 _NOTES = contextvars.ContextVar('notes', default=None)
@@ -149,7 +149,7 @@ class Table:
             )
         for pattern, reason in self.ignored:
             left_out(unused[pattern], pattern, reason)
-        return unflatten(found)
+        return flax.traverse_util.unflatten_dict(found, sep='/')
 
     def _place(self, key: str) -> tuple:
         """(our path or None, row of a stack or None, layout) of a published key."""

@@ -94,9 +94,11 @@ def tensors_in(content, where) -> dict[str, Stored]:
     if not isinstance(content, dict) or not content:
         raise UserError(f'{where}: expected a dict of tensors and found {type(content).__name__}')
     strange = [
-        str(key)
+        key if isinstance(key, str) and key.isprintable() else ascii(key)
         for key, value in content.items()
-        if not isinstance(value, Stored | Array) or not isinstance(key, str)
+        if not isinstance(value, Stored | Array)
+        or not isinstance(key, str)
+        or not key.isprintable()
     ]
     if strange:
         raise UserError(

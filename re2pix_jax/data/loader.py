@@ -7,7 +7,6 @@ processes nor that of workers changes what a run sees, and its place in the data
     batches it has had.
 """
 
-import bisect
 import gc
 import os
 import sys
@@ -15,15 +14,10 @@ import sys
 import grain
 import numpy as np
 
-from re2pix_jax.data import windows
+from re2pix_jax.data import samples
+from re2pix_jax.data import settings as fields
 from re2pix_jax.data.sources import open_source
 from re2pix_jax.errors import UserError
-
-_ENCODED = 'encoded:'
-_SOURCE = 1 << 40  # record = source * _SOURCE + clip
-_REPLACEMENTS = (
-    8  # clips in a row that cannot be read, at which even data.unreadable = 'skip' stops
-)
 
 
 def create(
@@ -75,7 +69,7 @@ def create(
         UserError: a source that can't be opened, settings that contradict each other, clips all too
             short for the window, a batch that the processes cannot share evenly.
     """
-    settings = _settings(data, batch_size, training)
+    settings = fields.read(data, batch_size, training)
     process = process or _process()
     if batch_size % process[1]:
         raise UserError(
@@ -83,10 +77,11 @@ def create(
             f'of {process[1]}'
         )
     sources = [
-        open_source(name, settings['split'], _source_size(name, settings), settings['clips'])
+        open_source(name, settings['split'], fields.source_size(name, settings), settings['clips'])
         for name in settings['sources']
     ]
-    records = [_usable(number, source, settings) for number, source in enumerate(sources)]
+    usable = [samples.usable(number, source, settings) for number, source in enumerate(sources)]
+    records, left_out = [ids for ids, _ in usable], [line for _, lines in usable for line in lines]
     if training:
         # Epochs are counted before mixing: every source has its own.
         endless = [
@@ -103,9 +98,9 @@ def create(
         dataset = grain.MapDataset.source([(record, 0) for record in ids])
     # Batched before anything is read: a share is then a function of its number, whoever reads it.
     dataset = dataset.batch(batch_size, drop_remainder=training, batch_fn=list)
-    sample = _Sample(sources, records, settings, seed)
+    sample = samples.Sample(sources, records, settings, seed)
     return Loader(
-        dataset.map(_Share(sample, batch_size // process[1], process[0])),
+        dataset.map(samples.Share(sample, batch_size // process[1], process[0])),
         settings['workers'],
         {
             'batch_size': batch_size,
@@ -113,6 +108,7 @@ def create(
             'contents': [getattr(source, 'contents', lambda: '')() for source in sources],
         },
         sample,
+        left_out,
     )
 
 
@@ -120,18 +116,21 @@ class Loader:
     """Iterator of batches, dicts of numpy arrays.
 
     'frames' uint8 [B, T, H, W, 3], 'labels' uint8 [B, T, H, W], 'depth' float32 [B, T, H, W],
-    'record' int64 [B]. Labels and depth are left out with `data.labels = False`. From encoded
-    sources 'components' float16 [B, T, h, w, P] and 'latents' float16 [B, T, H/f, W/f, c] come
-    instead of these three.
+    'record' int64 [B]; in evaluation 'known' bool [B], False for a clip that could not be read
+    (data.unreadable = 'skip'): its row counts for nothing. Labels and depth are left out with
+    `data.labels = False`. From encoded sources 'components' float16 [B, T, h, w, P] and 'latents'
+    float16 [B, T, H/f, W/f, c] come instead of these three.
 
     Attributes:
-        skipped: clips that could not be read and were replaced.
+        skipped: clips that could not be used: in training others took their place, in
+            evaluation they are left out.
         clips: how many there are, of all sources together.
     """
 
-    def __init__(self, shares, workers: int, kept: dict, sample):
+    def __init__(self, shares, workers: int, kept: dict, sample, left_out=()):
         self._shares, self._workers, self._kept, self._sample = shares, workers, kept, sample
         self.skipped, self.clips = 0, kept['records']
+        self._skip(left_out)
         self._go_to(0)
 
     def __iter__(self):
@@ -143,10 +142,13 @@ class Loader:
         except UserError as error:  # grain appends a paragraph of its own about tracebacks
             raise UserError(str(error).partition('\n')[0]) from error
         self._batches += 1
-        for message in batch.pop('skipped'):
+        self._skip(batch.pop('skipped'))
+        return batch
+
+    def _skip(self, messages):
+        for message in messages:
             self.skipped += 1
             print(f'skipped, {self.skipped} so far: {message}', file=sys.stderr, flush=True)
-        return batch
 
     def get_state(self) -> dict:
         """Where the iterator stands: a dict for JSON, the same on all processes. What is read ahead
@@ -186,6 +188,19 @@ class Loader:
         self.close()
         self._go_to(state['batches'])
 
+    @property
+    def sources(self) -> list:
+        """The opened `Source`s, as data.sources names them."""
+        return self._sample.sources
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of what a batch holds."""
+        source, settings = self._sample.sources[0], self._sample.settings
+        if settings['sources'][0].startswith(fields.ENCODED):
+            return *source.manifest['shapes'], 'record'
+        return 'frames', *(('labels', 'depth') if settings['labels'] else ()), 'record'
+
     def record_name(self, record: int) -> str:
         """What a number in 'record' stands for: 'source/clip'."""
         return self._sample.name(int(record))
@@ -197,7 +212,7 @@ class Loader:
         return {
             name: source.parts
             for name, source in zip(self._sample.settings['sources'], self._sample.sources)
-            if name.startswith(_ENCODED)
+            if name.startswith(fields.ENCODED)
         }
 
     def depth_kinds(self) -> dict[str, set[str]]:
@@ -220,139 +235,6 @@ class Loader:
 
     def _go_to(self, batches):
         self._batches, self._iterator = batches, _iterate(self._shares[batches:], self._workers)
-
-
-class _Share:
-    """A batch of (record, epoch) → the arrays of one process's rows. Picklable, for it travels to
-    the workers.
-    """
-
-    def __init__(self, sample, size, index):
-        self.sample, self.rows = sample, slice(index * size, (index + 1) * size)
-
-    def __call__(self, asked):
-        rows = asked[self.rows]
-        # Of a last batch this process may have none: one is read for its shape.
-        clips = [self.sample(row) for row in rows or asked[:1]]
-        batch = {
-            name: np.stack([clip[name] for clip in clips])[: len(rows)]
-            for name in clips[0]
-            if name != 'skipped'
-        }
-        return {**batch, 'skipped': [message for clip in clips for message in clip['skipped']]}
-
-
-class _Sample:
-    """(record, epoch) → one sampled clip."""
-
-    def __init__(self, sources, records, settings, seed):
-        self.sources, self.records, self.settings, self.seed = sources, records, settings, seed
-
-    def name(self, record):
-        number, index = divmod(record, _SOURCE)
-        return f'{self.settings["sources"][number]}/{self.sources[number].name(index)}'
-
-    def __call__(self, asked):
-        record, epoch = asked
-        known = self.records[record // _SOURCE]
-        place, skipped = bisect.bisect_left(known, record), []
-        while True:
-            number, index = divmod(record, _SOURCE)
-            source, rng = self.sources[number], windows.generator(self.seed, epoch, record)
-            window = self._window(record, source, index, rng)
-            try:
-                # Prepared frames come as images: what the crop cuts away is then never copied.
-                read = getattr(source, 'read_images', source.read)
-                clip = read(index, window, labels=self.settings['labels'])
-                break
-            except UserError as error:
-                skipped.append(str(error))
-                if self.settings['unreadable'] == 'stop' or len(skipped) == min(
-                    _REPLACEMENTS, len(known)
-                ):
-                    raise
-                record = known[(place + len(skipped)) % len(known)]
-        if 'frames' in clip:  # encoded clips have nothing to cut
-            clip = self._cut(clip, rng)
-        return {**clip, 'record': np.int64(record), 'skipped': skipped}
-
-    def _window(self, record, source, index, rng):
-        settings = self.settings
-        try:
-            if settings['training']:
-                window = _random_window(rng, source, index, settings)
-                return (
-                    window[::-1]
-                    if settings['time_flip'] and rng.random() < settings['time_flip']
-                    else window
-                )
-            if settings['window'] == 'target':
-                return windows.target_window(
-                    _target(source, index), settings['frames'], settings['strides'][0]
-                )
-            return windows.evaluation_window(
-                source.num_frames(index),
-                _fps(source, index, settings),
-                settings['frames'],
-                settings['strides'][0],
-                settings['start'],
-            )
-        except UserError as error:
-            raise UserError(f'{self.name(record)}: {error}') from error
-
-    def _cut(self, clip, rng):
-        settings, size = self.settings, self.settings['size']
-        height, width = windows.sides(clip['frames'])
-        if settings['training']:
-            box, flip = (
-                windows.crop(rng, height, width, size, settings['crop']),
-                rng.random() < settings['flip'],
-            )
-        else:
-            box, flip = windows.centre_box(height, width, size), False
-        return windows.apply(clip, box, size, flip, settings['label_size'])
-
-
-def _random_window(rng, source, index, settings):
-    if settings['window'] == 'target':
-        return windows.random_target_window(
-            rng, _target(source, index), settings['frames'], settings['strides']
-        )
-    return windows.window(
-        rng,
-        source.num_frames(index),
-        _fps(source, index, settings),
-        settings['frames'],
-        settings['strides'],
-    )
-
-
-def _fits(source, index, settings) -> bool:
-    """Whether the clip is long enough for a training window."""
-    frames, fps = source.num_frames(index), _fps(source, index, settings)
-    if settings['window'] == 'target':
-        target = getattr(source, 'target', lambda _: None)(index)
-        frames, fps = (0 if target is None or target >= frames else target + 1), None
-    return bool(windows.fitting(frames, fps, settings['frames'], settings['strides']))
-
-
-def _fps(source, index, settings):
-    """The frame rate by which strides are made native ones, None where they are already."""
-    return None if settings['window'] == 'native' else source.fps(index)
-
-
-def _target(source, index) -> int:
-    """The native frame that the protocol of the clip's dataset predicts."""
-    target, frames = getattr(source, 'target', lambda _: None)(index), source.num_frames(index)
-    if target is None:
-        raise UserError('has no frame that a protocol evaluates; set data.window="start"')
-    if target >= frames:
-        raise UserError(
-            f'{frames} frames are too few: the protocol predicts frame {target}; leave the clip '
-            'out or set '
-            'data.window="start"'
-        )
-    return target
 
 
 class _Endless:
@@ -406,118 +288,6 @@ def _iterate(dataset, workers):
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         )
     return iter(iterable)
-
-
-def _settings(data, batch_size, training) -> dict:
-    """The fields of `data` as plain values, checked."""
-    get = data.get
-    settings = {
-        'sources': tuple(get('sources', ('world',))),
-        'weights': tuple(get('weights', ()) or ()),
-        'split': get('split', 'train'),
-        'size': tuple(get('size', (64, 128))),
-        'frames': get('frames', 8),
-        'strides': tuple(get('strides', (3,))),
-        'crop': tuple(get('crop', (1.0, 1.0))),
-        'flip': get('flip', 0.0),
-        'labels': get('labels', True),
-        'label_size': tuple(get('label_size', ()) or ()),
-        'time_flip': get('time_flip', 0.0),
-        'clips': get('clips', 0),
-        'window': get('window', 'start'),
-        'start': get('start', 0),
-        'unreadable': get('unreadable', 'stop'),
-        'source_size': tuple(get('source_size', ()) or ()),
-        'workers': get('workers', 0),
-        'training': training,
-    }
-    settings['weights'] = settings['weights'] or (1.0,) * len(settings['sources'])
-    low, high = settings['crop']
-    for name, right, expected in (
-        ('sources', settings['sources'], 'at least one source'),
-        (
-            'sources',
-            len({name.startswith(_ENCODED) for name in settings['sources']}) <= 1,
-            'all of them encoded, or none: a batch holds either features or frames',
-        ),
-        (
-            'weights',
-            len(settings['weights']) == len(settings['sources']) and min(settings['weights']) > 0,
-            f'{len(settings["sources"])} positive numbers, one for each source',
-        ),
-        ('strides', settings['strides'] and min(settings['strides']) > 0, 'positive numbers'),
-        ('crop', 0 < low <= high <= 1, '0 < lo <= hi <= 1'),
-        ('flip', 0 <= settings['flip'] <= 1, 'a probability'),
-        ('time_flip', 0 <= settings['time_flip'] <= 1, 'a probability'),
-        (
-            'window',
-            settings['window'] in ('start', 'native', 'target'),
-            '"start", "native" or "target"',
-        ),
-        ('unreadable', settings['unreadable'] in ('stop', 'skip'), '"stop" or "skip"'),
-        (
-            'label_size',
-            len(settings['label_size']) in (0, 2) and min(settings['label_size'], default=1) > 0,
-            '(height, width)',
-        ),
-        ('size', len(settings['size']) == 2 and min(settings['size']) > 0, '(height, width)'),
-        ('frames', settings['frames'] > 0, 'at least 1'),
-        ('start', settings['start'] >= 0, 'at least 0'),
-        ('workers', settings['workers'] >= 0, 'at least 0'),
-    ):
-        if not right:
-            raise UserError(f'data.{name} = {settings[name]}: expected {expected}')
-    if training and settings['sources'][0].startswith(_ENCODED) and (low < 1 or settings['flip']):
-        raise UserError(
-            f'{settings["sources"][0]}: these frames were encoded whole and as they are; '
-            'set data.crop=(1.0, 1.0) and data.flip=0'
-        )
-    if batch_size < 1:
-        raise UserError(f'batch_size = {batch_size}: expected at least 1 clip')
-    return settings
-
-
-def _source_size(name, settings):
-    if settings['source_size']:
-        return settings['source_size']
-    scale = (
-        1.0 / settings['crop'][0] if name.startswith('videos:') and settings['training'] else 1.0
-    )
-    return tuple(int(np.ceil(side * scale)) for side in settings['size'])
-
-
-def _usable(number, source, settings) -> list[int]:
-    """The records of a source; in training those that are long enough, in evaluation all."""
-    ids = range(len(source))
-    if settings['training']:
-        ids = [index for index in ids if _fits(source, index, settings)]
-        if not ids:
-            longest = max(range(len(source)), key=source.num_frames)
-            try:
-                _random_window(None, source, longest, settings)
-            except UserError as error:
-                what = (
-                    'no clip can be used, not'
-                    if settings['window'] == 'target'
-                    else 'all clips are too short,'
-                )
-                raise UserError(
-                    f'{settings["sources"][number]}: {what} even {source.name(longest)}: {error}'
-                ) from error
-        if short := len(source) - len(ids):
-            before = (
-                ' before the frame that their protocol predicts'
-                if settings['window'] == 'target'
-                else ''
-            )
-            print(
-                f'{settings["sources"][number]}: {short} of {len(source)} clips are too short for '
-                f'{settings["frames"]} frames at '
-                f'stride {min(settings["strides"])}{before} and are left out',
-                file=sys.stderr,
-                flush=True,
-            )
-    return [number * _SOURCE + index for index in ids]
 
 
 def _process() -> tuple[int, int]:

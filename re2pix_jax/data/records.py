@@ -13,13 +13,14 @@ per clip its source, frames, rate, sizes, labels, depth and checksum. `tfds.data
 
 import hashlib
 import io
-import json
 import pathlib
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 from PIL import Image
 
-from re2pix_jax.data.sources import IGNORE
+from re2pix_jax import schema
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.errors import UserError
 
 FORMAT = 2
@@ -33,6 +34,46 @@ CLASSES = (
     'linear',
     1.0,
 )  # the coding of ordinal classes, which come back as they are; metres are never stored so coarsely
+
+
+class Clip(TypedDict):
+    """What a manifest says of a clip; of encoded ones nothing about labels and depth."""
+
+    name: str
+    frames: schema.Positive
+    fps: schema.PositiveNumber
+    target: schema.Count | None
+    size: schema.Size
+    label_size: NotRequired[schema.Size | None]
+    depth: NotRequired[tuple[Literal['linear', 'inverse'], schema.PositiveNumber] | None]
+    depth_size: NotRequired[schema.Size | None]
+    sha256: str
+
+
+class LeftOut(TypedDict):
+    """A clip that could not be used."""
+
+    name: str
+    reason: str
+
+
+class Split(TypedDict):
+    """A split of a manifest."""
+
+    clips: list[Clip]
+    left_out: list[LeftOut]
+
+
+class Manifest(TypedDict):
+    """manifest.json; `parts` and `shapes` where the clips are encoded."""
+
+    format: int
+    source: str
+    fields: list[str]
+    splits: dict[str, Split]
+    empty: NotRequired[dict[str, list[LeftOut]]]
+    parts: NotRequired[dict[str, str]]
+    shapes: NotRequired[dict[str, list[schema.Positive]]]
 
 
 class Prepared:
@@ -55,8 +96,14 @@ class Prepared:
                 f'{path}: no split {split!r}{why}, there is {", ".join(self.manifest["splits"])}'
             )
         self.clips = self.manifest['splits'][split]['clips']
-        self._starts = np.cumsum([0, *(clip['frames'] for clip in self.clips)])
         self._reader = _open(self.path, split)
+        total = sum(clip['frames'] for clip in self.clips)
+        if total != len(self._reader):
+            raise UserError(
+                f'{path}: holds {len(self._reader)} records of {split} and its {MANIFEST} says '
+                f'{total}; prepare the folder again'
+            )
+        self._starts = np.cumsum([0, *(clip['frames'] for clip in self.clips)])
 
     def __len__(self):
         return len(self.clips)
@@ -199,27 +246,26 @@ def damaged(path, split: str):
             yield f"record {index} of {split} ({about['name']}) can't be read ({reason(error)})"
 
 
-def read_manifest(path) -> dict:
+def read_manifest(path) -> Manifest:
+    """The manifest of a prepared folder.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another format.
+    """
     path = pathlib.Path(path)
-    file = path / MANIFEST
+    file, again = path / MANIFEST, 'prepare the folder again'
     if not file.is_file():
         raise UserError(
             f'{path}: no prepared clips there (no {MANIFEST}); make them with python -m '
             're2pix_jax prepare'
         )
-    try:
-        manifest = json.loads(file.read_text())
-        version = manifest['format']
-    except (ValueError, KeyError, TypeError) as error:
+    manifest = schema.read_json(file, dict, again)
+    if manifest.get('format') != FORMAT:
         raise UserError(
-            f'{file}: not a manifest of prepared clips; prepare the folder again'
-        ) from error
-    if version != FORMAT:
-        raise UserError(
-            f'{file}: format {version}, this version reads format {FORMAT}; prepare the folder '
-            'again'
+            f'{file}: format {manifest.get("format")!r:.40}, this version reads format {FORMAT}; '
+            f'{again}'
         )
-    return manifest
+    return schema.check(manifest, Manifest, file, again)
 
 
 def reason(error) -> str:

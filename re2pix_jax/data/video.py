@@ -9,13 +9,13 @@ import collections
 import fractions
 import io
 import itertools
-import os
 import pathlib
 
 import av
 import numpy as np
 from PIL import Image
 
+from re2pix_jax import files
 from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
 
@@ -49,9 +49,9 @@ def probe(path, folder_fps: float = windows.BASE_FPS) -> Probe:
     """
     path = _existing(path)
     if path.is_dir():
-        files = images(path)
-        width, height = _open_image(files[0]).size
-        return Probe(float(folder_fps), len(files), height, width)
+        found = images(path)
+        width, height = _open_image(found[0]).size
+        return Probe(float(folder_fps), len(found), height, width)
     with _open_video(path) as container:
         stream = container.streams.video[0]
         fps = _rate(path, stream)
@@ -125,8 +125,8 @@ def write(path, frames: np.ndarray, fps: float) -> None:
     file is written beside `path` and renamed: a full disk leaves nothing behind.
 
     Raises:
-        UserError: not uint8 [T, H, W, 3] with at least one frame, or a rate that is not positive.
-        OSError: the file can't be written (a full disk, for one).
+        UserError: not uint8 [T, H, W, 3] with at least one frame, a rate that is not positive, or a
+            file that can't be written (a full disk, for one).
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
@@ -153,17 +153,8 @@ def write(path, frames: np.ndarray, fps: float) -> None:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         container.mux(stream.encode(None))
-    # Encoded in memory first (far smaller than the frames): a full disk then fails at one place,
-    # with a plain OSError.
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.partial')
-    try:
-        partial.write_bytes(encoded.getbuffer())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    # Encoded in memory first (far smaller than the frames): a full disk then fails at one place.
+    files.write_bytes(path, encoded.getvalue())
 
 
 def fit(frames: np.ndarray, size, min_size: int = 1) -> np.ndarray:
@@ -255,9 +246,9 @@ def _wanted(path, fps, start, max_frames, folder_fps):
     RGB.
     """
     if path.is_dir():
-        files = images(path)
+        found = images(path)
         _check_rate(path, fps, folder_fps)
-        timed = ((index / folder_fps, file) for index, file in enumerate(files))
+        timed = ((index / folder_fps, file) for index, file in enumerate(found))
         return (
             np.asarray(_decode_image(file))
             for file in _nearest(timed, folder_fps, fps, start, max_frames)

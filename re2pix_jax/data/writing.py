@@ -10,27 +10,20 @@ import concurrent.futures
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import multiprocessing
 import os
 import pathlib
 import shutil
-import sys
 import threading
-import time
 
-import numpy as np
-import tqdm
-from PIL import Image
-
-from re2pix_jax.data import records, windows
-from re2pix_jax.data.sources import IGNORE
-from re2pix_jax.errors import UserError, disk_full
+from re2pix_jax import files
+from re2pix_jax.data import records
+from re2pix_jax.errors import UserError
+from re2pix_jax.progress import Progress
 
 # [O] of Cityscapes at 512x1024 some 80 MB: what is lost at most by an interruption, a process
 CLIPS_PER_SHARD = 16
-BLOCK = 16  # frames in memory at their original size
 PLAN = 'plan.json'
 
 
@@ -72,10 +65,10 @@ def write(
             shards[job] = json.loads(_done(partial, job).read_text())
         else:
             waiting.append(job)
-    progress = _Progress(
-        sum(len(_clips_of(job, splits)) for job in jobs),
-        sum(len(_clips_of(job, splits)) for job in shards),
-    )
+    done = sum(len(_clips_of(job, splits)) for job in shards)
+    progress = Progress(sum(len(_clips_of(job, splits)) for job in jobs), 'prepare', done=done)
+    if done:
+        progress.note(f'prepare: going on after {done} of {progress.total} clips')
     work = (str(partial), splits, encode, fields, strict)
     try:
         try:
@@ -137,7 +130,7 @@ def _begin(partial, splits, about) -> list[tuple[str, int]]:
     else:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write_text(file, json.dumps(plan))
+        files.write_text(file, json.dumps(plan) + '\n')
     return [
         (split, number)
         for split, source in splits.items()
@@ -224,14 +217,14 @@ def _shard(job, partial, splits, encode, fields, strict) -> dict:
     try:
         about['bytes'] = tfds_layout.write_shard(f'{file}.partial', rows(), fields)
         os.replace(f'{file}.partial', file)
-        _write_text(_done(partial, job), json.dumps(about))
+        files.write_text(_done(partial, job), json.dumps(about) + '\n')
     except BaseException as error:
         # Before the file goes, with which there is space again. The record writer's error has the
         # system's text but not its number.
         full = (
             isinstance(error, Exception)
             and not isinstance(error, UserError)
-            and (disk_full(error) is not None or shutil.disk_usage(partial).free < 1 << 20)
+            and (files.full_disk(error) is not None or shutil.disk_usage(partial).free < 1 << 20)
         )
         with contextlib.suppress(OSError):
             os.unlink(f'{file}.partial')
@@ -250,18 +243,13 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
     from re2pix_jax.data import tfds_layout
 
     manifest = {split: {'clips': [], 'left_out': []} for split in splits}
-    files = {split: [] for split in splits}
+    written = {split: [] for split in splits}
     for job, shard in shards:
         for name in ('clips', 'left_out'):
             manifest[job[0]][name] += shard[name]
         if shard['clips']:
-            files[job[0]].append(
-                (
-                    _file(partial, job),
-                    sum(clip['frames'] for clip in shard['clips']),
-                    shard['bytes'],
-                )
-            )
+            frames = sum(clip['frames'] for clip in shard['clips'])
+            written[job[0]].append((_file(partial, job), frames, shard['bytes']))
         else:
             _file(partial, job).unlink(missing_ok=True)
     there = {split: of_split for split, of_split in manifest.items() if of_split['clips']}
@@ -273,8 +261,8 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
         split, reasons = next(iter(empty.items()))
         reason = reasons[0]['reason'] if reasons else 'it has none'
         raise UserError(f'{out}: no clip of split {split} can be used, the first because: {reason}')
-    tfds_layout.describe(partial, {split: files[split] for split in there}, fields)
-    _write_text(
+    tfds_layout.describe(partial, {split: written[split] for split in there}, fields)
+    files.write_text(
         partial / records.MANIFEST,
         json.dumps(
             {'format': records.FORMAT, **about, 'fields': fields, 'splits': there, 'empty': empty}
@@ -285,126 +273,3 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
     (partial / PLAN).unlink()
     os.rename(partial, out)
     return manifest
-
-
-def _write_text(file, text) -> None:
-    partial = file.with_name(file.name + '.partial')
-    partial.write_text(text + '\n')
-    os.replace(partial, file)
-
-
-def write_frames(
-    out,
-    splits: dict,
-    image_format: str = 'png',
-    quality: int = 95,
-    size=None,
-    processes: int = 1,
-    strict: bool = False,
-    source: str = '',
-) -> dict:
-    """Writes clips of frames, labels and depth, see `Frames` and `write`.
-
-    source: what the manifest says about where the clips come from.
-    """
-    about = {
-        'source': source,
-        'image_format': image_format,
-        'quality': quality if image_format == 'jpeg' else None,
-        'frames_cover': list(size) if size else None,
-    }
-    return write(
-        out, splits, Frames(image_format, quality, size), records.FIELDS, about, processes, strict
-    )
-
-
-class Frames:
-    """Encodes a clip's frames as images at the wanted size, its labels and depth without loss as
-    they are.
-
-    Args:
-        image_format: 'png' (lossless) or 'jpeg' of `quality`.
-        size: (height, width); frames are scaled down, keeping their aspect, until they just cover
-            it. None: never.
-    """
-
-    def __init__(self, image_format: str, quality: int = 95, size=None):
-        if image_format not in ('png', 'jpeg'):
-            raise UserError(f'image format {image_format!r}: expected png or jpeg')
-        self.image_format, self.size = image_format, size
-        # Colour at half the resolution [O]: as video has it, a third smaller and a third faster to
-        # read.
-        self.options = (
-            {'quality': quality, 'subsampling': '4:2:0'} if image_format == 'jpeg' else {}
-        )
-
-    def __call__(self, source, index):
-        coding = getattr(source, 'depth_coding', lambda _: records.CENTIMETRES)(index)
-        rows, count = [], source.num_frames(index)
-        about = {'size': None, 'labelled': 0, 'label_size': None, 'depth': None, 'depth_size': None}
-        for start in range(0, count, BLOCK):
-            clip = source.read(index, range(start, min(start + BLOCK, count)))
-            for frame, labels, depth in zip(
-                clip['frames'], clip['labels'], clip['depth'], strict=True
-            ):
-                frame = windows.cover(frame, self.size) if self.size else frame
-                row = {
-                    'frames': _image(frame, self.image_format, **self.options),
-                    'labels': b'',
-                    'depth': b'',
-                }
-                if about['size'] not in (None, list(frame.shape[:2])):
-                    raise UserError(
-                        f'{source.name(index)}: frame {len(rows)} has {list(frame.shape[:2])} '
-                        'pixels, those before '
-                        f'{about["size"]}; expected one size in a clip'
-                    )
-                about['size'] = list(frame.shape[:2])
-                if (labels != IGNORE).any():
-                    row['labels'] = _image(labels, 'png')
-                    about |= {'labelled': about['labelled'] + 1, 'label_size': list(labels.shape)}
-                if depth.any():
-                    row['depth'] = _image(records.counts_of(depth, coding), 'png')
-                    about |= {'depth': list(coding), 'depth_size': list(depth.shape)}
-                rows.append(row)
-        return rows, about
-
-
-def _image(array, image_format, **options) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(encoded, image_format, **options)
-    return encoded.getvalue()
-
-
-class _Progress:
-    """A bar on a terminal; otherwise a plain line every ten seconds and at the end."""
-
-    def __init__(self, total, done):
-        self.total, self.done, self.first = total, done, done
-        self.began = self.told = time.monotonic()
-        self.bar = (
-            tqdm.tqdm(total=total, initial=done, desc='prepare', unit='clip')
-            if sys.stderr.isatty()
-            else None
-        )
-        if done and not self.bar:
-            print(f'prepare: going on after {done} of {total} clips', file=sys.stderr, flush=True)
-
-    def add(self, clips):
-        self.done += clips
-        if self.bar:
-            self.bar.update(clips)
-            return
-        now = time.monotonic()
-        if now - self.told >= 10 or self.done == self.total:
-            self.told, rate = now, (self.done - self.first) / max(now - self.began, 1e-9)
-            print(
-                f'prepare: {self.done}/{self.total} clips, {rate:.1f} clips/s, '
-                f'{(self.total - self.done) / rate:.0f} s left',
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def close(self):
-        if self.bar:
-            self.bar.close()

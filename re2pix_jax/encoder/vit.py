@@ -11,6 +11,7 @@ import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.nn import rotary
@@ -18,6 +19,12 @@ from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
 from re2pix_jax.nn.layers import Layers
 from re2pix_jax.nn.positions import resize_table
+
+SHARDING = (
+    (r'qkv/kernel$', P('fsdp', None)),
+    (r'kernel$', P('fsdp', 'tensor')),
+)
+MUON = (r'blocks/.*kernel$',)
 
 
 class LayerScale(nn.Module):

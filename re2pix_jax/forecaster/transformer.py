@@ -8,12 +8,19 @@ import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import Mlp
 from re2pix_jax.nn.layers import Layers
 from re2pix_jax.nn.positions import resize_matrix
+
+SHARDING = (
+    (r'qkv/kernel$', P('fsdp', None)),
+    (r'kernel$', P('fsdp', 'tensor')),
+)
+MUON = (r'^layers/.*kernel$',)
 
 
 class Layer(nn.Module):

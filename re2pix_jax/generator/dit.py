@@ -21,6 +21,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator.fusion import EarlyFusion
@@ -30,6 +31,14 @@ from re2pix_jax.nn.attention import attend, split_heads
 from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.feedforward import FusedSwiGLU
 from re2pix_jax.nn.layers import Layers, operand
+
+# Which axes of its parameters may be cut, see training.sharding; first match. Drafted.
+SHARDING = (
+    (r'qkv/kernel$|w12/kernel$|modulation/linear/kernel$', P('fsdp', None)),
+    (r'(out|w3)/kernel$', P('fsdp', 'tensor')),
+    (r'kernel$', P('fsdp', 'tensor')),
+)
+MUON = (r'^layers/.*kernel$',)
 
 EPSILON = 1e-5
 FREQUENCIES = 256

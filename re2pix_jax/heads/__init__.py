@@ -2,21 +2,15 @@
 generated with them.
 """
 
-import dataclasses
 import functools
-import hashlib
-import json
 from typing import Any
 
 import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from re2pix_jax.bundles.kinds import NOT_OF_THE_NETWORK
 from re2pix_jax.errors import UserError
-from re2pix_jax.evaluation.protocol import fingerprint
 from re2pix_jax.heads import ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.nn.positions import resize_matrix
@@ -36,8 +30,8 @@ class Head:
         reads: 'segmentation' | 'depth' | 'normals': what its output means.
         depth_range: of a depth head whose classes are metres, the (nearest, farthest) depth, see
             `ordinal` [O]; None where the class itself is the depth [R].
-        encoder: `encoder_sha256` of the encoder whose features it was trained on, None where that
-            is not known.
+        encoder: `bundles.identity` of the encoder whose features it was trained on, None where
+            that is not known.
 
     Raises:
         UserError: `reads`, `depth_range` and the network's outputs contradict each other.
@@ -168,29 +162,4 @@ class Head:
         return jnp.argmax(logits, -1).astype(jnp.uint8)
 
 
-def encoder_sha256(encoder) -> str:
-    """Which features an `Encoder` gives: sha256 over its network and its parameters in half
-    precision.
-
-    Not that of its bundle, for the same encoder lies in others too, as float16 and with another
-    size that frames are resized to.
-    """
-    with np.errstate(over='ignore'):
-        halves = jax.tree.map(
-            lambda leaf: np.asarray(leaf).astype(np.float16), flax.core.unfreeze(encoder.params)
-        )
-    # Without what is at its default: a field that networks get one day must not make strangers of
-    # all encoders before it.
-    fields = [
-        field for field in dataclasses.fields(encoder.net) if field.name not in NOT_OF_THE_NETWORK
-    ]
-    told = {
-        field.name: getattr(encoder.net, field.name)
-        for field in fields
-        if getattr(encoder.net, field.name) != field.default
-    }
-    network = json.dumps(told, sort_keys=True)
-    return hashlib.sha256(f'{network}\n{fingerprint(halves)}'.encode()).hexdigest()
-
-
-__all__ = ['VERBS', 'DPTHead', 'Head', 'encoder_sha256']
+__all__ = ['VERBS', 'DPTHead', 'Head']

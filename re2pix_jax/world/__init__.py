@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.world import models, raycast, shading, traffic
+from re2pix_jax.world import models, quads, raycast, shading, traffic
 from re2pix_jax.world.camera import Camera, Mount
 from re2pix_jax.world.street import CHUNK, STROLL, Street
 from re2pix_jax.world.traffic import FPS
@@ -145,7 +145,7 @@ class _World:
                 way > 0, h.turn[k, which], np.pi - h.turn[k, which]
             )
             swing = np.sin(h.s[k, which] * 1.1) if kind == 'cyclist' else np.zeros(len(which))
-            rows = models.place(
+            rows = quads.place(
                 models.TEMPLATES[kind],
                 at[:, 0],
                 at[:, 1],
@@ -156,7 +156,7 @@ class _World:
                 swing,
             )
             brakes = np.repeat(h.accel[k, which] < -0.7, len(models.TEMPLATES[kind]))
-            rows[brakes & (rows[:, models.MATERIAL] == models.TAIL), models.PARAMETERS.start] = 2.0
+            rows[brakes & (rows[:, quads.MATERIAL] == quads.TAIL), quads.PARAMETERS.start] = 2.0
             parts.append(rows)
         parts.append(self._people(time, low, min(high, s + 110.0)))
         return np.concatenate(parts)
@@ -174,7 +174,7 @@ class _World:
                 time * 5.2 * np.maximum(pace, 0.5) + people['phase'][which]
             )
             found.append(
-                models.place(
+                quads.place(
                     template,
                     at[:, 0],
                     at[:, 1],
@@ -207,8 +207,7 @@ class _World:
             shadows.pixel,
             (
                 1
-                - scene.rows[shadows.quad, models.PARAMETERS.start]
-                * np.clip(1.5 * (1 - fall), 0, 1)
+                - scene.rows[shadows.quad, quads.PARAMETERS.start] * np.clip(1.5 * (1 - fall), 0, 1)
             ).astype(np.float32),
         )
         layout = shading.Layout(self.street, camera, s)
@@ -228,7 +227,7 @@ class _World:
         flat[:, above], flat_label[above], flat_depth[above] = shading.sky(
             self.weather, camera, x[above % len(x)], y[above // len(x)]
         )
-        flat[:, hits.pixel], flat_label[hits.pixel] = shading.quads(
+        flat[:, hits.pixel], flat_label[hits.pixel] = shading.surfaces(
             scene, hits, self.weather, camera, k / FPS
         )
         flat_depth[hits.pixel] = hits.depth

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from re2pix_jax.world.models import BILLBOARD, ELLIPSE, MATERIAL, SHADOW, TAPER, P, U, V
+from re2pix_jax.world.quads import BILLBOARD, ELLIPSE, MATERIAL, SHADOW, TAPER, P, U, V
 
 NEAR, FAR = 0.4, 185.0
 

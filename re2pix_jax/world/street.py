@@ -11,19 +11,11 @@ import dataclasses
 
 import numpy as np
 
-from re2pix_jax.world import models
-from re2pix_jax.world.models import (
-    BRICKS,
-    BUILDING,
-    FENCE,
-    GRID,
-    PLAIN,
+from re2pix_jax.world import furniture, houses, models, quads
+from re2pix_jax.world.quads import (
     ROAD,
     SIDEWALK,
-    SLATS,
     TERRAIN,
-    VEGETATION,
-    WALL,
 )
 
 CHUNK = 70.0
@@ -183,10 +175,10 @@ class Street:
         s, kind, phase = (
             CHUNK * (number + rng.uniform(0.3, 0.7)),
             rng.random(),
-            rng.uniform(0, models.GREEN - 4),
+            rng.uniform(0, furniture.GREEN - 4),
         )
         if rng.random() < 0.25:
-            phase = rng.uniform(0, models.CYCLE)
+            phase = rng.uniform(0, furniture.CYCLE)
         return None if kind < 0.2 else Crossing(s, kind > 0.42, phase)
 
     def crossings(self, low, high):
@@ -218,11 +210,11 @@ class Street:
     def _stand(self, parts):
         """All noted quads in the world, [n, COLUMNS]."""
         if not parts:
-            return np.zeros((0, models.COLUMNS))
+            return np.zeros((0, quads.COLUMNS))
         things, s, d, turn = zip(*parts, strict=True)
         count, s = [len(thing) for thing in things], np.array(s)
         xz, heading = self.position(s, np.array(d)), self.heading(s) + np.array(turn)
-        return models.stand(
+        return quads.stand(
             np.concatenate(things), *(np.repeat(a, count) for a in (xz[:, 0], xz[:, 1], heading))
         )
 
@@ -245,7 +237,7 @@ class Street:
             if not gap(cursor + width / 2, width / 2 + 2) and (style < 2 or rng.random() < 0.3):
                 self._put(
                     parts,
-                    self._building(rng, side, width, tall, style),
+                    houses.building(rng, side, width, tall, style),
                     cursor + width / 2,
                     side * (back + setback),
                 )
@@ -253,14 +245,18 @@ class Street:
                 width + (rng.choice([0.0, 0.3, 4.0]), rng.uniform(4, 12), rng.uniform(2, 14))[style]
             )
         if style > 0 or rng.random() < 0.4:  # a fence, a wall or a hedge behind the pavement
-            self._boundary(rng, start, side * (back + 0.15), gap, parts)
+            d = side * (back + 0.15)
+            # Panels on the outside of a bend are longer.
+            stretch = lambda s, d=d: 1.02 - d * self.curvature(s)
+            for piece, at in houses.fence(rng, start, CHUNK, stretch, gap):
+                self._put(parts, piece, at, d)
         if style > 0 or setback > 3:
             for s in np.arange(start + 3, start + CHUNK - 2, 8.0 if style == 2 else 13.0):
                 s = s + rng.uniform(-3, 3)
                 if not gap(s, 3):
                     self._put(
                         parts,
-                        models.rows(models.tree(rng)),
+                        quads.rows(furniture.tree(rng)),
                         s,
                         side * (back + rng.uniform(2.5, 3.5 + setback * 0.4)),
                     )
@@ -273,135 +269,21 @@ class Street:
             if gap(s, 2.5):
                 continue
             if kind < (0.45 if verge else 0.15):
-                self._put(parts, models.rows(models.tree(rng)), s, side * edge)
+                self._put(parts, quads.rows(furniture.tree(rng)), s, side * edge)
             elif kind < 0.62:
-                self._put(parts, models.rows(models.street_lamp(side)), s, side * edge)
+                self._put(parts, quads.rows(furniture.street_lamp(side)), s, side * edge)
             elif kind < 0.85:
                 self._put(
                     parts,
-                    models.rows(models.traffic_sign(rng)),
+                    quads.rows(furniture.traffic_sign(rng)),
                     s,
                     side * edge,
                     0.0 if side > 0 or rng.random() < 0.5 else np.pi,
                 )
             elif verge:
-                self._put(parts, models.rows(models.bush(rng)), s, side * edge)
+                self._put(parts, quads.rows(furniture.bush(rng)), s, side * edge)
         if self.parking:
             self._parked(rng, start, side, gap, parts)
-
-    def _building(self, rng, side, width, tall, style):
-        base = (
-            np.array(
-                [
-                    [0.62, 0.50, 0.38],
-                    [0.55, 0.30, 0.22],
-                    [0.72, 0.68, 0.60],
-                    [0.50, 0.50, 0.52],
-                    [0.66, 0.56, 0.30],
-                    [0.45, 0.36, 0.34],
-                    [0.40, 0.46, 0.52],
-                ]
-            )[rng.integers(7)]
-        ) * rng.uniform(0.8, 1.15)
-        accent = np.array([[0.12, 0.15, 0.20], [0.20, 0.26, 0.33], [0.75, 0.78, 0.80]])[
-            rng.choice(3, p=[0.5, 0.35, 0.15])
-        ]
-        deep = rng.uniform(7, 12)
-        x = (0.0, deep) if side > 0 else (-deep, 0.0)
-        pitch = rng.uniform(2.6, 3.6)
-        grid = (rng.uniform(0.16, 0.30), 0.30, rng.uniform(0.70, 0.85))
-        street, end = max(1, round(width / pitch)), max(1, round(deep / pitch))
-        floors = max(1, round(tall / 3.0))
-        faces = {
-            'b': (end, floors, *grid),
-            'f': (end, floors, *grid),
-            'l': (street, floors, *grid),
-            'r': (street, floors, *grid),
-        }
-        sides = 'bf' + ('l' if side > 0 else 'r')
-        z = (-width / 2, width / 2)
-        rows = models.box(
-            x,
-            (0, tall),
-            z,
-            BUILDING,
-            sides,
-            material=GRID,
-            colour=base,
-            accent=accent,
-            parameters=faces,
-        )
-        if style > 0:  # a tiled roof: slope to the street, gables
-            tile = np.array([0.42, 0.20, 0.14]) * rng.uniform(0.7, 1.2)
-            rise, half = rng.uniform(1.8, 3.0), deep / 2
-            u, v = (0, 0, -side * width), (side * half, rise, 0)
-            rows.append(
-                models.quad(
-                    (0, tall, side * width / 2),
-                    u,
-                    v,
-                    BUILDING,
-                    BRICKS,
-                    tile,
-                    tile * 0.8,
-                    (width / 3, 4, 0, 0, 0),
-                )
-            )
-            for z0, du in ((z[0], 1), (z[1], -1)):
-                rows.append(
-                    models.quad(
-                        (x[0] if du > 0 else x[1], tall, z0),
-                        (du * deep, 0, 0),
-                        (0, rise, 0),
-                        BUILDING,
-                        PLAIN,
-                        base,
-                        taper=1.0,
-                    )
-                )
-        return models.rows(rows)
-
-    def _boundary(self, rng, start, d, gap, parts):
-        kind, step = rng.choice(4, p=[0.36, 0.34, 0.15, 0.15]), 3.5
-        tall = (rng.uniform(1.3, 1.9), rng.uniform(1.5, 2.4), rng.uniform(0.9, 1.5), 0.0)[kind]
-        if kind == 3:
-            return
-        first, last = start + rng.uniform(0, 10), start + CHUNK - rng.uniform(0, 10)
-        s = np.arange(first, last - step, step)
-        s = s[[not gap(value + step / 2, 4.0) for value in s]]
-        if not len(s):
-            return
-        wood = np.array([[0.72, 0.70, 0.64], [0.50, 0.34, 0.18], [0.16, 0.30, 0.26]])[
-            rng.integers(3)
-        ]
-        stone = np.array([[0.58, 0.32, 0.24], [0.60, 0.58, 0.54], [0.68, 0.62, 0.48]])[
-            rng.integers(3)
-        ]
-        label, material, colour, shade, repeats = (
-            (FENCE, SLATS, wood, 0.35, (7, 1)),
-            (WALL, BRICKS, stone, 0.7, (2.5, round(tall / 0.4))),
-            (VEGETATION, BRICKS, np.array([0.14, 0.28, 0.09]), 0.75, (3, 2)),
-        )[kind]
-        panel = models.rows(
-            models.box(
-                (-0.12, 0.12),
-                (0, tall),
-                (0, step),
-                label,
-                'blrt',
-                material=material,
-                colour=colour,
-                accent=colour * shade,
-                parameters=(*repeats, 0, 0, 0),
-            )
-        )
-        stretch = 1.02 - d * self.curvature(
-            s + step / 2
-        )  # panels on the outside of a bend are longer
-        for at, factor in zip(s, stretch, strict=True):
-            piece = panel.copy()
-            piece[:, [2, 5, 8]] *= factor
-            self._put(parts, piece, at, d)
 
     def _parked(self, rng, start, side, gap, parts):
         s = start + np.arange(3.0, CHUNK - 2, 6.2)
@@ -416,7 +298,7 @@ class Street:
         turn = 0.0 if side > 0 else np.pi
         for i in np.flatnonzero(keep):
             van = kind[i] < 0.06
-            thing = models.place(
+            thing = quads.place(
                 models.TEMPLATES['truck' if van else 'car'],
                 0.0,
                 0.0,
@@ -433,7 +315,7 @@ class Street:
             for along, side in ((-6.5, 1), (-6.5, -1), (6.5, 1)):
                 self._put(
                     parts,
-                    models.rows(models.traffic_light(crossing.phase)),
+                    quads.rows(furniture.traffic_light(crossing.phase)),
                     crossing.s + along,
                     side * d,
                 )
@@ -441,7 +323,7 @@ class Street:
             if not crossing.junction or rng.random() < 0.5:
                 self._put(
                     parts,
-                    models.rows(models.traffic_sign(rng)),
+                    quads.rows(furniture.traffic_sign(rng)),
                     crossing.s - side * (9.5 if crossing.junction else 3.0),
                     side * d,
                     0.0 if side > 0 else np.pi,

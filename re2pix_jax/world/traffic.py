@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from re2pix_jax.world import models
+from re2pix_jax.world import furniture
 from re2pix_jax.world.street import CHUNK, paint
 
 FPS = 17
@@ -169,7 +169,7 @@ def _stops(street, s, d, v, way, time):
     stop = np.full(len(s), 1e3)
     brake = v * v / (2 * 3.5)
     for crossing in street.crossings(s[0] - 60, s[0] + 130):
-        if crossing.junction and models.light_state(crossing.phase, time):
+        if crossing.junction and furniture.light_state(crossing.phase, time):
             gap = (crossing.s - s) * way - 10.5
             stop = np.where((gap > brake) & (gap < 70), np.minimum(stop, gap), stop)
         who_s, who_d, span, slide, start = (

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from re2pix_jax import bundles
-from re2pix_jax.bundles import bundle, hub, kinds
+from re2pix_jax.bundles import hub, kinds, naming, stored
 from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
 from re2pix_jax.errors import UserError
 from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
@@ -55,7 +56,7 @@ def edit(folder, **changes):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('storage', ['float32', 'float16'])
 def test_round_trip(parts, tmp_path, kind, storage):
-    bundle.save_part(tmp_path / 'one', parts[kind], storage=storage, about={'data': 'none'})
+    bundles.save(tmp_path / 'one', parts[kind], storage=storage, about={'data': 'none'})
     loaded = bundles.load(tmp_path / 'one')
     assert type(loaded) is type(parts[kind])
     assert jax.tree.structure(loaded) == jax.tree.structure(parts[kind])  # static fields too
@@ -65,14 +66,14 @@ def test_round_trip(parts, tmp_path, kind, storage):
             ours, theirs, rtol=0 if storage == 'float32' else 1e-3, atol=1e-6
         )
     assert bundles.read(tmp_path / 'one').storage == storage
-    bundle.save_part(tmp_path / 'two', loaded, storage=storage, about={'data': 'none'})
+    bundles.save(tmp_path / 'two', loaded, storage=storage, about={'data': 'none'})
     assert files(tmp_path / 'one') == files(tmp_path / 'two')
 
 
 @pytest.mark.parametrize('name', ['tiny', 'tiny/depth', 'tiny/normals', 'tiny/forecaster'])
 def test_a_shipped_bundle_is_saved_like_it_was(name, tmp_path):
     bundles.save(tmp_path / 'again', bundles.load(name), like=name)
-    shipped, again = files(bundle.resolve(name)), files(tmp_path / 'again')
+    shipped, again = files(bundles.resolve(name)), files(tmp_path / 'again')
     assert again == {
         file: shipped[file]
         for file in shipped
@@ -157,26 +158,18 @@ def test_parts_are_named_or_nested(parts, tmp_path, monkeypatch):
 def test_saving_over_a_bundle_keeps_the_parts_inside_it(parts, tmp_path):
     bundles.save(tmp_path / 'f', parts['forecaster'])
     before = files(tmp_path / 'f')
-    bundles.save(tmp_path / 'f', parts['forecaster'], parts={'encoder': tmp_path / 'f' / 'encoder'})
+    bundles.save(
+        tmp_path / 'f',
+        parts['forecaster'],
+        parts={'encoder': tmp_path / 'f' / 'encoder'},
+        overwrite=True,
+    )
     assert files(tmp_path / 'f') == before
     assert [path.name for path in tmp_path.iterdir()] == ['f']
 
 
-def test_digest_sees_tensors_and_sizes_and_nothing_else(parts, tmp_path):
-    for name, about, factor in (('a', None, 1), ('b', {'note': 1}, 1), ('c', None, 2)):
-        part = parts['encoder'].replace(
-            params=jax.tree.map(lambda x, f=factor: x * f, parts['encoder'].params)
-        )
-        bundles.save(tmp_path / name, part, about=about, card=name)
-    assert (
-        bundles.digest(tmp_path / 'a')
-        == bundles.digest(tmp_path / 'b')
-        != bundles.digest(tmp_path / 'c')
-    )
-
-
 def test_shipped_names(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle, 'SHIPPED', tmp_path)
+    monkeypatch.setattr(naming, 'SHIPPED', tmp_path)
     bundles.save(tmp_path / 'tiny', parts['forecaster'])
     assert isinstance(bundles.load('tiny'), Forecaster) and isinstance(
         bundles.load('tiny/encoder'), Encoder
@@ -190,8 +183,12 @@ def test_shipped_names(parts, tmp_path, monkeypatch):
 def test_unmatched_tensors_are_all_in_one_message(parts, tmp_path):
     tree = jax.device_get(parts['encoder'].params)['params']
     tree = {**tree, 'norm': {'scale': np.zeros(7, np.float32)}, 'extra': np.zeros(3, np.float32)}
-    network = kinds.KINDS['encoder'].describe_net(parts['encoder'])
-    bundle.save(tmp_path / 'e', 'encoder', network, {'params': tree})
+    bundles.save(tmp_path / 'e', parts['encoder'])
+    stored.write_safetensors(
+        tmp_path / 'e' / 'weights.safetensors',
+        flatten_dict({'params': tree}, sep='/'),
+        lambda *_: np.float32,
+    )
     with pytest.raises(UserError) as caught:
         bundles.load(tmp_path / 'e')
     message = str(caught.value)
@@ -207,6 +204,7 @@ def test_unmatched_tensors_are_all_in_one_message(parts, tmp_path):
 
 def test_damaged_bundles(parts, tmp_path):
     def fresh():
+        shutil.rmtree(tmp_path / 'e', ignore_errors=True)
         bundles.save(tmp_path / 'e', parts['encoder'])
         return tmp_path / 'e'
 
@@ -223,11 +221,11 @@ def test_damaged_bundles(parts, tmp_path):
     (fresh() / 'config.json').write_text('{"format": 1')
     refused('config.json: is not readable JSON')
     (fresh() / 'config.json').write_text('[]')
-    refused('is not a bundle')
+    refused(r'config.json: expected an object, got \[\]: fetch or export the bundle again')
     edit(fresh(), format=2)
     refused('has format 2 and this version reads up to 1: update')
     edit(fresh(), kind='wheel')
-    refused("unknown kind 'wheel': expected one of encoder, ")
+    refused('config.json: kind: expected "encoder" or .* or "re2pix", got "wheel"')
     edit(fresh(), size=3)
     refused('unknown entries size; kind encoder may have image_size')
     edit(fresh(), network={'width': 12, 'colour': 3})
@@ -330,3 +328,112 @@ def test_only_what_is_named_is_fetched(tmp_path, monkeypatch):
         'download',
     ):
         hub.fetch('hf:owner/repo/vae:w.bin')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'inside'),
+    [
+        ('encoder', '/forecaster/encoder'),
+        ('principal', '/forecaster/principal'),
+        ('vae', '/vae'),
+        ('head', '/head'),
+        ('re2pix', ''),
+    ],
+)
+def test_a_larger_bundle_serves_for_its_part(micro_bundles, monkeypatch, kind, inside):
+    """By its folder, by a shipped name and by another bundle that refers to it."""
+    monkeypatch.setattr(naming, 'SHIPPED', micro_bundles)
+    folder = micro_bundles / 're2pix'
+    for name in (folder, 're2pix'):
+        assert str(bundles.find(name, kind)) == f'{name}{inside}'
+        assert kinds.kind_of(bundles.load(name, kind)).name == kind
+        assert bundles.digest(name, kind) == bundles.digest(f'{folder}{inside}')
+    assert 'vae' not in bundles.part_digests('re2pix', 'forecaster')
+
+
+def test_none_and_several_of_a_kind_are_refused(micro_bundles):
+    vae, model = micro_bundles / 'vae', micro_bundles / 're2pix'
+    for ask in (bundles.load, bundles.digest, bundles.part_digests):
+        with pytest.raises(UserError, match='vae: holds kind vae, where kind head is needed'):
+            ask(vae, 'head')
+        with pytest.raises(
+            UserError,
+            match=f'several of kind encoder or vae: .*{model}/forecaster/encoder, {model}/vae$',
+        ):
+            ask(model, ('encoder', 'vae'))
+
+
+def test_what_is_recorded_is_the_part(parts, micro_bundles, tmp_path, monkeypatch):
+    """A bundle saved with a larger one for its part refers to the part, wherever that lies."""
+    monkeypatch.setattr(naming, 'SHIPPED', micro_bundles)
+    for name, recorded in (
+        ('re2pix', 're2pix/forecaster/encoder'),
+        (micro_bundles / 're2pix', '/re2pix/forecaster/encoder'),
+    ):
+        out = tmp_path / recorded.replace('/', '_')
+        bundles.save(out, parts['principal'], parts={'encoder': name})
+        assert bundles.read(out).parts['encoder'].endswith(recorded)
+    with pytest.raises(UserError, match='holds kind vae, where kind encoder is needed'):
+        bundles.save(tmp_path / 'x', parts['principal'], parts={'encoder': micro_bundles / 'vae'})
+
+
+def test_a_bundle_that_refers_to_itself(parts, tmp_path):
+    bundles.save(tmp_path / 'f', parts['forecaster'])
+    edit(tmp_path / 'f', parts={'encoder': '.', 'principal': 'principal'})
+    with pytest.raises(UserError, match='holds kind forecaster, where kind encoder is needed'):
+        bundles.load(tmp_path / 'f')
+
+
+def test_the_folder_of_a_run_is_told_apart(parts, tmp_path):
+    (tmp_path / 'run' / 'checkpoints').mkdir(parents=True)
+    (tmp_path / 'run' / 'config.json').write_text('{"task": "encoder"}')
+    with pytest.raises(UserError, match='run: is the folder of a run .*: export it first: re2pix '):
+        bundles.load(tmp_path / 'run', 'encoder')
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match='run: already exists and is not a bundle'):
+            bundles.save(tmp_path / 'run', parts['encoder'], overwrite=overwrite)
+    assert (tmp_path / 'run' / 'checkpoints').is_dir()
+
+
+def test_a_bundle_is_replaced_only_by_its_kind_and_when_asked(parts, tmp_path):
+    bundles.save(tmp_path / 'b', parts['encoder'])
+    before = files(tmp_path / 'b')
+    with pytest.raises(UserError, match='already holds a bundle of kind encoder: .*--overwrite'):
+        bundles.save(tmp_path / 'b', parts['encoder'], storage='float16')
+    for overwrite in (False, True):
+        with pytest.raises(
+            UserError, match='holds a bundle of kind encoder, which one of kind hea'
+        ):
+            bundles.save(tmp_path / 'b', parts['head'], overwrite=overwrite)
+    assert files(tmp_path / 'b') == before
+    bundles.save(tmp_path / 'b', parts['encoder'], storage='float16', overwrite=True)
+    assert bundles.read(tmp_path / 'b').storage == 'float16'
+    assert [path.name for path in tmp_path.iterdir()] == ['b']
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'size': 'x'}, 'size: expected two positive integers, got "x"'),
+        ({'fps': [1]}, r'fps: expected a positive number, got \[1\]'),
+        ({'sampler_steps': 2.5}, 'sampler_steps: expected a positive integer, got 2.5'),
+        ({'parts': {'vae': 7}}, r'parts\.vae: expected a line of text, got 7'),
+        ({'parts': []}, r'parts: expected an object, got \[\]'),
+        ({'network': 3}, 'network: expected an object, got 3'),
+        ({'storage': 'int4'}, 'storage: expected "float32" or "float16", got "int4"'),
+    ],
+)
+def test_what_a_config_says_is_held_against_its_declaration(micro_bundles, tmp_path, change, said):
+    shutil.copytree(micro_bundles / 're2pix', tmp_path / 'm')
+    edit(tmp_path / 'm', **change)
+    with pytest.raises(UserError, match=f'm/config.json: {said}'):
+        bundles.load(tmp_path / 'm')
+
+
+def test_networks_too_large_to_describe_are_refused(parts, tmp_path):
+    bundles.save(tmp_path / 'e', parts['encoder'])
+    network = kinds.KINDS['encoder'].describe_net(parts['encoder'])
+    for change in ({'depth': 10**6}, {'position_grid': [1 << 30, 1 << 30]}, {'width': 1 << 40}):
+        edit(tmp_path / 'e', network=network | change)
+        with pytest.raises(UserError, match=f'network: {next(iter(change))}: expected '):
+            bundles.load(tmp_path / 'e')

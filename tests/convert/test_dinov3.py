@@ -96,12 +96,12 @@ def test_models_of_satellite_images_are_refused(micro_model):
             'says image_mean .0.43, 0.411, 0.296.',
         ),
         ({'image_std': [0.213, 0.156, 0.143]}, 'says image_std .0.213'),
-        ({'image_std': 1}, 'says image_std 1'),
+        ({'image_std': 1}, 'image_std: '),
     ):
         file.write_text(json.dumps(web | change))
         with pytest.raises(
             UserError,
-            match=f'preprocessor_config.json: {said}.*: expected .*choose a model .*web images',
+            match=f'preprocessor_config.json: {said}.*expected .*choose a model .*web images',
         ) as caught:
             dinov3.convert(path, 1, (0, 1))
         assert '\n' not in str(caught.value)
@@ -212,10 +212,7 @@ def test_what_is_refused_in_one_line(micro_model, tmp_path):
     (tmp_path / 'config.json').write_text(
         '{"model_type": "dinov3_vit", "rope_theta": [100], "num_attention_heads": "one"}'
     )
-    refused(
-        "config.json: says num_attention_heads 'one', rope_theta .100.: expected numbers; fetch "
-        'it again'
-    )
+    refused(r'config.json: rope_theta: expected a positive number, got \[100\]: fetch it again')
     (tmp_path / 'config.json').write_text('{')
     refused('config.json: is not readable JSON')
     with pytest.raises(UserError, match='is a folder without model.safetensors'):

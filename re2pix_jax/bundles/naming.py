@@ -1,0 +1,148 @@
+"""Where a bundle lies: a folder, a shipped name or "hf:owner/repo", and the parts inside of it."""
+
+import difflib
+import os
+import pathlib
+import posixpath
+from collections.abc import Iterable
+from typing import Any, Literal, NotRequired, TypedDict
+
+from re2pix_jax import schema
+from re2pix_jax.bundles import hub
+from re2pix_jax.bundles.kinds import KINDS
+from re2pix_jax.errors import UserError
+
+FORMAT = 2
+SHIPPED = pathlib.Path(__file__).parent / 'shipped'
+CHECKPOINTS = 'checkpoints'  # what a run's folder holds, and a bundle never
+CONFIG, WEIGHTS, CARD = 'config.json', 'weights.safetensors', 'MODEL_CARD.md'
+AGAIN = 'fetch or export the bundle again'
+
+
+class Config(TypedDict):
+    """A bundle's config.json; beside these stand the extras of its kind."""
+
+    format: int
+    kind: Literal[tuple(KINDS)]
+    network: dict[str, Any]
+    storage: NotRequired[Literal['float32', 'float16']]
+    parts: NotRequired[dict[str, schema.Name]]
+    about: NotRequired[Any]
+
+
+def shipped() -> list[str]:
+    """Names of the bundles that come with the package."""
+    return sorted(file.parent.name for file in SHIPPED.glob(f'*/{CONFIG}'))
+
+
+def resolve(name) -> pathlib.Path:
+    """The folder of a bundle, given its folder, shipped name or "hf:owner/repo" (fetched on first
+    use).
+
+    Raises:
+        UserError: there is none.
+    """
+    text = os.fspath(name)
+    if text.startswith(hub.PREFIX):
+        return resolve(hub.fetch(text))
+    if os.path.isdir(os.path.join(text, CHECKPOINTS)):
+        raise UserError(
+            f'{text}: is the folder of a run and not a bundle: export it first: '
+            f're2pix export --workdir={text} --out=BUNDLE'
+        )
+    if is_bundle(text):
+        return pathlib.Path(text)
+    if not os.path.isabs(text) and is_bundle(SHIPPED / text):
+        return SHIPPED / text
+    if os.path.isdir(text):
+        raise UserError(
+            f'{text}: is a folder without {CONFIG}: a bundle folder holds {CONFIG} and {WEIGHTS}'
+        )
+    near = difflib.get_close_matches(text, shipped(), n=1)
+    raise UserError(
+        f'{text}: no such model{f", did you mean {near[0]!r}" if near else ""}: give a bundle '
+        f'folder, "hf:owner/repo" or a shipped name ({", ".join(shipped()) or "none is shipped"})'
+    )
+
+
+def is_bundle(path) -> bool:
+    """Whether a folder holds a bundle."""
+    return os.path.isfile(os.path.join(path, CONFIG))
+
+
+def read_config(path: pathlib.Path) -> Config:
+    """The config.json of a bundle folder, with its "storage" and "parts" where it has none.
+
+    Raises:
+        UserError: it is no such file, or of a newer format.
+    """
+    file = path / CONFIG
+    config = schema.read_json(file, dict, AGAIN)
+    if type(config.get('format')) is int and config['format'] > FORMAT:
+        raise UserError(
+            f'{file}: has format {config["format"]} and this version reads up to {FORMAT}: update '
+            're2pix_jax'
+        )
+    return {'storage': 'float32', 'parts': {}} | schema.check(config, Config, file, AGAIN)
+
+
+def place_of(path: pathlib.Path, reference: str):
+    """Where a part of the bundle at `path` lies: a folder relative to it, else whatever `resolve`
+    takes.
+    """
+    relative = path / reference
+    return (
+        relative if not reference.startswith(hub.PREFIX) and os.path.isdir(relative) else reference
+    )
+
+
+def find(name, kinds: str | Iterable[str] | None = None):
+    """The bundle of one of `kinds` that `name` is, or that it is made of: "tiny" as an encoder is
+    "tiny/forecaster/encoder".
+
+    Raises:
+        UserError: there is no such bundle, or it is made of none or of several of these kinds.
+    """
+    if kinds is None:
+        return name
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    found = _holding(name, kinds, set())
+    if len(found) == 1:
+        return found[0]
+    wanted = ' or '.join(kinds)
+    if not found:
+        path = resolve(name)
+        raise UserError(
+            f'{path}: holds kind {read_config(path)["kind"]}, where kind {wanted} is needed'
+        )
+    raise UserError(
+        f'{os.fspath(name)}: is made of several of kind {wanted}: name one of '
+        f'{", ".join(map(str, found))}'
+    )
+
+
+def _holding(name, kinds: tuple[str, ...], visited: set) -> list:
+    """Names of the bundles of one of `kinds` among `name` and the parts it is made of."""
+    path = resolve(name)
+    real = os.path.realpath(path)
+    if real in visited:
+        return []
+    visited.add(real)
+    config = read_config(path)
+    if config['kind'] in kinds:
+        return [name]
+    return [
+        found
+        for part, reference in config['parts'].items()
+        if part in KINDS[config['kind']].parts
+        for found in _holding(_inside(name, path, reference), kinds, visited)
+    ]
+
+
+def _inside(name, path: pathlib.Path, reference: str):
+    """How to name the part that the bundle `name`, which lies at `path`, refers to."""
+    place = place_of(path, reference)
+    if place is reference or os.path.isabs(reference):
+        return reference
+    text = f'{os.fspath(name)}/{reference}'
+    return posixpath.normpath(text) if text.startswith(hub.PREFIX) else text
