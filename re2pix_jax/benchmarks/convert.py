@@ -39,7 +39,7 @@ def run() -> None:
             (shape[1], 3, 14, 14)
             if 'patch_embed/kernel' in path
             else shape[::-1]
-            if path.endswith('kernel')
+            if 'kernel' in path
             else shape
         )
         return Stored(
@@ -50,7 +50,7 @@ def run() -> None:
         source, out = pathlib.Path(folder, 'dinov2_g.safetensors'), pathlib.Path(folder, 'bundle')
         expected = KINDS['encoder'].expected(net, {}, {}, 'DINOv2-g')
         tensors = {
-            dinov2.TABLE.source_of(path): published(path, shape) for path, shape in expected.items()
+            key: published(path, shape) for key, path, shape in dinov2.TABLE.sources(expected)
         }
         write_safetensors(source, tensors, lambda *_: np.float32)
         began = time.perf_counter()

@@ -106,9 +106,13 @@ def step(config, clips):
         )
     )(params)
     by_name = {}
-    for path, gradient in flatten_dict(gradients, sep='/').items():
-        gradient = np.asarray(gradient, np.float64)
-        name = dino_foresight.TABLE.source_of(path)
+    gradients = {
+        path: np.asarray(x, np.float64) for path, x in flatten_dict(gradients, sep='/').items()
+    }
+    shapes = {path: gradient.shape for path, gradient in gradients.items()}
+    for name, place, _ in dino_foresight.TABLE.sources(shapes):
+        path, _, row = place.partition('[')
+        gradient = gradients[path][int(row[:-1])] if row else gradients[path]
         by_name[name] = gradient.T if path.endswith('kernel') else gradient
     return float(loss), by_name
 
