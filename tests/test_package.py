@@ -43,7 +43,7 @@ def test_bundles_and_configs_are_installed_and_no_tests(installed):
     there = {
         str(file.relative_to(ROOT))
         for file in package.rglob('*')
-        if file.suffix == '.py' or 'shipped' in file.parts and file.is_file()
+        if file.is_file() and '__pycache__' not in file.parts
     }
     assert there <= files
     assert files - there == {f're2pix_jax/configs/{name}' for name in CONFIGS}
