@@ -1,14 +1,11 @@
-"""Errors of surface normals: mean and median angle and shares below limits, streaming; and normals
-from depth.
+"""Errors of surface normals, mean and median angle and shares below limits; and normals from depth.
 
-Conventions: a true normal of (0, 0, 0) is unknown and ignored. Every number is computed over the
-    pixels of a frame and then
-averaged over frames; the reference averages over batches, of which each frame is one here, see
-`metrics.depth`. [R] The median, too, is the mean over frames of each frame's exact (lower) median.
+A true normal of (0, 0, 0) is unknown and ignored. Every number is computed over the pixels of a
+frame and then averaged over frames; the reference averages over batches, of which each frame is one
+here, see `depth`. [R] The median, too, is the mean over frames of each frame's exact (lower) median.
 
 Axes are those of the camera: x right, y down, z ahead; normals look towards the camera. [O] The
-    errors do not depend on the
-axes, as long as truth and prediction share them.
+errors do not depend on the axes, as long as truth and prediction share them.
 """
 
 import functools
@@ -91,8 +88,7 @@ def _median(degrees, known, count):
     """Lower median of the known angles [N, H, W] of each frame -> [N], exact.
 
     Floats from 0 on are ordered as their bits are, so that halving the range of bits finds it by
-        counting alone: what sorting
-    gives, with no more memory and on split arrays too.
+    counting alone: what sorting gives, with no more memory and on split arrays too.
     """
     bits = jax.lax.bitcast_convert_type(degrees, jnp.int32)
     wanted = (count + 1) // 2
@@ -114,9 +110,8 @@ def from_depth(depth, field_of_view: float):
     of the frame. [O]
 
     Inverse depth is linear in the pixel's coordinates on a plane, so its slopes give a plane's
-    normal exactly. Of the two
-    neighbours along an axis that with the smaller step is taken: the other one may lie on another
-        surface.
+    normal exactly. Of the two neighbours along an axis that with the smaller step is taken: the
+    other one may lie on another surface.
 
     Args:
         depth: [..., H, W] along the optical axis, 0 = unknown.

@@ -1,5 +1,5 @@
-"""What a study's evaluations say over seeds: mean and sample standard deviation, by row, by time and
-over training.
+"""What a study's evaluations say over seeds, as mean and sample standard deviation: by row, by time
+and over training.
 """
 
 from typing import NamedTuple
