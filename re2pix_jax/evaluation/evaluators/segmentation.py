@@ -1,9 +1,7 @@
-"""Mean intersection over union by a confusion matrix that streams over batches on the device;
-Cityscapes' classes.
+"""Mean intersection over union, by a confusion matrix that streams over batches on the device.
 
-Conventions: labels are Cityscapes train ids and 255 is ignored. A class counts in a mean when it
-    occurs in the labels
-of the evaluated set; a class that is only predicted lowers the others through their false
+Labels are Cityscapes train ids and 255 is ignored. A class counts in a mean when it occurs in the
+labels of the evaluated set; a class that is only predicted lowers the others through their false
 positives, but adds no zero of its own. IoU is taken over the set's pixels, not averaged over
 frames.
 """
@@ -36,19 +34,6 @@ class Scores(NamedTuple):
     miou: float
     moving_miou: float
     accuracy: float
-
-    def to_dict(self):
-        """JSON-able: names instead of ids, classes without labels left out, None instead of NaN."""
-        names = (
-            NAMES if len(self.iou) == len(NAMES) else tuple(str(k) for k in range(len(self.iou)))
-        )
-        means = {'miou': self.miou, 'moving_miou': self.moving_miou, 'accuracy': self.accuracy}
-        return {
-            **{name: None if math.isnan(x) else float(x) for name, x in means.items()},
-            'iou': {
-                name: float(x) for name, x in zip(names, self.iou, strict=True) if not math.isnan(x)
-            },
-        }
 
 
 @flax.struct.dataclass
