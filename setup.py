@@ -40,7 +40,7 @@ setuptools.setup(
         're2pix_jax.configs',
     ],
     package_dir={'re2pix_jax.configs': 'configs'},
-    package_data={'re2pix_jax': ['bundles/shipped/**/*']},
+    package_data={'re2pix_jax': ['*/README.md', 'bundles/shipped/**/*']},
     entry_points={'console_scripts': ['re2pix = re2pix_jax.commands:cli.main']},
     install_requires=REQUIREMENTS,
     extras_require={

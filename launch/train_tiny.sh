@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Reproduces the shipped `tiny` bundle from nothing: world → VAE, encoder → components → head,
 # forecaster → generator → bundle.
-#   bash launch/train_tiny.sh [OUT]      about four hours on 2 cores; a second call goes on where the
-#                                        first was cut off
+#   bash launch/train_tiny.sh [OUT]      about four hours on 2 cores; a second call goes on where
+#                                        the first was cut off
 # VIDEOS=DIR adds real driving videos (a folder of mp4 files, a sixth of the clips) to what the VAE,
 # the components and both stages see; the shipped weights were trained so, MODEL_CARD.md says on
 # which. What needs labels is trained on the world alone.

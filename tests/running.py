@@ -44,7 +44,9 @@ def outcomes(
 
 def _run(command, commands, file_limit):
     from absl.testing import flagsaver
-    from array_record.python import array_record_data_source  # noqa: F401 (has flags, which must be there before they are saved)
+
+    # It has flags, which must be there before they are saved.
+    from array_record.python import array_record_data_source  # noqa: F401
 
     from re2pix_jax.commands import cli
 

@@ -170,8 +170,7 @@ def _target(source, index) -> int:
     if target >= frames:
         raise UserError(
             f'{frames} frames are too few: the protocol predicts frame {target}; leave the clip '
-            'out or set '
-            'data.window="start"'
+            'out or set data.window="start"'
         )
     return target
 

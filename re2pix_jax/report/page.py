@@ -16,8 +16,8 @@ p, pre {{ color: #aaa }}</style><h1>{title}</h1>{about}
 """
 
 
-def write(path, title: str, about: str, sections) -> None:
-    """Writes an HTML page, beside its place and then renamed.
+def write(path, title: str, about: str, sections):
+    """Writes an HTML page, beside its place and then renamed; gives `path` back.
 
     Args:
         path: the file.
@@ -35,6 +35,7 @@ def write(path, title: str, about: str, sections) -> None:
             ),
         ),
     )
+    return path
 
 
 def _png(picture) -> str:

@@ -125,7 +125,7 @@ def make_step(
         gradients, (metrics, updates) = _gradients(
             loss, state.params, batch, run_key(seed, 'loss', number), accumulate
         )
-        value, norm = metrics['loss'], optax.global_norm(gradients)
+        value, norm = metrics['loss'], optax.tree.norm(gradients)
         changes, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, changes)
         batch_stats = updates.get('batch_stats', state.batch_stats)

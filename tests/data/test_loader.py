@@ -427,14 +427,14 @@ def test_a_run_counts_the_clips_that_it_skipped_in_its_log(bad, data, tmp_path):
     class Rows:
         """The batches as the toy task takes them."""
 
-        def __init__(self, clips):
-            self.clips = clips
+        def __init__(self, batches):
+            self.batches = batches
 
         def __getattr__(self, name):
-            return getattr(self.clips, name)
+            return getattr(self.batches, name)
 
         def __next__(self):
-            batch = next(self.clips)
+            batch = next(self.batches)
             return {
                 'x': batch['frames'][:, 0, :8, 0, 0].astype(np.float32) / 255,
                 'record': batch['record'],

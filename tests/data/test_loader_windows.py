@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from re2pix_jax.data import frame_records, loader, records, windows
+from re2pix_jax.data import frame_records, loader, records, samples, settings, windows
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
 from tests.conftest import load_config
@@ -114,28 +114,31 @@ def test_clips_without_such_a_window_are_left_out(folder, capsys):
         r'data\.window',
     ):
         loader.create(data(source, window='target', frames=20), 2)
-    settings = loader._settings(data('world', window='target', frames=28), 2, True)
+    given = settings.read(data('world', window='target', frames=28), 2, True)
     for frames, words in [
         (22, 'would begin at -35'),
         (12, '12 frames are too few: the protocol predicts frame 19'),
     ]:
         with pytest.raises(UserError, match=words):
-            loader._usable(0, World('train', 2, frames, (16, 32)), settings)
+            samples.usable(0, World('train', 2, frames, (16, 32)), given)
 
 
-def test_a_clip_that_ends_before_its_frame_is_too_short(folder):
+def test_a_clip_that_ends_before_its_frame_is_too_short(folder, capsys):
     words = (
         'clip0: 15 frames are too few: the protocol predicts frame 19; leave the clip out or set '
         'data.window="start"',
         'clip1: has no frame that a protocol evaluates; set data.window="start"',
         'clip2: 4 frames at stride 2 that end at frame 4 would begin at -2; ask for fewer',
     )
-    sample = loader.create(
-        data(f'records:{folder}/uneven', window='target'), 1, training=False
-    )._sample
-    for record, expected in enumerate(words):
-        with pytest.raises(UserError, match=expected):
-            sample((record, 0))
+    asked = data(f'records:{folder}/uneven', window='target')
+    with pytest.raises(UserError, match=words[0]):  # before anything is evaluated
+        loader.create(asked, 1, training=False)
+    with asked.ignore_type():
+        asked.unreadable = 'skip'
+    batches = loader.create(asked, 1, training=False)
+    said = capsys.readouterr().err
+    assert all(line in said for line in words) and batches.skipped == 3
+    assert [int(batch['record'][0]) for batch in batches] == [3, 4, 5]
 
 
 def test_labels_of_evaluation_do_not_depend_on_the_size_of_the_frames(tmp_path, folder):
