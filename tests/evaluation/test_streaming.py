@@ -85,8 +85,11 @@ depth[rng.random(shape) < 0.2] = 0
 up, seen = rng.normal(size=(2, *shape, 3)).astype(np.float32)
 up[rng.random(shape) < 0.2] = 0
 labels[6:], depth[6:], up[6:] = IGNORE, 0, 0  # clips that only fill the batch
-for create, truth, prediction in ((Confusion.empty, labels, guesses), (DepthErrors.empty, depth, guessed),
-                                  (NormalErrors.empty, up, seen)):
+for create, truth, prediction in (
+    (Confusion.empty, labels, guesses),
+    (DepthErrors.empty, depth, guessed),
+    (NormalErrors.empty, up, seen),
+):
     alone = create().update(truth, prediction).compute()
     alone = alone if isinstance(alone, dict) else alone._asdict()
     for spec in (P(('data', 'model')), P(None, None, 'model', 'data')):

@@ -102,6 +102,9 @@ class Depth(Evaluator):
         read = parts.depth(view.features, tuple(depth.shape[2:4]))
         return by_step(DepthErrors.empty().update, depth, read)
 
+    def about(self):
+        return compatibility.about_head(self)
+
     def scores(self, state):
         asked = self.options['columns']
         found = super().scores(state)

@@ -2,7 +2,8 @@
 
 A true normal of (0, 0, 0) is unknown and ignored. Every number is computed over the pixels of a
 frame and then averaged over frames; the reference averages over batches, of which each frame is one
-here, see `depth`. [R] The median, too, is the mean over frames of each frame's exact (lower) median.
+here, see `depth`. [R] The median, too, is the mean over frames of each frame's exact (lower)
+median.
 
 Axes are those of the camera: x right, y down, z ahead; normals look towards the camera. [O] The
 errors do not depend on the axes, as long as truth and prediction share them.
@@ -125,4 +126,4 @@ class Normals(Evaluator):
         return by_step(NormalErrors.empty().update, truth, read)
 
     def about(self):
-        return super().about() | {'field_of_view': self.options['field_of_view']}
+        return compatibility.about_head(self) | {'field_of_view': self.options['field_of_view']}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics
 
-from re2pix_jax.cityscapes import CLASSES, MOVING, NAMES
+from re2pix_jax.cityscapes import CLASSES, MOVING
 from re2pix_jax.evaluation import compatibility
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
 
@@ -131,6 +131,9 @@ class Segmentation(Evaluator):
         labels = batch['labels']
         read = parts.labels(view.features, tuple(labels.shape[2:4]))
         return by_step(Confusion.empty(parts.net.classes).update, labels, read)
+
+    def about(self):
+        return compatibility.about_head(self)
 
     def scores(self, state):
         values = state.compute()
