@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
@@ -111,13 +110,13 @@ class VisionTransformer(nn.Module):
 
     def setup(self):
         if not self.layers or min(self.layers) < 0 or max(self.layers) >= self.depth:
-            raise UserError(
+            raise ValueError(
                 f'layers {list(self.layers)} of an encoder of {self.depth} blocks: expected '
                 'numbers from 0 to '
                 f'{self.depth - 1}, at least one; choose others'
             )
         if self.width % (self.heads * (1 if self.position_grid else 4)):
-            raise UserError(
+            raise ValueError(
                 f'an encoder of width {self.width} cannot have {self.heads} heads: expected heads '
                 'of the same size'
                 f'{"" if self.position_grid else ", a multiple of 4 for rotary positions"}; give '
@@ -169,7 +168,7 @@ class VisionTransformer(nn.Module):
         batch, height, width, channels = images.shape
         size = self.patch_size
         if height % size or width % size:
-            raise UserError(
+            raise ValueError(
                 f'images of {height}x{width} pixels do not divide into patches of {size}: '
                 f'resize or crop them to multiples of {size}'
             )

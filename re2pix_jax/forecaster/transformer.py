@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import Mlp
 from re2pix_jax.nn.layers import Layers
@@ -91,14 +90,14 @@ class MaskedFeatureTransformer(nn.Module):
         """
         batch, time, rows, columns, channels = components.shape
         if (time, rows, columns, channels) != (self.frames - 1, *self.grid, self.components):
-            raise UserError(
+            raise ValueError(
                 f'the forecaster was given {time} frames of {rows}x{columns} with {channels} '
                 'components; it '
                 f'takes {self.frames - 1} frames of {self.grid[0]}x{self.grid[1]} with '
                 f'{self.components}'
             )
         if self.width % 3 or self.width % self.heads:
-            raise UserError(
+            raise ValueError(
                 f'a forecaster of width {self.width} with {self.heads} heads: the width must be a '
                 'multiple '
                 f'of 3 (time, row and column codes) and of the heads'

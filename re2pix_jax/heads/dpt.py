@@ -6,7 +6,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn.positions import resize
 
 SHARDING = ((r'kernel$', P('fsdp', 'tensor')),)
@@ -102,7 +101,7 @@ class DPTHead(nn.Module):
         dropout acts (random stream 'dropout').
         """
         if features.shape[-1] % 4:
-            raise UserError(
+            raise ValueError(
                 f'the head was given features of {features.shape[-1]} channels: '
                 f'it takes four layers side by side, a multiple of 4'
             )
