@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from re2pix_jax.nn.sums import two_sum
+
 
 @flax.struct.dataclass
 class Principal:
@@ -56,19 +58,10 @@ class Principal:
 def _add(sums, features, shift):
     """Adds the sum and the second moment of tokens [N, C] about `shift` to double-float sums, two
     float32 arrays each.
-
-    Knuth's two-sum keeps what a float32 addition rounds away, in the second array.
     """
     centred = features.astype(jnp.float32) - shift
     moments = centred.sum(axis=0), jnp.matmul(centred.T, centred, precision='highest')
-
-    def add(pair, value):
-        high, low = pair
-        total = high + value
-        added = total - high
-        return total, low + ((high - (total - added)) + (value - added))
-
-    return tuple(add(pair, value) for pair, value in zip(sums, moments))
+    return tuple(two_sum(pair, (value, 0.0)) for pair, value in zip(sums, moments))
 
 
 class Moments:

@@ -19,11 +19,17 @@ from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
 from re2pix_jax.nn.layers import Layers
 from re2pix_jax.nn.positions import resize_table
 
+# Over which devices a parameter's last axes may be cut; the first that is found in its path. The
+# borders of q, k and v lie within the last axis, as does that of gate and value.
 SHARDING = (
-    (r'qkv/kernel$', P('fsdp', None)),
-    (r'kernel$', P('fsdp', 'tensor')),
+    (r'(qkv|w12)/kernel$', P('fsdp', None)),
+    (r'fc1/kernel$', P('fsdp', 'tensor')),
+    (r'(attn/proj|fc2|w3)/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
 )
-MUON = (r'blocks/.*kernel$',)
+# Which kernels muon takes.
+MUON = (r'^blocks/.*/kernel$',)
 
 
 class LayerScale(nn.Module):

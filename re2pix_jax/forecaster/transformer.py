@@ -15,11 +15,17 @@ from re2pix_jax.nn.feedforward import Mlp
 from re2pix_jax.nn.layers import Layers
 from re2pix_jax.nn.positions import resize_matrix
 
+# Over which devices a parameter's last axes may be cut; the first that is found in its path. The
+# borders of q, k and v lie within the last axis.
 SHARDING = (
     (r'qkv/kernel$', P('fsdp', None)),
-    (r'kernel$', P('fsdp', 'tensor')),
+    (r'fc1/kernel$', P('fsdp', 'tensor')),
+    (r'(proj|fc2)/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
 )
-MUON = (r'^layers/.*kernel$',)
+# Which kernels muon takes.
+MUON = (r'^layers/.*/kernel$',)
 
 
 class Layer(nn.Module):

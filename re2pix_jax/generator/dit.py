@@ -31,13 +31,17 @@ from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.feedforward import FusedSwiGLU
 from re2pix_jax.nn.layers import Layers, operand
 
-# Which axes of its parameters may be cut, see training.sharding; first match. Drafted.
+# Over which devices a parameter's last axes may be cut; the first that is found in its path. The
+# borders of q, k and v lie within the last axis, as do those of gate and value and of a modulation's
+# chunks: that axis is never cut. What reads heads or a hidden width is cut over these.
 SHARDING = (
-    (r'qkv/kernel$|w12/kernel$|modulation/linear/kernel$', P('fsdp', None)),
-    (r'(out|w3)/kernel$', P('fsdp', 'tensor')),
-    (r'kernel$', P('fsdp', 'tensor')),
+    (r'(qkv|w12|linear)/kernel$', P('fsdp', None)),
+    (r'layers/.*(out|w3)/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
 )
-MUON = (r'^layers/.*kernel$',)
+# Which kernels muon takes.
+MUON = (r'^layers/.*/kernel$',)
 
 EPSILON = 1e-5
 FREQUENCIES = 256

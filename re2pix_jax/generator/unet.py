@@ -23,11 +23,16 @@ from re2pix_jax.nn import rotary
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
 from re2pix_jax.nn.dense import Dense
 
+# As in `dit`; a block's hidden channels are those between its two convolutions.
 SHARDING = (
-    (r'qkv/kernel$|time_shift_scale/kernel$', P('fsdp', None)),
-    (r'kernel$', P('fsdp', 'tensor')),
+    (r'(qkv|time_shift_scale)/kernel$', P('fsdp', None)),
+    (r'conv1/kernel$', P('fsdp', 'tensor')),
+    (r'(conv2|(space|time)/out)/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
 )
-MUON = (r'(qkv|out)/kernel$',)
+# The matrices of its layers; convolutions have four axes.
+MUON = (r'^(down|middle|up)_.*/(qkv|out|time_shift_scale|shortcut)/kernel$',)
 
 
 def by_frame(module, x):

@@ -8,7 +8,14 @@ from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.nn.positions import resize
 
-SHARDING = ((r'kernel$', P('fsdp', 'tensor')),)
+# Over which devices a parameter's last axes may be cut; the last two of a `PatchUp` are within one.
+SHARDING = (
+    (r'resize_[01]/kernel$', P()),
+    (r'conv1/kernel$', P('fsdp', 'tensor')),
+    (r'conv2/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
+)
 
 
 class PatchUp(nn.Module):

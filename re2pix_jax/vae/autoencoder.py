@@ -18,7 +18,14 @@ from jax.sharding import PartitionSpec as P
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
 from re2pix_jax.vae import tiling
 
-SHARDING = ((r'kernel$', P('fsdp', 'tensor')),)
+# Over which devices a parameter's last axes may be cut; a block's hidden channels are those between
+# its two convolutions.
+SHARDING = (
+    (r'conv1/kernel$', P('fsdp', 'tensor')),
+    (r'conv2/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
+)
 
 
 class ResnetBlock(nn.Module):

@@ -140,6 +140,13 @@ def test_features_of_another_encoder_are_refused(heads, verb):
         getattr(head, verb)(jnp.zeros((1, 1, 2, 4, 36)))
 
 
+def test_features_without_time_are_refused(heads):
+    with pytest.raises(
+        ValueError, match=r'takes features \[B, T, h, w, 24\] .* given \[1, 2, 4, 24\]'
+    ):
+        heads['depth'].logits(jnp.zeros((1, 2, 4, 24)))
+
+
 def test_heads_that_contradict_themselves_are_refused(heads):
     def refused(name, message, **changes):
         with pytest.raises(ValueError, match=message):
