@@ -32,8 +32,8 @@ from re2pix_jax.nn.feedforward import FusedSwiGLU
 from re2pix_jax.nn.layers import Layers, operand
 
 # Over which devices a parameter's last axes may be cut; the first that is found in its path. The
-# borders of q, k and v lie within the last axis, as do those of gate and value and of a modulation's
-# chunks: that axis is never cut. What reads heads or a hidden width is cut over these.
+# borders of q, k and v lie within the last axis, as do those of gate and value and of a
+# modulation's chunks: that axis is never cut. What reads heads or a hidden width is cut over these.
 SHARDING = (
     (r'(qkv|w12|linear)/kernel$', P('fsdp', None)),
     (r'layers/.*(out|w3)/kernel$', P('tensor', 'fsdp')),
