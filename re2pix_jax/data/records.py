@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from re2pix_jax import schema
-from re2pix_jax.data.sources import IGNORE
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.errors import UserError
 
 FORMAT = 2

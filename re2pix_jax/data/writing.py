@@ -24,8 +24,8 @@ import numpy as np
 import tqdm
 from PIL import Image
 
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import records, windows
-from re2pix_jax.data.sources import IGNORE
 from re2pix_jax.errors import UserError, disk_full
 
 # [O] of Cityscapes at 512x1024 some 80 MB: what is lost at most by an interruption, a process

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from re2pix_jax.evaluation.evaluators import segmentation
+from re2pix_jax.cityscapes import IGNORE
 
 
 def whole(local: dict, batch_size: int, first: int, limit: int) -> dict:
@@ -25,7 +25,7 @@ def whole(local: dict, batch_size: int, first: int, limit: int) -> dict:
         }
     rows = np.minimum(np.arange(share), max(there, 1) - 1)
     batch = {name: values[rows] for name, values in local.items()} | {'known': known}
-    for name, unknown in (('labels', segmentation.IGNORE), ('depth', 0)):
+    for name, unknown in (('labels', IGNORE), ('depth', 0)):
         if name in batch:
             batch[name] = np.where(
                 known[:, None, None, None], batch[name], np.asarray(unknown, batch[name].dtype)

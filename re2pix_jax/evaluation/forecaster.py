@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from re2pix_jax import bundles
+from re2pix_jax import bundles, cityscapes
 from re2pix_jax.data import loader, records, sources, windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation.batches import whole
@@ -249,7 +249,7 @@ def _stored_sizes(source):
     clip = source.read(0, [target(0)])
     known = {
         'frames': True,
-        'labels': (clip['labels'] != segmentation.IGNORE).any(),
+        'labels': (clip['labels'] != cityscapes.IGNORE).any(),
         'depth': clip['depth'].any(),
     }
     return [{name: clip[name].shape[1:3] if there else None for name, there in known.items()}]
@@ -413,7 +413,7 @@ def sheet(picture: Picture, term: str):
     rows = [
         panels.Panel('frames', [picture.frames[-2], picture.frames[-1], None], 'to be forecast')
     ]
-    if (picture.labels != segmentation.IGNORE).any():
+    if (picture.labels != cityscapes.IGNORE).any():
         rows.append(panels.Panel('labels', [None, label(picture.labels), None], ''))
     if picture.guessed:
         rows.append(

@@ -27,11 +27,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import loader, windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import frames as measured
 from re2pix_jax.evaluation.batches import whole as whole_batch
-from re2pix_jax.evaluation.evaluators import probe, segmentation
+from re2pix_jax.evaluation.evaluators import probe
 from re2pix_jax.evaluation.judges import Judges
 from re2pix_jax.evaluation.prediction import stride_of
 from re2pix_jax.evaluation.protocol import Protocol
@@ -275,7 +276,7 @@ def fit_probes(model, config):
             'config.probe.clips=0 to go without'
         )
     features, labels = np.concatenate(features), np.concatenate(labels)
-    if (labels == segmentation.IGNORE).all():
+    if (labels == IGNORE).all():
         return {}
     return {
         f'probe_{kind}': probe.fit(

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from re2pix_jax.evaluation.evaluators.segmentation import COLOURS, IGNORE
+from re2pix_jax.cityscapes import COLOURS, IGNORE
 
 PERCENTILES = (2.0, 98.0)
 FARTHEST = 80.0  # metres: the dark end of depth

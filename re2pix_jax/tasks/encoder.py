@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from re2pix_jax import bundles
+from re2pix_jax.cityscapes import CLASSES, IGNORE
 from re2pix_jax.encoder import Encoder, normalise
 from re2pix_jax.encoder.vit import VisionTransformer
 from re2pix_jax.errors import UserError
 from re2pix_jax.tasks.task import Task
-
-CLASSES = 19
-IGNORE = 255
 
 
 class PrototypeProjector(nn.Module):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from re2pix_jax import bundles, errors
+from re2pix_jax import bundles, cityscapes, errors
 from re2pix_jax.evaluation.evaluators import depth, normals, segmentation
 from re2pix_jax.heads import Head, ordinal
 from re2pix_jax.heads.dpt import DPTHead
@@ -135,7 +135,7 @@ class HeadTask(Task):
             truth = ordinal.to_classes(truth, self.net.classes, self.depth_range)
             known = truth > 0
         else:
-            known = truth != segmentation.IGNORE
+            known = truth != cityscapes.IGNORE
         truth = jnp.where(known, truth, 0).astype(jnp.int32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
         return _mean(losses, known), {'accuracy': _mean(logits.argmax(-1) == truth, known)}

@@ -13,7 +13,6 @@ import numpy as np
 
 from re2pix_jax.errors import UserError
 
-IGNORE = 255  # the label of pixels without a class
 CLIP_SECONDS = 30 / 17  # a Cityscapes snippet: 30 frames at 17 Hz
 
 

@@ -19,8 +19,8 @@ import re
 
 import numpy as np
 
+from re2pix_jax.cityscapes import TRAIN_IDS
 from re2pix_jax.data import records
-from re2pix_jax.data.sources import IGNORE
 from re2pix_jax.data.sources.image_clips import Clip, ImageClips, names
 from re2pix_jax.errors import UserError
 
@@ -31,14 +31,6 @@ TEACHER = 'leftImg8bit_sequence_depthv2'
 KINDS = 'gtFine', TEACHER, 'disparity_sequence', 'disparity', 'camera'
 PARTS = {'train': 'train', 'validation': 'val', 'test': 'test'}
 FRAME = re.compile(r'(\w+_(\d{6})_(\d{6}))_leftImg8bit\.png')
-
-TRAIN_IDS = np.full(256, IGNORE, np.uint8)
-"""From the ids of labelIds files to train ids: those of the 19 evaluated classes in their order,
-all others ignored.
-"""
-TRAIN_IDS[[7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]] = np.arange(
-    19
-)
 
 
 class Cityscapes(ImageClips):

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import records
-from re2pix_jax.data.sources import IGNORE
 from re2pix_jax.errors import UserError
 
 

@@ -17,8 +17,9 @@ import threading
 
 import numpy as np
 
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import video
-from re2pix_jax.data.sources import CLIP_SECONDS, IGNORE
+from re2pix_jax.data.sources import CLIP_SECONDS
 from re2pix_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')

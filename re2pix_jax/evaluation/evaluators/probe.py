@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from re2pix_jax.evaluation.evaluators.segmentation import CLASSES, IGNORE
+from re2pix_jax.cityscapes import CLASSES, IGNORE
 
 KINDS = ('bilinear', 'subpixel')
 

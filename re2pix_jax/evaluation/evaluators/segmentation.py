@@ -16,61 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-IGNORE = 255
-MOVING = range(11, 19)
-"""Person, rider, car, truck, bus, train, motorcycle, bicycle: the classes of moving-object mIoU.
-[R]
-"""
-
-NAMES = (
-    'road',
-    'sidewalk',
-    'building',
-    'wall',
-    'fence',
-    'pole',
-    'traffic light',
-    'traffic sign',
-    'vegetation',
-    'terrain',
-    'sky',
-    'person',
-    'rider',
-    'car',
-    'truck',
-    'bus',
-    'train',
-    'motorcycle',
-    'bicycle',
-)
-"""Cityscapes' 19 classes in the order of their train ids."""
-CLASSES = len(NAMES)
-
-COLOURS = np.array(
-    [
-        (128, 64, 128),
-        (244, 35, 232),
-        (70, 70, 70),
-        (102, 102, 156),
-        (190, 153, 153),
-        (153, 153, 153),
-        (250, 170, 30),
-        (220, 220, 0),
-        (107, 142, 35),
-        (152, 251, 152),
-        (70, 130, 180),
-        (220, 20, 60),
-        (255, 0, 0),
-        (0, 0, 142),
-        (0, 0, 70),
-        (0, 60, 100),
-        (0, 80, 100),
-        (0, 0, 230),
-        (119, 11, 32),
-    ],
-    np.uint8,
-)
-"""Cityscapes' colours, uint8 [19, 3] RGB."""
+from re2pix_jax.cityscapes import CLASSES, MOVING, NAMES
 
 
 class Scores(NamedTuple):
