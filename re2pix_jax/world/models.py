@@ -1,119 +1,44 @@
-"""Things of the street as small sets of textured quads.
-
-Everything that stands on the ground is made of *quads*: a point and two edge vectors in space, a
-    label, a material and
-its parameters. A quad is one row of a float table (the column names are below), so that hundreds of
-them are moved, culled and drawn by a handful of array operations.
-
-Local axes of a thing: x to its right, y up, z forward; the origin is on the ground. An edge pair
-    (U, V) is given so that
-U points right and V up for somebody who looks at the face from outside; that orientation is what
-back faces are culled by.
-"""
+"""What moves: cars, trucks, buses, people and cyclists, as quads in local axes."""
 
 import numpy as np
 
-# Cityscapes train ids of what this world contains (motorcycle and train do not occur).
-ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, LIGHT, SIGN, VEGETATION, TERRAIN, SKY = range(11)
-PERSON, RIDER, CAR, TRUCK, BUS, BICYCLE = 11, 12, 13, 14, 15, 18
-
-# Columns of a quad row.
-P, U, V = slice(0, 3), slice(3, 6), slice(6, 9)
-BILLBOARD, LABEL, MATERIAL = 9, 10, 11
-COLOUR, ACCENT = slice(12, 15), slice(15, 18)
-PARAMETERS = slice(18, 23)
-ELLIPSE, TAPER, PAINT, SWING, EMISSION = 23, 24, 25, 26, 27
-COLUMNS = 28
-
-PLAIN, GRID, FOLIAGE, BALL, CYLINDER, SLATS, BRICKS, BOARD, LAMPS, WHEEL, TAIL, NOSE, SHADOW = (
-    range(13)
+from re2pix_jax.cityscapes import BICYCLE, BUS, CAR, PERSON, RIDER, TRUCK
+from re2pix_jax.world.quads import (
+    BALL,
+    GRID,
+    NOSE,
+    PLAIN,
+    SLATS,
+    TAIL,
+    WHEEL,
+    box,
+    quad,
+    shadow,
+    table,
+    upright,
 )
 
-DARK = (0.05, 0.05, 0.06)
 GLASS = (0.10, 0.14, 0.18)
 SKIN = (0.78, 0.56, 0.42)
 WHITE = (0.90, 0.90, 0.88)
 
 
-def quad(
-    p,
-    u,
-    v,
-    label,
-    material=PLAIN,
-    colour=DARK,
-    accent=DARK,
-    parameters=(1, 1, 0, 0, 1),
-    billboard=0,
-    ellipse=0,
-    taper=0.0,
-    paint=0,
-    swing=0.0,
-    emission=0.0,
-):
-    """One row. paint: 0 keeps both colours, 1 replaces `colour`, 2 takes the second paint, 3
-    replaces `accent`.
-    """
-    return (
-        *p,
-        *u,
-        *v,
-        billboard,
-        label,
-        material,
-        *colour,
-        *accent,
-        *parameters,
-        ellipse,
-        taper,
-        paint,
-        swing,
-        emission,
+def paint(rng, n):
+    """Colours that cars and clothes come in: float [n, 3]."""
+    table = np.array(
+        [
+            [0.75, 0.08, 0.07],
+            [0.10, 0.20, 0.60],
+            [0.85, 0.85, 0.86],
+            [0.55, 0.57, 0.60],
+            [0.12, 0.12, 0.14],
+            [0.12, 0.40, 0.35],
+            [0.80, 0.55, 0.10],
+            [0.25, 0.45, 0.70],
+            [0.45, 0.08, 0.15],
+        ]
     )
-
-
-def upright(x, y, width, height, label, material=CYLINDER, z=0.0, **more):
-    """A quad that always turns to the camera: poles, trunks, limbs, and with `ellipse=1` crowns and
-    heads.
-    """
-    return quad((x, y, z), (width, 0, 0), (0, height, 0), label, material, billboard=1, **more)
-
-
-def box(x, y, z, label, sides='rflrt', **look):
-    """Faces of the box x=(x0,x1), y=(y0,y1), z=(z0,z1): b(ack), f(ront), l(eft), r(ight), t(op).
-    Values of `look` that are dicts give one value a face.
-    """
-    (x0, x1), (y0, y1), (z0, z1) = x, y, z
-    up = (0, y1 - y0, 0)
-    faces = {
-        'b': ((x0, y0, z0), (x1 - x0, 0, 0), up),
-        'f': ((x1, y0, z1), (x0 - x1, 0, 0), up),
-        'l': ((x0, y0, z1), (0, 0, z0 - z1), up),
-        'r': ((x1, y0, z0), (0, 0, z1 - z0), up),
-        't': ((x0, y1, z0), (x1 - x0, 0, 0), (0, 0, z1 - z0)),
-    }
-    rows = []
-    for side in sides:
-        chosen = {
-            key: value[side] if isinstance(value, dict) else value for key, value in look.items()
-        }
-        rows.append(quad(*faces[side], label, **chosen))
-    return rows
-
-
-def shadow(width, length, strength=0.55):
-    """A soft dark patch on the ground under a thing."""
-    return [
-        quad(
-            (-width / 2, 0.0, -length / 2),
-            (width, 0, 0),
-            (0, 0, length),
-            ROAD,
-            SHADOW,
-            ellipse=1,
-            parameters=(strength, 0, 0, 0, 0),
-        )
-    ]
+    return np.clip(table[rng.integers(len(table), size=n)] * rng.uniform(0.8, 1.1, (n, 1)), 0, 1)
 
 
 def _wheels(half_width, axles, radius, label):
@@ -337,205 +262,4 @@ def cyclist():
     return rows + shadow(1.0, 2.2, 0.45)
 
 
-def tree(rng):
-    """A broad-leaved or a pointed tree, about one unit per metre."""
-    green = np.array([0.16, 0.32, 0.10]) * rng.uniform(0.75, 1.35) + rng.uniform(-0.03, 0.05, 3) * (
-        1,
-        1,
-        0.3,
-    )
-    trunk = {'colour': (0.25, 0.18, 0.12)}
-    if rng.random() < 0.25:
-        height = rng.uniform(5, 9)
-        rows = [upright(0, 0, 0.4, 1.6, VEGETATION, **trunk)]
-        for y in (0.9, 0.9 + height * 0.3, 0.9 + height * 0.55):
-            rows.append(
-                upright(
-                    0,
-                    y,
-                    0.36 * (height + 1.2 - y),
-                    0.5 * height,
-                    VEGETATION,
-                    FOLIAGE,
-                    colour=green * 0.8,
-                    taper=1.0,
-                    parameters=(rng.uniform(0, 9), 0, 0, 0, 0),
-                )
-            )
-        return rows + shadow(3.0, 3.0, 0.4)
-    stem, size = rng.uniform(1.9, 2.9), rng.uniform(1.5, 2.5)
-    rows = [upright(0, 0, 0.42, stem + 0.8, VEGETATION, **trunk)]
-    for x, y, z, r in (
-        (0, 0.9, 0, 1.0),
-        (-0.7, 0.45, 0.2, 0.72),
-        (0.7, 0.5, -0.2, 0.75),
-        (0.1, 1.55, 0.3, 0.7),
-    ):
-        r = r * size * rng.uniform(0.85, 1.1)
-        shade = rng.uniform(0.85, 1.12)
-        rows.append(
-            upright(
-                x * size,
-                stem + y * size - r * 0.8,
-                2 * r,
-                1.8 * r,
-                VEGETATION,
-                FOLIAGE,
-                z=z * size,
-                colour=green * shade,
-                ellipse=1,
-                parameters=(rng.uniform(0, 9), 0, 0, 0, 0),
-            )
-        )
-    return rows + shadow(2.6 * size, 2.6 * size, 0.4)
-
-
-def bush(rng):
-    green = np.array([0.18, 0.34, 0.12]) * rng.uniform(0.7, 1.3)
-    r = rng.uniform(0.6, 1.2)
-    return [
-        upright(
-            x * r,
-            -0.3 * r,
-            1.8 * r,
-            1.7 * r * k,
-            VEGETATION,
-            FOLIAGE,
-            z=z * r,
-            colour=green * k,
-            ellipse=1,
-            parameters=(rng.uniform(0, 9), 0, 0, 0, 0),
-        )
-        for x, z, k in ((0, 0, 1.1), (-0.7, 0.9, 0.9), (0.6, -0.9, 1.0))
-    ]
-
-
-def street_lamp(side):
-    """A lamp post whose arm reaches over the road; side=+1 stands on the right."""
-    grey = (0.33, 0.35, 0.36)
-    return [
-        upright(0, 0, 0.28, 6.5, POLE, colour=grey),
-        quad((min(0, -1.8 * side), 6.35, 0), (1.8, 0, 0), (0, 0.2, 0), POLE, PLAIN, grey),
-        quad(
-            (-1.8 * side - 0.35, 6.2, -0.01),
-            (0.7, 0, 0),
-            (0, 0.22, 0),
-            POLE,
-            PLAIN,
-            (0.85, 0.85, 0.78),
-        ),
-    ]
-
-
-SIGN_LOOKS = (
-    ((0.92, 0.92, 0.92), (0.82, 0.05, 0.05), 1, 0.0),  # round, white with a red ring
-    ((0.05, 0.20, 0.75), (0.92, 0.92, 0.95), 1, 0.0),  # round, blue
-    ((0.98, 0.80, 0.05), (0.08, 0.08, 0.08), 0, 0.0),  # square, yellow
-    ((0.05, 0.25, 0.80), (0.95, 0.95, 0.95), 0, 0.0),  # square, blue
-    ((0.95, 0.94, 0.90), (0.85, 0.06, 0.05), 0, 1.0),  # triangle, warning
-    ((0.80, 0.05, 0.06), (0.95, 0.95, 0.95), 1, 0.0),
-)  # round, red
-
-
-def traffic_sign(rng):
-    colour, accent, ellipse, taper = SIGN_LOOKS[rng.integers(len(SIGN_LOOKS))]
-    size, low = rng.uniform(0.9, 1.15), rng.uniform(1.7, 2.2)
-    shape = {'ellipse': ellipse, 'taper': taper}
-    return [
-        upright(0, 0, 0.25, low + 0.5 * size, POLE, colour=(0.45, 0.46, 0.47)),
-        quad(
-            (-size / 2, low, -0.16),
-            (size, 0, 0),
-            (0, size, 0),
-            SIGN,
-            BOARD,
-            colour,
-            accent,
-            emission=0.15,
-            **shape,
-        ),
-        quad(
-            (size / 2, low, -0.12),
-            (-size, 0, 0),
-            (0, size, 0),
-            SIGN,
-            PLAIN,
-            (0.42, 0.43, 0.44),
-            **shape,
-        ),
-    ]
-
-
-def traffic_light(phase):
-    """`phase` (s) shifts its cycle; see `light_state`."""
-    return [
-        upright(0, 0, 0.28, 2.6, POLE, colour=(0.24, 0.25, 0.26)),
-        *box(
-            (-0.33, 0.33),
-            (2.35, 4.0),
-            (-0.4, 0.0),
-            LIGHT,
-            'bflr',
-            colour=(0.035, 0.035, 0.03),
-            material={'b': LAMPS, 'f': PLAIN, 'l': PLAIN, 'r': PLAIN},
-            parameters=(phase, 0, 0, 0, 0),
-        ),
-    ]
-
-
-CYCLE, GREEN, AMBER = 26.0, 17.0, 2.0
-
-
-def light_state(phase, time):
-    """0 green, 1 amber, 2 red; arrays or numbers."""
-    inside = np.mod(time + phase, CYCLE)
-    return (inside >= GREEN).astype(np.int64) + (inside >= GREEN + AMBER)
-
-
-def rows(parts):
-    return np.asarray(parts, np.float64).reshape(-1, COLUMNS)
-
-
-def place(template, x, z, heading, scale=None, paint=None, second=None, swing=None):
-    """Copies of one template in the world.
-
-    template float [n, COLUMNS]; x, z, heading (rad, clockwise from north) [k]; scale [k, 3]; paint,
-    second [k, 3] colours; swing [k] (the sine of the stride). Returns float64 [k * n, COLUMNS].
-    """
-    x, z, heading = (np.atleast_1d(np.asarray(a, np.float64)) for a in (x, z, heading))
-    out = np.repeat(template[None], len(x), axis=0)
-    if scale is not None:
-        out[..., 0:9] *= np.tile(scale, 3)[:, None]
-    if swing is not None:
-        step = template[:, SWING] * np.asarray(swing)[:, None]
-        out[..., 2] += step
-        out[..., 8] -= step
-    for kind, columns, colour in ((1, COLOUR, paint), (2, COLOUR, second), (3, ACCENT, paint)):
-        if colour is not None:
-            which = template[:, PAINT] == kind
-            out[:, which, columns] = np.asarray(colour)[:, None]
-    n = len(template)
-    return stand(out.reshape(-1, COLUMNS), *(np.repeat(a, n) for a in (x, z, heading)))
-
-
-def stand(local, x, z, heading):
-    """Turns quads float64 [n, COLUMNS] from local axes into the world, in place; x, z, heading [n].
-    Returns them.
-    """
-    sin, cos = np.sin(heading)[:, None], np.cos(heading)[:, None]
-    across, along = local[:, 0:9:3], local[:, 2:9:3]
-    turned = along * cos - across * sin
-    local[:, 0:9:3] = across * cos + along * sin
-    local[:, 2:9:3] = turned
-    local[:, 0] += x
-    local[:, 2] += z
-    return local
-
-
-TEMPLATES = {
-    'car': rows(car()),
-    'truck': rows(truck()),
-    'bus': rows(bus()),
-    'person': rows(person()),
-    'cyclist': rows(cyclist()),
-}
+TEMPLATES = {make.__name__: table(make()) for make in (car, truck, bus, person, cyclist)}
