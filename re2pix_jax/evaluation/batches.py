@@ -11,7 +11,7 @@ def whole(local: dict, batch_size: int, first: int, limit: int) -> dict:
     which rows count.
 
     Args:
-        local: a loader's batch, whose labels and depth may be absent.
+        local: a loader's batch, whose labels and depth may be absent, and 'known' too.
         batch_size: clips of all processes together.
         first: how many clips came before this batch.
         limit: how many clips count in all.
@@ -24,7 +24,8 @@ def whole(local: dict, batch_size: int, first: int, limit: int) -> dict:
             name: np.zeros((1, *values.shape[1:]), values.dtype) for name, values in local.items()
         }
     rows = np.minimum(np.arange(share), max(there, 1) - 1)
-    batch = {name: values[rows] for name, values in local.items()} | {'known': known}
+    batch = {name: values[rows] for name, values in local.items()}
+    batch['known'] = known = known & batch.get('known', True)
     for name, unknown in (('labels', IGNORE), ('depth', 0)):
         if name in batch:
             batch[name] = np.where(

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from re2pix_jax.data import loader, records, windows, writing
+from re2pix_jax.data import loader, records, selection, windows, writing
+from re2pix_jax.data.settings import Settings
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
 from tests.conftest import load_config
 from tests.data import layouts
-from tests.data.test_loader import Numbered
+from tests.data.stubs import Numbered
 
 
 class At12Hz(Numbered):
@@ -114,28 +115,29 @@ def test_clips_without_such_a_window_are_left_out(folder, capsys):
         r'data\.window',
     ):
         loader.create(data(source, window='target', frames=20), 2)
-    settings = loader._settings(data('world', window='target', frames=28), 2, True)
+    settings = Settings.read(data('world', window='target', frames=28), training=True)
     for frames, words in [
         (22, 'would begin at -35'),
         (12, '12 frames are too few: the protocol predicts frame 19'),
     ]:
         with pytest.raises(UserError, match=words):
-            loader._usable(0, World('train', 2, frames, (16, 32)), settings)
+            selection.usable(World('train', 2, frames, (16, 32)), 'world', settings)
 
 
 def test_a_clip_that_ends_before_its_frame_is_too_short(folder):
     words = (
-        'clip0: 15 frames are too few: the protocol predicts frame 19; leave the clip out or set '
+        '15 frames are too few: the protocol predicts frame 19; leave the clip out or set '
         'data.window="start"',
-        'clip1: has no frame that a protocol evaluates; set data.window="start"',
-        'clip2: 4 frames at stride 2 that end at frame 4 would begin at -2; ask for fewer',
+        'has no frame that a protocol evaluates; set data.window="start"',
+        '4 frames at stride 2 that end at frame 4 would begin at -2; ask for fewer',
     )
-    sample = loader.create(
-        data(f'records:{folder}/uneven', window='target'), 1, training=False
-    )._sample
-    for record, expected in enumerate(words):
+    settings = data(f'records:{folder}/uneven', window='target')
+    with pytest.raises(UserError, match=f'uneven/clip0: {words[0]}'):
+        loader.create(settings, 1, training=False)
+    source = records.Records(folder / 'uneven')
+    for index, expected in enumerate(words):
         with pytest.raises(UserError, match=expected):
-            sample((record, 0))
+            selection.window(source, index, Settings.read(settings, training=False), None)
 
 
 def test_labels_of_evaluation_do_not_depend_on_the_size_of_the_frames(tmp_path, folder):
