@@ -10,37 +10,39 @@ import concurrent.futures
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import multiprocessing
 import os
 import pathlib
 import shutil
-import sys
 import threading
-import time
+from collections.abc import Callable, Sequence
 
-import numpy as np
-import tqdm
-from PIL import Image
-
-from re2pix_jax.cityscapes import IGNORE
-from re2pix_jax.data import records, windows
-from re2pix_jax.errors import UserError, disk_full
+from re2pix_jax import files
+from re2pix_jax.data import encoding, records
+from re2pix_jax.data.sources import Source
+from re2pix_jax.errors import UserError
+from re2pix_jax.progress import Progress
 
 # [O] of Cityscapes at 512x1024 some 80 MB: what is lost at most by an interruption, a process
 CLIPS_PER_SHARD = 16
-BLOCK = 16  # frames in memory at their original size
 PLAN = 'plan.json'
 
 
 def write(
-    out, splits: dict, encode, fields, about: dict, processes: int = 1, strict: bool = False
-) -> dict:
+    out: str | os.PathLike,
+    splits: dict[str, Source],
+    encode: Callable[[Source, int], tuple[list[dict[str, bytes]], dict]],
+    fields: Sequence[str],
+    about: dict,
+    processes: int = 1,
+    strict: bool = False,
+) -> dict[str, dict]:
     """Writes the clips of each split's source to the folder `out`.
 
     Args:
-        splits: name → `Source`.
+        out: folder to write; must not exist yet.
+        splits: name → its clips.
         encode: (source, index) → (list of records, field → bytes, one for each frame; what the
             manifest says of the clip beside its name, origin, rate and frames). Picklable where
             `processes` is above 1.
@@ -65,17 +67,18 @@ def write(
         raise UserError(f'{out}: exists already; remove it or choose another folder')
     _check_names(splits)
     partial = out.with_name(out.name + '.partial')
-    jobs = _begin(partial, splits, {'fields': fields, **about})
+    with files.writing(out):
+        jobs = _begin(partial, splits, {'fields': fields, **about})
     shards, waiting = {}, []
     for job in jobs:
         if _done(partial, job).is_file():
             shards[job] = json.loads(_done(partial, job).read_text())
         else:
             waiting.append(job)
-    progress = _Progress(
-        sum(len(_clips_of(job, splits)) for job in jobs),
-        sum(len(_clips_of(job, splits)) for job in shards),
-    )
+    clips = lambda jobs: sum(len(_clips_of(job, splits)) for job in jobs)
+    progress = Progress(clips(jobs), 'prepare', done=clips(shards))
+    if shards:
+        progress.note(f'prepare: going on after {progress.done} of {progress.total} clips')
     work = (str(partial), splits, encode, fields, strict)
     try:
         try:
@@ -85,31 +88,30 @@ def write(
             ):
                 for job, shard in written:
                     shards[job] = shard
-                    progress.add(len(_clips_of(job, splits)))
+                    progress.add(clips([job]))
         finally:
             if not any(_done(partial, job).is_file() for job in jobs):  # nothing to go on with
                 shutil.rmtree(partial, ignore_errors=True)
         return _finish(out, partial, splits, [(job, shards[job]) for job in jobs], fields, about)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if files.full_disk(error) is None:
             raise
         raise UserError(
             f'{out}: the disk is full after {len(shards)} of {len(jobs)} shards; free space and '
-            'give the same command '
-            f'again to go on, or remove {partial}'
+            f'give the same command again to go on, or remove {partial}'
         ) from error
 
 
 def _check_names(splits):
-    seen = {}
+    splits_of = {}
     for split, source in splits.items():
-        for index in range(len(source)):
-            name = source.name(index)
-            if name in seen:
+        for name in map(source.name, range(len(source))):
+            if name in splits_of:
                 raise UserError(
-                    f'{split} and {seen[name]}: both have a clip {name}; rename one of its files'
+                    f'{split} and {splits_of[name]}: both have a clip {name}; rename one of its '
+                    'files'
                 )
-            seen[name] = split
+            splits_of[name] = split
 
 
 def _begin(partial, splits, about) -> list[tuple[str, int]]:
@@ -137,7 +139,7 @@ def _begin(partial, splits, about) -> list[tuple[str, int]]:
     else:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write_text(file, json.dumps(plan))
+        files.write_text(file, json.dumps(plan) + '\n')
     return [
         (split, number)
         for split, source in splits.items()
@@ -160,9 +162,8 @@ def _shards(jobs, work, processes):
     if processes <= 1:
         yield from ((job, _shard(job, *work)) for job in jobs)
         return
-    context = multiprocessing.get_context(
-        'spawn'
-    )  # fork would copy the threads of an accelerator's runtime
+    # Fork would copy the threads of an accelerator's runtime.
+    context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(processes, context, _start_worker, work) as pool:
         futures = {pool.submit(_work, job): job for job in jobs}
         try:
@@ -220,24 +221,18 @@ def _shard(job, partial, splits, encode, fields, strict) -> dict:
             )
             yield from encoded
 
-    file = _file(partial, job)
-    try:
-        about['bytes'] = tfds_layout.write_shard(f'{file}.partial', rows(), fields)
-        os.replace(f'{file}.partial', file)
-        _write_text(_done(partial, job), json.dumps(about))
-    except BaseException as error:
-        # Before the file goes, with which there is space again. The record writer's error has the
-        # system's text but not its number.
-        full = (
-            isinstance(error, Exception)
-            and not isinstance(error, UserError)
-            and (disk_full(error) is not None or shutil.disk_usage(partial).free < 1 << 20)
-        )
-        with contextlib.suppress(OSError):
-            os.unlink(f'{file}.partial')
-        if full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
-        raise
+    with files.replacing(_file(partial, job)) as place:
+        try:
+            about['bytes'] = tfds_layout.write_shard(place, rows(), fields)
+        except UserError:
+            raise
+        except Exception as error:
+            # Before the file goes, with which there is space again: not all that the record writer
+            # raises says that the disk is full.
+            if shutil.disk_usage(partial).free < 1 << 20:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
+            raise
+    files.write_text(_done(partial, job), json.dumps(about) + '\n')
     return about
 
 
@@ -250,12 +245,12 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
     from re2pix_jax.data import tfds_layout
 
     manifest = {split: {'clips': [], 'left_out': []} for split in splits}
-    files = {split: [] for split in splits}
+    written = {split: [] for split in splits}
     for job, shard in shards:
         for name in ('clips', 'left_out'):
             manifest[job[0]][name] += shard[name]
         if shard['clips']:
-            files[job[0]].append(
+            written[job[0]].append(
                 (
                     _file(partial, job),
                     sum(clip['frames'] for clip in shard['clips']),
@@ -273,13 +268,15 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
         split, reasons = next(iter(empty.items()))
         reason = reasons[0]['reason'] if reasons else 'it has none'
         raise UserError(f'{out}: no clip of split {split} can be used, the first because: {reason}')
-    tfds_layout.describe(partial, {split: files[split] for split in there}, fields)
-    _write_text(
-        partial / records.MANIFEST,
-        json.dumps(
-            {'format': records.FORMAT, **about, 'fields': fields, 'splits': there, 'empty': empty}
-        ),
-    )
+    tfds_layout.describe(partial, {split: written[split] for split in there}, fields)
+    manifest_json = {
+        'format': records.FORMAT,
+        **about,
+        'fields': fields,
+        'splits': there,
+        'empty': empty,
+    }
+    files.write_text(partial / records.MANIFEST, json.dumps(manifest_json) + '\n')
     for job, _ in shards:
         _done(partial, job).unlink()
     (partial / PLAN).unlink()
@@ -287,25 +284,25 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
     return manifest
 
 
-def _write_text(file, text) -> None:
-    partial = file.with_name(file.name + '.partial')
-    partial.write_text(text + '\n')
-    os.replace(partial, file)
-
-
 def write_frames(
-    out,
-    splits: dict,
+    out: str | os.PathLike,
+    splits: dict[str, Source],
     image_format: str = 'png',
     quality: int = 95,
-    size=None,
+    size: tuple[int, int] | None = None,
     processes: int = 1,
     strict: bool = False,
     source: str = '',
-) -> dict:
-    """Writes clips of frames, labels and depth, see `Frames` and `write`.
+) -> dict[str, dict]:
+    """Writes clips of frames, labels and depth.
 
-    source: what the manifest says about where the clips come from.
+    Args:
+        out, splits, processes, strict: as `write` takes them.
+        image_format, quality, size: as `encoding.Frames` takes them.
+        source: what the manifest says about where the clips come from.
+
+    Returns, raises:
+        As `write`.
     """
     about = {
         'source': source,
@@ -314,97 +311,11 @@ def write_frames(
         'frames_cover': list(size) if size else None,
     }
     return write(
-        out, splits, Frames(image_format, quality, size), records.FIELDS, about, processes, strict
+        out,
+        splits,
+        encoding.Frames(image_format, quality, size),
+        records.FIELDS,
+        about,
+        processes,
+        strict,
     )
-
-
-class Frames:
-    """Encodes a clip's frames as images at the wanted size, its labels and depth without loss as
-    they are.
-
-    Args:
-        image_format: 'png' (lossless) or 'jpeg' of `quality`.
-        size: (height, width); frames are scaled down, keeping their aspect, until they just cover
-            it. None: never.
-    """
-
-    def __init__(self, image_format: str, quality: int = 95, size=None):
-        if image_format not in ('png', 'jpeg'):
-            raise UserError(f'image format {image_format!r}: expected png or jpeg')
-        self.image_format, self.size = image_format, size
-        # Colour at half the resolution [O]: as video has it, a third smaller and a third faster to
-        # read.
-        self.options = (
-            {'quality': quality, 'subsampling': '4:2:0'} if image_format == 'jpeg' else {}
-        )
-
-    def __call__(self, source, index):
-        coding = getattr(source, 'depth_coding', lambda _: records.CENTIMETRES)(index)
-        rows, count = [], source.num_frames(index)
-        about = {'size': None, 'labelled': 0, 'label_size': None, 'depth': None, 'depth_size': None}
-        for start in range(0, count, BLOCK):
-            clip = source.read(index, range(start, min(start + BLOCK, count)))
-            for frame, labels, depth in zip(
-                clip['frames'], clip['labels'], clip['depth'], strict=True
-            ):
-                frame = windows.cover(frame, self.size) if self.size else frame
-                row = {
-                    'frames': _image(frame, self.image_format, **self.options),
-                    'labels': b'',
-                    'depth': b'',
-                }
-                if about['size'] not in (None, list(frame.shape[:2])):
-                    raise UserError(
-                        f'{source.name(index)}: frame {len(rows)} has {list(frame.shape[:2])} '
-                        'pixels, those before '
-                        f'{about["size"]}; expected one size in a clip'
-                    )
-                about['size'] = list(frame.shape[:2])
-                if (labels != IGNORE).any():
-                    row['labels'] = _image(labels, 'png')
-                    about |= {'labelled': about['labelled'] + 1, 'label_size': list(labels.shape)}
-                if depth.any():
-                    row['depth'] = _image(records.counts_of(depth, coding), 'png')
-                    about |= {'depth': list(coding), 'depth_size': list(depth.shape)}
-                rows.append(row)
-        return rows, about
-
-
-def _image(array, image_format, **options) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(encoded, image_format, **options)
-    return encoded.getvalue()
-
-
-class _Progress:
-    """A bar on a terminal; otherwise a plain line every ten seconds and at the end."""
-
-    def __init__(self, total, done):
-        self.total, self.done, self.first = total, done, done
-        self.began = self.told = time.monotonic()
-        self.bar = (
-            tqdm.tqdm(total=total, initial=done, desc='prepare', unit='clip')
-            if sys.stderr.isatty()
-            else None
-        )
-        if done and not self.bar:
-            print(f'prepare: going on after {done} of {total} clips', file=sys.stderr, flush=True)
-
-    def add(self, clips):
-        self.done += clips
-        if self.bar:
-            self.bar.update(clips)
-            return
-        now = time.monotonic()
-        if now - self.told >= 10 or self.done == self.total:
-            self.told, rate = now, (self.done - self.first) / max(now - self.began, 1e-9)
-            print(
-                f'prepare: {self.done}/{self.total} clips, {rate:.1f} clips/s, '
-                f'{(self.total - self.done) / rate:.0f} s left',
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def close(self):
-        if self.bar:
-            self.bar.close()

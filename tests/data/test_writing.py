@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from re2pix_jax import files
 from re2pix_jax.data import records, writing
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
@@ -219,7 +220,7 @@ def test_a_full_disk_is_one_line_and_is_gone_on_from(tmp_path, monkeypatch):
         raise OSError(errno.EACCES, 'no')
 
     monkeypatch.setattr(tfds_layout, 'write_shard', refused)
-    with pytest.raises(OSError, match='no'):
+    with pytest.raises(UserError, match="can't be written"):
         writing.write_frames(tmp_path / 'other', {'train': Stub()})
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
@@ -229,7 +230,7 @@ def test_a_preparation_stopped_in_its_last_lines_goes_on(tmp_path, monkeypatch, 
     """At the manifest by a full disk, or while the notes on the shards are removed."""
     import pathlib
 
-    unlink, write_text = pathlib.Path.unlink, writing._write_text
+    unlink, write_text = pathlib.Path.unlink, files.write_text
 
     def stop_at(function):
         def stopped(file, *arguments, **options):
@@ -241,7 +242,7 @@ def test_a_preparation_stopped_in_its_last_lines_goes_on(tmp_path, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, 'unlink', stop_at(unlink))
-        patch.setattr(writing, '_write_text', stop_at(write_text))
+        patch.setattr(files, 'write_text', stop_at(write_text))
         with pytest.raises(
             UserError,
             match='the disk is full after 2 of 2 shards; free space and give the same command '
