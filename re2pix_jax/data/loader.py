@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import grain
 import numpy as np
+from ml_collections import ConfigDict
 
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import selection, windows
@@ -27,7 +28,7 @@ FAILURES = 8
 
 
 def create(
-    data: Mapping,
+    data: ConfigDict | Mapping,
     batch_size: int,
     seed: int = 0,
     training: bool = True,
@@ -175,7 +176,7 @@ class Loader:
         """Names of what a batch holds."""
         return *self._sample.blank(self.sources[0]), 'record'
 
-    def record_name(self, record: int) -> str:
+    def record_name(self, record: int | np.integer) -> str:
         """What a number in 'record' stands for: 'source/clip'."""
         number, index = divmod(int(record), _SOURCE)
         return f'{self._sample.settings.sources[number]}/{self.sources[number].name(index)}'
@@ -307,7 +308,7 @@ class _Sample:
         if settings.training:
             box = windows.crop(rng, height, width, size, settings.crop)
             flip = rng.random() < settings.flip
-        return windows.apply(clip, box, size, flip, settings.label_size)
+        return windows.apply(clip, box, size, flip, settings.label_size or None)
 
 
 class _Endless:

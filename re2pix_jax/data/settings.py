@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from ml_collections import ConfigDict
+
 from re2pix_jax.errors import UserError
 
 ENCODED = 'encoded:'
@@ -64,8 +66,8 @@ class Settings:
     training: bool = True
 
     @classmethod
-    def read(cls, data: Mapping, training: bool) -> 'Settings':
-        """The settings that `data` (a ConfigDict or anything with `get`) holds.
+    def read(cls, data: ConfigDict | Mapping, training: bool) -> 'Settings':
+        """The settings that `data` holds.
 
         Raises:
             UserError: a value that its field can't have, or fields that contradict each other.

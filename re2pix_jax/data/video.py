@@ -125,7 +125,7 @@ def read(
     return np.stack(frames)
 
 
-def write(path: str | os.PathLike, frames: UInt8[np.ndarray, 't h w 3'], fps: float) -> None:
+def write(path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
     """Writes frames uint8 [T, H, W, 3] as an H.264 mp4 (yuv420p, plays everywhere).
 
     That pixel format needs even sizes: an odd height or width is extended by repeating the last row

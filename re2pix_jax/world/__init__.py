@@ -23,12 +23,10 @@ from re2pix_jax.world.traffic import FPS
 from re2pix_jax.world.weather import Weather
 
 SPLITS = ('train', 'validation', 'test')
-# Cityscapes train ids that occur; motorcycle (17) and train (16) do not.
-CLASSES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 18)
 SAMPLES = 2  # rays a pixel, in each direction
 SMALLEST = 32
 
-__all__ = ['CLASSES', 'FPS', 'SPLITS', 'Clip', 'render']
+__all__ = ['FPS', 'SPLITS', 'Clip', 'render']
 
 
 @dataclasses.dataclass(frozen=True)

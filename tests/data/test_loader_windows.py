@@ -137,7 +137,9 @@ def test_a_clip_that_ends_before_its_frame_is_too_short(folder):
     source = records.Records(folder / 'uneven')
     for index, expected in enumerate(words):
         with pytest.raises(UserError, match=expected):
-            selection.window(source, index, Settings.read(settings, training=False), None)
+            selection.window(
+                source, index, Settings.read(settings, False), windows.generator(0, 0, 0)
+            )
 
 
 def test_labels_of_evaluation_do_not_depend_on_the_size_of_the_frames(tmp_path, folder):

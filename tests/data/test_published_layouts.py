@@ -1,18 +1,23 @@
 """CoVLA and KITTI in their published layouts, and what all datasets say of a wrong folder."""
 
+import pathlib
 import pickle
 import shutil
+import sys
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from re2pix_jax.data import video
+from re2pix_jax import data
+from re2pix_jax.data import loader, sources, video
 from re2pix_jax.data.sources import kitti
 from re2pix_jax.data.sources.cityscapes import Cityscapes
 from re2pix_jax.data.sources.covla import CoVLA
 from re2pix_jax.data.sources.kitti import Kitti
 from re2pix_jax.data.sources.nuscenes import NuScenes
+from re2pix_jax.errors import UserError
 from tests.data import layouts
 
 
@@ -276,3 +281,23 @@ def test_opening_reads_no_images_and_sources_travel(raw, monkeypatch):
         assert len(again) == len(source) and [again.problem(i) for i in range(len(again))] == [
             None
         ] * len(again)
+
+
+def test_a_dataset_is_one_file_and_one_line(tmp_path, monkeypatch):
+    """The example of the room's README, as it stands there."""
+    readme = pathlib.Path(data.__file__).with_name('README.md').read_text()
+    module = types.ModuleType('re2pix_jax.data.sources.dashcam')
+    exec(readme.partition('```python\n')[2].partition('```')[0], module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sources.PUBLISHED, 'dashcam', 'Dashcam')
+    for split, drive in [('train', 'a'), ('train', 'b'), ('validation', 'c')]:
+        for k in range(9):
+            layouts.save(tmp_path / split / drive / f'{k:04d}.png', layouts.frame(k))
+    config = {'sources': (f'dashcam:{tmp_path}',), 'size': (16, 32), 'frames': 2, 'strides': (3,)}
+    batches = loader.create(config, 2)
+    assert batches.clips == 2 and next(batches)['frames'].shape == (2, 2, 16, 32, 3)
+    assert batches.depth_kinds() == {config['sources'][0]: set()}
+    with pytest.raises(UserError, match='no clips of split|has train, validation'):
+        sources.open_source(config['sources'][0], 'test', (16, 32))
+    with pytest.raises(UserError, match='kitti, nuscenes, dashcam and a folder'):
+        sources.open_source('moon:x', 'train', (16, 32))
