@@ -65,17 +65,17 @@ def test_every_epoch_has_every_record_once_in_another_order_and_another_window(d
 
 def test_processes_share_the_very_batches_of_one(data, folder):
     data.sources, data.weights = (f'records:{folder}/a', f'records:{folder}/b'), (2.0, 1.0)
-    whole = take(loader.create(data, 6, seed=5, process=(0, 1)), 5)
+    complete = take(loader.create(data, 6, seed=5, process=(0, 1)), 5)
     for count in (2, 3):
         shares = [
             take(loader.create(data, 6, seed=5, process=(index, count)), 5)
             for index in range(count)
         ]
-        together = [
+        joined = [
             {name: np.concatenate([batch[name] for batch in parts]) for name in parts[0]}
             for parts in zip(*shares)
         ]
-        assert_same(together, whole)
+        assert_same(joined, complete)
 
 
 def test_processes_share_the_pass_of_an_evaluation(data):

@@ -118,7 +118,7 @@ def test_what_is_wrong_with_nuscenes_is_said(copied):
     )
     for name, texts in {'sample_data': ('', without_next), 'scene': ('[', '[{}]', '7')}.items():
         table = folder / 'v1.0-trainval' / f'{name}.json'
-        whole = table.read_text()
+        complete = table.read_text()
         for text in texts:
             table.write_text(text)
             assert f'{name}.json: not a nuScenes table with token, ' in layouts.message(
@@ -126,7 +126,7 @@ def test_what_is_wrong_with_nuscenes_is_said(copied):
             )
         table.unlink()
         assert f'{name}.json: no such table' in layouts.message(NuScenes, folder, 'train')
-        table.write_text(whole)
+        table.write_text(complete)
     for kind in ('samples', 'sweeps'):
         shutil.rmtree(folder / kind)
     assert 'no images in samples/CAM_FRONT and sweeps/CAM_FRONT' in layouts.message(

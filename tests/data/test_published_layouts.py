@@ -90,12 +90,12 @@ def test_what_is_wrong_with_covla_is_said(copied, monkeypatch):
     ), 'the split stays'
     folder = copied('covla_videos')
     file = folder / CoVLA(folder, 'train').origin(1)
-    whole = file.read_bytes()
+    complete = file.read_bytes()
     file.write_bytes(b'no video')
     source = CoVLA(folder, 'train')
     assert source.problem(1) is None, 'opening and listing decode nothing'
     assert layouts.message(source.num_frames, 1).startswith(f'{file}: not a readable video')
-    file.write_bytes(whole)
+    file.write_bytes(complete)
     video.write(file, np.stack([layouts.frame(k) for k in range(9)]), 20)
     assert source.num_frames(1) == 9 and source.target(1) == 28
     video.write(file, np.stack([layouts.frame(k) for k in range(4)]), 20)
@@ -221,11 +221,11 @@ def test_a_wrong_folder_or_split_is_said(tmp_path, dataset, name, expected, writ
 def test_a_damaged_file_is_named(copied):
     folder = copied('cityscapes')
     file = folder / 'leftImg8bit_sequence' / 'train/aachen/aachen_000001_000017_leftImg8bit.png'
-    whole = file.read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 255
+    complete = file.read_bytes()
+    flipped = bytearray(complete)
+    flipped[len(complete) // 2] ^= 255
     source = Cityscapes(folder, 'train')
-    for damage in (whole[: len(whole) // 2], b'', b'text', bytes(flipped)):
+    for damage in (complete[: len(complete) // 2], b'', b'text', bytes(flipped)):
         file.write_bytes(damage)
         assert layouts.message(source.read, 1, range(30)).startswith(
             f'{file}: not a readable image ('

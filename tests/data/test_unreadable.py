@@ -42,15 +42,15 @@ def test_unreadable_records_are_skipped_and_counted_where_asked(bad, data, capsy
     with data.ignore_type():
         data.update(sources=(f'records:{bad}',), unreadable='skip', labels=False)
     batches = loader.create(data, 3)
-    seen = take(batches, 6)
-    assert all(batch.keys() == {'frames', 'record'} for batch in seen)
-    for batch in seen:  # what stands in for a clip says which it is
+    found = take(batches, 6)
+    assert all(batch.keys() == {'frames', 'record'} for batch in found)
+    for batch in found:  # what stands in for a clip says which it is
         np.testing.assert_array_equal(batch['frames'][:, 0, 0, 0, 0], batch['record'])
     lines = capsys.readouterr().err.splitlines()
     assert batches.skipped == len(lines) > 0
     assert lines[0].startswith(f'skipped, 1 so far: {bad}: record ')
     again = loader.create(data, 3)
-    assert_same(take(again, 6), seen)
+    assert_same(take(again, 6), found)
 
 
 def test_a_run_counts_the_clips_that_it_skipped_in_its_log(bad, data, tmp_path):

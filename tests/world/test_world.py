@@ -187,9 +187,9 @@ def test_a_quad_projects_to_where_its_corners_do():
     pixel = x[1] - x[0]
     assert abs(column.min() - px.min()) < pixel and abs(column.max() - px.max()) < pixel
     assert abs(row.min() - py.min()) < pixel and abs(row.max() - py.max()) < pixel
-    seen = np.stack([column, row, np.ones_like(row)], -1) * hits.depth[:, None]
+    found = np.stack([column, row, np.ones_like(row)], -1) * hits.depth[:, None]
     np.testing.assert_allclose(
-        seen,
+        found,
         camera.see(
             thing[0, quads.P]
             + hits.u[:, None] * thing[0, quads.U]
