@@ -1,6 +1,7 @@
-"""Package definition. Requirements live in requirements.txt, once."""
+"""Package definition. Requirements live in requirements.txt, the version in the package, once."""
 
 import pathlib
+import re
 
 import setuptools
 
@@ -10,19 +11,37 @@ REQUIREMENTS = [
     for line in (ROOT / 'requirements.txt').read_text().splitlines()
     if line.split('#')[0].strip()
 ]
-TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'scikit-learn>=1.5', 'scipy>=1.13', 'ruff>=0.8']
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 're2pix_jax' / '__init__.py').read_text())[1]
+TEST = [
+    'beartype>=0.20',
+    'hypothesis>=6.100',
+    'pytest-cov>=6',
+    'pytest-xdist>=3.6',
+    'pytest>=8',
+    'ruff>=0.15',
+    'scikit-learn>=1.5',
+    'scipy>=1.13',
+    'setuptools>=70',
+]
 
 setuptools.setup(
     name='re2pix_jax',
-    version='0.1.0',
+    version=VERSION,
     description='Re2Pix in JAX/Flax: forecast the semantics of a driving video, then render them '
     'into future frames',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=setuptools.find_packages(include=['re2pix_jax', 're2pix_jax.*']),
-    package_data={'re2pix_jax': ['bundles/shipped/**/*']},
+    # The configs stand at the top, where people look for them, and are installed in the package,
+    # where `--config=NAME` finds them.
+    packages=[
+        *setuptools.find_packages(include=['re2pix_jax', 're2pix_jax.*']),
+        're2pix_jax.configs',
+    ],
+    package_dir={'re2pix_jax.configs': 'configs'},
+    package_data={'re2pix_jax': ['*/README.md', 'bundles/shipped/**/*']},
+    entry_points={'console_scripts': ['re2pix = re2pix_jax.commands:cli.main']},
     install_requires=REQUIREMENTS,
     extras_require={
         'cuda': ['jax[cuda13]>=0.10.2'],

@@ -1,12 +1,12 @@
 """The VAE: pixels to latents and back.
 
-    python -m re2pix_jax train --config=configs/autoencoder.py:tiny --workdir=runs/autoencoder
+    re2pix train --config=autoencoder:tiny --workdir=runs/autoencoder
 
 tiny: 64×128 frames, f = 4, 8 channels; about 40 minutes on one core; score in
-    re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
+re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: 128×256 frames, f = 8, 4 channels, one GPU; not yet run.
 base: Stable Diffusion's own sizes at 256×512, to fine-tune or train anew; the published weights are
-    what the method assumes. Not yet run.
+what the method assumes. Not yet run.
 """
 
 import functools
@@ -55,4 +55,5 @@ def get_config(size='tiny'):
     config.ema = pick(tiny=0.995, small=0.9999, base=0.9999)
     config.data.update(size=frames, frames=1, labels=False)
     config.eval_data.update(size=frames, frames=1, labels=False, clips=32)
+    config.evals.reconstruction = {'type': 'reconstruction'}
     return config

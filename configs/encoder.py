@@ -1,12 +1,12 @@
 """A small DINOv2-family encoder, where no published one fits the frame size.
 
-    python -m re2pix_jax train --config=configs/encoder.py:tiny --workdir=runs/encoder
+    re2pix train --config=encoder:tiny --workdir=runs/encoder
 
 tiny: patch 8 on 64×128, about 30 minutes on one core; the comparison that chose its losses is in
-    re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
+re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: patch 14 on 112×224, ViT-S sizes, one GPU; not yet run.
 base: DINOv2-B's sizes at 224×448 [P]; the published weights are what the method assumes. Not yet
-    run.
+run.
 """
 
 import functools
@@ -71,4 +71,5 @@ def get_config(size='tiny'):
     config.ema = pick(tiny=0.99, small=0.998, base=0.999)
     config.data.update(size=frames, frames=1)
     config.eval_data.update(size=frames, frames=1, clips=32)
+    config.evals.probe = {'type': 'probe', 'clips': 64, 'steps': 100, 'batch_size': 8}
     return config

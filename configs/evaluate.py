@@ -1,11 +1,11 @@
-r"""Evaluation of a whole model on held-out clips of the procedural world.
+r"""Evaluation of a model on held-out clips: every stage, then the predicted frames step by step.
 
-    python -m re2pix_jax evaluate --config=configs/evaluate.py --workdir=runs/evaluate
-    python -m re2pix_jax evaluate --config=configs/evaluate.py \
-        --config.model=runs/bundles/re2pix --workdir=runs/evaluate
+    re2pix evaluate --config=evaluate --workdir=runs/evaluation
+    re2pix evaluate --config=evaluate --config.model=runs/bundles/re2pix \
+        --config.evals.depth.head= --workdir=runs/evaluation
 
-About ten minutes on 2 cores. Scores of the shipped bundle: README.md,
-    re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
+About seven minutes on 2 cores. Scores of the shipped bundle: its MODEL_CARD.md and
+configs/README.md.
 """
 
 from ml_collections import ConfigDict
@@ -15,36 +15,50 @@ def get_config():
     return ConfigDict(
         {
             'model': 'tiny',  # shipped name, bundle folder or hf:owner/repo
+            'kind': '',  # 'forecaster': of a whole model, its stage 1 alone
             # 'world' | 'records:FOLDER' (prepared clips) | 'videos:FOLDER' (no labels, so no mIoU)
             'source': 'world',
             'split': 'validation',
-            'clips': 256,  # at most
+            'clips': 256,  # at most; 0 = all
             # native frame where the context begins; Cityscapes, horizon 1: 7, for frame 19 has the
             # labels
             'start': 0,
-            'horizon': 4,  # future frames: stride 3 at 17 fps [R], 0.18 s a step
+            'horizon': 4,  # future frames, 0.18 s a step at stride 3 [R]
+            'terms': (),  # 'short' | 'mid' | 'long': the protocol of stage 1 instead, see there
+            # height, width at which labels and depth are compared, no larger than theirs; () = that
+            # of the frames. Cityscapes: (1024, 2048) [R]
+            'label_size': (),
             'batch_size': 8,  # clips; changes speed and memory, not results
             'workers': 2,  # processes that render or read clips; 0 = threads
             'seed': 0,  # of the sampler's noise and the probe's minibatches
             'guidance': 0.0,  # weight of representation guidance; the paper explores 0.4 [P]
             'channels': 0,  # leading components that the generator is given; 0 = all
-            # leading components that the coarse prediction of guidance keeps
-            'guidance_channels': 8,
+            'guidance_channels': 8,  # leading components that guidance's coarse prediction keeps
             'sampler': 'euler',  # 'euler' | 'heun' | 'ddim'
             'sampler_steps': 0,  # 0 = the model's own
-            # also what is the same for any generator: stage 1, the VAE, copy-last, heads on true
-            # frames
-            'references': True,
-            # Bundles that measure frames; '' = leave out what needs them.
-            'heads': {'depth': 'tiny/depth'},
-            'inception': '',  # FID: `convert inception`
-            'i3d': '',  # FVD: `convert i3d`
-            'lpips': '',  # `convert lpips`
-            'probe': {
-                'clips': 400,  # of the train split, one frame each; 0 = no linear probe
-                'steps': 300,
-                'batch_size': 8,  # frames
-            },
+            # 're2pix' | 'copy_last' | 'vae' | 'truth' | 'forecast' | 'encoder'; () = all
+            'methods': (),
+            'pictures': 0,  # clips that are shown
             'mesh': {'data': -1, 'model': 1},  # devices that share the clips
+            # What is measured: name -> an evaluator's type and options. Heads and networks are
+            # bundles; without one, what needs it is left out and named.
+            'evals': {
+                'reconstruction': {'type': 'reconstruction'},
+                'probe': {'type': 'probe', 'clips': 400, 'steps': 300, 'batch_size': 8},
+                'components': {'type': 'components'},
+                'image': {'type': 'image'},
+                'lpips': {'type': 'lpips', 'network': ''},  # `re2pix convert lpips`
+                'segmentation': {'type': 'segmentation', 'head': ''},  # '': the model's own
+                'depth': {
+                    'type': 'depth',
+                    'head': 'tiny/depth',
+                    'columns': ('delta1', 'abs_rel'),
+                    'methods': ('re2pix', 'copy_last', 'vae', 'truth'),
+                },
+                'frames': {'type': 'frechet', 'of': 'frames'},
+                'video': {'type': 'frechet', 'of': 'video'},
+                'fid': {'type': 'frechet', 'of': 'inception', 'network': ''},
+                'fvd': {'type': 'frechet', 'of': 'i3d', 'network': ''},
+            },
         }
     )

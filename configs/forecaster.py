@@ -1,13 +1,13 @@
-"""Stage 1: forecasts the components of the next frame from those of four.
+r"""Stage 1: forecasts the components of the next frame from those of four.
 
-    python -m re2pix_jax train --config=configs/forecaster.py:tiny --workdir=runs/forecaster \
+    re2pix train --config=forecaster:tiny --workdir=runs/forecaster \
         --config.frozen.encoder=runs/bundles/encoder \
-            --config.frozen.principal=runs/bundles/principal
+        --config.frozen.principal=runs/bundles/principal
 
 tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in
-    re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
+re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
-The published sizes are forecaster_lowres.py and forecaster_highres.py.
+The published sizes are forecaster_lowres and forecaster_highres.
 """
 
 import functools
@@ -68,4 +68,5 @@ def get_config(size='tiny'):
             3,
         )  # the one it is used at: so small a network has nothing to spare for others [O]
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
+    config.evals.components = {'type': 'components', 'methods': ('forecast',)}
     return config

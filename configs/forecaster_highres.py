@@ -1,16 +1,14 @@
-"""Stage 1 by the published recipe at high resolution: 448x896, from adapted low-resolution weights,
-20 epochs of Cityscapes [R].
+r"""Stage 1 by the published recipe at high resolution: 448x896, from adapted low-resolution
+weights, 20 epochs of Cityscapes [R].
 
-    python -m re2pix_jax export --workdir=runs/forecaster_lowres --out=bundles/forecaster_lowres
-    python -m re2pix_jax train --config=configs/forecaster_highres.py
-    --workdir=runs/forecaster_highres \
+    re2pix export --workdir=runs/forecaster_lowres --out=bundles/forecaster_lowres
+    re2pix train --config=forecaster_highres --workdir=runs/forecaster_highres \
         --config.init=bundles/forecaster_lowres \
         --config.frozen.encoder=bundles/dinov2_b --config.frozen.principal=bundles/principal
 
 A converted low-resolution checkpoint (`convert dino-foresight`) serves as --config.init too. Row
-and column codes are interpolated to
-the grid of 32x64. Published at 64 clips a step. Where memory is short: --config.accumulate=8.
-Hardware, hours and score: not yet run.
+and column codes are interpolated to the grid of 32x64. Published at 64 clips a step. Where memory
+is short: --config.accumulate=8. Hardware, hours and score: not yet run.
 """
 
 import pathlib

@@ -1,14 +1,12 @@
-"""Stage 1 by the published recipe at low resolution: 224x448, 800 epochs of Cityscapes at 64 clips
+r"""Stage 1 by the published recipe at low resolution: 224x448, 800 epochs of Cityscapes at 64 clips
 a step [R].
 
-    python -m re2pix_jax prepare cityscapes --raw=DIR --out=data/cityscapes
-    python -m re2pix_jax train --config=configs/forecaster_lowres.py
-    --workdir=runs/forecaster_lowres \
+    re2pix prepare cityscapes --raw=DIR --out=data/cityscapes
+    re2pix train --config=forecaster_lowres --workdir=runs/forecaster_lowres \
         --config.frozen.encoder=bundles/dinov2_b --config.frozen.principal=bundles/principal
 
 Published on 8 GPUs with 8 clips each. Where memory is short: --config.accumulate=4,
-    --config.model.remat.
-Hours and score: not yet run.
+--config.model.remat. Hours and score: not yet run.
 """
 
 import pathlib

@@ -1,19 +1,18 @@
-"""Stage 2: renders forecast semantics into frames.
+r"""Stage 2: renders forecast semantics into frames.
 
-    python -m re2pix_jax train --config=configs/generator.py:tiny --workdir=runs/generator \
+    re2pix train --config=generator:tiny --workdir=runs/generator \
         --config.frozen.forecaster=runs/bundles/forecaster --config.frozen.vae=runs/bundles/vae
 
 tiny: about two hours on one core from encoded clips (launch/train_tiny.sh); score in
-    re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
+re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
 base: DiT-B at 256×512 over Stable Diffusion's latents [O]; not yet run.
 
-A variant follows the size, as in configs/generator.py:tiny-unet, in all sizes:
+A variant follows the size, as in generator:tiny-unet, in all sizes:
   unet            a video U-Net in the place of the transformer
   joint           one attention over all frames' tokens instead of one over time and one over space
   baseline        without features [P]
-  baseline-large  without features, with at least the parameters of generator and forecaster
-  together [P]
+  baseline-large  without features, with at least the parameters of generator and forecaster [P]
   s, b, l, xl     the usual sizes of diffusion transformers at this resolution (base-l, base-xl)
 Variants combine with any field, as with --config.model.components=0 for a U-Net without features.
 Not yet run.
@@ -114,4 +113,5 @@ def get_config(size='tiny'):
     if size == 'tiny':
         config.data.crop = (1.0, 1.0)  # half of a 64-pixel frame is too little to enlarge
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
+    config.evals.latents = {'type': 'latents'}
     return config

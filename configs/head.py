@@ -1,13 +1,13 @@
-"""The DPT head that reads segmentation, depth or surface normals out of PCA-reconstructed features.
+r"""The DPT head that reads segmentation, depth or surface normals from PCA-reconstructed features.
 
-    python -m re2pix_jax train --config=configs/head.py:tiny --workdir=runs/head \
+    re2pix train --config=head:tiny --workdir=runs/head \
         --config.frozen.encoder=runs/bundles/encoder \
-            --config.frozen.principal=runs/bundles/principal
+        --config.frozen.principal=runs/bundles/principal
 
-configs/head.py:tiny-depth and :tiny-normals read the other two, and so for each size.
+head:tiny-depth and head:tiny-normals read the other two, and so for each size.
 
 tiny: about 5 minutes on 2 cores. small, base: one GPU, sizes and recipe of the published heads [R];
-    not yet run.
+not yet run.
 """
 
 import functools
@@ -24,7 +24,7 @@ def get_config(size='tiny'):
     if reads not in CLASSES:
         raise UserError(
             f'config reads {reads!r}: expected one of {", ".join(CLASSES)}, as in '
-            '--config=configs/head.py:tiny-depth'
+            '--config=head:tiny-depth'
         )
     pick = functools.partial(defaults.by_size, size)
     config = defaults.defaults()
@@ -74,4 +74,5 @@ def get_config(size='tiny'):
         size=frames, frames=1, flip=pick(tiny=0.0, small=0.0, base=0.5), window=window
     )
     config.eval_data.update(size=frames, frames=1, clips=32, window=window)
+    config.evals[reads] = {'type': reads, 'methods': ('truth',)}
     return config

@@ -1,6 +1,6 @@
-"""The principal components of the encoder's features.
+r"""The principal components of the encoder's features.
 
-    python -m re2pix_jax fit_pca --config=configs/principal.py:tiny --out=runs/bundles/principal \
+    re2pix fit_pca --config=principal:tiny --out=runs/bundles/principal \
         --config.frozen.encoder=runs/bundles/encoder
 
 tiny keeps 144 of 384 channels, base 1152 of 3072 [P]. Minutes on any machine: one pass over `clips`

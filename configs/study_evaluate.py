@@ -16,8 +16,8 @@ def get_config():
     # 160 clips: a Fréchet distance of 128 dimensions takes more than as many. Half of the usual
     # sampler steps: there are many runs.
     config.evaluation.update(clips=160, sampler_steps=10)
-    config.evaluation.probe.clips = 0
-    config.evaluation.heads.depth = ''
+    for name in ('probe', 'depth', 'reconstruction'):
+        del config.evaluation.evals[name]
     config.curve = ConfigDict(
         {
             'clips': 64,  # of an evaluation of the checkpoints before the last

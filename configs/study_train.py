@@ -1,14 +1,12 @@
-r"""The study of the paper's table: one generator, trained in six ways that differ in one thing
-each.
+r"""The study of the paper's table: one generator, trained in six ways, each one thing apart.
 
-    python -m re2pix_jax train --config=configs/study_train.py:full --workdir=runs/study/runs/full/0
-    \
+    re2pix train --config=study_train:full --workdir=runs/study/runs/full/0 \
         --config.frozen.forecaster=tiny/forecaster --config.frozen.vae=tiny/vae \
-            --config.frozen.head=tiny/head
+        --config.frozen.head=tiny/head
 
-A row by itself is of size tiny; configs/study_train.py:full-small is of another. `bash
-launch/study.sh` trains all rows with all seeds and makes the tables. All rows have the steps,
-batches and optimiser of the same base, and nested dropout unless it is what is left out.
+A row by itself is of size tiny; study_train:full-small is of another. `bash launch/study.sh` trains
+all rows with all seeds and makes the tables. All rows have the steps, batches and optimiser of the
+same base, and nested dropout unless it is what is left out.
 """
 
 import pathlib
@@ -34,8 +32,7 @@ def get_config(row='full'):
     size = size or 'tiny'
     if row not in ROWS:
         raise UserError(
-            f'study row {row!r}: expected one of {", ".join(ROWS)}, as in '
-            '--config=configs/study_train.py:full'
+            f'study row {row!r}: expected one of {", ".join(ROWS)}, as in --config=study_train:full'
         )
     large = row == 'baseline_large'  # at least the parameters of generator and forecaster
     config = _generator(f'{size}-baseline-large' if large else size)

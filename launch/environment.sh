@@ -1,36 +1,39 @@
-# Sourced by the other scripts: a virtual environment in .venv, made once and reused while requirements are unchanged.
-# usage: EXTRA=test source launch/environment.sh      (an extra of setup.py, such as test or cuda; none by default)
-# A variable and not an argument: a sourced script without arguments sees those of the script that sources it.
-# PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.12, python3.11, python3 that fits.
+# Sourced by the other scripts: a virtual environment in .venv, made once and reused while
+# requirements are unchanged.
+# usage: EXTRA=test source launch/environment.sh      (an extra of setup.py, such as test or cuda)
+# A variable and not an argument: a sourced script without arguments sees those of the script that
+# sources it. PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.12,
+# python3.11, python3 that fits.
 
 extra="${EXTRA:-}"
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' >/dev/null 2>&1; }
+fail() { echo "error: $1" >&2; exit 2; }
 
 if [ -n "${PYTHON:-}" ]; then
-  fits "$PYTHON" || { echo "error: PYTHON=$PYTHON is not a Python of version 3.11 or newer" >&2; exit 2; }
+  fits "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of version 3.11 or newer"
 else
   for candidate in python3.12 python3.11 python3; do
     if fits "$candidate"; then PYTHON=$candidate; break; fi
   done
-  [ -n "${PYTHON:-}" ] || { echo "error: no Python 3.11 or 3.12 found; install one or set PYTHON" >&2; exit 2; }
+  [ -n "${PYTHON:-}" ] || fail "no Python 3.11 or 3.12 found; install one or set PYTHON"
 fi
 
-stamp="$("$PYTHON" -c 'import sys; print(sys.version.split()[0], sys.base_prefix)') $(cat setup.py requirements.txt | cksum)"
+about='import sys; print(sys.version.split()[0], sys.base_prefix)'
+stamp="$("$PYTHON" -c "$about") $(cat setup.py requirements.txt | cksum)"
 if ! grep -qxF "$stamp $extra" .venv/stamps 2>/dev/null; then
   grep -qF "$stamp" .venv/stamps 2>/dev/null || rm -rf .venv
   echo "Setting up .venv with $("$PYTHON" --version) (about two minutes, once) ..."
-  if [ ! -x .venv/bin/python ]; then
-    "$PYTHON" -m venv .venv 2>/dev/null || {  # Debian's bare python3 has no ensurepip: virtualenv brings its own pip
-      rm -rf .venv && "$PYTHON" -m pip install --quiet --user virtualenv --break-system-packages \
-        && "$PYTHON" -m virtualenv --quiet .venv; } || {
-      echo "error: $PYTHON can make no virtual environment; install its venv module (Debian: apt install python3-venv)" >&2
-      exit 2; }
-  fi
+  # Debian's bare python3 has no ensurepip: virtualenv brings its own pip.
+  [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv 2>/dev/null || {
+    rm -rf .venv && "$PYTHON" -m pip install --quiet --user virtualenv --break-system-packages \
+      && "$PYTHON" -m virtualenv --quiet .venv; } \
+    || fail "$PYTHON can make no virtual environment (Debian: apt install python3-venv)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${extra:+[$extra]}"
   echo "$stamp $extra" >> .venv/stamps
 fi
 source .venv/bin/activate
 
-# Large arrays in huge pages: glibc gives freed memory back at once, and a training step on the CPU then spends a quarter of its time
-# on getting it again page by page (measured on the tiny generator: 285 000 page faults a step against 2 000, 2.4 s of processor time against 1.5).
+# Large arrays in huge pages: glibc gives freed memory back at once, and a training step on the CPU
+# then spends a quarter of its time on getting it again page by page (measured on the tiny
+# generator: 285 000 page faults a step against 2 000, 2.4 s of processor time against 1.5).
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

@@ -7,6 +7,9 @@ future = model.predict(clip, horizon=8, seed=0)
 re2pix_jax.data.video.write("future.mp4", future.frames, fps=5.67)
 """
 
+import importlib
+import pkgutil
+
 __version__ = '0.1.0'
 
 
@@ -14,20 +17,25 @@ def load(name):
     """Opens a model or one part of it: a shipped name ("tiny"), a bundle folder, or
     "hf:owner/repo".
 
-    Returns the part that the bundle's `kind` says: Encoder, Principal, Autoencoder, Forecaster,
-    Head, Generator or Re2Pix. Raises errors.UserError when the name is unknown or the bundle's
-    tensors do not match its network exactly.
+    Returns:
+        What the bundle's `kind` says: Encoder, Principal, Autoencoder, Forecaster, Head, Generator
+        or Re2Pix.
+
+    Raises:
+        errors.UserError: the name is unknown, or the bundle's tensors do not match its network
+            exactly.
     """
-    from re2pix_jax import (
-        bundles,
-    )  # imported on use, so that `import re2pix_jax` does not start jax
+    from re2pix_jax import bundles  # on use, so that `import re2pix_jax` does not start jax
 
     return bundles.load(name)
 
 
 def __getattr__(name):
-    if name == 'data':
-        import importlib
-
-        return importlib.import_module('re2pix_jax.data')
+    """Rooms are imported when they are asked for: `re2pix_jax.data`."""
+    if not name.startswith('_') and name in __dir__():
+        return importlib.import_module(f're2pix_jax.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__():
+    return [*globals(), *(module.name for module in pkgutil.iter_modules(__path__))]

@@ -1,6 +1,6 @@
 """`python -m re2pix_jax COMMAND ...`, the same as `re2pix COMMAND ...`."""
 
-from re2pix_jax.commands.cli import main
+from re2pix_jax.commands import cli
 
 if __name__ == '__main__':
-    main()
+    cli.main()

@@ -1,5 +1,6 @@
 """The exception that means: the user can put this right; and how a full disk is recognised."""
 
+import contextlib
 import errno
 import os
 import re
@@ -11,6 +12,23 @@ class UserError(ValueError):
     The message is one line that names the thing, says what was expected and what to do. The
     commands print it as `error: <message>` on stderr and exit with status 2, without a traceback.
     """
+
+
+@contextlib.contextmanager
+def blaming(place: str):
+    """Turns what a network says against its fields or inputs into a UserError of one line: for
+    where `place`, a part of a config, meets the network.
+
+    Raises:
+        UserError: a ValueError or another error of that kind, with its first line; UserErrors pass.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        reason = str(error).strip().partition('\n')[0] or type(error).__name__
+        raise UserError(f'{place}: {reason}') from error
 
 
 _DISK_FULL = ('no space left on device', 'disk quota exceeded')

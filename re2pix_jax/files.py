@@ -55,8 +55,7 @@ def writing(place):
         if full_disk(error) is not None:
             raise UserError(
                 f'{place}: the disk is full; nothing half-written was left, free some space and '
-                'give '
-                'the same command again'
+                'give the same command again'
             ) from error
         if isinstance(error, OSError) and error.errno in REFUSED:
             raise UserError(

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax import errors
 from re2pix_jax.data import video
 from re2pix_jax.forecaster import Forecaster
 from re2pix_jax.generator import Generator
 from re2pix_jax.generator.sampler import evaluations
 from re2pix_jax.heads import Head
 from re2pix_jax.vae import Autoencoder
+
+_STATIC = ('horizon', 'guidance', 'guidance_channels', 'sampler_steps', 'channels', 'sampler')
 
 
 @flax.struct.dataclass
@@ -55,17 +56,7 @@ class Re2Pix:
     def context_frames(self) -> int:
         return self.generator.net.context_frames
 
-    @functools.partial(
-        jax.jit,
-        static_argnames=(
-            'horizon',
-            'guidance',
-            'guidance_channels',
-            'sampler_steps',
-            'channels',
-            'sampler',
-        ),
-    )
+    @functools.partial(jax.jit, static_argnames=_STATIC)
     def rollout(
         self,
         context,
@@ -94,26 +85,55 @@ class Re2Pix:
 
         Returns:
             {'frames' uint8 [B n, horizon, H, W, 3], 'components' [B n, horizon, h, w, P], 'latents'
-            [B n, horizon, H/f, W/f, c]}. Raises UserError for a horizon or an option out of range,
+            [B n, horizon, H/f, W/f, c]}. Raises ValueError for a horizon or an option out of range,
             and keys that do not fit the contexts.
         """
+        return self.rollout_encoded(
+            self.forecaster.encode(context),
+            self.vae.encode(context),
+            keys,
+            horizon,
+            guidance,
+            guidance_channels,
+            sampler_steps,
+            channels,
+            sampler,
+        )
+
+    @functools.partial(jax.jit, static_argnames=_STATIC)
+    def rollout_encoded(
+        self,
+        context_components,
+        context_latents,
+        keys,
+        horizon,
+        guidance=0.0,
+        guidance_channels=8,
+        sampler_steps=None,
+        channels=None,
+        sampler='euler',
+    ):
+        """`rollout` of contexts as the encoder and the VAE see them.
+
+        Args:
+            context_components: [B, M, h, w, P]; context_latents: [B, M, H/f, W/f, c].
+        """
+        batch = context_components.shape[0]
         if horizon < 1:
-            raise errors.UserError(f'horizon: expected at least 1, got {horizon}')
-        if not keys.shape[0] or keys.shape[0] % context.shape[0]:
-            raise errors.UserError(
-                f'keys: expected as many as contexts or a multiple, got {keys.shape[0]} for '
-                f'{context.shape[0]}'
+            raise ValueError(f'horizon: expected at least 1, got {horizon}')
+        if not keys.shape[0] or keys.shape[0] % batch:
+            raise ValueError(
+                f'keys: expected as many as contexts or a multiple, got {keys.shape[0]} for {batch}'
             )
 
         # Stage 1: what will be where.
-        context_components = self.forecaster.encode(context)
         future_components = self.forecaster.forecast(context_components, horizon)
 
         # Stage 2: what it looks like, chunk by chunk.
-        net, futures = self.generator.net, keys.shape[0] // context.shape[0]
+        net, futures = self.generator.net, keys.shape[0] // batch
         past, chunk = net.context_frames, net.future_frames
         chunks = -(-horizon // chunk)
-        latents = jnp.repeat(self.vae.encode(context)[:, -past:], futures, axis=0)
+        latents = jnp.repeat(context_latents[:, -past:], futures, axis=0)
         future_components = jnp.repeat(future_components, futures, axis=0)
         components = jnp.concatenate(
             [jnp.repeat(context_components[:, -past:], futures, axis=0), future_components], axis=1
@@ -148,7 +168,7 @@ class Re2Pix:
 
     def evaluations(self, horizon, guidance=0.0, sampler_steps=None, sampler='euler'):
         """How often the generator's network denoises for one future of `horizon` frames, exactly;
-        UserError as in `rollout`.
+        ValueError as in `rollout`.
         """
         chunks = -(-horizon // self.generator.net.future_frames)
         return chunks * evaluations(sampler, self._steps(sampler_steps), guidance)
@@ -173,23 +193,23 @@ class Re2Pix:
         clip: uint8 [T, height, width, 3], any size, at `self.fps` frames per second; its last M
             frames are the context, centre-cropped
         and resized to `self.size`. num_futures: None for one future without a leading axis, n for n
-        futures of distinct noise. The other options are those of `rollout`. Raises UserError for a
+        futures of distinct noise. The other options are those of `rollout`. Raises ValueError for a
         clip shorter than the context, too small frames, or an option out of range.
         """
         clip = np.asarray(clip)
         if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8:
-            raise errors.UserError(
+            raise ValueError(
                 f'clip: expected uint8 frames [time, height, width, 3], got {clip.dtype} '
                 f'{list(clip.shape)}'
             )
         if len(clip) < self.context_frames:
-            raise errors.UserError(
+            raise ValueError(
                 f'clip: {len(clip)} frames, but {self.context_frames} context frames are needed; '
                 'give a longer clip'
             )
         count = 1 if num_futures is None else num_futures
         if count < 1:
-            raise errors.UserError(f'num_futures: expected at least 1, got {count}')
+            raise ValueError(f'num_futures: expected at least 1, got {count}')
         context = video.fit(clip[-self.context_frames :], self.size)
         keys = jax.random.split(jax.random.key(seed), count)
         out = self.rollout(

@@ -131,7 +131,7 @@ def micro_bundles(tmp_path_factory):
     prepared clips of the world.
     """
     from re2pix_jax import bundles
-    from re2pix_jax.data import writing
+    from re2pix_jax.data import frame_records
     from re2pix_jax.data.sources.world import World
     from re2pix_jax.encoder import Encoder, principal
     from re2pix_jax.encoder.vit import VisionTransformer
@@ -147,7 +147,7 @@ def micro_bundles(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp('bundles')
     # Rendered once: 22 frames, as much as eight at stride 3 take.
-    writing.write_frames(
+    frame_records.write_frames(
         folder / 'clips',
         {'train': World('train', 6, 22, SIZE), 'validation': World('validation', 5, 22, SIZE)},
     )

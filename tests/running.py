@@ -1,5 +1,5 @@
-"""Many command lines of one module in one process: importing and compiling take most of the time of
-each.
+"""Many command lines of one command in one process: most of their time goes into importing and
+compiling.
 """
 
 import contextlib
@@ -15,25 +15,19 @@ from tests.conftest import ROOT
 
 
 def outcomes(
-    module: str, commands: dict, positional=(), file_limit: dict | None = None, **variables
-) -> dict:
-    """{name: [exit status, stdout, stderr]} of `python -m re2pix_jax.MODULE ARGUMENTS...`, run in
-    turn by one process.
+    command: str, commands: dict, file_limit: dict | None = None, **variables
+) -> dict[str, tuple[int, str, str]]:
+    """{name: [exit status, stdout, stderr]} of `re2pix COMMAND ARGUMENTS...`, run in turn by one
+    process.
 
     Args:
-        module: the module's name.
+        command: the command's name.
         commands: {name: list of arguments}.
-        positional: names of the positional arguments, or None, as the module gives them to cli.run.
         file_limit: {name: bytes}: the size at which every file that this command writes is cut, as
             on a full disk.
         **variables: environment variables of the process.
     """
-    asked = {
-        'module': module,
-        'commands': commands,
-        'positional': positional,
-        'file_limit': file_limit or {},
-    }
+    asked = {'command': command, 'commands': commands, 'file_limit': file_limit or {}}
     done = subprocess.run(
         [sys.executable, '-m', 'tests.running'],
         input=json.dumps(asked),
@@ -48,25 +42,27 @@ def outcomes(
     return json.loads(done.stdout)
 
 
-def _run(module, commands, positional, file_limit):
+def _run(command, commands, file_limit):
     from absl.testing import flagsaver
-    from array_record.python import array_record_data_source  # noqa: F401 (has flags, which must be there before they are saved)
+
+    # It has flags, which must be there before they are saved.
+    from array_record.python import array_record_data_source  # noqa: F401
 
     from re2pix_jax.commands import cli
 
-    main, found = importlib.import_module(f're2pix_jax.commands.{module}').main, {}
+    main, found = importlib.import_module(f're2pix_jax.commands.{command}').main, {}
     for name, arguments in commands.items():
         out, err = io.StringIO(), io.StringIO()
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit.get(name, limits[0]), limits[1]))
-        sys.argv = [module, *arguments]
+        sys.argv = [f're2pix {command}', *arguments]
         with (
             flagsaver.flagsaver(),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
             try:
-                cli.run(main, arguments=positional)
+                cli.run(main)
             except SystemExit as end:
                 status = end.code or 0
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -111,19 +111,19 @@ def test_config_traces_at_its_own_size(name, size, monkeypatch):
             'labels': jax.ShapeDtypeStruct(shape, np.uint8),
             'depth': jax.ShapeDtypeStruct(shape, np.float32),
         }
-    params = jax.eval_shape(task.init, jax.random.key(0), batch)
-    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(task.shapes))
 
-    def step(params, frozen, batch):
+    def step(variables, frozen, batch):
         return jax.value_and_grad(task.loss, has_aux=True)(
-            params, {**frozen, 'ema': params}, batch, jax.random.key(0)
+            variables, frozen, batch, jax.random.key(0), variables
         )
 
-    (loss, metrics), gradients = jax.eval_shape(step, params, task.frozen, batch)
+    (loss, (metrics, updates)), gradients = jax.eval_shape(step, task.shapes, task.frozen, batch)
     assert loss.shape == () and metrics
-    assert jax.tree.map(lambda leaf: leaf.shape, gradients) == jax.tree.map(
-        lambda leaf: leaf.shape, params
-    )
+    shape_of = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
+    assert shape_of(gradients) == shape_of(task.shapes)
+    statistics = {name: task.shapes[name] for name in task.shapes if name != 'params'}
+    assert shape_of(updates) == shape_of(statistics)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_published_high_resolution_starts_from_the_low_one(micro_bundles, tmp_pa
     config.data.size, config.data.window = (64, 128), 'start'
     loader_of = lambda: loader.create(config.data, config.batch_size, config.seed)
     state = loop.train(tasks.create(config), config, str(tmp_path), loader_of())
-    assert int(state.step) == 2 and state.params['params']['d_2'].shape == (16, 8)
+    assert int(state.step) == 2 and state.params['d_2'].shape == (16, 8)
     assert writer.read_log(str(tmp_path))[0]['loss'] > 0
 
 

@@ -1,9 +1,10 @@
-"""Stage 1's training step at the published low-resolution size: arithmetic, time beside plain
-PyTorch, memory.
+"""Stage 1's training step at 224x448 beside plain PyTorch: arithmetic, time, memory.
 
-Frozen DINOv2-B/14 with 4 registers on 5 frames of 224x448, projection to 1152 principal components,
-masked feature transformer (12 layers of width 1152, dropout 0.1), SmoothL1, clipping, Adam. float32
-on a CPU, bfloat16 elsewhere.
+    re2pix benchmark forecaster_step --batch=8        (on a CPU minutes a step: --repeats=1)
+
+The published low-resolution size: frozen DINOv2-B/14 with 4 registers on 5 frames, projection to
+1152 principal components, masked feature transformer (12 layers of width 1152, dropout 0.1),
+SmoothL1, clipping, Adam. float32 on a CPU, bfloat16 elsewhere.
 """
 
 import pathlib
@@ -14,69 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from re2pix_jax import bundles, tasks
+from re2pix_jax.benchmarks import forecaster_work as work
 from re2pix_jax.benchmarks import measuring
-from re2pix_jax.encoder import Encoder, Principal, VisionTransformer
+from re2pix_jax.encoder import Encoder, Principal
 from re2pix_jax.report.table import table
 from re2pix_jax.training import defaults
-
-FRAMES, PATCH, TIME, REGISTERS = (224, 448), 14, 5, 4
-GRID = (FRAMES[0] // PATCH, FRAMES[1] // PATCH)
-PLACES = GRID[0] * GRID[1]
-ENCODER_WIDTH, ENCODER_DEPTH, ENCODER_HEADS, LAYERS = 768, 12, 12, (2, 5, 8, 11)
-WIDTH, HEADS, COMPONENTS, HIDDEN = 1152, 8, 1152, 4
-FORECASTER = dict(
-    components=COMPONENTS, width=WIDTH, heads=HEADS, frames=TIME, grid=GRID, dropout=0.1
-)
-
-
-def flops(depth: int, all_frames: bool = False) -> dict[str, float]:
-    """Floating-point operations of one clip's training step, by hand.
-
-    Counted are matrix products alone, 2 for each multiplication and addition: 2 a weight and token,
-        and 4 a channel, query and key
-    in attention. Backward products are two for each forward one; the encoder and the projection
-    have none.
-
-    Args:
-        depth: layers of the forecaster.
-        all_frames: whether the last layer and the output compute every frame, as the authors' code
-            does, and not just the one to forecast.
-    """
-    tokens, seen = TIME * (PLACES + 1 + REGISTERS), PLACES + 1 + REGISTERS
-    block = (
-        24 * ENCODER_WIDTH**2 + 4 * ENCODER_WIDTH * seen
-    )  # a token: qkv, proj and two of ratio 4; scores and mixing
-    encoder = tokens * ENCODER_DEPTH * block + TIME * PLACES * 2 * 3 * PATCH**2 * ENCODER_WIDTH
-    projection = TIME * PLACES * 2 * len(LAYERS) * ENCODER_WIDTH * COMPONENTS
-    temporal = 8 * WIDTH**2 + 4 * WIDTH * TIME
-    spatial = 8 * WIDTH**2 + 4 * WIDTH * PLACES + 4 * HIDDEN * WIDTH**2
-    read = TIME if all_frames else 1
-    forward = PLACES * (
-        TIME * depth * temporal
-        + (TIME * (depth - 1) + read) * spatial
-        + read * 2 * WIDTH * COMPONENTS
-        + (TIME if all_frames else TIME - 1) * 2 * COMPONENTS * WIDTH
-    )
-    return {'encoder': encoder + projection, 'forward': forward, 'backward': 2 * forward}
-
-
-def encoder_net():
-    """DINOv2-B/14 with 4 registers."""
-    return VisionTransformer(
-        patch_size=PATCH,
-        width=ENCODER_WIDTH,
-        depth=ENCODER_DEPTH,
-        heads=ENCODER_HEADS,
-        registers=REGISTERS,
-        layers=LAYERS,
-        position_grid=(37, 37),
-    )
 
 
 def make_config(depth, remat, batch, frozen):
     config = defaults.defaults()
     config.update(task='forecaster', batch_size=batch, dtype=measuring.compute_dtype())
-    config.model.update(FORECASTER, depth=depth, remat=remat)
+    config.model.update(work.FORECASTER, depth=depth, remat=remat)
     config.optimizer.update(name='adam', learning_rate=6.4e-4, warmup_steps=0)
     config.frozen.update(frozen)
     return config
@@ -87,7 +36,7 @@ def make_step(depth, remat, batch, frozen):
     config = make_config(depth, remat, batch, frozen)
     task = tasks.create(config)
     frames = {
-        'frames': jax.ShapeDtypeStruct((batch, TIME, *FRAMES, 3), jnp.uint8),
+        'frames': jax.ShapeDtypeStruct((batch, work.TIME, *work.FRAMES, 3), jnp.uint8),
         'record': jax.ShapeDtypeStruct((batch,), jnp.int32),
     }
     return task, measuring.lower_step(task, frames)
@@ -96,18 +45,18 @@ def make_step(depth, remat, batch, frozen):
 def save_frozen(folder):
     """Bundles of an encoder and principal components with random weights: {name: path}."""
     random = np.random.default_rng(0)
-    net = encoder_net()
-    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *FRAMES, 3)))
+    net = work.encoder_net()
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *work.FRAMES, 3)))
     draw = lambda shape: random.normal(0, 0.02, shape).astype(np.float32)
-    channels = len(LAYERS) * ENCODER_WIDTH
+    channels = len(work.LAYERS) * work.ENCODER_WIDTH
     parts = {
         'encoder': Encoder(params=jax.tree.map(lambda leaf: draw(leaf.shape), shapes), net=net),
         'principal': Principal(
             draw(channels),
             1 + draw(channels),
             draw(channels),
-            draw((COMPONENTS, channels)),
-            np.ones(COMPONENTS),
+            draw((work.COMPONENTS, channels)),
+            np.ones(work.COMPONENTS),
         ),
     }
     for name, part in parts.items():
@@ -115,20 +64,23 @@ def save_frozen(folder):
     return {name: str(pathlib.Path(folder, name)) for name in parts}
 
 
-def run(batch, depth, threads, in_turn):
-    """Prints everything. `in_turn(ours, theirs)` gives the seconds of each."""
+def run(batch: int, depth: int | None, threads: int, repeats: int) -> None:
+    """Prints everything; `depth` of the forecaster, None for the published one."""
+    depth = depth or work.DEPTH
     with tempfile.TemporaryDirectory() as folder:
         frozen = save_frozen(folder)
         task, step = make_step(depth, False, batch, frozen)
         step = step.compile()
         _arithmetic(batch, depth, frozen)
-        _time(task, step, batch, depth, threads, in_turn)
+        _time(task, step, batch, depth, threads, repeats)
         step = None
         _memory(depth, frozen)
 
 
 def _arithmetic(batch, depth, frozen):
-    ours, theirs = (sum(flops(depth, all_frames).values()) * batch for all_frames in (False, True))
+    ours, theirs = (
+        sum(work.flops(depth, all_frames).values()) * batch for all_frames in (False, True)
+    )
     with measuring.plain_attention():
         counted = make_step(depth, False, batch, frozen)[1].cost_analysis()['flops']
     print(
@@ -140,22 +92,22 @@ def _arithmetic(batch, depth, frozen):
     print(
         'by hand: matrix products alone; XLA counts elementwise work and the optimiser too. The '
         "authors' code, which computes "
-        f'all {TIME} frames in the last layer too, takes {theirs / 1e12:.3f} TFLOP, '
+        f'all {work.TIME} frames in the last layer too, takes {theirs / 1e12:.3f} TFLOP, '
         f'{theirs / ours:.3f} times ours\n'
     )
 
 
-def _time(task, step, batch, depth, threads, in_turn):
+def _time(task, step, batch, depth, threads, repeats):
     from re2pix_jax.benchmarks import plain_torch
 
     random = np.random.default_rng(0)
-    frames = random.integers(0, 256, (batch, TIME, *FRAMES, 3), np.uint8)
+    frames = random.integers(0, 256, (batch, work.TIME, *work.FRAMES, 3), np.uint8)
     data = {'frames': jnp.asarray(frames), 'record': jnp.arange(batch, dtype=jnp.int32)}
     ours, other = measuring.Stepper(task, step, data), plain_torch.Step(depth, threads, frames)
-    seconds = in_turn(ours, other)
-    work, peak = flops(depth), measuring.peak_flops(jnp.dtype(task.config.dtype))
-    print(measuring.speed_table(seconds, sum(work.values()) * batch, peak))
-    print(f'{measuring.peak_line(peak, task.config.dtype)}; batch {batch}, {depth} layers\n')
+    seconds = measuring.in_turn(ours, other, repeats)
+    operations, peak = work.flops(depth), measuring.peak(task.config.dtype)
+    print(measuring.speed_table(seconds, sum(operations.values()) * batch, peak))
+    print(f'{peak.about}; batch {batch}, {depth} layers\n')
     ours.state = None
 
     encode = jax.jit(task._components)
@@ -176,7 +128,7 @@ def _time(task, step, batch, depth, threads, in_turn):
             name + (' and update' if name == 'backward' else ''),
             parts[name],
             other.parts[name],
-            work[name] * batch / 1e9 / parts[name] if parts[name] else 0.0,
+            operations[name] * batch / 1e9 / parts[name] if parts[name] else 0.0,
         ]
         for name in parts
     ]
@@ -195,7 +147,7 @@ def _memory(depth, frozen):
     # XLA drops the barriers of remat there before it schedules: the plan would show the work and
     # not the saving
     if measuring.on_cpu():
-        item = 4 * TIME * PLACES * WIDTH
+        item = 4 * work.TIME * work.PLACES * work.WIDTH
         again = fixed, plan(2, False)[1] + (depth - 2) * item
     else:
         again = plan(depth, True)

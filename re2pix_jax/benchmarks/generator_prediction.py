@@ -1,11 +1,13 @@
-"""Stage 2's part in a prediction of 8 frames at base size: arithmetic, time by sampler steps beside
-plain PyTorch, memory.
+"""Stage 2's part in a prediction of 8 frames, by sampler steps, beside plain PyTorch.
 
-Ours is the pipeline's own program, in which stage 1 and the VAE are replaced by what they would
-have given.
+    re2pix benchmark generator_prediction --sampler_steps=10,20
+
+Arithmetic, time, memory, at 256x512. Ours is the pipeline's own program, in which stage 1 and the
+VAE are replaced by what they would have given.
 """
 
 import functools
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -87,8 +89,16 @@ def compiled(net, batch, steps):
     ).compile()
 
 
-def run(batch, size, depth, sampler_steps, threads, in_turn):
-    """Prints everything. `in_turn(ours, theirs)` gives the seconds of each."""
+def run(
+    batch: int,
+    size: str,
+    depth: int | None,
+    sampler_steps: Sequence[int],
+    threads: int,
+    repeats: int,
+) -> None:
+    """Prints everything; `depth` layers, None for what the size has."""
+    measuring.share_gpu()
     net = work.make_net(size, depth)
     print(
         f'{work.describe(size, net)}; {HORIZON} frames in {HORIZON // net.future_frames} chunks; '
@@ -96,7 +106,7 @@ def run(batch, size, depth, sampler_steps, threads, in_turn):
     )
     _arithmetic(net, sampler_steps)
     _agreement(threads)
-    _time(net, batch, sampler_steps, threads, in_turn)
+    _time(net, batch, sampler_steps, threads, repeats)
     _memory(net.clone(unroll=False), sampler_steps[0])
 
 
@@ -161,7 +171,7 @@ def _agreement(threads):
     )
 
 
-def _time(net, batch, sampler_steps, threads, in_turn):
+def _time(net, batch, sampler_steps, threads, repeats):
     from re2pix_jax.benchmarks import plain_dit
 
     latents, components, keys = draw(net, batch)
@@ -172,14 +182,15 @@ def _time(net, batch, sampler_steps, threads, in_turn):
     model = jax.device_put(make_model(net, params, latents, components))
     context, peak, rows = (
         jnp.zeros((batch, net.context_frames, *FRAMES, 3), jnp.uint8),
-        measuring.peak_flops(jnp.dtype(net.dtype)),
+        measuring.peak(net.dtype),
         [],
     )
     for steps in sampler_steps:
         predict = functools.partial(compiled(net, batch, steps), model, context, keys)
-        seconds = in_turn(
+        seconds = measuring.in_turn(
             lambda predict=predict: jax.block_until_ready(predict()),
             functools.partial(other, steps),
+            repeats,
         )
         total = _work(net, work.flops(net), steps) * batch, _peer(net, steps) * batch
         shares = [amount / value / peak for amount, value in zip(total, seconds)]
@@ -201,13 +212,13 @@ def _time(net, batch, sampler_steps, threads, in_turn):
                 '\ntorch / ours',
                 'frames a second\nours',
                 '\ntorch',
-                'MFU\nours',
+                f'{peak.share}\nours',
                 '\ntorch',
             ],
             rows,
         )
     )
-    print(f"{measuring.peak_line(peak, net.dtype)}; MFU: of each side's own arithmetic\n")
+    print(f"{peak.about}; each side's own arithmetic\n")
 
 
 def _memory(net, steps):

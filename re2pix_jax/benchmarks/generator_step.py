@@ -1,4 +1,6 @@
-"""Stage 2's training step at base size: arithmetic, time beside plain PyTorch, memory.
+"""Stage 2's training step at 256x512 beside plain PyTorch: arithmetic, time, memory.
+
+    re2pix benchmark generator_step --size=xl --batch=4        (on a CPU: --depth=2)
 
 The network's loss on given latents and components (rectified flow, nested dropout), clipping, AdamW
 and the average of parameters; the frozen networks and stage 1's own forecasts are no part of it.
@@ -20,9 +22,6 @@ class Given(GeneratorTask):
     """The task on clips that were encoded before: the networks that did it are not needed again."""
 
     frozen_parts = ()
-
-    def init(self, key, batch):
-        return self.net.init(key, *self.net.example())
 
 
 def make_task(size, depth, batch, **changes):
@@ -62,8 +61,9 @@ def lower_step(task):
     )
 
 
-def run(batch, size, depth, threads, in_turn):
-    """Prints everything. `in_turn(ours, theirs)` gives the seconds of each."""
+def run(batch: int, size: str, depth: int | None, threads: int, repeats: int) -> None:
+    """Prints everything; `depth` layers, None for what the size has."""
+    measuring.share_gpu()
     task = make_task(
         size, depth, batch, unroll=True
     )  # XLA's cost analysis counts the body of a loop once
@@ -71,7 +71,7 @@ def run(batch, size, depth, threads, in_turn):
     print(f'{work.describe(size, task.net)}; batch {batch}\n')
     _arithmetic(task, batch)
     _agreement(threads)
-    _time(task, step, batch, threads, in_turn)
+    _time(task, step, batch, threads, repeats)
     step = None
     _memory(size, depth)
 
@@ -147,7 +147,7 @@ def _agreement(threads):
     )
 
 
-def _time(task, step, batch, threads, in_turn):
+def _time(task, step, batch, threads, repeats):
     from re2pix_jax.benchmarks import plain_dit
 
     latents, components = work.draw(
@@ -161,19 +161,19 @@ def _time(task, step, batch, threads, in_turn):
     # In turn, the one may pay for memory that the other gave back; so each is taken by itself as
     # well.
     alone = [measuring.seconds_of(run, 3) for run in (ours, other)]
-    seconds = in_turn(ours, other)
-    parts, peak = work.flops(task.net), measuring.peak_flops(jnp.dtype(task.config.dtype))
+    seconds = measuring.in_turn(ours, other, repeats)
+    parts, peak = work.flops(task.net), measuring.peak(task.config.dtype)
     forward = (parts['context'] + parts['denoise']) * batch
     print(measuring.speed_table(seconds, forward + parts['backward'] * batch, peak))
-    print(measuring.peak_line(peak, task.config.dtype))
+    print(peak.about)
     print(
         f'each by itself: ours {alone[0]:.2f} s, torch {alone[1]:.2f} s, torch / ours '
         f'{alone[1] / alone[0]:.2f}\n'
     )
 
-    params, ours.state = ours.state.params, None
-    loss = jax.jit(lambda params: task.loss(params, {}, data, jax.random.key(0)))
-    times = {'forward': measuring.seconds_of(lambda: loss(params))}
+    variables, ours.state = ours.state.variables, None
+    loss = jax.jit(lambda variables: task.loss(variables, {}, data, jax.random.key(0)))
+    times = {'forward': measuring.seconds_of(lambda: loss(variables))}
     times['backward'] = max(seconds[0] - times['forward'], 0.0)
     rows = [
         [label, times[name], other.parts[name], total / 1e9 / times[name] if times[name] else 0.0]

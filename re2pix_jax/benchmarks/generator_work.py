@@ -64,13 +64,13 @@ def flops(net) -> dict[str, float]:
     """Floating-point operations for one clip, by hand.
 
     Counted are matrix products alone, 2 for each multiplication and addition: 2 a weight and token,
-        and 4 a channel, query and key
-    in attention. Backward products are two for each forward one, but one where data comes in.
+    and 4 a channel, query and key in attention. Backward products are two for each forward one, but
+    one where data comes in.
 
     Returns:
         context: once a chunk, of the last layer nothing but its keys and values. denoise: at every
-            step of the sampler. backward: of
-        both. peer: of the PyTorch peer at every step, which has all frames in one sequence.
+        step of the sampler. backward: of both. peer: of the PyTorch peer at every step, which has
+        all frames in one sequence.
     """
     places, past, future = math.prod(net.token_grid), net.context_frames, net.future_frames
     patch = net.patch_size**2 * net.latent_channels
@@ -78,7 +78,7 @@ def flops(net) -> dict[str, float]:
     projections = 16 * net.width**2 + 6 * net.width * hidden(
         net
     )  # a token: twice qkv and out; three of the SwiGLU
-    layer = lambda frames, seen: frames * places * (projections + 4 * net.width * (seen + places))
+    layer = lambda frames, keys: frames * places * (projections + 4 * net.width * (keys + places))
     times = (
         2 * net.width * (FREQUENCIES + 12 * net.width)
     )  # a sample: embedding, modulation of layers and of the output

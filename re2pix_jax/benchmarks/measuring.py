@@ -1,10 +1,10 @@
-"""What the benchmarks of whole steps share: the fastest run, the device's peak, and memory by XLA's
-plans.
-"""
+"""What benchmarks share: the fastest run of each side, the device's peak, memory by XLA's plans."""
 
 import contextlib
 import math
+import os
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 
 from re2pix_jax.nn import attention
 from re2pix_jax.report.table import table
-from re2pix_jax.training import optimizer
+from re2pix_jax.training import hardware, resume
 from re2pix_jax.training import state as states
 
 DEVICE = 80e9  # bytes
@@ -27,7 +27,7 @@ def compute_dtype():
 
 
 def seconds_of(run, repeats=2):
-    best = np.inf
+    best = math.inf
     for _ in range(repeats):
         began = time.perf_counter()
         jax.block_until_ready(run())
@@ -35,12 +35,49 @@ def seconds_of(run, repeats=2):
     return best
 
 
-def peak_flops(dtype):
-    """Operations a second of a large matrix product on this device."""
+def in_turn(ours, theirs, repeats: int) -> tuple[float, float]:
+    """Seconds of the fastest run of each, after one that does not count; taken in turn, so that a
+    busy machine hits both.
+    """
+    best = [math.inf, math.inf]
+    for number in range(repeats + 1):
+        for side, run in enumerate((ours, theirs)):
+            began = time.perf_counter()
+            run()
+            if number:
+                best[side] = min(best[side], time.perf_counter() - began)
+    return tuple(best)
+
+
+def report(rows, header=('', 'ours', 'other', 'other / ours')) -> None:
+    print(table(list(header), rows))
+
+
+def share_gpu() -> None:
+    """Before JAX starts: it takes most of a GPU's memory then, where torch needs some too."""
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+
+
+class Peak(NamedTuple):
+    """What a device can do."""
+
+    flops: float  # operations a second
+    share: str  # what a share of it is called
+    about: str
+
+
+def peak(dtype: str) -> Peak:
+    """The nominal peak where it is known, else that of a large matrix product on this device."""
+    kind = jax.devices()[0].device_kind
+    nominal = hardware.peak_tflops(kind) if dtype == 'bfloat16' else None
+    if nominal:
+        return Peak(nominal * 1e12, 'MFU', f'MFU: of the nominal {nominal:.0f} TFLOP/s of {kind}')
     size = 2048 if on_cpu() else 8192
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda x: x @ x)
-    return 2 * size**3 / seconds_of(lambda: product(x), 6)
+    flops = 2 * size**3 / seconds_of(lambda: product(x), 6)
+    about = f'{flops / 1e9:.0f} GFLOP/s of a large matrix product by XLA on this device, {dtype}'
+    return Peak(flops, 'of a product', f'of a product: of the {about}')
 
 
 @contextlib.contextmanager
@@ -60,7 +97,7 @@ def lower_step(task, data):
     donated.
     """
     config = task.config
-    transform, rate = optimizer.create(config.optimizer, config.steps)
+    transform, rate = resume.make_optimizer(task, config)
     state = jax.eval_shape(lambda data: states.create(task, transform, config.seed, data), data)
     step = jax.jit(
         states.make_step(task, transform, rate, config.seed, config.ema), donate_argnums=0
@@ -74,7 +111,7 @@ class Stepper:
     """
 
     def __init__(self, task, step, data):
-        transform, _ = optimizer.create(task.config.optimizer, task.config.steps)
+        transform, _ = resume.make_optimizer(task, task.config)
         self.state = jax.jit(lambda: states.create(task, transform, 0, None))()
         self.task, self.step, self.data, self.number = task, step, data, 0
 
@@ -94,13 +131,9 @@ def speed_table(seconds, work, peak):
         [
             ['seconds a step', *seconds, seconds[1] / seconds[0]],
             ['GFLOP/s', *(rate / 1e9 for rate in rates), rates[1] / rates[0]],
-            ['share of the peak (MFU)', *(rate / peak for rate in rates), rates[1] / rates[0]],
+            [peak.share, *(rate / peak.flops for rate in rates), rates[1] / rates[0]],
         ],
     )
-
-
-def peak_line(peak, dtype):
-    return f'peak: {peak / 1e9:.0f} GFLOP/s, a large matrix product by XLA on this device, {dtype}'
 
 
 def bytes_by_clip(compiled):

@@ -1,4 +1,4 @@
-"""The same training step in plain PyTorch: what a careful user would write, with torch's own
+"""Stage 1's training step in plain PyTorch: what a careful user would write, with torch's own
 attention, Adam and clipping.
 """
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from re2pix_jax.benchmarks import forecaster_step as sizes
+from re2pix_jax.benchmarks import forecaster_work as sizes
 
 
 def _attend(qkv, heads, dropout):
@@ -124,12 +124,12 @@ class Forecaster(nn.Module):
     def forward(self, context):
         batch, _, places, _ = context.shape
         x = torch.cat([self.embed(context), self.replace.expand(batch, 1, places, -1)], dim=1)
-        whole = (sizes.TIME, *sizes.GRID, -1)
+        shape = (sizes.TIME, *sizes.GRID, -1)
         time_code, rows, columns = self.codes
         codes = [
-            time_code[:, None, None].expand(whole),
-            rows[None, :, None].expand(whole),
-            columns[None, None].expand(whole),
+            time_code[:, None, None].expand(shape),
+            rows[None, :, None].expand(shape),
+            columns[None, None].expand(shape),
         ]
         x = x + torch.cat(codes, dim=-1).flatten(1, 2)
         for layer in self.layers:

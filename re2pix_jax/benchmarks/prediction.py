@@ -1,20 +1,22 @@
-"""A whole prediction at published sizes, from frames to frames: its time beside the video's own,
-and where it goes.
+"""A prediction from frames to frames, beside the video's own time, and where its time goes.
 
-Random weights of DINOv2-B/14 with 4 registers on 224x448, 1152 principal components, the masked
-feature transformer, the DiT and Stable Diffusion's VAE on 256x512. float32 on a CPU, bfloat16
-elsewhere.
+    re2pix benchmark prediction --sampler_steps=10        (on a CPU: minutes)
+
+Random weights of published sizes: DINOv2-B/14 with 4 registers on 224x448, 1152 principal
+components, the masked feature transformer, the DiT and Stable Diffusion's VAE on 256x512. float32
+on a CPU, bfloat16 elsewhere.
 """
 
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax.benchmarks import forecaster_step as stage1
+from re2pix_jax.benchmarks import forecaster_work as stage1
 from re2pix_jax.benchmarks import generator_work as work
 from re2pix_jax.benchmarks import measuring
 from re2pix_jax.benchmarks.generator_prediction import FRAMES, HORIZON
@@ -22,13 +24,13 @@ from re2pix_jax.encoder import Encoder, Principal
 from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
 from re2pix_jax.generator import Generator
 from re2pix_jax.model import Re2Pix
+from re2pix_jax.nn.precision import with_dtype
 from re2pix_jax.report.table import table
-from re2pix_jax.tasks.task import with_dtype
 from re2pix_jax.vae import Autoencoder, AutoencoderKL
 
 
 def make_model(size, depth) -> Re2Pix:
-    """The whole model with random weights; `depth` of the generator, None for the size's own."""
+    """The model with random weights; `depth` of the generator, None for the size's own."""
     keys = (jax.random.key(number) for number in itertools.count())
 
     def draw(net, *example):
@@ -58,7 +60,7 @@ def make_model(size, depth) -> Re2Pix:
         )
         vit, forecaster = (
             stage1.encoder_net(),
-            MaskedFeatureTransformer(**stage1.FORECASTER, depth=12),
+            MaskedFeatureTransformer(**stage1.FORECASTER, depth=stage1.DEPTH),
         )
         vae, dit = AutoencoderKL(), work.make_net(size, depth)
         encoder = Encoder(draw(vit, jnp.zeros((1, *stage1.FRAMES, 3))), vit)
@@ -72,8 +74,10 @@ def make_model(size, depth) -> Re2Pix:
     return with_dtype(jax.jit(parts)(), measuring.compute_dtype())
 
 
-def run(batch, size, depth, sampler_steps, repeats):
-    """Prints everything."""
+def run(
+    batch: int, size: str, depth: int | None, sampler_steps: Sequence[int], repeats: int
+) -> None:
+    """Prints everything; `depth` layers of the generator, None for what the size has."""
     model = make_model(size, depth)
     print(
         f'{work.describe(size, model.generator.net)}; {HORIZON} frames of {FRAMES[0]}x{FRAMES[1]} '
@@ -88,11 +92,11 @@ def run(batch, size, depth, sampler_steps, repeats):
     keys = jax.random.split(jax.random.key(0), batch)
     rows = []
     for steps in sampler_steps:
-        whole = _seconds(
+        seconds = _seconds(
             functools.partial(model.rollout, context, keys, HORIZON, sampler_steps=steps), repeats
         )
         rows.append(
-            [str(steps), whole, batch * HORIZON / whole, batch * HORIZON / model.fps / whole]
+            [str(steps), seconds, batch * HORIZON / seconds, batch * HORIZON / model.fps / seconds]
         )
     print(
         table(

@@ -12,7 +12,7 @@ from re2pix_jax.bundles import hub
 from re2pix_jax.bundles.kinds import KINDS
 from re2pix_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 SHIPPED = pathlib.Path(__file__).parent / 'shipped'
 CHECKPOINTS = 'checkpoints'  # what a run's folder holds, and a bundle never
 CONFIG, WEIGHTS, CARD = 'config.json', 'weights.safetensors', 'MODEL_CARD.md'

@@ -13,6 +13,7 @@ from flax import traverse_util
 from re2pix_jax.bundles.kinds import KINDS, check_forecaster, unmatched
 from re2pix_jax.bundles.naming import CARD, CONFIG, WEIGHTS, find, place_of, read_config, resolve
 from re2pix_jax.bundles.stored import is_floating, read_safetensors
+from re2pix_jax.bundles.upgrade import stacked
 from re2pix_jax.errors import UserError
 
 
@@ -56,7 +57,7 @@ def read(name) -> Bundle:
     return Bundle(
         path=path,
         **named,
-        tensors=read_safetensors(path / WEIGHTS),
+        tensors=stacked(named['kind'], read_safetensors(path / WEIGHTS)),
         extras=config,
         card=card.read_text(errors='replace') if card.is_file() else '',
     )

@@ -1,21 +1,24 @@
 """Evaluates on held-out clips: a whole model step by step, or stage 1 by the protocol of its field.
 
-    python -m re2pix_jax evaluate --config=configs/evaluate.py --workdir=runs/evaluate
-    python -m re2pix_jax evaluate --config=configs/evaluate.py \
-        --config.model=runs/bundles/re2pix --config.clips=64 --workdir=runs/evaluate
-    python -m re2pix_jax evaluate --config=configs/eval_forecaster.py --workdir=runs/eval_forecaster
+    re2pix evaluate --config=evaluate --workdir=runs/evaluation
+    re2pix evaluate --config=evaluate --config.model=runs/bundles/re2pix --config.clips=64 \
+        --workdir=runs/evaluation
+    re2pix evaluate --config=eval_forecaster --workdir=runs/eval_forecaster
 
-Prints tables and writes metrics.json and metrics.txt to --workdir; of stage 1 also pictures.html.
+Prints tables and writes metrics.json and metrics.txt to --workdir, and pictures.html where
+config.pictures asks for clips.
 """
 
+from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
+
+# isort: split
 import json
 
 import jax
 from absl import flags
 
-from re2pix_jax import bundles
-from re2pix_jax.commands import cli
-from re2pix_jax.evaluation import forecaster, model, prediction
+from re2pix_jax import bundles, files
+from re2pix_jax.evaluation import held_out, tables
 from re2pix_jax.report import page
 from re2pix_jax.training import mesh
 
@@ -24,36 +27,32 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'folder to write to', required=Tr
 
 
 def main(argv):
+    del argv
     config = CONFIG.value
     mesh.initialize_processes()
+    held_out.check(config)
     if jax.process_index():  # the others take part and write nothing
         _evaluate(config)
         return
-    with prediction.staged(WORKDIR.value) as folder:
-        report, text, sheets = _evaluate(config)
-        (folder / 'metrics.json').write_text(json.dumps(report, indent=2, allow_nan=False) + '\n')
-        (folder / 'metrics.txt').write_text(text + '\n')
-        if sheets:
-            page.write(folder / 'pictures.html', f'Stage 1: {config.model}', text, sheets)
+    with files.staging(WORKDIR.value) as folder:
+        reports, text, pictures = _evaluate(config)
+        files.write_text(
+            folder / 'metrics.json', json.dumps(reports, indent=2, allow_nan=False) + '\n'
+        )
+        files.write_text(folder / 'metrics.txt', text + '\n')
+        if pictures:
+            page.write(folder / 'pictures.html', f'{config.model}', text, pictures)
     print(text)
-    print(
-        f'written to {WORKDIR.value}: metrics.json, '
-        f'metrics.txt{", pictures.html" if sheets else ""}'
-    )
+    written = 'metrics.json, metrics.txt' + (', pictures.html' if pictures else '')
+    print(f'written to {WORKDIR.value}: {written}')
 
 
 def _evaluate(config):
-    """(report, its text, captioned pictures)"""
-    bundle = bundles.load(config.model, kind=('re2pix', 'forecaster'))
-    if 'terms' not in config:
-        report = {'model': config.model} | model.evaluate(bundle, config)
-        return report, model.describe(report), []
-    bundle = getattr(bundle, 'forecaster', bundle)
-    heads = {name: bundles.load(path, 'head') for name, path in config.heads.items() if path}
-    report, pictures = forecaster.evaluate(bundle, heads, config)
-    report = {'model': config.model} | report
-    return (
-        report,
-        forecaster.describe(report),
-        [forecaster.sheet(picture, term) for term in pictures for picture in pictures[term]],
+    """({term: report}, their text, captioned pictures)"""
+    part = bundles.load(config.model, config.kind or ('re2pix', 'forecaster'))
+    reports, pictures = held_out.evaluate(part, config)
+    text = '\n\n'.join(
+        (f'{term}-term: ' if term else '') + tables.describe(report)
+        for term, report in reports.items()
     )
+    return reports, text, [picture for of_term in pictures.values() for picture in of_term]

@@ -1,20 +1,19 @@
-"""Turns a checkpoint of a run, the latest or that of --step, into a bundle: the folder that people
-share and that re2pix_jax.load opens.
+"""Turns a checkpoint of a run into a bundle, the folder that people share.
 
-Example:
-  python -m re2pix_jax export --workdir=runs/forecaster --out=bundles/forecaster
+    re2pix export --workdir=runs/forecaster --out=bundles/forecaster
+
+The latest checkpoint, or that of --step. re2pix_jax.load opens the bundle.
 """
 
-# isort: split
 import contextlib
 import os
 
 from absl import flags
 
-from re2pix_jax import tasks
+from re2pix_jax import bundles, tasks
 from re2pix_jax.data import loader
 from re2pix_jax.errors import UserError
-from re2pix_jax.training import loop, mesh
+from re2pix_jax.training import loop
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _OUT = flags.DEFINE_string('out', None, 'Bundle folder to write.', required=True)
@@ -30,6 +29,7 @@ _CARD = flags.DEFINE_string(
 _EMA = flags.DEFINE_bool(
     'ema', True, 'Export the running average of the parameters rather than the last ones.'
 )
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace a bundle of the same kind at --out.')
 
 
 def main(argv):
@@ -41,10 +41,11 @@ def main(argv):
         with open(_CARD.value, encoding='utf-8') as file:
             card = file.read()
     run = loop.open_run(_WORKDIR.value, tasks.create, _STEP.value)
-    with contextlib.closing(
-        loader.create(run.config.eval_data, run.config.batch_size, run.config.seed, training=False)
-    ) as data:
-        batches = mesh.evaluation_batches(data, run.config.batch_size, run.mesh)
-        params = run.state.ema if _EMA.value else run.state.params
-        run.task.save(params, _OUT.value, batches, storage=_STORAGE.value, card=card)
+    config, task = run.config, run.task
+    bundles.check_place(_OUT.value, task.kind, _OVERWRITE.value)
+    variables = run.state.ema if _EMA.value else run.state.variables
+    saving = {'storage': _STORAGE.value, 'card': card, 'overwrite': _OVERWRITE.value}
+    batches = loader.create(config.eval_data, config.batch_size, config.seed, training=False)
+    with contextlib.closing(batches):
+        task.save(variables, _OUT.value, batches, **saving)
     print(f'{_OUT.value}: step {int(run.state.step)} of {_WORKDIR.value}')

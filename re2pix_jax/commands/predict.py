@@ -1,9 +1,8 @@
-"""Predicts what happens next in a driving video.
+r"""Predicts what happens next in a driving video.
 
-    python -m re2pix_jax predict --video=drive.mp4 --model=tiny --out=out/drive
-    python -m re2pix_jax predict --world=validation:3 --model=tiny --out=out/world --horizon=8 \
-        --num_futures=2
-    python -m re2pix_jax predict --world=validation:3 --model=tiny --out=out/guided --sampler=heun \
+    re2pix predict --video=drive.mp4 --model=tiny --out=out/drive
+    re2pix predict --world=validation:3 --model=tiny --out=out/world --horizon=8 --num_futures=2
+    re2pix predict --world=validation:3 --model=tiny --out=out/guided --sampler=heun \
         --sampler_steps=10 --guidance=0.4
 
 Takes the model's context frames from --start on, predicts --horizon frames and writes to --out:
@@ -13,8 +12,9 @@ metrics.json. Where the video goes on, its frames are the truth.
 
 from absl import flags
 
+from re2pix_jax import files
+from re2pix_jax.commands import cli  # noqa: F401 (quietens native libraries while they load)
 from re2pix_jax.evaluation import prediction
-from re2pix_jax.report import table
 
 VIDEO = flags.DEFINE_string(
     'video', '', 'video file, or folder of .png/.jpg frames at 17 per second'
@@ -57,36 +57,19 @@ DTYPE = flags.DEFINE_enum(
 
 
 def main(argv):
+    del argv
     prediction.check_source(VIDEO.value, WORLD.value)
-    with prediction.staged(OUT.value) as folder:
+    with files.staging(OUT.value) as folder:
         model = prediction.load_model(MODEL.value, DTYPE.value)
-        read, source = (
-            (prediction.read_video, VIDEO.value)
-            if VIDEO.value
-            else (prediction.read_world, WORLD.value)
-        )
-        clip = read(model, source, HORIZON.value, START.value)
+        read = prediction.read_video if VIDEO.value else prediction.read_world
+        clip = read(model, VIDEO.value or WORLD.value, HORIZON.value, START.value)
         options = {
             flag.name: flag.value
             for flag in (SAMPLER, SAMPLER_STEPS, CHANNELS, GUIDANCE, GUIDANCE_CHANNELS)
         }
         predicted = prediction.predict(
-            model, clip, HORIZON.value, SEED.value, NUM_FUTURES.value, name=MODEL.value, **options
+            model, clip, HORIZON.value, SEED.value, NUM_FUTURES.value, MODEL.value, **options
         )
         prediction.write(folder, model, predicted)
-    report = predicted.report
-    protocol = report['protocol']
-    print(
-        f'{MODEL.value} on {clip.name}: {protocol["context_frames"]} context frames from '
-        f'{START.value:g} s on at '
-        f'{model.fps:.3g} frames per second, {model.size[0]}x{model.size[1]} pixels, seed '
-        f'{SEED.value}; '
-        f'{protocol["sampler_steps"]} {protocol["sampler"]} steps, '
-        f'{protocol["network_evaluations"]} evaluations of the generator a future'
-    )
-    print(table.horizon_table(report['steps']))
-    if not protocol['true_future_frames']:
-        print('The video ends with the context: there is no truth to compare with.')
-    else:
-        print(table.LEGEND)
+    print(prediction.describe(predicted.report, model.fps))
     print(f'written to {OUT.value}: future.mp4, sheet.png, metrics.json')

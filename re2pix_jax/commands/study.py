@@ -1,28 +1,26 @@
 """Evaluates the runs of a study and makes its tables, curves and page; what is evaluated already is
 not evaluated again.
 
-Example:
-  python -m re2pix_jax study --config=configs/study_evaluate.py --workdir=runs/study
+    re2pix study --config=study_evaluate --workdir=runs/study
 
-The workdir holds runs/ROW/SEED, as launch/study.sh trains them; it gets evaluations/, runs.txt,
-runs.json, curves/*.png and runs.html. With --out another folder gets them, as for an evaluation
+The workdir holds runs/ROW/SEED, as launch/study.sh trains them; it gets evaluations/, study.txt,
+study.json, curves/*.png and study.html. With --out another folder gets them, as for an evaluation
 over longer futures:
-  python -m re2pix_jax study --config=configs/study_evaluate.py --workdir=runs/study
-  --out=runs/study_16 \
-      --config.evaluation.source=records:data/world_long --config.evaluation.horizon=16
+
+    re2pix study --config=study_evaluate --workdir=runs/study --out=runs/study_16 \\
+        --config.evaluation.source=records:data/world_long --config.evaluation.horizon=16
 """
 
-from re2pix_jax.commands import (
-    cli,
-)  # first: it quietens what the native libraries print while they load
+from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
 
 # isort: split
 import pathlib
 
 from absl import flags
 
-from re2pix_jax.evaluation.study import page as report
-from re2pix_jax.evaluation.study import runs, sheets
+from re2pix_jax import tasks
+from re2pix_jax.evaluation.study import page, rows, sheets
+from re2pix_jax.training import loop
 
 _CONFIG = cli.config_flag()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the study.', required=True)
@@ -31,9 +29,14 @@ _OUT = flags.DEFINE_string('out', None, 'Folder of what is written; unset: the w
 
 def main(argv):
     del argv
-    folder, out = pathlib.Path(_WORKDIR.value), pathlib.Path(_OUT.value or _WORKDIR.value)
-    points = runs.evaluate(
-        folder, _CONFIG.value, note=lambda line: print(line, flush=True), out=out
-    )
-    print(report.write(out, points, sheets.draw(folder, _CONFIG.value)))
-    print(f'written to {out}: runs.txt, runs.json, curves, runs.html')
+    config, folder = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    out = pathlib.Path(_OUT.value or folder)
+    note = lambda line: print(line, flush=True)
+    points = rows.evaluate(folder, config, _model, note, out)
+    print(page.write(out, points, sheets.draw(folder, config, _model)))
+    print(f'written to {out}: study.txt, study.json, curves, study.html')
+
+
+def _model(workdir, step):
+    run = loop.open_run(workdir, tasks.create, step)
+    return run.task.part(run.state.ema)

@@ -13,7 +13,7 @@ from re2pix_jax.encoder import Principal
 from re2pix_jax.errors import UserError
 from re2pix_jax.forecaster import Forecaster, MaskedFeatureTransformer
 
-LAYER, OURS = 'maskvit.transformer.layers.{}', 'params/layers_{}'
+LAYER, OURS = 'maskvit.transformer.layers.{}', 'params/layers'
 ENCODER = 'dino_v2.'  # in front of the encoder's keys, which are read by its own table
 PRINCIPAL = (
     'mean',

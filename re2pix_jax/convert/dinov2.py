@@ -14,7 +14,7 @@ from re2pix_jax.convert.table import Table, count, keep, layer, need, norm, patc
 from re2pix_jax.encoder import Encoder, VisionTransformer
 from re2pix_jax.errors import UserError
 
-BLOCK, OURS = 'blocks.{}', 'params/blocks_{}'
+BLOCK, OURS = 'blocks.{}', 'params/blocks'
 TABLE = Table(
     'DINOv2',
     (

@@ -32,7 +32,7 @@ HEADS = {
     4096: 32,
 }  # of the published sizes S, S+; B; L; H+; 7B
 REGISTERS = 'embeddings.register_tokens'
-BLOCK, OURS = 'layer.{}', 'params/blocks_{}'
+BLOCK, OURS = 'layer.{}', 'params/blocks'
 QKV, GATE_UP = (
     'attention.(q,k,v)_proj',
     'mlp.(gate,up)_proj',

@@ -1,18 +1,21 @@
 """Key tables: which published tensor becomes which of our parameters.
 
-A table is a list of rules (their key, our path, layout), where {} stands for a number. It is read
-strictly: a tensor that no rule knows, a rule without tensor and a shape that does not fit are all
-reported, together.
+A table is a list of rules (their key, our path, layout), where {} stands for a number. Where their
+key has one and our path has none, our parameter is a stack, and the number is a row of it. Tables
+are read strictly: a tensor that no rule knows, a rule without tensor and a shape that does not fit
+are all reported, together.
 """
 
 import contextlib
 import contextvars
 import dataclasses
 import fnmatch
+import functools
 import re
 from collections.abc import Callable
 
 import flax.traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -100,20 +103,14 @@ class Table:
             UserError: one, with every tensor that is left over, missing, given twice, or of another
                 shape.
         """
-        compiled = [
-            (re.compile(re.escape(theirs).replace(r'\{\}', r'(\d+)')), ours, layout)
-            for theirs, ours, layout in self.rules
-        ]
         found, sources, problems = {}, {}, []
         unused: dict[str, list[str]] = {pattern: [] for pattern, _ in self.ignored}
         for key, array in tensors.items():
-            matches = [
-                (match, ours, layout)
-                for pattern, ours, layout in compiled
-                if (match := pattern.fullmatch(key))
-            ]
-            path = matches[0][1].format(*matches[0][0].groups()) if matches else None
-            if path is None or path not in expected:
+            path, row, layout = self._place(key)
+            shape = expected.get(path)
+            if shape is not None and row is not None:
+                shape = shape[1:] if row < shape[0] else None
+            if shape is None:
                 pattern = next(
                     (pattern for pattern in unused if fnmatch.fnmatchcase(key, pattern)), None
                 )
@@ -122,24 +119,29 @@ class Table:
                 else:
                     unused[pattern].append(key)
                 continue
-            if path in found:
-                problems.append(f'{sources[path]} and {key} both give {path}')
+            place = path if row is None else f'{path}[{row}]'
+            if place in sources:
+                problems.append(f'{sources[place]} and {key} both give {place}')
                 continue
+            sources[place] = key
             try:
-                value = jnp.asarray(
-                    np.ascontiguousarray(matches[0][2](np.asarray(array)), np.float32)
-                )
+                value = np.ascontiguousarray(layout(np.asarray(array)), np.float32)
             except (ValueError, IndexError):  # a layout of another number of axes
                 value = array
-            if value.shape != tuple(expected[path]):
+            if value.shape != tuple(shape):
                 problems.append(
-                    f'{key} has shape {list(array.shape)}, which does not give {path} '
-                    f'{list(expected[path])}'
+                    f'{key} has shape {list(array.shape)}, which does not give {place} '
+                    f'{list(shape)}'
                 )
-            found[path], sources[path] = value, key
+            elif row is None:
+                found[path] = jnp.asarray(value)
+            else:
+                stack = found[path] if path in found else jnp.zeros(expected[path])
+                found[path] = _put(stack, value, row)
         problems += [
-            f'missing {self.source_of(path)} for {path} {list(expected[path])}'
-            for path in sorted(set(expected) - set(found))
+            f'missing {key} for {place} {list(shape)}'
+            for key, place, shape in self.sources(expected)
+            if place not in sources
         ]
         if problems:
             raise UserError(
@@ -149,12 +151,44 @@ class Table:
             left_out(unused[pattern], pattern, reason)
         return flax.traverse_util.unflatten_dict(found, sep='/')
 
-    def source_of(self, path: str) -> str:
-        """The published key that our parameter comes from."""
-        for theirs, ours, _ in self.rules:
-            if match := re.fullmatch(re.escape(ours).replace(r'\{\}', r'(\d+)'), path):
-                return theirs.format(*match.groups())
-        return 'anything'
+    def _place(self, key: str) -> tuple:
+        """(our path or None, row of a stack or None, layout) of a published key."""
+        for theirs, ours, layout in self.rules:
+            if match := _numbered(theirs).fullmatch(key):
+                stacked = _is_stacked(theirs, ours)
+                row = int(match.group(1)) if stacked else None
+                return ours.format(*match.groups()), row, layout
+        return None, None, None
+
+    def sources(self, expected: dict[str, tuple[int, ...]]) -> list:
+        """(published key, our parameter or [row] of one, its shape) of all that is needed."""
+        found = []
+        for path, shape in sorted(expected.items()):
+            matches = (
+                (theirs, ours, match)
+                for theirs, ours, _ in self.rules
+                if (match := _numbered(ours).fullmatch(path))
+            )
+            theirs, ours, match = next(matches, ('anything', path, None))
+            if match and _is_stacked(theirs, ours):
+                found += [(theirs.format(i), f'{path}[{i}]', shape[1:]) for i in range(shape[0])]
+            else:
+                found.append((theirs.format(*match.groups()) if match else theirs, path, shape))
+        return found
+
+
+def _numbered(pattern: str) -> re.Pattern:
+    return re.compile(re.escape(pattern).replace(r'\{\}', r'(\d+)'))
+
+
+def _is_stacked(theirs: str, ours: str) -> bool:
+    return '{}' in theirs and '{}' not in ours
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(stack, value, row):
+    """Fills a row in place: there is never a second copy of the stack."""
+    return stack.at[row].set(value)
 
 
 def norm(theirs: str, ours: str) -> list:
@@ -178,7 +212,7 @@ def batch_norm(theirs: str, ours: str) -> list:
 
 def count(tensors: dict, pattern: str) -> int:
     """How many numbers the keys show in the place of {}: the depth of a stack of layers."""
-    matcher = re.compile(re.escape(pattern).replace(r'\{\}', r'(\d+)') + '.*')
+    matcher = re.compile(_numbered(pattern).pattern + '.*')
     return len({match.group(1) for key in tensors if (match := matcher.match(key))})
 
 

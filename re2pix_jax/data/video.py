@@ -57,9 +57,9 @@ def probe(path: str | os.PathLike, folder_fps: float = windows.BASE_FPS) -> Prob
     """
     path = _existing(path)
     if path.is_dir():
-        files = images(path)
-        width, height = _open_image(files[0]).size
-        return Probe(float(folder_fps), len(files), height, width)
+        found = images(path)
+        width, height = _open_image(found[0]).size
+        return Probe(float(folder_fps), len(found), height, width)
     with _open_video(path) as container:
         stream = container.streams.video[0]
         fps = _rate(path, stream)
@@ -259,9 +259,9 @@ def _wanted(path, fps, start, max_frames, folder_fps):
     RGB.
     """
     if path.is_dir():
-        files = images(path)
+        found = images(path)
         _check_rate(path, fps, folder_fps)
-        timed = ((index / folder_fps, file) for index, file in enumerate(files))
+        timed = ((index / folder_fps, file) for index, file in enumerate(found))
         return (
             np.asarray(_decode_image(file))
             for file in _nearest(timed, folder_fps, fps, start, max_frames)

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from re2pix_jax import files
-from re2pix_jax.data import encoding, records
+from re2pix_jax.data import records
 from re2pix_jax.data.sources import Source
 from re2pix_jax.errors import UserError
 from re2pix_jax.progress import Progress
@@ -282,40 +282,3 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
     (partial / PLAN).unlink()
     os.rename(partial, out)
     return manifest
-
-
-def write_frames(
-    out: str | os.PathLike,
-    splits: dict[str, Source],
-    image_format: str = 'png',
-    quality: int = 95,
-    size: tuple[int, int] | None = None,
-    processes: int = 1,
-    strict: bool = False,
-    source: str = '',
-) -> dict[str, dict]:
-    """Writes clips of frames, labels and depth.
-
-    Args:
-        out, splits, processes, strict: as `write` takes them.
-        image_format, quality, size: as `encoding.Frames` takes them.
-        source: what the manifest says about where the clips come from.
-
-    Returns, raises:
-        As `write`.
-    """
-    about = {
-        'source': source,
-        'image_format': image_format,
-        'quality': quality if image_format == 'jpeg' else None,
-        'frames_cover': list(size) if size else None,
-    }
-    return write(
-        out,
-        splits,
-        encoding.Frames(image_format, quality, size),
-        records.FIELDS,
-        about,
-        processes,
-        strict,
-    )

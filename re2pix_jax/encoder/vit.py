@@ -7,14 +7,24 @@ none and turns the queries and keys of the patches instead. Module names follow 
 state dict, so that the table that reads it is one to one.
 """
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
+from re2pix_jax.nn.layers import Layers
 from re2pix_jax.nn.positions import resize_table
+
+SHARDING = (
+    (r'qkv/kernel$', P('fsdp', None)),
+    (r'kernel$', P('fsdp', 'tensor')),
+)
+MUON = (r'blocks/.*kernel$',)
 
 
 class LayerScale(nn.Module):
@@ -51,9 +61,10 @@ class Block(nn.Module):
         x = x + LayerScale(name='ls1')(
             attn(nn.LayerNorm(self.norm_eps, dtype=dtype, name='norm1')(x), code=code)
         )
-        return x + LayerScale(name='ls2')(
+        x = x + LayerScale(name='ls2')(
             mlp(nn.LayerNorm(self.norm_eps, dtype=dtype, name='norm2')(x))
         )
+        return x, None
 
 
 class VisionTransformer(nn.Module):
@@ -78,6 +89,7 @@ class VisionTransformer(nn.Module):
             its 7B.
         norm_eps: of every LayerNorm: 1e-6 in DINOv2, 1e-5 in DINOv3.
         dtype: compute dtype; parameters are float32.
+        unroll: compile every block by itself: faster to train, not to encode with.
     """
 
     patch_size: int
@@ -95,6 +107,7 @@ class VisionTransformer(nn.Module):
     biased: str = 'qkv'
     norm_eps: float = 1e-6
     dtype: str = 'float32'
+    unroll: bool = False
 
     def setup(self):
         if not self.layers or min(self.layers) < 0 or max(self.layers) >= self.depth:
@@ -123,10 +136,10 @@ class VisionTransformer(nn.Module):
         # A convolution whose stride is its size is a matrix product over patches, and faster as
         # one.
         self.patch_embed = nn.Dense(self.width, dtype=jnp.dtype(self.dtype))
-        self.blocks = [
-            Block(self.heads, self.ffn, self.mlp_ratio, self.biased, self.norm_eps, self.dtype)
-            for _ in range(self.depth)
-        ]
+        block = functools.partial(
+            Block, self.heads, self.ffn, self.mlp_ratio, self.biased, self.norm_eps, self.dtype
+        )
+        self.blocks = Layers(block, self.depth, unroll=self.unroll)
         self.norm = nn.LayerNorm(self.norm_eps, dtype=jnp.dtype(self.dtype))
 
     def __call__(self, images):
@@ -134,15 +147,8 @@ class VisionTransformer(nn.Module):
         width].
         """
         x, grid = self._embed(images, None)
-        code = self._code(grid)
-        kept = {}
-        for index, block in enumerate(self.blocks):
-            if index > max(self.layers) and not self.is_initializing():
-                break
-            x = block(x, code)
-            if index in self.layers:
-                kept[index] = self._patches(self.norm(x), grid)
-        return jnp.concatenate([kept[index] for index in self.layers], axis=-1)
+        _, kept = self.blocks(x, self._code(grid), taps=self.layers)
+        return jnp.concatenate([self._patches(self.norm(x), grid) for x in kept], axis=-1)
 
     def tokens(self, images, mask=None):
         """The last block's tokens after the final norm, for self-distillation.
@@ -156,10 +162,7 @@ class VisionTransformer(nn.Module):
             (class token [B, width], patch tokens [B, h, w, width]).
         """
         x, grid = self._embed(images, mask)
-        code = self._code(grid)
-        for block in self.blocks:
-            x = block(x, code)
-        x = self.norm(x)
+        x = self.norm(self.blocks(x, self._code(grid))[0])
         return x[:, 0], self._patches(x, grid)
 
     def _embed(self, images, mask):

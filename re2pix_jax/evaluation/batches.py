@@ -6,7 +6,7 @@ import numpy as np
 from re2pix_jax.cityscapes import IGNORE
 
 
-def whole(local: dict, batch_size: int, first: int, limit: int) -> dict:
+def filled(local: dict, batch_size: int, first: int, limit: int) -> dict:
     """This process's share of a batch at its full length, the last clip repeated; 'known' says
     which rows count.
 

@@ -2,27 +2,26 @@
 look at.
 """
 
-import contextlib
-import errno
 import json
-import os
 import pathlib
-import shutil
-import tempfile
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from re2pix_jax import bundles
+from re2pix_jax import bundles, errors, files, world
 from re2pix_jax.data import video, windows
+from re2pix_jax.data.sources.world import CLIPS
 from re2pix_jax.errors import UserError
-from re2pix_jax.evaluation.evaluators import features as feature_metrics
-from re2pix_jax.evaluation.evaluators import image, segmentation
+from re2pix_jax.evaluation import evaluators, tables, views
+from re2pix_jax.evaluation.held_out import stride_of
+from re2pix_jax.evaluation.results import Report
+from re2pix_jax.nn.precision import with_dtype
 from re2pix_jax.report import colours, panels
-from re2pix_jax.tasks.task import with_dtype
 
-FORMAT = 1
+FORMAT = 2
 """Of metrics.json."""
 
 MINIMUM_SIZE = 0.5
@@ -30,10 +29,9 @@ MINIMUM_SIZE = 0.5
 would be blown up beyond use. [O]
 """
 
-FRAMES_AT_ONCE = 16
-"""How many frames are measured together."""
-
-WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+EVALS = {'components': {'type': 'components'}, 'image': {'type': 'image'}}
+LABELLED = {'segmentation': {'type': 'segmentation'}}
+"""What is measured of a clip, and where labels are known: as config.evals elsewhere."""
 
 
 class Clip(NamedTuple):
@@ -54,8 +52,8 @@ class Clip(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """A `pipeline.Future` with a leading axis of futures, the clip that it continues, and the
-    metrics of every step.
+    """A `model.Future` with a leading axis of futures, the clip that it continues, and the metrics
+    of every step.
     """
 
     clip: Clip
@@ -64,8 +62,10 @@ class Prediction(NamedTuple):
 
 
 def load_model(name, dtype='float32'):
-    """The Re2Pix model of that name, computing in `dtype`. Raises UserError for an unknown name or
-    a bundle of another kind.
+    """The Re2Pix model of that name, computing in `dtype`.
+
+    Raises:
+        UserError: an unknown name or a bundle of another kind.
     """
     return with_dtype(bundles.load(name, kind='re2pix'), dtype)
 
@@ -87,30 +87,14 @@ def check_source(path, world):
 
 def parse_world(text):
     """'validation:3' → ('validation', 3). Raises UserError for another form or an unknown split."""
-    from re2pix_jax.data.sources import world
-
     split, _, index = text.partition(':')
-    if split not in world.CLIPS or not (index.isascii() and index.isdigit()):
+    if split not in CLIPS or not (index.isascii() and index.isdigit()):
         raise UserError(
-            f'--world={text}: expected SPLIT:INDEX with a split of {", ".join(world.CLIPS)} and '
+            f'--world={text}: expected SPLIT:INDEX with a split of {", ".join(CLIPS)} and '
             'an index from 0 on, '
             'e.g. --world=validation:3'
         )
     return split, int(index)
-
-
-def stride_of(model):
-    """The model's step in frames of the base rate, 17 Hz. Raises UserError where it is not a whole
-    number.
-    """
-    stride = round(windows.BASE_FPS / model.fps)
-    if stride < 1 or abs(stride * model.fps / windows.BASE_FPS - 1) > 0.01:
-        raise UserError(
-            f'the model runs at {model.fps:g} frames per second, a frame rate that no whole '
-            'stride of '
-            f'{windows.BASE_FPS:g} frames per second makes; use a video instead'
-        )
-    return stride
 
 
 def read_video(model, path, horizon, start=0.0):
@@ -135,8 +119,6 @@ def read_video(model, path, horizon, start=0.0):
 
 def read_world(model, text, horizon, start=0.0):
     """`Clip`, with labels, of the procedural world: 'split:index' from `start` seconds on."""
-    from re2pix_jax import world
-
     split, index = parse_world(text)
     video.check_start(start)
     first = round(start * windows.BASE_FPS)
@@ -147,7 +129,7 @@ def read_world(model, text, horizon, start=0.0):
 
 def predict(
     model,
-    clip,
+    clip: Clip,
     horizon=8,
     seed=0,
     num_futures=1,
@@ -157,41 +139,28 @@ def predict(
     sampler='euler',
     sampler_steps=None,
     channels=None,
-):
+) -> Prediction:
     """Predicts `num_futures` futures of `horizon` frames after a clip's context and measures them.
 
-    The options from `guidance` on are those of `Re2Pix.rollout`, which raises UserError for what
-    cannot be.
+    The options from `guidance` on are those of `Re2Pix.rollout`.
 
     Returns:
-        `Prediction`. Its report holds the protocol, the model's `name` and one row a step, of PSNR
-        in dB, SSIM, feature error (SmoothL1 on the principal components of the frame; beside it,
-        for Re2Pix, that of stage 1's forecast) and, where labels are known and the model has a
-        head, the mIoU of that one frame. They are given for Re2Pix (mean over the futures), the
-        last context frame repeated ('copy_last'), the true frame through the VAE ('vae') and, mIoU
-        only, the true frame ('truth'). A step whose truth is unknown has no numbers.
+        `Prediction`. Its report holds the protocol, the model's `name` and one row a step:
+        {'step', 'seconds', method: {column: number}}, the mean over the futures for 're2pix'. A
+        step whose truth is unknown has no numbers.
+
+    Raises:
+        UserError: an option that the model cannot follow.
     """
     drawn = dict(guidance=guidance, sampler=sampler, sampler_steps=sampler_steps)
-    future = model.predict(
-        clip.frames[: model.context_frames],
-        horizon,
-        seed,
-        num_futures,
-        guidance_channels=guidance_channels,
-        channels=channels,
-        **drawn,
-    )
-    futures, copy, vae, truth = _measure(model, clip, future)
-    steps = []
-    for step in range(horizon):
-        row = {'step': step + 1, 'seconds': (step + 1) / model.fps}
-        if step < len(copy):
-            mean = {
-                name: _mean([values[step][name] for values in futures]) for name in futures[0][step]
-            }
-            row |= {'re2pix': mean, 'copy_last': copy[step], 'vae': vae[step]}
-            row |= {'truth': truth[step]} if truth else {}
-        steps.append(row)
+    options = dict(guidance_channels=guidance_channels, channels=channels, **drawn)
+    with errors.blaming('predict'):
+        views.trace_rollout(model, horizon, options)
+    context = clip.frames[: model.context_frames]
+    future = model.predict(context, horizon, seed, num_futures, **options)
+    known = len(clip.frames) - model.context_frames
+    measured = _measure(model, clip, future) if known else []
+    futures = [_rows(report.steps, model.fps, horizon) for report in measured]
     report = {
         'format': FORMAT,
         'model': name,
@@ -206,7 +175,7 @@ def predict(
             'size': list(model.size),
             'context_frames': model.context_frames,
             'horizon': horizon,
-            'true_future_frames': len(copy),
+            'true_future_frames': known,
             'start_seconds': clip.start,
             'sampler': sampler,
             'sampler_steps': model.sampler_steps if sampler_steps is None else sampler_steps,
@@ -215,89 +184,78 @@ def predict(
             'channels': channels or model.generator.net.components,
             'guidance_channels': guidance_channels if guidance else None,
         },
-        'steps': steps,
+        'steps': _averaged(futures) if futures else _rows([], model.fps, horizon),
     }
     if num_futures > 1:
         report['futures'] = [
-            {'future': number, 'steps': values} for number, values in enumerate(futures)
+            {'future': number, 'steps': rows} for number, rows in enumerate(futures)
         ]
     return Prediction(clip, future, report)
 
 
-def _measure(model, clip, future):
-    """Rows for each true future frame: one list a future, then copy-last, VAE and (with labels)
-    truth.
-    """
-    context = model.context_frames
-    frames, known = clip.frames[context:], len(clip.frames) - context
-    if not known:
-        return [[] for _ in future.frames], [], [], []
-    labels = clip.labels[context:] if clip.labels is not None and model.head is not None else None
-    components = _in_parts(model.forecaster.encode, clip.frames)
-    reconstructed = _in_parts(lambda clip: model.vae.decode(model.vae.encode(clip)), frames)
-    repeated = np.broadcast_to(clip.frames[context - 1], frames.shape)
+def _measure(model, clip, future) -> list[Report]:
+    """A report of each future: the evaluators that serve everywhere, on one clip."""
+    context, known = model.context_frames, len(clip.frames) - model.context_frames
+    labelled = clip.labels is not None and model.head is not None
+    measuring = evaluators.create(EVALS | (LABELLED if labelled else {}))
+    parts = {
+        evaluator.name: model.head if evaluator.name in LABELLED else () for evaluator in measuring
+    }
+    batch = {
+        'frames': clip.frames[None],
+        'known': np.ones(1, bool),
+        'record': np.zeros(1, np.int32),
+    }
+    if labelled:
+        batch['labels'] = clip.labels[None, context:]
 
-    def rows(predicted, **forecast):
-        columns = {
-            'psnr': image.psnr(predicted, frames),
-            'ssim': image.ssim(predicted, frames),
-            'feature_error': error_of(_in_parts(model.forecaster.encode, predicted)),
-            **{
-                name: error_of(forecast_components)
-                for name, forecast_components in forecast.items()
-            },
+    @jax.jit
+    def observe(model, parts, batch, frames, components):
+        shown = views.views_of(model, batch, known, False, {}, 0)
+        shown['re2pix'] = views.View(model.forecaster, frames=lambda: frames)
+        shown['forecast'] = views.View(model.forecaster, components=lambda: components)
+        return {
+            evaluator.name: {
+                method: evaluator.measure(parts[evaluator.name], shown[method], shown, batch)
+                for method in evaluator.methods
+                if method in shown
+            }
+            for evaluator in measuring
         }
-        found = [{name: float(values[k]) for name, values in columns.items()} for k in range(known)]
-        return [row | scores for row, scores in zip(found, segmented(predicted), strict=True)]
 
-    def error_of(predicted_components):
-        return np.asarray(feature_metrics.smooth_l1(predicted_components, components[context:]))
+    reports = []
+    for frames, components in zip(future.frames, future.components, strict=True):
+        found = observe(model, parts, batch, frames[None, :known], components[None, :known])
+        totals = {(name, m): state for name, of in found.items() for m, state in of.items()}
+        reports.append(Report.of(measuring, totals, measuring))
+    return reports
 
-    def segmented(predicted):
-        if labels is None:
-            return [{} for _ in range(known)]
-        guessed = _in_parts(model.segment, predicted)
-        scores = [
-            segmentation.Confusion.create().update(labels[k], guessed[k]).scores().to_dict()
-            for k in range(known)
-        ]
-        return [{name: values[name] for name in ('miou', 'moving_miou')} for values in scores]
 
-    futures = [
-        rows(future.frames[n][:known], forecast_error=future.components[n][:known])
-        for n in range(len(future.frames))
+def _rows(steps, fps, horizon) -> list[dict]:
+    """A row for every step of the horizon, those without truth without numbers."""
+    found = [*steps, *[{}] * (horizon - len(steps))]
+    return [
+        {'step': number, 'seconds': number / fps, **columns}
+        for number, columns in enumerate(found, 1)
     ]
-    return (
-        futures,
-        rows(repeated),
-        rows(reconstructed),
-        segmented(frames) if labels is not None else [],
-    )
 
 
-def _in_parts(function, frames):
-    """`function` of clips [1, T, H, W, 3] over frames [T, H, W, 3], a few at a time: memory does
-    not grow with T.
-    """
-    parts = [
-        frames[start : start + FRAMES_AT_ONCE] for start in range(0, len(frames), FRAMES_AT_ONCE)
-    ]
-    longest = len(parts[0])  # the last one is filled up to it, so that one program serves all
-    filled = [
-        np.pad(part, [(0, longest - len(part)), (0, 0), (0, 0), (0, 0)], mode='edge')
-        for part in parts
-    ]
-    return np.concatenate(
-        [
-            np.asarray(function(part[None])[0])[: len(kept)]
-            for part, kept in zip(filled, parts, strict=True)
-        ]
-    )
+def _averaged(futures) -> list[dict]:
+    """Rows of the mean over futures; what is the same for all of them stays."""
 
+    def mean(*values):
+        numbers = [value for value in values if value is not None]
+        return float(np.mean(numbers)) if numbers else None
 
-def _mean(values):
-    values = [value for value in values if value is not None]
-    return float(np.mean(values)) if values else None
+    averaged = []
+    for rows in zip(*futures, strict=True):
+        row = dict(rows[0])
+        if 're2pix' in row:
+            row['re2pix'] = {
+                name: mean(*(one['re2pix'][name] for one in rows)) for name in row['re2pix']
+            }
+        averaged.append(row)
+    return averaged
 
 
 def pictures(model, prediction):
@@ -310,7 +268,7 @@ def pictures(model, prediction):
     clip, future = prediction.clip, prediction.future
     context, horizon = model.context_frames, future.frames.shape[1]
     past, size = clip.frames[:context], model.size
-    components = _in_parts(model.forecaster.encode, clip.frames)
+    components = _components(model, clip.frames)
     true_features = list(colours.principal_colours(components, components[:context], size))
     forecast = np.concatenate([components[:context], future.components[0]])
     absent = [None] * (context + horizon - len(clip.frames))
@@ -331,7 +289,13 @@ def pictures(model, prediction):
     return shown, [(k - context + 1) / model.fps for k in range(context + horizon)]
 
 
-def write(folder, model, prediction):
+def _components(model, frames):
+    """Components [T, h, w, P] of frames [T, H, W, 3]."""
+    encode = jax.jit(lambda model, x: views.by_frames(model.forecaster.encode, x))
+    return np.asarray(encode(model, jnp.asarray(frames)[None]))[0]
+
+
+def write(folder, model, prediction: Prediction) -> None:
     """Writes future.mp4 (the panels side by side), sheet.png (the panels through time) and
     metrics.json to a folder.
     """
@@ -341,41 +305,23 @@ def write(folder, model, prediction):
     video.write(folder / 'future.mp4', panels.video(shown, seconds), model.fps)
     heading = f'{report["model"]} on {report["source"]}, seed {report["seed"]}'
     Image.fromarray(panels.sheet(shown, seconds, heading)).save(folder / 'sheet.png')
-    (folder / 'metrics.json').write_text(json.dumps(report, indent=2, allow_nan=False) + '\n')
+    files.write_text(folder / 'metrics.json', json.dumps(report, indent=2, allow_nan=False) + '\n')
 
 
-@contextlib.contextmanager
-def staged(out):
-    """A folder inside `out` for the output; when all is well its files move to `out`, otherwise
-    nothing is left of it.
-
-    Raises UserError where `out` can't be written, before any work is done, and where the disk runs
-    full later.
-    """
-    out = pathlib.Path(out)
-    made = not out.exists()
-    staging = None
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        staging = pathlib.Path(tempfile.mkdtemp(prefix='.partial-', dir=out))
-    except OSError as error:
-        raise UserError(
-            f"{out}: can't be written ({error.strerror.lower()}); choose another folder or make "
-            'this one writable'
-        ) from error
-    try:
-        yield staging
-        for file in sorted(staging.iterdir()):
-            os.replace(file, out / file.name)
-    except OSError as error:
-        if error.errno not in WRITE_ERRORS:
-            raise
-        raise UserError(
-            f'{out}: writing failed ({os.strerror(error.errno).lower()}); nothing half-written '
-            'was left, '
-            'free some space or choose another folder'
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if made and not any(out.iterdir()):
-            out.rmdir()
+def describe(report: dict, fps: float) -> str:
+    """A report as text: what was predicted how, and the numbers by time."""
+    protocol = report['protocol']
+    text = (
+        f'{report["model"]} on {report["source"]}: {protocol["context_frames"]} context frames '
+        f'from {protocol["start_seconds"]:g} s on at {fps:.3g} frames per second, '
+        f'{"x".join(map(str, protocol["size"]))} pixels, seed {report["seed"]}; '
+        f'{protocol["sampler_steps"]} {protocol["sampler"]} steps, '
+        f'{protocol["network_evaluations"]} evaluations of the generator a future'
+    )
+    if not protocol['true_future_frames']:
+        return f'{text}\nThe video ends with the context: there is no truth to compare with.'
+    steps = [
+        {name: columns for name, columns in row.items() if name in views.TITLES}
+        for row in report['steps']
+    ]
+    return '\n\n'.join([text, *tables.by_time(steps, fps), tables.LEGEND])

@@ -1,76 +1,76 @@
-"""A report of a whole model, or of a forecaster by itself, as text."""
+"""Reports as text: what columns are called, which way they count and how they are written is said
+by the evaluators alone.
+"""
 
-from re2pix_jax.evaluation import protocol as protocols
-from re2pix_jax.report import table
+from re2pix_jax.evaluation import protocol, views
+from re2pix_jax.evaluation.evaluators import COLUMNS
+from re2pix_jax.evaluation.results import shown
+from re2pix_jax.report.table import Number, table
+
+COLUMNS_AT_ONCE = 14
+"""Of a table by time, beside step and time."""
+
+LEGEND = """copy: the last context frame repeated; VAE: the true frame through the VAE, the best \
+that the decoder
+allows; truth: the true frame; stage 1: its forecast, which has no frames; encoder: features that \
+did not
+go through the principal components"""
 
 
-def describe(report):
-    """A report as text: the protocol, each stage by itself, then the table of steps."""
-    protocol = report['protocol']
+def describe(report: dict) -> str:
+    """A report (`Report.to_dict`) as text: the protocol, the numbers over all steps, by time."""
+    blocks = [protocol.describe(report['protocol']), by_method(report['overall'])]
+    if len(report['steps']) > 1:
+        blocks += by_time(report['steps'], report['protocol']['fps'])
+    blocks.append(LEGEND)
+    notes = [f'warning: {line}' for line in report['warnings']]
+    notes += [f'left out: {line}' for line in report['left_out']]
+    return '\n\n'.join(blocks + (['\n'.join(notes)] if notes else []))
 
-    def percent(scores, name='miou'):
-        return f'{100 * scores[name]:.1f}' if scores and scores[name] is not None else '-'
 
-    heading = f'{report.get("model", "model")} on {protocols.describe(protocol)}'
-    stages = []
-    if vae := report.get('vae'):
-        stages.append(
-            [
-                'VAE',
-                f'PSNR of reconstruction ({vae["frames"]} frames)',
-                f'{vae["reconstruction_psnr"]:.2f} dB',
-            ]
-        )
-    for kind, how in (
-        ('bilinear', 'logits a patch, upsampled'),
-        ('subpixel', 'logits a pixel of the patch'),
-    ):
-        if scores := report['encoder'][f'probe_{kind}']:
-            stages.append(['encoder', f'mIoU of linear probe, {how}', f'{percent(scores)} %'])
-    for name, how in (('true_features', ''), ('true_principal_features', ' through the PCA')):
-        if scores := report['head'][name]:
-            value = f'{percent(scores)} % ({percent(scores, "moving_miou")} %)'
-            stages.append(['head', f'mIoU (moving) on true features{how}', value])
-    blocks = [heading, *([table.table(['stage', 'measure', 'value'], stages)] if stages else [])]
-    if 'forecaster' in report:
-        forecaster = report['forecaster']['steps']
-        read = ('miou', 'moving_miou') if forecaster[0]['miou'] is not None else ()
-        rows = [
-            [row[name] for name in ('step', 'smooth_l1', 'copy_last', 'ratio')]
-            + [table.Number(percent(row, name)) for name in read]
-            for row in forecaster
+def by_method(overall: dict) -> str:
+    """{method: {column: number}} as a table: a row a column, a column a method."""
+    rows = [
+        [column.title, *(_cell(name, found.get(name)) for found in overall.values())]
+        for name, column in COLUMNS.items()
+        if any(found.get(name) is not None for found in overall.values())
+    ]
+    return table(['over all steps', *(views.TITLES[method] for method in overall)], rows)
+
+
+def by_time(steps: list, fps: float) -> list[str]:
+    """[{method: {column: number}}, ...] as tables of a row a step, as wide as a screen."""
+    pairs = [
+        (name, method)
+        for name in COLUMNS
+        for method in views.TITLES
+        if any(row.get(method, {}).get(name) is not None for row in steps)
+    ]
+    groups, group = [], []
+    for name in dict.fromkeys(name for name, _ in pairs):
+        of_name = [pair for pair in pairs if pair[0] == name]
+        if group and len(group) + len(of_name) > COLUMNS_AT_ONCE:
+            groups, group = [*groups, group], []
+        group = group + of_name
+    return [_time_table(steps, fps, group) for group in [*groups, group] if group]
+
+
+def _time_table(steps, fps, pairs):
+    header, last = ['\nstep', '\ntime'], None
+    for name, method in pairs:
+        title = COLUMNS[name].title if name != last else ''
+        header.append(f'{title}\n{views.TITLES[method]}')
+        last = name
+    rows = [
+        [
+            number,
+            Number(f'+{number / fps:.2f} s'),
+            *(_cell(name, row.get(method, {}).get(name)) for name, method in pairs),
         ]
-        header = ['step', 'forecast', 'copy last', 'ratio', *(table.METRICS[name] for name in read)]
-        blocks.append(
-            'Stage 1: SmoothL1 on principal components, beta 0.1\n' + table.table(header, rows)
-        )
-    if 'steps' in report:
-        for title, metrics in (
-            ('Predicted frames', table.IMAGE_METRICS),
-            ('Predicted frames, as the encoder and its heads see them', table.FEATURE_METRICS),
-        ):
-            if any(
-                name in metrics
-                for row in report['steps']
-                for method in table.METHODS
-                for name in row.get(method, ())
-            ):
-                blocks.append(f'{title}\n{table.horizon_table(report["steps"], metrics)}')
-        blocks.append(table.LEGEND)
-        if distances := report['distances']:
-            methods = [
-                name for name in table.METHODS if any(name in found for found in distances.values())
-            ]
-            rows = [
-                [table.DISTANCES[measure], *(found.get(name) for name in methods)]
-                for measure, found in distances.items()
-            ]
-            blocks.append(
-                'Fréchet distances to the true frames\n'
-                + table.table(['', *(table.METHODS[name] for name in methods)], rows)
-            )
-        notes = [f'warning: {line}' for line in report['warnings']] + [
-            f'left out: {line}' for line in report['left_out']
-        ]
-        blocks += ['\n'.join(notes)] if notes else []
-    return '\n\n'.join(blocks)
+        for number, row in enumerate(steps, 1)
+    ]
+    return table(header, rows)
+
+
+def _cell(name, value):
+    return None if value is None else Number(shown(name, value))

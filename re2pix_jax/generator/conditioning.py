@@ -6,6 +6,7 @@ forecasts best.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from re2pix_jax.errors import UserError
 
@@ -67,49 +68,97 @@ def nested_dropout(key, components, counts):
     return keep_first(components, drawn.reshape(-1, 1, 1, 1))
 
 
-def mixed_count(batch, fraction):
-    """How many samples of a batch are supervised with predictions: the fraction rounded, at least 1
-    when above 0.
+def mixed_places(batch: int, fraction: float) -> tuple[int, ...]:
+    """Places in a global batch of the clips that are supervised with predictions: the fraction
+    rounded, at least 1 when above 0.
+
+    Evenly spaced, so that devices, which hold blocks of the batch, have equally many; and moved
+    within their spacing so that parts, which hold every n-th clip, do too, for every n.
     """
     if not 0.0 <= fraction <= 1.0:
-        raise UserError(
+        raise ValueError(
             f'the mixed-supervision fraction is {fraction}; it must lie between 0 and 1'
         )
-    return max(1, round(batch * fraction)) if fraction > 0 else 0
+    count = max(1, round(batch * fraction)) if fraction > 0 else 0
+    taken = {parts: [0] * parts for parts in range(2, batch + 1) if batch % parts == 0}
+    places = []
+    for number in range(count):
+        block = range(number * batch // count, (number + 1) * batch // count)
+        place = min(block, key=lambda p: sum(held[p % parts] for parts, held in taken.items()))
+        for parts, held in taken.items():
+            held[place % parts] += 1
+        places.append(place)
+    return tuple(places)
 
 
-def mixed_supervision(predict, context, future, fraction, key=None):
-    """Replace the future components of some samples of the batch by stage 1's own predictions.
+def mixed_supervision(predict, context, future, fraction, places=None, batch_size=None, keys=None):
+    """Replace the future components of some clips by stage 1's own predictions.
 
     `predict(context [n, M, h, w, P]) -> [n, F, h, w, P]`; no gradient goes through it. A fraction
-    of 0 trains on the ground truth
-    only and never calls it, a fraction of 1 on predictions only. Two readings of the fractions
-        between:
+    of 0 trains on the ground truth only and never calls it. Two readings of the fractions above:
 
-    key=None, the slice: evenly spaced samples of the batch, and `predict` runs on those alone. As
-    the batch is already shuffled this
-        is the same mixture as drawing, and the rest of the batch never pays for stage 1 [O]. With
-        fewer than 1 / fraction samples in a batch the minimum of one sample raises the share above
-        `fraction`. Over devices, the slice lies as the batch does: where their number divides its
-        length, each predicts its own share and nothing travels.
-    key given, per sample: every sample's source is drawn with probability `fraction` [P]. Which
-        ones is not known beforehand, so that `predict` runs on the whole batch: stage 1 costs 1 /
-        fraction times as much.
+    keys=None: the clips at `mixed_places` of the global batch, and `predict` runs on those alone.
+        As the batch is already shuffled this is the same mixture as drawing, and the rest of the
+        batch never pays for stage 1 [O]. Every device predicts for its own clips; where they have
+        unequally many, some predict for nothing, and a part of a batch without any skips it.
+    keys [B]: every clip's source is drawn with probability `fraction` [P]. Which ones is not known
+        beforehand, so that `predict` runs on the whole batch: stage 1 costs 1 / fraction times as
+        much.
 
-    Returns future [B, F, h, w, P]; UserError when the fraction is outside [0, 1].
+    Args:
+        context, future: components [B, M, h, w, P] and [B, F, h, w, P].
+        places: int32 [B], where the clips stand in the global batch of `batch_size`, of which this
+            is every n-th; None: this is the global batch.
+
+    Returns:
+        Future [B, F, h, w, P]. ValueError when the fraction is outside [0, 1].
     """
-    batch, count = future.shape[0], mixed_count(future.shape[0], fraction)
-    if count == 0:
+    clips = len(future)
+    if places is None:
+        places, batch_size = jnp.arange(clips), clips
+    chosen = np.asarray(mixed_places(batch_size, fraction), int)
+    if not len(chosen):
         return future
-    if key is None:
-        spacing = batch // count
-        rest = batch - count * spacing  # at the end, never predicted
-        predicted = predict(context[: count * spacing : spacing])
-        predicted = jnp.pad(
-            jnp.repeat(predicted, spacing, axis=0), [(0, rest)] + [(0, 0)] * (future.ndim - 1)
-        )
-        chosen = (jnp.arange(batch) % spacing == 0) & (jnp.arange(batch) < count * spacing)
-    else:
-        predicted, chosen = predict(context), jax.random.bernoulli(key, fraction, (batch,))
+    if keys is not None:
+        drawn = jax.vmap(lambda key: jax.random.bernoulli(key, fraction))(keys)
+        return _where(drawn, predict(context), future)
+
+    parts, devices = batch_size // clips, _devices_of(clips)
+    on_device = clips // devices
+    rows = [
+        [chosen[chosen % parts == part] // parts - device * on_device for device in range(devices)]
+        for part in range(parts)
+    ]
+    rows = [[own[(own >= 0) & (own < on_device)] for own in of_part] for of_part in rows]
+    most = max(len(own) for of_part in rows for own in of_part)
+    # [parts, devices, most]: rows of each device's block; what fills up points behind its end.
+    table = np.full((parts, devices, most), on_device)
+    for part, of_part in enumerate(rows):
+        for device, own in enumerate(of_part):
+            table[part, device, : len(own)] = own
+    own = jnp.asarray(table)[places[0] % parts]
+
+    def by_device(x):
+        return x.reshape(devices, -1, *x.shape[1:])
+
+    def mixed():
+        take = jax.vmap(lambda block, rows: jnp.take(block, rows, axis=0, mode='clip'))
+        put = jax.vmap(lambda block, rows, new: block.at[rows].set(new, mode='drop'))
+        predicted = predict(take(by_device(context), own).reshape(-1, *context.shape[1:]))
+        predicted = jax.lax.stop_gradient(predicted).astype(future.dtype)
+        return put(by_device(future), own, by_device(predicted)).reshape(future.shape)
+
+    if all(any(len(own) for own in of_part) for of_part in rows):
+        return mixed()
+    return jax.lax.cond((own < on_device).any(), mixed, lambda: future)
+
+
+def _devices_of(clips):
+    """Over how many devices of the mesh that is set clips are laid: each holds a block of them."""
+    devices = jax.sharding.get_abstract_mesh().shape.get('data', 1)
+    return devices if clips % devices == 0 else 1
+
+
+def _where(chosen, predicted, future):
     chosen = chosen.reshape(-1, *[1] * (future.ndim - 1))
     return jnp.where(chosen, jax.lax.stop_gradient(predicted).astype(future.dtype), future)

@@ -21,15 +21,24 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator.fusion import EarlyFusion
 from re2pix_jax.generator.interface import Backbone
-from re2pix_jax.nn import rotary
+from re2pix_jax.nn import layers, rotary
 from re2pix_jax.nn.attention import attend, split_heads
 from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.feedforward import FusedSwiGLU
-from re2pix_jax.nn.recompute import keep_products, operand
+from re2pix_jax.nn.layers import Layers, operand
+
+# Which axes of its parameters may be cut, see training.sharding; first match. Drafted.
+SHARDING = (
+    (r'qkv/kernel$|w12/kernel$|modulation/linear/kernel$', P('fsdp', None)),
+    (r'(out|w3)/kernel$', P('fsdp', 'tensor')),
+    (r'kernel$', P('fsdp', 'tensor')),
+)
+MUON = (r'^layers/.*kernel$',)
 
 EPSILON = 1e-5
 FREQUENCIES = 256
@@ -172,7 +181,7 @@ class Block(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, x, modulation, codes, cache):
+    def __call__(self, x, modulation, codes, cache=None):
         def normed(x, name, shift, scale):
             return ModulatedNorm(self.dtype, name=f'{name}_norm')(x, shift, scale)
 
@@ -257,26 +266,18 @@ class SpaceTimeDiT(Backbone):
             self.fusion = EarlyFusion(self.components, self.dtype)
         self.time_embedding = TimeEmbedding(self.width, self.dtype)
         self.modulation = Modulation(ATTENTION[self.attention], self.dtype)
-        layers = nn.scan(
-            Block,
-            variable_axes={'params': 0},
-            split_rngs={'params': True},
-            length=self.depth,
-            in_axes=(nn.broadcast, nn.broadcast, 0),
-            out_axes=0,
+        hidden = math.ceil(8 * self.width / 3 / self.ffn_multiple) * self.ffn_multiple
+        self.layers = Layers(
+            functools.partial(Block, self.heads, hidden, self.attention, self.dtype),
+            self.depth,
+            keep='nothing' if self.remat else 'products',
+            unroll=self.unroll,
         )
-        self.layers = layers(*self._layer)  # draws the parameters; `_through` applies them
         self.final_norm = ModulatedNorm(self.dtype)
         self.final_modulation = Modulation(2, self.dtype)
         self.out = Dense(
             self.patch_size**2 * self.latent_channels, dtype=self.dtype, kernel_init=zeros
         )
-
-    @property
-    def _layer(self):
-        """Fields of a `Block`."""
-        hidden = math.ceil(8 * self.width / 3 / self.ffn_multiple) * self.ffn_multiple
-        return self.heads, hidden, self.attention, self.dtype
 
     @property
     def token_grid(self):
@@ -299,74 +300,21 @@ class SpaceTimeDiT(Backbone):
         """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the
         baseline) → the cache.
 
-        The cache is (keys, values), [depth, B, N, M, heads, d] each, or [depth, B, M N, heads, d]
-        if joint; with the parameters that `for_sampling` gives, a tuple of such pairs for each
-        layer where it takes them apart. UserError where shapes do not fit.
+        The cache is what the layers gave: (keys, values), [B, N, M, heads, d] each, or [B, M N,
+        heads, d] if joint. ValueError where shapes do not fit.
         """
         x = self._tokens(latents, components, self.context_frames, 'context')
         modulation = self.modulation(self.time_embedding(jnp.ones(1)))
         codes = self._codes(0, self.context_frames)
-        if self.is_initializing():
-            return self.layers(x, modulation, codes, None)[1]
-        # The last layer ends with its keys and values. In a loop over all layers training would go
-        # on to its end, because the gradient of a loop has one form for every layer: 3 % of a step
-        # with 12 layers, 14 % with 3.
-        layer, layers = self._layer_of(modulation, codes), self.variables['params']['layers']
-        if isinstance(layers, tuple):
-            before, last = layers[:-1], layers[-1]
-        else:
-            before, last = (
-                jax.tree.map(lambda leaf, part=part: leaf[part], layers) for part in (slice(-1), -1)
-            )
-        x, cache = self._through(layer, x, before, None)
-        own = layer(x, (last, None))[1]
-        if isinstance(layers, tuple):
-            return (*cache, own)
-        return jax.tree.map(lambda earlier, own: jnp.concatenate([earlier, own[None]]), cache, own)
+        # The last layer ends with its keys and values: to run it to its end would take 3 % of a
+        # training step with 12 layers, 14 % with 3.
+        return self.layers(x, modulation, codes, last={})[1]
 
     @nn.nowrap
     def for_sampling(self, params):
-        """Where layers are compiled by themselves, each has its own arrays too: a slice of a stack
-        would be copied at every evaluation.
-        """
         params = super().for_sampling(params)
-        if not self.unroll:
-            return params
-        layers = tuple(
-            jax.tree.map(lambda leaf, index=index: leaf[index], params['params']['layers'])
-            for index in range(self.depth)
-        )
-        return {**params, 'params': {**params['params'], 'layers': layers}}
-
-    def _layer_of(self, modulation, codes):
-        """layer(x, (its parameters, its cache or None)) -> x and its own keys and values."""
-        block = Block(*self._layer, parent=None)
-
-        def layer(x, own):
-            params, cache = own
-            return block.apply({'params': params}, x, modulation, codes, cache)
-
-        # Without barriers XLA merges what is computed again with the forward pass: never in a loop,
-        # and welcome on a CPU, with its memory.
-        barriers = self.unroll and (self.remat or jax.default_backend() != 'cpu')
-        return jax.checkpoint(
-            layer, policy=None if self.remat else keep_products, prevent_cse=barriers
-        )
-
-    def _through(self, layer, x, layers, cache):
-        """x through all `layers` in turn -> x and what each gives beside it. A stack of layers is a
-        loop, a tuple is taken one by one.
-        """
-        if not isinstance(layers, tuple):
-            depth = len(jax.tree.leaves(layers)[0])
-            return jax.lax.scan(
-                layer, x, (layers, cache), unroll=max(depth, 1) if self.unroll else 1
-            )
-        given = []
-        for own in zip(layers, cache or [None] * len(layers)):
-            x, out = layer(x, own)
-            given.append(out)
-        return x, given
+        stack = layers.for_sampling(params['params']['layers'], self.unroll)
+        return {**params, 'params': {**params['params'], 'layers': stack}}
 
     def denoise(self, cache, latents, t, components=None):
         """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones,
@@ -378,13 +326,7 @@ class SpaceTimeDiT(Backbone):
         x = self._tokens(latents, components, self.future_frames, 'future')
         embedding = self.time_embedding(t)
         codes = self._codes(self.context_frames, self.future_frames)
-        modulation = self.modulation(embedding)
-        if self.is_initializing():
-            x = self.layers(x, modulation, codes, cache)[0]
-        else:
-            x = self._through(
-                self._layer_of(modulation, codes), x, self.variables['params']['layers'], cache
-            )[0]
+        x, _ = self.layers(x, self.modulation(embedding), codes, own=cache)
         x = self.out(self.final_norm(x, *self.final_modulation(embedding)))
         return unpatchify(x.reshape(*x.shape[:2], *self.token_grid, -1), self.patch_size).astype(
             jnp.float32

@@ -14,6 +14,7 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.generator.dit import RotaryAttention, TimeEmbedding
@@ -22,6 +23,12 @@ from re2pix_jax.generator.interface import Backbone
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
 from re2pix_jax.nn.dense import Dense
+
+SHARDING = (
+    (r'qkv/kernel$|time_shift_scale/kernel$', P('fsdp', None)),
+    (r'kernel$', P('fsdp', 'tensor')),
+)
+MUON = (r'(qkv|out)/kernel$',)
 
 
 def by_frame(module, x):

@@ -4,9 +4,12 @@ DINO-Foresight trains it.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.nn.positions import resize
+
+SHARDING = ((r'kernel$', P('fsdp', 'tensor')),)
 
 
 class PatchUp(nn.Module):

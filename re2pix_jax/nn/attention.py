@@ -6,6 +6,8 @@ it wants mixed to the second place from the end. (Measured on a CPU at 5 frames 
 transposition costs less, forward and backward, than any formulation which keeps the axes in place.)
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,8 @@ import numpy as np
 from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.rotary import rotate
 
-LARGE = (
-    256 * 256
-)  # scores, from which on they are worth keeping in the cache, or out of memory altogether
+# Scores, from which on they are worth keeping in the cache, or out of memory altogether.
+LARGE = 256 * 256
 SHORT = 16 * 16  # scores, up to which a GPU's units for matrices stay idle anyway
 
 
@@ -37,42 +38,47 @@ def attend(query, key, value, dropout: float = 0.0, rng=None):
     rng = rng if dropout > 0.0 else None
     keys, values = (x if isinstance(x, (list, tuple)) else [x] for x in (key, value))
     scores = query.shape[-3] * sum(key.shape[-3] for key in keys)
-    if rng is None and scores <= SHORT and jax.default_backend() == 'gpu':
-        return _elementwise(query, keys, values)
-    key, value = (x[0] if len(x) == 1 else jnp.concatenate(x, axis=-3) for x in (keys, values))
-    large = scores >= LARGE
-    if rng is None and large and _fits_flash(query):
-        return _flash(query, key, value)
-    # Heads before tokens: batched products over the last two axes, which every backend does without
-    # strided reads.
-    query, key, value = (x.swapaxes(-3, -2) for x in (query, key, value))
-    mix = _one_by_one if large and jax.default_backend() == 'cpu' else _mix
-    return mix(query, key, value, dropout, rng).swapaxes(-3, -2)
+    mix = functools.partial(_mixed, _mix, dropout)
+    choices = {}
+    if scores >= LARGE:
+        choices['cpu'] = functools.partial(_mixed, _one_by_one, dropout)
+        if rng is None and _fits_flash(query):
+            choices['cuda'] = _flash
+    elif rng is None and scores <= SHORT:
+        choices = dict.fromkeys(('cuda', 'rocm'), _elementwise)
+    if not choices:
+        return mix(query, keys, values, rng)
+    # By the platform that is compiled for, which need not be the one this runs on.
+    return jax.lax.platform_dependent(query, keys, values, rng, default=mix, **choices)
 
 
-def _fits_flash(query):
-    """Whether cuDNN has the kernel that never writes its scores: Nvidia's GPUs from Ampere on, half
-    precision, heads of up to 128.
+@functools.cache
+def _has_flash() -> bool:
+    """Whether cuDNN has, for the GPUs here, the kernel that never writes its scores: Nvidia's from
+    Ampere on. Where there are none it cannot be asked for, not even to compile for them.
     """
-    capability = getattr(
-        jax.devices()[0], 'compute_capability', ''
-    )  # '9.0'; AMD's is a name, other devices have none
+    try:
+        devices = jax.devices('cuda')
+    except RuntimeError:
+        return False
+    return all(float(device.compute_capability) >= 8 for device in devices)
+
+
+def _fits_flash(query) -> bool:
     half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return (
-        half
-        and query.shape[-1] % 8 == 0
-        and query.shape[-1] <= 128
-        and capability[:1].isdigit()
-        and float(capability) >= 8
-    )
+    return half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 and _has_flash()
 
 
-def _flash(query, key, value):
-    flat = [x.reshape(-1, *x.shape[-3:]) for x in (query, key, value)]
+def _flash(query, keys, values, _):
+    flat = [x.reshape(-1, *x.shape[-3:]) for x in (query, _joined(keys), _joined(values))]
     return jax.nn.dot_product_attention(*flat, implementation='cudnn').reshape(query.shape)
 
 
-def _elementwise(query, keys, values):
+def _joined(parts):
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-3)
+
+
+def _elementwise(query, keys, values, _):
     """`attend` by multiplications and sums that XLA fuses; of tiny matrix products every one would
     go through memory.
 
@@ -89,6 +95,14 @@ def _elementwise(query, keys, values):
         for part, value in zip(weights, values)
     )
     return mixed.astype(values[0].dtype)
+
+
+def _mixed(mix, dropout, query, keys, values, rng):
+    """Heads before tokens: batched products over the last two axes, which every backend does
+    without strided reads.
+    """
+    heads_first = (x.swapaxes(-3, -2) for x in (query, _joined(keys), _joined(values)))
+    return mix(*heads_first, dropout, rng).swapaxes(-3, -2)
 
 
 def _mix(query, key, value, dropout, rng):

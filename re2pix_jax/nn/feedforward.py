@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from re2pix_jax.nn.dense import Dense
-from re2pix_jax.nn.recompute import operand
+from re2pix_jax.nn.layers import operand
 
 
 def gelu(x):

@@ -3,10 +3,10 @@
 import base64
 import html
 import io
-import os
-import pathlib
 
 from PIL import Image
+
+from re2pix_jax import files
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body {{ background: #181818; color: #ebebeb; font: 15px sans-serif; margin: 2em }}
@@ -16,15 +16,15 @@ p, pre {{ color: #aaa }}</style><h1>{title}</h1>{about}
 """
 
 
-def write(path, title: str, about: str, sections) -> pathlib.Path:
-    """Writes an HTML page, beside its place and then renamed.
+def write(path, title: str, about: str, sections):
+    """Writes an HTML page, beside its place and then renamed; gives `path` back.
 
     Args:
         path: the file.
         title, about: text; lines of `about` stay as they are.
         sections: iterable of (caption, uint8 [H, W, 3]).
     """
-    return text(
+    files.write_text(
         path,
         PAGE.format(
             title=html.escape(title),
@@ -35,14 +35,6 @@ def write(path, title: str, about: str, sections) -> pathlib.Path:
             ),
         ),
     )
-
-
-def text(path, content: str) -> pathlib.Path:
-    """Writes a text file, beside its place and then renamed."""
-    path = pathlib.Path(path)
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(content, encoding='utf-8')
-    os.replace(partial, path)
     return path
 
 

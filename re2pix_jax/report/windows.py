@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from re2pix_jax import cityscapes
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import records, sources, windows
 from re2pix_jax.report import colours, page, panels
 
@@ -65,7 +65,7 @@ def _rows(clip) -> list[panels.Panel]:
     height, width = clip['frames'].shape[1:3]
     small = windows.Box(0, 0, height, width), (max(1, round(height * WIDTH / width)), WIDTH)
     clip = windows.apply(clip, *small)
-    known = (clip['labels'] != cityscapes.IGNORE).any((1, 2)), clip['depth'].any((1, 2))
+    known = (clip['labels'] != IGNORE).any((1, 2)), clip['depth'].any((1, 2))
     pictures = colours.label_colours(clip['labels']), colours.depth_colours(clip['depth'])
     rows = [panels.Panel('frames', list(clip['frames']))]
     for title, absent, there, shown in zip(

@@ -5,9 +5,9 @@ train any of them.
 from re2pix_jax import errors
 
 
-def create(config):
+def create(config, load: bool = True):
     """The task that `config.task` names, with its frozen parts loaded from the bundles in
-    `config.frozen`.
+    `config.frozen`, or without them where shapes are all that is asked for.
     """
     from re2pix_jax.tasks import autoencoder, encoder, forecaster, generator, head
 
@@ -22,4 +22,4 @@ def create(config):
         raise errors.UserError(
             f'config.task: expected one of {", ".join(tasks)}, got {config.task!r}'
         )
-    return tasks[config.task](config)
+    return tasks[config.task](config, load)

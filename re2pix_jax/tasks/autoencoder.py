@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax import bundles
-from re2pix_jax.tasks.task import Task
+from re2pix_jax.tasks.task import Task, clip_keys
 from re2pix_jax.vae import Autoencoder
 from re2pix_jax.vae.autoencoder import AutoencoderKL
 
@@ -20,51 +19,39 @@ class AutoencoderTask(Task):
     """
 
     kind = 'vae'
+    build = AutoencoderKL
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.net = AutoencoderKL(**self.network_fields())
+    def inputs(self):
+        return (jnp.zeros((1, *self.config.data.size, 3)),)
 
-    def init(self, key, batch):
-        return self.net.init(key, _images(batch)[:1])
-
-    def loss(self, params, frozen, batch, key):
+    def loss(self, variables, frozen, batch, key, teacher=None):
         images = _images(batch)
-        mean, logvar = self.net.apply(params, images, method='encode')
-        latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
-        error = self.net.apply(params, latents, method='decode') - images
+        mean, logvar = self.net.apply(variables, images, method='encode')
+        of_clip = (images.shape[0] // batch['frames'].shape[0], *mean.shape[1:])
+        noise = jax.vmap(lambda key: jax.random.normal(key, of_clip))(clip_keys(key, batch))
+        latents = mean + jnp.exp(0.5 * logvar) * noise.reshape(mean.shape)
+        error = self.net.apply(variables, latents, method='decode') - images
         l1, l2 = jnp.abs(error).mean(), jnp.square(error).mean()
         kl = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar).mean()
         loss = l1 + self.config.loss.l2 * l2 + self.config.loss.kl * kl
-        return loss, {'l1': l1, 'kl': kl, 'psnr': 10 * jnp.log10(4.0 / l2)}
+        return loss, ({'l1': l1, 'kl': kl, 'psnr': 10 * jnp.log10(4.0 / l2)}, {})
 
-    def measure(self, params, frozen, batch, keys):
-        images = _images(batch)
-        mean, _ = self.net.apply(params, images, method='encode')
-        error = jnp.clip(self.net.apply(params, mean, method='decode'), -1.0, 1.0) - images
-        mse = jnp.square(error).mean(axis=(1, 2, 3)).reshape(len(keys), -1)
-        return {
-            'psnr': (10 * jnp.log10(4.0 / jnp.maximum(mse, 1e-10))).mean(axis=1),
-            'mse': mse.mean(axis=1),
-        }
-
-    def save(self, params, path, batches, **saving):
-        """Writes the bundle; the shift and scale that bring latents to mean 0 and deviation 1 are
-        measured on `batches`.
+    def part(self, variables, batches=None):
+        """The shift and scale that bring latents to mean 0 and deviation 1 are measured on
+        `batches`; without them they are 0 and 1, with which frames are rendered just so.
         """
-        encode = jax.jit(lambda params, images: self.net.apply(params, images, method='encode')[0])
+        shift, scale = (0.0, 1.0) if batches is None else self._moments(variables, batches)
+        return Autoencoder(params=variables, net=self.net, scaling_factor=scale, shift_factor=shift)
+
+    def _moments(self, variables, batches):
+        encode = jax.jit(lambda variables, x: self.net.apply(variables, x, method='encode')[0])
         means, squares = [], []
         for batch in batches:
-            latents = np.asarray(encode(params, _images(batch)), np.float64)
+            latents = np.asarray(encode(variables, _images(batch)), np.float64)
             means.append(latents.mean())
             squares.append(np.square(latents).mean())
         shift = float(np.mean(means))
-        scale = float(1.0 / np.sqrt(np.mean(squares) - shift**2))
-        bundles.save(
-            path,
-            Autoencoder(params=params, net=self.net, scaling_factor=scale, shift_factor=shift),
-            **saving,
-        )
+        return shift, float(1.0 / np.sqrt(np.mean(squares) - shift**2))
 
 
 def _images(batch):

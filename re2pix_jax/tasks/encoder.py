@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from re2pix_jax import bundles
 from re2pix_jax.cityscapes import CLASSES, IGNORE
 from re2pix_jax.encoder import Encoder, normalise
 from re2pix_jax.encoder.vit import VisionTransformer
 from re2pix_jax.errors import UserError
-from re2pix_jax.tasks.task import Task
+from re2pix_jax.tasks.task import Task, clip_keys
 
 
 class PrototypeProjector(nn.Module):
@@ -58,61 +57,72 @@ class EncoderTask(Task):
     linear map of the very features that the method uses [O]. Only the encoder is saved.
     """
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.net = VisionTransformer(**self.network_fields())
-        if config.loss.cells < 1 or self.net.patch_size % config.loss.cells:
+    kind = 'encoder'
+    starts_from = False
+    build = VisionTransformer
+
+    def check(self, loaded):
+        loss = self.config.loss
+        if loss.cells < 1 or self.net.patch_size % loss.cells:
             raise UserError(
                 f'config.loss.cells: expected a divisor of the patch size {self.net.patch_size}, '
-                f'got {config.loss.cells}'
+                f'got {loss.cells}'
             )
-        if not (config.loss.dense or config.loss.distill):
+        if not (loss.dense or loss.distill):
             raise UserError(
                 'config.loss.dense and config.loss.distill are both 0: set one of them above 0'
             )
-        self.projector = PrototypeProjector(config.loss.prototypes)
-        self.decoder = DenseDecoder(config.loss.cells)
+        self.projector = PrototypeProjector(loss.prototypes)
+        self.decoder = DenseDecoder(loss.cells)
 
-    def init(self, key, batch):
-        images = normalise(batch['frames'][:1, 0])
+    def depth_kind(self):
+        return 'metres' if self.config.loss.dense and self.config.loss.depth else ''
+
+    def inputs(self):
+        images = jnp.zeros((1, *self.config.data.size, 3))
+        return images, jnp.zeros((1, *self._grid(images)), bool)
+
+    def init(self, key, batch=None):
+        images, mask = self.inputs()
         keys = jax.random.split(key, 3)
-        net = self.net.init(
-            keys[0], images, jnp.zeros((1, *self._grid(images)), bool), method='tokens'
-        )
+        net = self.net.init(keys[0], images, mask, method='tokens')
         features = self.net.apply(net, images)
-        return {
+        inits = {
             'net': net,
             'projector': self.projector.init(keys[1], features[..., : self.net.width]),
             'decoder': self.decoder.init(keys[2], features),
         }
+        return {'params': {name: variables['params'] for name, variables in inits.items()}}
 
     def _grid(self, images):
         return images.shape[1] // self.net.patch_size, images.shape[2] // self.net.patch_size
 
-    def loss(self, params, frozen, batch, key):
-        images = normalise(batch['frames'].reshape(-1, *batch['frames'].shape[2:]))
-        mask_key, colour_key = jax.random.split(key)
-        student_images = _jitter_colours(colour_key, images, self.config.loss.jitter)
-        loss, metrics = 0.0, {}
+    def loss(self, variables, frozen, batch, key, teacher=None):
+        clips = normalise(batch['frames'])
+        images = clips.reshape(-1, *clips.shape[2:])
+        mask_keys, colour_keys = jax.vmap(jax.random.split, out_axes=1)(clip_keys(key, batch))
+        jitter = lambda key, images: _jitter_colours(key, images, self.config.loss.jitter)
+        student_images = jax.vmap(jitter)(colour_keys, clips).reshape(images.shape)
+        params, loss, metrics = variables['params'], 0.0, {}
         if self.config.loss.dense:
             metrics |= self._dense(params, student_images, batch)
             loss += self.config.loss.dense * (
                 metrics['cross_entropy'] + self.config.loss.depth * metrics['log_depth']
             )
         if self.config.loss.distill:
-            mask = random_blocks(
-                mask_key, images.shape[0], self._grid(images), self.config.loss.mask
-            )
+            grid, ratio = self._grid(images), self.config.loss.mask
+            blocks = lambda key: random_blocks(key, clips.shape[1], grid, ratio)
+            mask = jax.vmap(blocks)(mask_keys).reshape(-1, *grid)
             metrics['distillation'] = self._distillation(
-                params, frozen['ema'], student_images, images, mask
+                params, teacher['params'], student_images, images, mask
             )
             loss += self.config.loss.distill * metrics['distillation']
-        return loss, metrics
+        return loss, (metrics, {})
 
     def _dense(self, params, images, batch):
         """Labels and depth are read on the decoder's own points: the centre pixel of each cell."""
         logits, log_depth = self.decoder.apply(
-            params['decoder'], self.net.apply(params['net'], images)
+            {'params': params['decoder']}, self.net.apply({'params': params['net']}, images)
         )
         step = images.shape[1] // logits.shape[1]
         labels, depth = (
@@ -124,19 +134,21 @@ class EncoderTask(Task):
             logits, jnp.where(known, labels, 0).astype(jnp.int32)
         )
         weights = known * class_weights(labels, self.config.loss.balance)
-        seen = depth > 0
-        depth_error = jnp.abs(log_depth - jnp.log(jnp.where(seen, depth, 1.0)))
+        measured = depth > 0
+        depth_error = jnp.abs(log_depth - jnp.log(jnp.where(measured, depth, 1.0)))
         return {
-            'cross_entropy': (losses * weights).sum() / jnp.maximum(bundles.sum(), 1e-6),
-            'log_depth': (depth_error * seen).sum() / jnp.maximum(seen.sum(), 1),
+            'cross_entropy': (losses * weights).sum() / jnp.maximum(weights.sum(), 1e-6),
+            'log_depth': (depth_error * measured).sum() / jnp.maximum(measured.sum(), 1),
             'accuracy': ((logits.argmax(-1) == labels) & known).sum() / jnp.maximum(known.sum(), 1),
         }
 
     def _distillation(self, params, teacher, student_images, images, mask):
-        student_cls, student = self.net.apply(params['net'], student_images, mask, method='tokens')
-        teacher_cls, target = self.net.apply(teacher['net'], images, method='tokens')
-        scores = self.projector.apply(params['projector'], _join(student_cls, student))
-        targets = self.projector.apply(teacher['projector'], _join(teacher_cls, target))
+        student_cls, student = self.net.apply(
+            {'params': params['net']}, student_images, mask, method='tokens'
+        )
+        teacher_cls, target = self.net.apply({'params': teacher['net']}, images, method='tokens')
+        scores = self.projector.apply({'params': params['projector']}, _join(student_cls, student))
+        targets = self.projector.apply({'params': teacher['projector']}, _join(teacher_cls, target))
         targets = jax.lax.stop_gradient(
             sinkhorn(targets.reshape(-1, targets.shape[-1]) / self.config.loss.teacher_temperature)
         )
@@ -146,19 +158,8 @@ class EncoderTask(Task):
         mask = mask.reshape(mask.shape[0], -1)
         return (losses[:, 1:] * mask).sum() / jnp.maximum(mask.sum(), 1) + losses[:, 0].mean()
 
-    def measure(self, params, frozen, batch, keys):
-        images = normalise(batch['frames'])
-        if 'labels' not in batch:
-            features = jax.vmap(lambda clip: self.net.apply(params['net'], clip))(images)
-            return {'feature_deviation': features.std(axis=(1, 2, 3)).mean(-1)}
-
-        def one(clip, labels, depth):
-            return self._dense(params, clip, {'labels': labels, 'depth': depth})
-
-        return jax.vmap(one)(images, batch['labels'], batch['depth'])
-
-    def save(self, params, path, batches, **saving):
-        bundles.save(path, Encoder(params=params['net'], net=self.net), **saving)
+    def part(self, variables, batches=None):
+        return Encoder(params={'params': variables['params']['net']}, net=self.net)
 
 
 def _join(cls, patches):

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 
 from re2pix_jax import bundles
 from re2pix_jax.errors import UserError
-from re2pix_jax.evaluation.evaluators.features import smooth_l1
-from re2pix_jax.forecaster import Forecaster, rollout
+from re2pix_jax.forecaster import Forecaster, rollout, smooth_l1
 from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, adapt_grid
-from re2pix_jax.tasks.task import Task
+from re2pix_jax.tasks.task import Task, clip_keys
 
 
 class ForecasterTask(Task):
@@ -22,36 +21,33 @@ class ForecasterTask(Task):
     kind = 'forecaster'
     frozen_parts = ('encoder', 'principal')
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.net = MaskedFeatureTransformer(**self.network_fields())
-        self.unroll = config.loss.get('unroll', 1)
+    build = MaskedFeatureTransformer
+
+    def check(self, loaded):
+        self.unroll = self.config.loss.get('unroll', 1)
         if self.unroll < 1:
             raise UserError(
                 f'config.loss.unroll is {self.unroll}: the loss needs at least 1 predicted frame'
             )
-        self._check_sizes()
-
-    def _check_sizes(self):
-        """Refuses frozen parts that do not fit each other or the network."""
+        if not loaded:
+            return
         net, principal = self.frozen['encoder'].net, self.frozen['principal']
         count, features = principal.components.shape
         channels = len(net.layers) * net.width
         if features != channels:
             raise UserError(
                 f'config.frozen.principal: {self.config.frozen.principal} takes features of '
-                f'{features} channels, the '
-                f'encoder gives {channels}; give the components that were fitted to this encoder'
+                f'{features} channels, the encoder gives {channels}; give the '
+                'components that were fitted to this encoder'
             )
         if count != self.net.components:
             raise UserError(
                 f'config.frozen.principal: {self.config.frozen.principal} gives {count} '
-                'components, the forecaster takes '
-                f'{self.net.components}; set config.model.components to {count} or give another '
-                'bundle'
+                f'components, the forecaster takes {self.net.components}; set '
+                f'config.model.components to {count} or give another bundle'
             )
 
-    def load_params(self, name):
+    def load(self, name):
         """Those of a forecaster bundle; its row and column codes are interpolated where
         config.model.grid is another one [R].
         """
@@ -59,8 +55,7 @@ class ForecasterTask(Task):
         if part.net.heads != self.net.heads:  # shapes do not tell
             raise UserError(
                 f'config.init: {name} has {part.net.heads} heads and config.model '
-                f'{self.net.heads}; set config.model.heads '
-                f'to {part.net.heads}'
+                f'{self.net.heads}; set config.model.heads to {part.net.heads}'
             )
         return (
             part.params
@@ -76,63 +71,27 @@ class ForecasterTask(Task):
         encoder = frozen['encoder'].replace(image_size=None)
         return frozen['principal'].project(encoder.encode(batch['frames']))
 
-    def init(self, key, batch):
-        return self.net.init(
-            key, jnp.zeros((1, self.net.frames - 1, *self.net.grid, self.net.components))
-        )
+    def inputs(self):
+        return (jnp.zeros((1, self.net.frames - 1, *self.net.grid, self.net.components)),)
 
-    def loss(self, params, frozen, batch, key):
+    def loss(self, variables, frozen, batch, key, teacher=None):
         components = self._components(frozen, batch)
         context = self.net.frames - 1
         if components.shape[1] != context + self.unroll:
             raise UserError(
                 f'config.data.frames is {components.shape[1]}: a loss over {self.unroll} '
-                'predicted frames (config.loss.unroll) '
-                f'with {context} frames of context needs {context + self.unroll}; set it to that'
+                f'predicted frames (config.loss.unroll) with {context} frames of context '
+                f'needs {context + self.unroll}; set it to that'
             )
         target = components[:, context:]
-        prediction = rollout.forecast(params, self.net, components[:, :context], self.unroll, key)
-        loss = smooth_l1(prediction, target).mean()
-        return loss, {
-            'copy_last_ratio': loss / smooth_l1(components[:, context - 1 : context], target).mean()
-        }
-
-    def measure(self, params, frozen, batch, keys):
-        """Roll-out error by step, beside that of repeating the last context frame (the sums' ratio
-        is the score).
-        """
-        components = self._components(frozen, batch)
-        context = self.net.frames - 1
-        horizon = components.shape[1] - context
-        if horizon < 1:
-            raise UserError(
-                f'config.eval_data.frames is {components.shape[1]}: at least {context + 1} are '
-                f'needed, {context} of context '
-                'and one to forecast'
-            )
-        prediction = rollout.forecast(params, self.net, components[:, :context], horizon)
-        values = {}
-        for step in range(horizon):
-            truth = components[:, context + step]
-            values[f'smooth_l1_step{step + 1}'] = smooth_l1(prediction[:, step], truth)
-            values[f'copy_last_step{step + 1}'] = smooth_l1(components[:, context - 1], truth)
-        return values
-
-    def evaluate(self, params, frozen, batches, key):
-        values = super().evaluate(params, frozen, batches, key)
-        steps = [
-            name.removeprefix('smooth_l1_') for name in values if name.startswith('smooth_l1_')
-        ]
-        return values | {
-            f'ratio_{step}': values[f'smooth_l1_{step}'] / values[f'copy_last_{step}']
-            for step in steps
-        }
-
-    def save(self, params, path, batches, **saving):
-        forecaster = Forecaster(
-            params=params,
-            net=self.net,
-            encoder=self.frozen['encoder'],
-            principal=self.frozen['principal'],
+        # The parts of a batch drop other units, each by the key of its first clip.
+        key = clip_keys(key, batch)[0]
+        prediction = rollout.forecast(
+            variables, self.net, components[:, :context], self.unroll, key
         )
-        bundles.save(path, forecaster, **saving)
+        loss = smooth_l1(prediction, target).mean()
+        copy_last = smooth_l1(components[:, context - 1 : context], target).mean()
+        return loss, ({'copy_last_ratio': loss / copy_last}, {})
+
+    def part(self, variables, batches=None):
+        return Forecaster(params=variables, net=self.net, **self.frozen)

@@ -7,7 +7,7 @@ from re2pix_jax import bundles, errors
 from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.generator import Generator, backbone, conditioning, flow
 from re2pix_jax.model import Re2Pix
-from re2pix_jax.tasks.task import Task
+from re2pix_jax.tasks.task import Task, clip_keys
 
 MIXED = ('slice', 'per_sample')
 
@@ -17,40 +17,30 @@ class GeneratorTask(Task):
     supervision (the paper's strategies) [P].
     """
 
+    kind = 're2pix'
     frozen_parts = ('forecaster', 'vae')
+    build = staticmethod(backbone.create)
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.net = backbone.create(**self.network_fields())
-        settings = config.loss
-        self.counts = (
-            conditioning.nested_counts(settings.nested_counts, self.net.components)
-            if self.net.components
-            else ()
-        )
+    def check(self, loaded):
+        settings, components = self.config.loss, self.net.components
+        with errors.blaming('config.loss'):
+            self.counts = (
+                conditioning.nested_counts(settings.nested_counts, components) if components else ()
+            )
+            conditioning.mixed_places(self.config.batch_size, settings.predicted_fraction)
+            self.diffusion = flow.Diffusion(settings.path, settings.target, settings.schedule)
+            self.diffusion.check()
         if settings.mixed not in MIXED:
             raise errors.UserError(
                 f"config.loss.mixed: '{settings.mixed}' is unknown; choose one of "
                 f'{", ".join(MIXED)}'
             )
-        self.diffusion = flow.Diffusion(settings.path, settings.target, settings.schedule)
-        self.diffusion.check()
 
-    def init(self, key, batch):
-        net = self.net
-        latents = jnp.zeros(
-            (1, net.context_frames + net.future_frames, *net.latent_grid, net.latent_channels)
-        )
-        grid = self.frozen['forecaster'].net.grid
-        components = (
-            jnp.zeros((1, latents.shape[1], *grid, net.components)) if net.components else None
-        )
-        context, future = self._split(latents), self._split(components)
-        return net.init(key, context[0], context[1], jnp.zeros((1,)), future[0], future[1])
+    def inputs(self):
+        return self.net.example()
 
-    def load_params(self, name):
-        part = bundles.load(name, ('re2pix', 'generator'))
-        return getattr(part, 'generator', part).params
+    def load(self, name):
+        return bundles.load(name, 'generator').params
 
     def _split(self, array):
         if array is None:
@@ -72,85 +62,59 @@ class GeneratorTask(Task):
             )
         return self._split(latents), self._split(components if self.net.components else None)
 
-    def loss(self, params, frozen, batch, key):
-        latents, (context_components, future_components) = self._conditions(frozen, batch)
-        nested_key, time_key, noise_key, mixed_key = jax.random.split(key, 4)
+    def loss(self, variables, frozen, batch, key, teacher=None):
+        (context, target), (context_components, future_components) = self._conditions(frozen, batch)
         settings = self.config.loss
+        # By the clip: however the batch is cut, each has the same noise.
+        nested_keys, time_keys, noise_keys, mixed_keys = jax.vmap(
+            lambda key: jax.random.split(key, 4), out_axes=1
+        )(clip_keys(key, batch))
         if self.net.components:
             future_components = conditioning.mixed_supervision(
                 lambda context: frozen['forecaster'].forecast(context, self.net.future_frames),
                 context_components,
                 future_components,
                 settings.predicted_fraction,
-                mixed_key if settings.mixed == 'per_sample' else None,
+                batch.get('place'),
+                self.config.batch_size,
+                mixed_keys if settings.mixed == 'per_sample' else None,
             )
             if settings.nested_dropout:
                 context_components, future_components = self._split(
-                    conditioning.nested_dropout(
-                        nested_key,
+                    jax.vmap(
+                        lambda key, x: conditioning.nested_dropout(key, x[None], self.counts)[0]
+                    )(
+                        nested_keys,
                         jnp.concatenate([context_components, future_components], axis=1),
-                        self.counts,
                     )
                 )
-        context, target = latents
-        t = flow.sample_time(
-            time_key, (target.shape[0],), settings.time_mean, settings.time_std, settings.times
-        )
-        noise = jax.random.normal(noise_key, target.shape)
+        t = jax.vmap(
+            lambda key: flow.sample_time(
+                key, (), settings.time_mean, settings.time_std, settings.times
+            )
+        )(time_keys)
+        noise = jax.vmap(lambda key: jax.random.normal(key, target.shape[1:]))(noise_keys)
         noisy = flow.interpolate(target, noise, t, self.diffusion)
         prediction = self.net.apply(
-            params, context, noisy, t, context_components, future_components
+            variables, context, noisy, t, context_components, future_components
         )
         loss = flow.loss(prediction, target, noise, noisy, t, self.diffusion)
         x = flow.ends(
             flow.velocity(prediction, noisy, t, self.diffusion), noisy, t, self.diffusion
         )[0]
-        return loss, {'x_mse': jnp.square(x - target).mean()}
+        return loss, ({'x_mse': jnp.square(x - target).mean()}, {})
 
-    def _generator(self, params):
-        return Generator(params=params, net=self.net, **self.diffusion._asdict())
-
-    def measure(self, params, frozen, batch, keys):
-        """Error of sampled latents under stage 1's own forecast, beside that of repeating the last
-        context frame.
-        """
-        (context, target), (context_components, _) = self._conditions(frozen, batch)
-        future_components = None
-        if self.net.components:
-            future_components = frozen['forecaster'].forecast(
-                context_components, self.net.future_frames
-            )
-        sample = self._generator(params).sample(
-            context,
-            context_components,
-            future_components,
-            keys,
-            steps=self.config.loss.sampler_steps,
-            method=self.config.loss.sampler,
-        )
-        mean = lambda error: jnp.square(error).mean(axis=(1, 2, 3, 4))
-        return {
-            'latent_mse': mean(sample - target),
-            'copy_last_mse': mean(context[:, -1:] - target),
-        }
-
-    def whole(self, params) -> Re2Pix:
+    def part(self, variables, batches=None) -> Re2Pix:
         """The whole model, both stages and the networks between them; with a head where
         config.frozen names one.
         """
-        data = self.config.data
+        data, head = self.config.data, self.config.frozen.get('head')
         return Re2Pix(
             forecaster=self.frozen['forecaster'],
             vae=self.frozen['vae'],
-            generator=self._generator(params),
-            head=bundles.load(self.config.frozen.head, 'head')
-            if self.config.frozen.get('head')
-            else None,
+            generator=Generator(params=variables, net=self.net, **self.diffusion._asdict()),
+            head=bundles.load(head, 'head') if head else None,
             size=tuple(data.size),
             fps=BASE_FPS / data.strides[len(data.strides) // 2],
             sampler_steps=self.config.loss.sampler_steps,
         )
-
-    def save(self, params, path, batches, **saving):
-        """Writes the whole model."""
-        bundles.save(path, self.whole(params), **saving)

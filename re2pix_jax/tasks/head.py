@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from re2pix_jax import bundles, cityscapes, errors
-from re2pix_jax.evaluation.evaluators import depth, normals, segmentation
-from re2pix_jax.heads import Head, ordinal
+from re2pix_jax import bundles, errors
+from re2pix_jax.cityscapes import IGNORE
+from re2pix_jax.heads import Head, normals, ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.nn.positions import resize
-from re2pix_jax.tasks.task import Task
+from re2pix_jax.tasks.task import Task, clip_keys
 
 
 class HeadTask(Task):
@@ -33,31 +33,43 @@ class HeadTask(Task):
     kind = 'head'
     frozen_parts = ('encoder', 'principal')
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.net = DPTHead(**self.network_fields())
-        self.reads = config.loss.get('reads', 'segmentation')
-        self.depth_range = (
-            tuple(config.loss.get('depth_range', ())) or None if self.reads == 'depth' else None
-        )
-        self.field_of_view = config.loss.get('field_of_view', 60.0)
-        self._head(None)  # refuses what does not fit together
+    build = DPTHead
+
+    def check(self, loaded):
+        loss = self.config.loss
+        self.reads = loss.get('reads', 'segmentation')
+        self.depth_range = tuple(loss.get('depth_range', ())) if self.reads == 'depth' else ()
+        self.field_of_view = loss.get('field_of_view', 60.0)
+        with errors.blaming('config.loss'):
+            self._head(None)  # refuses what does not fit together
         if not 0 < self.field_of_view < 180:
             raise errors.UserError(
                 f'config.loss.field_of_view = {self.field_of_view}: expected degrees between 0 '
                 'and 180'
             )
+        if not loaded:
+            return
         net, channels = self.frozen['encoder'].net, self.frozen['principal'].components.shape[1]
         if channels != len(net.layers) * net.width:
             raise errors.UserError(
-                f'{config.frozen.principal}: holds principal components of {channels} channels, '
-                'and the encoder '
-                f'{config.frozen.encoder} gives {len(net.layers) * net.width}: fit them to this '
-                'encoder'
+                f'{self.config.frozen.principal}: holds principal components of {channels} '
+                f'channels, and the encoder {self.config.frozen.encoder} gives '
+                f'{len(net.layers) * net.width}: fit them to this encoder'
             )
 
-    def _head(self, params):
-        return Head(params=params, net=self.net, reads=self.reads, depth_range=self.depth_range)
+    def _head(self, variables, encoder=None):
+        return Head(
+            params=variables,
+            net=self.net,
+            reads=self.reads,
+            depth_range=self.depth_range or None,
+            encoder=encoder,
+        )
+
+    def depth_kind(self):
+        if self.reads == 'segmentation':
+            return ''
+        return 'metres' if self.depth_range or self.reads == 'normals' else 'classes'
 
     def _features(self, frozen, batch):
         """[B, T, h, w, C]."""
@@ -71,11 +83,16 @@ class HeadTask(Task):
         encoder, principal = frozen['encoder'].replace(image_size=None), frozen['principal']
         return principal.reconstruct(principal.project(encoder.encode(batch['frames'])))
 
-    def init(self, key, batch):
-        shape = jax.eval_shape(self._features, self.frozen, batch).shape
-        return self.net.init(key, jnp.zeros((1, *shape[2:])))
+    def inputs(self):
+        if not self.frozen:
+            raise errors.UserError(
+                'config.task: the sizes of a head follow from its encoder, which is not opened here'
+            )
+        patch = self.frozen['encoder'].net.patch_size
+        grid = (side // patch for side in self.config.data.size)
+        return (jnp.zeros((1, *grid, self.frozen['principal'].components.shape[1])),)
 
-    def load_params(self, name):
+    def load(self, name):
         head, channels = bundles.load(name, self.kind), self.frozen['principal'].components.shape[1]
         if head.reads != self.reads:
             raise errors.UserError(
@@ -85,8 +102,7 @@ class HeadTask(Task):
         if head.channels != channels:
             raise errors.UserError(
                 f'{name}: takes features of {head.channels} channels, and the encoder '
-                f'{self.config.frozen.encoder} '
-                f'gives {channels}: start from a head for this encoder'
+                f'{self.config.frozen.encoder} gives {channels}: start from a head for this encoder'
             )
         return head.params
 
@@ -98,8 +114,7 @@ class HeadTask(Task):
         if name not in batch:
             raise errors.UserError(
                 f'config.data: the clips come without {name}, which a head that reads '
-                f'{self.reads} is trained on; '
-                'set labels=True and take a source of frames'
+                f'{self.reads} is trained on; set labels=True and take a source of frames'
             )
         return (
             normals.from_depth(batch[name], self.field_of_view)
@@ -107,17 +122,18 @@ class HeadTask(Task):
             else batch[name]
         )
 
-    def loss(self, params, frozen, batch, key):
+    def loss(self, variables, frozen, batch, key, teacher=None):
         truth, features = self._truth(batch), self._features(frozen, batch)
-        logits, statistics = self.net.apply(
-            params,
+        logits, updates = self.net.apply(
+            variables,
             features.reshape(-1, *features.shape[2:]),
             train=True,
             mutable=['batch_stats'],
-            rngs={'dropout': key},
+            # The parts of a batch drop other units, each by the key of its first clip.
+            rngs={'dropout': clip_keys(key, batch)[0]},
         )
         loss, metrics = self._error(logits, truth.reshape(-1, *truth.shape[2:]))
-        return loss, metrics | {'statistics': statistics}
+        return loss, (metrics, dict(updates))
 
     def _error(self, logits, truth):
         """(loss, {name: score}) of logits [N, h, w, K], resized to the truth [N, H, W, ...] where
@@ -132,55 +148,19 @@ class HeadTask(Task):
             loss = average(((logits - truth) ** 2).sum(-1) + 1 - cosine)
             return loss, {'angle': average(normals.angle(jax.lax.stop_gradient(logits), truth))}
         if self.reads == 'depth':
-            truth = ordinal.to_classes(truth, self.net.classes, self.depth_range)
+            truth = ordinal.to_classes(truth, self.net.classes, self.depth_range or None)
             known = truth > 0
         else:
-            known = truth != cityscapes.IGNORE
+            known = truth != IGNORE
         truth = jnp.where(known, truth, 0).astype(jnp.int32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
         return _mean(losses, known), {'accuracy': _mean(logits.argmax(-1) == truth, known)}
 
-    @functools.cached_property
-    def _observe(self):
-        errors_of = {
-            'segmentation': lambda: segmentation.Confusion.create(self.net.classes),
-            'depth': depth.DepthErrors.create,
-            'normals': normals.NormalErrors.create,
-        }[self.reads]
+    def part(self, variables, batches=None):
+        return self._head(variables, self.bundles['encoder']['identity'])
 
-        @jax.jit
-        def observe(seen, params, frozen, batch):
-            head, truth = self._head(params), self._truth(batch)
-            logits = head.logits(self._features(frozen, batch))
-            losses, _ = jax.vmap(self._error)(logits, truth)
-            return seen.update(truth, head.read(logits, truth.shape[2:4])), losses.sum()
-
-        return errors_of, observe
-
-    def evaluate(self, params, frozen, batches, key):
-        """'loss', the mean over clips, and the scores of `re2pix_jax.metrics`; those that nothing
-        was known for are left out.
-        """
-        create, observe = self._observe
-        seen, loss, clips = create(), 0.0, 0
-        for batch in batches:
-            seen, losses = observe(seen, params, frozen, batch)
-            loss, clips = loss + float(losses), clips + batch['record'].shape[0]
-        if not clips:
-            raise errors.UserError(
-                f'{self.config.task}: the evaluation data holds no clips; check config.eval_data'
-            )
-        scores = {'loss': loss / clips} | seen.scores().to_dict()
-        return {
-            name: float(value) for name, value in scores.items() if isinstance(value, (int, float))
-        }
-
-    def save(self, params, path, batches, **saving):
-        bundles.save(
-            path,
-            self._head(params).replace(encoder=bundles.identity(self.frozen['encoder'])),
-            **saving,
-        )
+    def judged(self, variables):
+        return {'head': self.part(variables), **self.frozen}
 
 
 def _mean(values, known):

@@ -1,32 +1,42 @@
-"""What every task shares: frozen parts, and an evaluation that does not depend on how clips are
-batched.
-"""
-
-import functools
+"""What every task shares: a network, frozen parts, and the bundle that comes out."""
 
 import jax
+import jax.numpy as jnp
 
 from re2pix_jax import bundles, errors
+from re2pix_jax.nn.precision import with_dtype
 
 ENCODING_PARTS = ('encoder', 'principal', 'vae')
 
 
 class Task:
-    """Base of the five tasks. A subclass names its network and says how it is initialised, trained,
-    measured and saved.
+    """Base of the five tasks. A subclass builds its network and says what it takes, what its loss
+    is and which part it becomes.
 
-    frozen: {name: part}, pytrees that the loop shards and passes to `loss`; never trained, never
-        saved with the parameters.
-    bundles: {name: {'path', 'sha256'}} of those parts, recorded in checkpoints.
+    Attributes:
+        net: the trained network; beside its class stand the lists SHARDING and MUON.
+        frozen: {name: part}, pytrees that the loop shards and passes to `loss`; never trained,
+            never saved with the parameters.
+        bundles: {name: {'path', 'identity'}} of those parts, recorded in checkpoints.
+        shapes: the variables as ShapeDtypeStructs.
     """
 
     frozen_parts: tuple[str, ...] = ()
-    kind = ''  # of the bundle that `save` writes, if it holds all that is trained
+    kind = ''  # of the bundle that `part` becomes
+    starts_from = True  # whether such a bundle holds all that is trained
 
-    def __init__(self, config):
-        self.config = config
-        self.frozen, self.bundles = {}, {}
-        for name in self.frozen_parts:
+    def __init__(self, config, load: bool = True):
+        """Builds the network of `config.model` and, with `load`, opens the bundles of
+        `config.frozen`; without, shapes are all that can be asked for.
+
+        Raises:
+            UserError: fields of the config that do not fit each other, or bundles that do not fit
+                the network.
+        """
+        self.config, self.frozen, self.bundles = config, {}, {}
+        with errors.blaming('config.model'):
+            self.net = self.build(**self._network_fields())
+        for name in self.frozen_parts if load else ():
             path = config.frozen.get(name, '')
             if not path:
                 raise errors.UserError(
@@ -34,13 +44,78 @@ class Task:
                     'bundle, got none'
                 )
             self.frozen[name] = with_dtype(bundles.load(path, name), config.dtype)
-            self.bundles[name] = {'path': path, 'sha256': bundles.digest(path, name)}
+            self.bundles[name] = {'path': path, 'identity': bundles.digest(path, name)}
+        self.check(load)
+        with errors.blaming('config.model'):
+            self.shapes = jax.eval_shape(self.init, jax.random.key(0))
 
-    def check_data(self, encoded_by):
-        """Refuses encoded clips (`Loader.encoded_by`) that other networks made than the frozen
-        parts of this task.
+    def build(self, **fields):
+        """The network with these fields; ValueError or TypeError for what it refuses."""
+        raise NotImplementedError
+
+    def check(self, loaded: bool) -> None:
+        """Refuses settings that contradict each other and, where they are loaded, frozen parts that
+        do not fit the network.
         """
-        mine = {name: bundle['sha256'] for name, bundle in self.bundles.items()}
+
+    def inputs(self) -> tuple:
+        """Arrays of the shapes that the network takes."""
+        raise NotImplementedError
+
+    def init(self, key, batch=None) -> dict:
+        """{'params': ..., 'batch_stats': ... if any}, float32, whatever the batch."""
+        del batch
+        return self.net.init(key, *self.inputs())
+
+    def load(self, name: str) -> dict:
+        """Variables to start from, of a bundle such as `save` writes."""
+        if not self.starts_from:
+            raise errors.UserError(
+                f'config.init: the {self.config.task} task starts from random parameters only, as '
+                'bundles lack what it trains beside the network; leave it empty'
+            )
+        return bundles.load(name, self.kind).params
+
+    def loss(self, variables, frozen, batch, key, teacher=None):
+        """Of one batch, or of a part of it; pure.
+
+        Args:
+            variables: as `init` gives them.
+            frozen: as `self.frozen`.
+            batch: arrays [B, ...]; 'place' int32 [B] says where in the global batch each clip
+                stands, 0 to B - 1 where it is not given.
+            key: of the step: see `clip_keys`.
+            teacher: the averaged variables.
+
+        Returns:
+            (scalar, ({name: scalar}, {'batch_stats': new ones} or {})).
+        """
+        raise NotImplementedError
+
+    def part(self, variables, batches=None):
+        """The part that is exported and evaluated. `batches` is a pass of evaluation data, for what
+        has to be measured; without it, what needs no measuring.
+        """
+        raise NotImplementedError
+
+    def judged(self, variables):
+        """What the evaluators of config.evals are run on while training: `part`, and for a head
+        what gives it its features.
+        """
+        return self.part(variables)
+
+    def save(self, variables, path, batches=None, **saving) -> None:
+        """Writes `part` as a bundle at `path`; `saving` goes to bundles.save."""
+        bundles.save(path, self.part(variables, batches), **saving)
+
+    def check_data(self, encoded_by: dict, depth_kinds: dict | None = None) -> None:
+        """Refuses clips that do not fit the task.
+
+        Args:
+            encoded_by: `Loader.encoded_by`: encoded clips must come from the frozen parts.
+            depth_kinds: `Loader.depth_kinds`: depth must be what the task reads.
+        """
+        mine = {name: bundle['identity'] for name, bundle in self.bundles.items()}
         for name, bundle in self.bundles.items():
             mine |= bundles.part_digests(bundle['path'], name)
         for source, theirs in encoded_by.items():
@@ -49,11 +124,22 @@ class Task:
                     problem = 'another one' if name in theirs else 'none'
                     raise errors.UserError(
                         f'{source}: expected clips encoded by the {name} of config.frozen, they '
-                        'were by '
-                        f'{problem}; run prepare encode again with it'
+                        f'were by {problem}; run prepare encode again with it'
                     )
+        wanted = self.depth_kind()
+        for source, kinds in (depth_kinds or {}).items():
+            if wanted and kinds - {wanted}:
+                raise errors.UserError(
+                    f'{source}: its depth is in {", ".join(sorted(kinds))}, and this task learns '
+                    f'from {wanted}; take another source'
+                    + (' or set config.loss.depth_range' if self.kind == 'head' else '')
+                )
 
-    def network_fields(self):
+    def depth_kind(self) -> str:
+        """'metres' or 'classes' where the loss reads depth, '' where it does not."""
+        return ''
+
+    def _network_fields(self):
         """Static fields of the network: `config.model` with tuples for lists."""
         fields = {
             name: tuple(value) if isinstance(value, (list, tuple)) else value
@@ -61,67 +147,12 @@ class Task:
         }
         return fields | {'dtype': self.config.dtype}
 
-    def init(self, key, batch):
-        """Parameters (float32) for batches such as `batch`."""
-        raise TypeError(f'{type(self).__name__} does not say how to initialise')
 
-    def load_params(self, name):
-        """Parameters to start from, of a bundle such as `save` writes."""
-        if not self.kind:
-            raise errors.UserError(
-                f'config.init: the {self.config.task} task starts from random parameters only, as '
-                'bundles lack '
-                'what it trains beside the network; leave it empty'
-            )
-        return bundles.load(name, self.kind).params
-
-    def loss(self, params, frozen, batch, key):
-        """(scalar loss, {name: scalar metric}) of one batch; pure."""
-        raise TypeError(f'{type(self).__name__} does not say how to train')
-
-    def measure(self, params, frozen, batch, keys):
-        """{name: [B] values} for every clip of a batch, `keys` [B] one per clip; pure."""
-        raise TypeError(f'{type(self).__name__} does not say what to measure')
-
-    def save(self, params, path, batches, **saving):
-        """Writes the trained part as a bundle at `path`; `batches` is a pass of evaluation data,
-        `saving` goes to bundles.save.
-        """
-        raise TypeError(f'{type(self).__name__} does not say how to save')
-
-    @functools.cached_property
-    def _sums(self):
-        """Sums over the batch, on device: on several processes a scalar is on all of them and a
-        split batch is not.
-        """
-        return jax.jit(
-            lambda *arguments: jax.tree.map(lambda values: values.sum(), self.measure(*arguments))
-        )
-
-    def evaluate(self, params, frozen, batches, key):
-        """Means over all clips of `batches`. A clip's key comes from its record id, so batch size
-        and order do not matter.
-        """
-        sums, count = {}, 0
-        for batch in batches:
-            keys = jax.vmap(lambda record: jax.random.fold_in(key, record))(batch['record'])
-            for name, total in self._sums(params, frozen, batch, keys).items():
-                sums[name] = sums.get(name, 0.0) + float(total)
-            count += batch['record'].shape[0]
-        if not count:
-            raise errors.UserError(
-                f'{self.config.task}: the evaluation data holds no clips; check config.eval_data'
-            )
-        return {name: float(total / count) for name, total in sums.items()}
-
-
-def with_dtype(part, dtype):
-    """The part with every network computing in `dtype` (parameters keep theirs)."""
-    changes = {}
-    for name in part.__dataclass_fields__:
-        value = getattr(part, name)
-        if name == 'net':
-            changes[name] = value.clone(dtype=dtype)
-        elif hasattr(value, '__dataclass_fields__') and hasattr(value, 'replace'):
-            changes[name] = with_dtype(value, dtype)
-    return part.replace(**changes)
+def clip_keys(key, batch: dict):
+    """Keys [B], one for each clip, by its place in the global batch: the same however that is cut
+    into parts and laid over devices.
+    """
+    places = batch.get('place')
+    if places is None:
+        places = jnp.arange(len(jax.tree.leaves(batch)[0]))
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, places)

@@ -17,11 +17,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from re2pix_jax.errors import UserError, disk_full
+from re2pix_jax import files
+from re2pix_jax.errors import UserError
 from re2pix_jax.training.defaults import flatten
 
 FOLDER = 'checkpoints'
-FORMAT = 2
+FORMAT = 3
+WRITTEN_BY = {1: '0.0', 2: '0.1.0'}  # of former formats
 _SLACK = 200_000  # bytes of a checkpoint that are not arrays
 
 # Fields that a resumed run may change: they say how long and how it runs and reports, not what is
@@ -35,6 +37,9 @@ FREE = (
     'mesh',
     'sharding',
     'eval_data',
+    'evals',
+    'log',
+    'profile',
     'data.workers',
     'data.unreadable',
 )
@@ -50,10 +55,8 @@ class Checkpoints:
       read_only: for reading a run that another process may be writing.
     """
 
-    def __init__(self, workdir, keep=1, folder=FOLDER, read_only=False):
+    def __init__(self, workdir: str, keep: int = 1, folder: str = FOLDER, read_only: bool = False):
         self.path = os.path.join(os.path.abspath(workdir), folder)
-        if keep < 1:
-            raise UserError(f'keep is {keep}: at least 1 checkpoint must be kept')
         self._manager = self._saved = None
         if read_only and not os.path.isdir(self.path):
             return
@@ -67,27 +70,28 @@ class Checkpoints:
             ),
         )
 
-    def latest(self):
+    def latest(self) -> int | None:
         """The step of the latest complete checkpoint, or None."""
         return self._manager.latest_step() if self._manager else None
 
-    def steps(self):
+    def steps(self) -> list[int]:
         """The steps of the complete checkpoints, in order."""
         return sorted(self._manager.all_steps()) if self._manager else []
 
-    def meta(self, step):
+    def meta(self, step: int) -> dict:
         """{'config': nested dict, 'config_sha256', 'bundles', 'batch', 'format'} of a
         checkpoint.
         """
         meta = self._restore(step, meta=ocp.args.JsonRestore()).meta
         if meta.get('format') != FORMAT:
             raise UserError(
-                f'{self.path}/{step}: checkpoint format {meta.get("format")!r}, this version '
-                f'reads {FORMAT}'
+                f'{self.path}/{step}: checkpoint format {meta.get("format")!r}, and this version '
+                f'of re2pix_jax reads {FORMAT}: train anew in another --workdir, or export it with '
+                f'the version that wrote it ({WRITTEN_BY.get(meta.get("format"), "a later one")})'
             )
         return meta
 
-    def restore(self, step, abstract_state):
+    def restore(self, step: int, abstract_state) -> tuple:
         """Reads a checkpoint.
 
         Args:
@@ -104,10 +108,6 @@ class Checkpoints:
             step, state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore()
         )
         return restored.state, restored.data
-
-    def read_state(self, step, abstract_state):
-        """The TrainState alone, for use without its data."""
-        return self._restore(step, state=ocp.args.StandardRestore(abstract_state)).state
 
     def save(self, step, state, data_state, meta, wait=False):
         """Writes a checkpoint in the background; with `wait` it is complete on return.
@@ -162,27 +162,21 @@ class Checkpoints:
             reason = ' '.join(str(error).split())[:300]
             raise UserError(
                 f'checkpoint {self.path}/{step} cannot be read into this run: {reason}; delete '
-                'that folder '
-                'to go on from the one before'
+                'that folder to go on from the one before'
             ) from error
 
     def _guarded(self, action):
         try:
-            action()
-        except Exception as error:
-            if disk_full(error) is None:
-                raise
+            with files.writing(self.path):
+                action()
+        except UserError:
             for name in os.listdir(self.path):
                 if name.endswith('.orbax-checkpoint-tmp'):
                     shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
-            raise UserError(
-                f'disk full while writing a checkpoint to {self.path}: free space and give the '
-                'same command '
-                'again, nothing half-written was left'
-            ) from error
+            raise
 
 
-def describe(config, bundles, batch):
+def describe(config, bundles: dict, batch: dict) -> dict:
     """The meta of a run's checkpoints: its config, the hashes of its frozen bundles, the shapes of
     a global batch.
     """
@@ -197,7 +191,7 @@ def describe(config, bundles, batch):
     }
 
 
-def batch_spec(meta):
+def batch_spec(meta: dict) -> dict:
     """{name: ShapeDtypeStruct} of the global batch that `describe` noted."""
     return {
         name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
@@ -205,7 +199,7 @@ def batch_spec(meta):
     }
 
 
-def check_same_run(meta, config, bundles, workdir):
+def check_same_run(meta: dict, config, bundles: dict, workdir: str) -> None:
     """Refuses to go on with a checkpoint of another config or of other frozen bundles, naming what
     differs.
     """
@@ -229,28 +223,27 @@ def check_same_run(meta, config, bundles, workdir):
     check_bundles(meta, bundles, workdir)
 
 
-def check_bundles(meta, bundles, workdir):
+def check_bundles(meta: dict, bundles: dict, workdir: str) -> None:
     """Refuses frozen bundles whose contents are not those that the checkpoint was trained with."""
     then = meta['bundles']
     changed = [
         f'{name} ({bundles[name]["path"] if name in bundles else then[name]["path"]})'
         for name in sorted({*then, *bundles})
-        if then.get(name, {}).get('sha256') != bundles.get(name, {}).get('sha256')
+        if then.get(name, {}).get('identity') != bundles.get(name, {}).get('identity')
     ]
     if changed:
         raise UserError(
             f'{workdir} was trained with other contents of the frozen bundle '
-            f'{", ".join(changed)}: put the '
-            'bundle back or start in another --workdir'
+            f'{", ".join(changed)}: put the bundle back or start in another --workdir'
         )
 
 
-def load_config(meta):
+def load_config(meta: dict) -> ConfigDict:
     """The locked ConfigDict of a checkpoint's meta, tuples restored."""
     return ConfigDict(_tuples(meta['config'])).lock()
 
 
-def plain(config):
+def plain(config) -> dict:
     """Nested dicts and lists as JSON gives them back."""
     fields = config.to_dict() if isinstance(config, ConfigDict) else config
     return json.loads(json.dumps(fields))

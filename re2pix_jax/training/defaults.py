@@ -2,12 +2,14 @@
 `defaults()` and changes some.
 """
 
+import math
+
 from ml_collections import ConfigDict
 
 from re2pix_jax.errors import UserError
 
 
-def defaults():
+def defaults() -> ConfigDict:
     """Returns an unlocked ConfigDict with all fields of a training run."""
     config = ConfigDict()
     config.task = ''  # what is trained: a name that re2pix_jax.tasks knows
@@ -24,10 +26,12 @@ def defaults():
     config.frozen = ConfigDict()  # bundles that the task uses without training them: name -> path
     config.data = data('train')
     config.eval_data = data('validation')
+    # What is measured on eval_data every eval_every steps: name -> dict(type=..., ...) of an
+    # evaluator, see re2pix_jax.evaluation
+    config.evals = ConfigDict()
     config.optimizer = optimizer()
-    config.ema = (
-        0.999  # decay of the parameter average that is evaluated and exported; 0 = none  [O]
-    )
+    # decay of the parameter average that is evaluated and exported; 0 = none  [O]
+    config.ema = 0.999
     config.mesh = ConfigDict(
         {
             'data': -1,  # devices that split the batch; -1 = all that are left
@@ -38,14 +42,26 @@ def defaults():
     config.sharding = 'replicate'
     config.log_every = 50  # steps between rows of log.jsonl
     config.eval_every = 0  # steps between evaluations, and one at the end; 0 = never
-    config.checkpoint_every = (
-        500  # steps between checkpoints; one is always written at the end; 0 = only that
-    )
+    # steps between checkpoints; one is always written at the end; 0 = only that
+    config.checkpoint_every = 500
     config.keep = 2  # checkpoints kept, the latest ones
+    config.log = ConfigDict(
+        {
+            # rows of the table of parameters that is printed first; -1 = all, 0 = no table
+            'parameters': 40,
+            'tensorboard': True,  # whether tensorboard/ is written too
+        }
+    )
+    config.profile = ConfigDict(
+        {
+            # (first, last) step of a trace that xprof opens, in workdir/profile; () = none
+            'steps': (),
+        }
+    )
     return config
 
 
-def by_size(size, **values):
+def by_size(size: str, **values):
     """The entry of `values` that `size` names: a config file lists its sizes side by side with
     it.
     """
@@ -57,13 +73,12 @@ def by_size(size, **values):
     return values[size]
 
 
-def data(split):
+def data(split: str) -> ConfigDict:
     """The fields of `data` and `eval_data`."""
     return ConfigDict(
         {
-            'sources': (
-                'world',
-            ),  # 'world' | 'records:PATH' | 'videos:PATH' | 'encoded:PATH' | 'cityscapes:PATH' ...
+            # 'world' | 'records:PATH' | 'videos:PATH' | 'encoded:PATH' | 'cityscapes:PATH' ...
+            'sources': ('world',),
             'weights': (),  # share of the clips drawn from each source; none = equal shares
             'split': split,  # 'train' | 'validation' | 'test'
             'size': (64, 128),  # height, width of a frame in pixels
@@ -86,7 +101,7 @@ def data(split):
     )
 
 
-def optimizer():
+def optimizer() -> ConfigDict:
     """The fields of `optimizer`."""
     return ConfigDict(
         {
@@ -107,7 +122,56 @@ def optimizer():
     )
 
 
-def flatten(config, prefix=''):
+# Least and most of a field, both included.
+RANGES = {
+    'seed': (0, 2**32 - 1),
+    'steps': (1, math.inf),
+    'batch_size': (1, math.inf),
+    'accumulate': (1, math.inf),
+    'log_every': (1, math.inf),
+    'eval_every': (0, math.inf),
+    'checkpoint_every': (0, math.inf),
+    'keep': (1, math.inf),
+    'ema': (0, math.nextafter(1, 0)),
+    'mesh.model': (1, math.inf),
+    'log.parameters': (-1, math.inf),
+    'optimizer.learning_rate': (0, math.inf),
+    'optimizer.warmup_steps': (0, math.inf),
+    'optimizer.power': (0, math.inf),
+    'optimizer.b1': (0, math.nextafter(1, 0)),
+    'optimizer.b2': (0, math.nextafter(1, 0)),
+    'optimizer.eps': (0, math.inf),
+    'optimizer.muon_momentum': (0, math.nextafter(1, 0)),
+    'optimizer.weight_decay': (0, math.inf),
+    'optimizer.clip': (0, math.inf),
+}
+DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+def check(config) -> None:
+    """Refuses a field of a config that is out of its range.
+
+    Raises:
+      UserError: with the field, its value and what was expected.
+    """
+    fields = flatten(config)
+    for name, (least, most) in RANGES.items():
+        value = fields.get(name, least)
+        if not least <= value <= most:  # true of nan too
+            expected = f'at least {least}' + (
+                '' if most == math.inf else ' and below 1' if most < 1 else f' and at most {most}'
+            )
+            raise UserError(f'{name} is {value}: {expected} expected')
+    if fields.get('dtype', DTYPES[0]) not in DTYPES:
+        raise UserError(f'dtype is {config.dtype!r}: one of {", ".join(DTYPES)} expected')
+    steps = fields.get('profile.steps', ())
+    if steps and (len(steps) != 2 or not 1 <= steps[0] <= steps[1]):
+        raise UserError(
+            f'profile.steps is {steps}: the first and the last step expected, such as (10, 15)'
+        )
+
+
+def flatten(config, prefix: str = '') -> dict:
     """{'a.b': value} of the leaves of a ConfigDict or of nested dicts; an empty group is a leaf."""
     fields = {}
     for key, value in config.items():

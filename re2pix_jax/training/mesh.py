@@ -1,19 +1,18 @@
-"""Devices as a mesh of ('data', 'model'), and how arrays lie on it."""
+"""Devices as a mesh of ('data', 'model'), and how batches lie on it."""
 
 import os
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from re2pix_jax.errors import UserError
 
-SHARDINGS = ('replicate', 'fsdp')
+AXES = 'data', 'model'
 _PRIME = 1999999973
 
 
-def initialize_processes():
+def initialize_processes() -> None:
     """Joins the processes of a multi-host run; nothing happens unless the environment asks for it.
 
     Asked for by JAX_COORDINATOR_ADDRESS (host:port) with JAX_NUM_PROCESSES and JAX_PROCESS_ID, or
@@ -26,19 +25,27 @@ def initialize_processes():
         except (KeyError, ValueError):
             raise UserError(
                 'JAX_COORDINATOR_ADDRESS is set: JAX_NUM_PROCESSES and JAX_PROCESS_ID must be '
-                'integers '
-                'too'
+                'integers too'
             ) from None
         jax.distributed.initialize(num_processes=count, process_id=index)
     elif os.environ.get('RE2PIX_DISTRIBUTED') == '1':
         jax.distributed.initialize()
 
 
-def create(data=-1, model=1):
+def create(data: int = -1, model: int = 1) -> Mesh:
     """Returns the Mesh of all devices of all processes, `data` by `model`; data = -1 takes what
     `model` leaves.
     """
-    count = jax.device_count()
+    sizes = _sizes(jax.device_count(), data, model)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def abstract(count: int, data: int = -1, model: int = 1) -> AbstractMesh:
+    """`create` of so many devices that need not be there."""
+    return AbstractMesh(_sizes(count, data, model), AXES)
+
+
+def _sizes(count, data, model):
     if model < 1 or count % model:
         raise UserError(f'mesh.model is {model} but there are {count} devices: it must divide them')
     if data == -1:
@@ -48,26 +55,31 @@ def create(data=-1, model=1):
             f'mesh.data x mesh.model is {data} x {model} but there are {count} devices: '
             f'set mesh.data to {count // model} or -1'
         )
-    return jax.make_mesh(
-        (data, model), ('data', 'model'), axis_types=(AxisType.Auto, AxisType.Auto)
-    )
+    return data, model
 
 
-def check_batch_size(batch_size, mesh):
-    """Refuses a global batch that the data axis cannot share out evenly."""
-    parts = mesh.shape['data']
-    if batch_size < 1 or batch_size % parts:
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Refuses a global batch that the data axis cannot share out evenly, in equal parts."""
+    devices = mesh.shape['data']
+    if batch_size < 1 or batch_size % devices:
         raise UserError(
-            f'batch_size is {batch_size} but mesh.data is {parts} devices: choose a multiple of '
-            f'{parts}'
+            f'batch_size is {batch_size} but mesh.data is {devices} devices: choose a multiple of '
+            f'{devices}'
+        )
+    if batch_size % (accumulate * devices):
+        over = f' on {devices} devices' if devices > 1 else ''
+        raise UserError(
+            f'accumulate is {accumulate} but batch_size is {batch_size}{over}: expected equal '
+            f'parts; choose a batch_size that is a multiple of {accumulate * devices}, or another '
+            'number of parts (1 = the whole batch)'
         )
 
 
-def replicated(mesh):
+def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def global_batch(local_batch, mesh):
+def global_batch(local_batch, mesh: Mesh):
     """Puts the shares of all processes together into global arrays, split over 'data' along the
     first axis.
 
@@ -86,89 +98,3 @@ def global_batch(local_batch, mesh):
 def _narrow(array):
     array = np.asarray(array)
     return (array % _PRIME).astype(np.int32) if array.dtype == np.int64 else array
-
-
-def evaluation_batches(batches, batch_size, mesh):
-    """Yields global batches of one pass of evaluation, every clip once.
-
-    A ragged last batch is gathered on every process and split over 'data' where it can be, and
-    replicated where not, which is slower and the same result. So a pass gives the same with any
-    number of processes.
-
-    Args:
-      batches: this process's shares as the loader makes them: equally many on every process, the
-          last of them smaller or empty.
-      batch_size: clips in a whole batch, all processes together.
-      mesh: the device mesh.
-    """
-    processes, batches = jax.process_count(), iter(batches)
-    while True:
-        batch = next(batches, None)
-        sizes = _gather(np.int32(-1 if batch is None else len(jax.tree.leaves(batch)[0])))
-        if (sizes < 0).any():
-            if (sizes >= 0).any():
-                raise ValueError(
-                    f'processes gave different numbers of evaluation batches: {sizes.tolist()} '
-                    'clips in this one'
-                )
-            return
-        if (
-            sizes.sum() == batch_size
-            and (sizes * processes == batch_size).all()
-            and batch_size % mesh.shape['data'] == 0
-        ):
-            yield global_batch(batch, mesh)
-        elif sizes.sum():
-            yield _gathered(jax.tree.map(_narrow, batch), sizes, mesh)
-
-
-def _gather(array):
-    """[processes, ...] of an array of the same shape on each."""
-    return (
-        multihost_utils.process_allgather(array)
-        if jax.process_count() > 1
-        else np.asarray(array)[None]
-    )
-
-
-def _gathered(share, sizes, mesh):
-    """The global batch of shares of different sizes, on devices as `evaluation_batches` says."""
-    total = int(sizes.sum())
-
-    def place(array):
-        filled = np.zeros((sizes.max(), *array.shape[1:]), array.dtype)
-        filled[: len(array)] = array
-        whole = np.concatenate([shares[:size] for shares, size in zip(_gather(filled), sizes)])
-        sharding = (
-            NamedSharding(mesh, PartitionSpec('data'))
-            if total % mesh.shape['data'] == 0
-            else replicated(mesh)
-        )
-        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
-
-    return jax.tree.map(place, share)
-
-
-def shardings(tree, mesh, sharding):
-    """Returns the NamedSharding of every array of `tree` (parameters, their average, the
-    optimiser's moments).
-
-    'replicate' keeps a copy on every device of 'data'; 'fsdp' splits the largest axis that 'data'
-    divides. In both, a 'model' axis larger than 1 splits the last axis (a kernel's output channels)
-    where it divides it. The rule looks at shapes only, so arrays that belong together lie together.
-    """
-    if sharding not in SHARDINGS:
-        raise UserError(f'sharding is {sharding!r}: one of {", ".join(SHARDINGS)} expected')
-    return jax.tree.map(lambda x: NamedSharding(mesh, _spec(x.shape, mesh, sharding)), tree)
-
-
-def _spec(shape, mesh: Mesh, sharding):
-    data, model = mesh.shape['data'], mesh.shape['model']
-    axes = [None] * len(shape)
-    if model > 1 and len(shape) >= 2 and shape[-1] % model == 0:
-        axes[-1] = 'model'
-    if sharding == 'fsdp' and data > 1:
-        free = [i for i, size in enumerate(shape) if axes[i] is None and size and size % data == 0]
-        if free:
-            axes[max(free, key=lambda i: shape[i])] = 'data'
-    return PartitionSpec(*axes)

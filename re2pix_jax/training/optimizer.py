@@ -1,25 +1,30 @@
 """The optimiser of a config: adam, adamw or muon, a schedule, clipping, weight decay on kernels."""
 
+import re
+from collections.abc import Callable
+
 import jax
-import jax.numpy as jnp
 import optax
 from optax import contrib
 
 from re2pix_jax.errors import UserError
 
-STATISTICS = 'batch_stats'
 
-
-def create(config, steps):
+def create(
+    config, steps: int, muon: tuple[str, ...] = ()
+) -> tuple[optax.GradientTransformation, Callable]:
     """Builds the optimiser once for a run.
 
     Args:
       config: the `optimizer` group of a training config (training.defaults.optimizer).
       steps: steps of the whole run, where a falling schedule reaches zero.
+      muon: regular expressions over the '/'-joined paths of parameters: the kernels that 'muon'
+        takes, found anywhere in the path; adam takes the rest. A network lists them as MUON.
 
     Returns:
       (optax.GradientTransformation, schedule), where schedule(step) is the learning rate of the
-      step after `step` steps.
+      step after `step` steps. UserError for settings that contradict each other; the first use
+      raises one where muon finds no parameter to take.
     """
     if config.name not in ('adam', 'adamw', 'muon'):
         raise UserError(f"optimizer.name is {config.name!r}: 'adam', 'adamw' or 'muon' expected")
@@ -28,17 +33,13 @@ def create(config, steps):
             "optimizer.weight_decay is set but optimizer.name is 'adam': use 'adamw' or 'muon' or "
             'set it to 0'
         )
-    if config.clip < 0:
-        raise UserError(
-            f'optimizer.clip is {config.clip}: a positive norm, or 0 for no clipping, expected'
-        )
     rate = schedule(config, steps)
     parts = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
     parts.append(
         adam
         if config.name != 'muon'
-        else optax.partition({'adam': adam, 'muon': _muon(config)}, _muon_or_adam)
+        else optax.partition({'adam': adam, 'muon': _muon(config)}, _muon_or_adam(muon))
     )
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
@@ -66,21 +67,26 @@ def _muon(config):
     )
 
 
-def _muon_or_adam(params):
-    """'muon' for the kernels of repeated layers, also those stacked over layers; 'adam' for all
-    else: first and last layers, tables, norms, biases and convolutions.
-    """
+def _muon_or_adam(rules):
+    """params -> 'muon' or 'adam' for each of them."""
 
-    def choose(path, x):
-        *groups, last = _names(path)
-        repeated = any(name.startswith(('layers', 'blocks')) for name in groups)
-        stacked = 'layers' in groups
-        return 'muon' if last == 'kernel' and repeated and x.ndim == 2 + stacked else 'adam'
+    def label(path, x):
+        takes = any(re.search(rule, _path(path)) for rule in rules)
+        return 'muon' if takes and x.ndim >= 2 else 'adam'
 
-    return jax.tree_util.tree_map_with_path(choose, params)
+    def labels(params):
+        chosen = jax.tree_util.tree_map_with_path(label, params)
+        if 'muon' not in jax.tree.leaves(chosen):
+            raise UserError(
+                "optimizer.name is 'muon', but the network names no kernel that muon takes: use "
+                "'adamw', or list kernels as MUON beside the network"
+            )
+        return chosen
+
+    return labels
 
 
-def schedule(config, steps):
+def schedule(config, steps: int) -> Callable:
     """Returns step -> learning rate: linear warm-up, then constant, half a cosine to 0, or (1 -
     progress)^power.
     """
@@ -107,25 +113,13 @@ def schedule(config, steps):
 def decayed(params):
     """Marks the leaves that weight decay pulls to zero: arrays of two or more axes named 'kernel'.
 
-    Norm scales (also those stacked over layers), biases, embedding tables, position codes, learned
-    tokens and running statistics keep their size.
+    Norm scales (also those stacked over layers), biases, embedding tables, position codes and
+    learned tokens keep their size.
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, x: (
-            x.ndim >= 2 and _names(path)[-1:] == ['kernel'] and STATISTICS not in _names(path)
-        ),
-        params,
+        lambda path, x: x.ndim >= 2 and _path(path).split('/')[-1] == 'kernel', params
     )
 
 
-def without_statistics(gradients):
-    """Sets the gradients of running statistics ('batch_stats') to zero: they are measured, not
-    optimised.
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: jnp.zeros_like(x) if STATISTICS in _names(path) else x, gradients
-    )
-
-
-def _names(path):
-    return [str(getattr(entry, 'key', getattr(entry, 'name', entry))) for entry in path]
+def _path(path):
+    return jax.tree_util.keystr(path, simple=True, separator='/')

@@ -1,10 +1,9 @@
-"""What a run leaves to read: log.jsonl, tensorboard files, and a line of progress."""
+"""What a run leaves to read: log.jsonl, timing.jsonl and tensorboard files."""
 
 import contextlib
 import json
 import math
 import os
-import sys
 import time
 
 import jax
@@ -12,29 +11,35 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-LOG = 'log.jsonl'
+from re2pix_jax import files
+
+LOG, TIMING = 'log.jsonl', 'timing.jsonl'
 _FLUSH_SECONDS = 20  # of the tensorboard file, which is synced to the disk each time
 
 
 class Writer:
-    """Appends rows of numbers to `workdir`/log.jsonl and to tensorboard files; only process 0
-    writes.
+    """Appends rows of numbers to files of `workdir`; only process 0 writes.
 
-    A row is {"step": n, "loss": ..., ...}. Rows hold no clock times: two runs of one config give
-    the same file. A number that is not finite is written as null.
+    log.jsonl has rows {"step": n, "loss": ..., ...} of what is computed: two runs of one config
+    give the same file. What depends on the clock has rows of its own in timing.jsonl. A number that
+    is not finite is written as null. Both go to tensorboard files too.
 
     Args:
       workdir: existing folder.
       step: the step that the run goes on from. Rows of later steps, left by a run that was cut off
-        after its last checkpoint, are dropped, so that each step stands in the file once.
+        after its last checkpoint, are dropped, so that each step stands in a file once.
+      board: whether tensorboard files are written.
     """
 
-    def __init__(self, workdir, step):
-        self._log = self._board = None
-        if jax.process_index() == 0:
-            path = os.path.join(workdir, LOG)
+    def __init__(self, workdir: str, step: int, board: bool = True):
+        self._files, self._board = {}, None
+        if jax.process_index():
+            return
+        for name in (LOG, TIMING):
+            path = os.path.join(workdir, name)
             _drop_rows_after(path, step)
-            self._log = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (__exit__ closes it)
+            self._files[name] = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (__exit__)
+        if board:
             folder = os.path.join(workdir, 'tensorboard')
             os.makedirs(folder, exist_ok=True)
             # Not SummaryWriter: its thread would meet a full disk where nobody can report it.
@@ -48,40 +53,46 @@ class Writer:
         return self
 
     def __exit__(self, kind, *_):
-        if self._log is None:
-            return
-        for file in (self._log, self._board):
+        for file in (*self._files.values(), self._board):
             # Where the disk is full, closing fails once more; what is under way is the error to
             # report.
             with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
-                file.close()
+                if file is not None:
+                    file.close()
 
-    def scalars(self, step, values):
-        """Writes {name: float} as the row of `step`."""
-        if self._log is None:
+    def scalars(self, step: int, values: dict) -> None:
+        """Writes {name: float} as a row of `step` in log.jsonl."""
+        self._write(LOG, step, values, '')
+
+    def timing(self, step: int, values: dict) -> None:
+        """Writes {name: float} as a row of `step` in timing.jsonl."""
+        self._write(TIMING, step, values, 'timing/')
+
+    def _write(self, name, step, values, prefix):
+        if name not in self._files:
             return
-        row = {name: float(value) for name, value in values.items()}
+        row = {key: float(value) for key, value in values.items()}
+        file = self._files[name]
         try:
-            finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
-            self._log.write(json.dumps({'step': step, **finite}) + '\n')
-            self._log.flush()
-            for name, value in row.items():
-                self._board.write_event(
-                    Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value))
-                )
-            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
+            file.write(json.dumps({'step': step, **finite}) + '\n')
+            file.flush()
+            for key, value in row.items() if self._board else ():
+                scalar = summary.scalar(prefix + key, value)
+                self._board.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
+            if self._board and time.monotonic() - self._flushed > _FLUSH_SECONDS:
                 self._board.flush()
                 self._flushed = time.monotonic()
         except OSError as error:
-            error.filename = error.filename or self._log.name
+            error.filename = error.filename or file.name
             raise
 
 
-def read_log(workdir):
-    """Returns the rows of `workdir`/log.jsonl as dicts; a last line that was cut off is left
+def read_log(workdir: str, name: str = LOG) -> list[dict]:
+    """The rows of `workdir`/log.jsonl, or of timing.jsonl; a last line that was cut off is left
     out.
     """
-    return list(_rows(os.path.join(workdir, LOG)))
+    return list(_rows(os.path.join(workdir, name)))
 
 
 def _rows(path):
@@ -95,68 +106,5 @@ def _rows(path):
 
 
 def _drop_rows_after(path, step):
-    rows = [row for row in _rows(path) if row['step'] <= step]
-    with open(path + '.partial', 'w', encoding='utf-8') as file:
-        file.writelines(json.dumps(row) + '\n' for row in rows)
-    os.replace(path + '.partial', path)
-
-
-class Progress:
-    """Prints how far the run is, how fast it goes and how long it still takes; process 0 only, on
-    stdout.
-
-    On a terminal one line is rewritten; elsewhere each report is a line of its own.
-    """
-
-    def __init__(self, step, steps, batch_size, stream=None):
-        self._steps, self._batch_size = steps, batch_size
-        self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
-        self._silent = jax.process_index() != 0
-        self._open_line = False
-        self.restart(step)
-
-    def restart(self, step):
-        """Measures the rate from now on: compilation, evaluation and saving are not part of it."""
-        self._since, self._from = time.perf_counter(), step
-
-    def report(self, step, loss):
-        rate = (step - self._from) / max(time.perf_counter() - self._since, 1e-9)
-        text = f'step {step}/{self._steps}  loss {loss:.5g}'
-        if rate > 0:
-            left = duration((self._steps - step) / rate)
-            text += f'  {rate:.3g} steps/s  {rate * self._batch_size:.3g} clips/s  {left} left'
-        self.restart(step)
-        self._print(text, live=self._live)
-
-    def note(self, text):
-        """Prints a line that stays."""
-        self._print(text, live=False)
-
-    def close(self):
-        """Ends the line that is being rewritten."""
-        if self._open_line and not self._silent:
-            self._stream.write('\n')
-            self._open_line = False
-
-    def _print(self, text, live):
-        if self._silent:
-            return
-        if live:
-            self._stream.write('\r\x1b[K' + text)
-            self._open_line = True
-        else:
-            self.close()
-            self._stream.write(text + '\n')
-        self._stream.flush()
-
-
-def duration(seconds):
-    """'2d 3h', '1h 05m', '4m 09s' or '7s'."""
-    seconds = round(seconds)
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    if days:
-        return f'{days}d {hours}h'
-    if hours:
-        return f'{hours}h {minutes:02d}m'
-    return f'{minutes}m {seconds % 60:02d}s' if minutes else f'{seconds}s'
+    rows = [json.dumps(row) + '\n' for row in _rows(path) if row['step'] <= step]
+    files.write_text(path, ''.join(rows))

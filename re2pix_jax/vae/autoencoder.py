@@ -13,10 +13,13 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
 from re2pix_jax.vae import tiling
+
+SHARDING = ((r'kernel$', P('fsdp', 'tensor')),)
 
 
 class ResnetBlock(nn.Module):

@@ -28,6 +28,7 @@ from re2pix_jax.errors import UserError
 from tests.convert import micro_files, torch_pickles
 
 TRIES = 2000
+QUICK = {'bundle_config': 500}  # without --slow: half a second for each network that can be built
 SECONDS = 20  # that one file may take
 MEGABYTES = 500  # that all files of a format may take
 VALUES = (
@@ -245,7 +246,7 @@ def _in_time():
 
 @pytest.mark.parametrize('make', FORMATS, ids=lambda make: make.__name__)
 def test_damaged_files_open_or_are_refused(
-    make, micro_bundles, tmp_path, monkeypatch, capsys, _in_time
+    make, micro_bundles, tmp_path, monkeypatch, request, capsys, _in_time
 ):
     def unreachable(reference, *_):
         raise UserError(f'{reference}: no network')
@@ -255,11 +256,13 @@ def test_damaged_files_open_or_are_refused(
     files, damage, opened = make(tmp_path, micro_bundles)
     for file in files:
         opened(file)  # it is the damage that is refused
+    slow = request.config.getoption('--slow')
+    tries = TRIES if slow else QUICK.get(make.__name__, TRIES)
     whole, draw = {file: file.read_bytes() for file in files}, random.Random(make.__name__)
     counts, wrong, slowest = collections.Counter(), {}, 0.0
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
-    for index in range(TRIES):
+    for index in range(tries):
         file = files[index % len(files)]
         content = damage(draw, whole[file])
         file.write_bytes(content)
@@ -280,10 +283,10 @@ def test_damaged_files_open_or_are_refused(
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) >> 10
     with capsys.disabled():
         print(
-            f'\n{make.__name__}: {TRIES} tried, {counts["refused"]} refused, {counts["loaded"]} '
+            f'\n{make.__name__}: {tries} tried, {counts["refused"]} refused, {counts["loaded"]} '
             f'loaded; {time.monotonic() - began:.1f} s, the slowest {slowest:.2f} s, {memory} MB',
             file=sys.stderr,
         )
     assert not wrong, '\n'.join(f'{said}: {content[:3000]!r}' for said, content in wrong.items())
-    assert counts['refused'] > TRIES / 4 and memory < MEGABYTES
+    assert counts['refused'] > tries / 4 and memory < MEGABYTES
     jax.clear_caches()

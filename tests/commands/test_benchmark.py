@@ -1,15 +1,27 @@
-"""The arithmetic that benchmarks state by hand is what XLA counts, and their programs are the
-package's own; no torch is needed.
+"""The command says what each benchmark takes; the arithmetic that they state by hand is what XLA
+counts, and their programs are the package's own; no torch is needed.
 """
+
+import ast
+import importlib
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax.benchmarks import generator_prediction, generator_step, prediction
+from re2pix_jax.benchmarks import (
+    BENCHMARKS,
+    generator_prediction,
+    generator_step,
+    measuring,
+    prediction,
+)
 from re2pix_jax.benchmarks import generator_work as work
 from re2pix_jax.generator import SpaceTimeDiT
+from tests.conftest import ROOT
+from tests.running import outcomes
 
 DEPTH, TINY = 3, dict(latent_grid=(8, 16), components=96, width=128, heads=2)
 
@@ -83,3 +95,46 @@ def test_a_whole_prediction_is_of_published_sizes():
     assert count(model.vae) == 83_653_863
     assert count(model.forecaster.encoder) == pytest.approx(86.6e6, rel=0.01)
     assert count(model.generator) == pytest.approx(12 * 16.5e6, rel=0.5)
+
+
+def test_every_file_with_a_run_is_a_benchmark():
+    files = (ROOT / 're2pix_jax' / 'benchmarks').glob('*.py')
+    run = [
+        file.stem
+        for file in files
+        if any(getattr(node, 'name', '') == 'run' for node in ast.parse(file.read_text()).body)
+    ]
+    assert sorted(run) == sorted(BENCHMARKS)
+
+
+def test_help_lists_what_a_benchmark_takes_and_nothing_else_is_accepted():
+    commands = {name: [name, '--help'] for name in BENCHMARKS}
+    commands |= {'strange': ['convert', '--tokens=3'], 'unknown': ['nosuch'], 'none': []}
+    commands |= {'tokens': ['pca', '--tokens=1,x'], 'all': ['--help']}
+    found = outcomes('benchmark', commands)
+    for name in BENCHMARKS:
+        module = importlib.import_module(f're2pix_jax.benchmarks.{name}')
+        status, out, err = found[name]
+        assert (status, err) == (0, '') and f' re2pix benchmark {name}' in out
+        listed = {line[4:].split('=')[0] for line in out.splitlines() if line.startswith('  --')}
+        assert listed == {*inspect.signature(module.run).parameters, '[no]traceback'}
+        assert f'    re2pix benchmark {name} ' in found['all'][1]
+    assert found['strange'][2] == (
+        'error: benchmark convert: takes no --tokens; it takes no flags\n'
+    )
+    assert 'benchmark nosuch: expected one of pca, encoder' in found['unknown'][2]
+    assert 'positional arguments expected: NAME' in found['none'][2]
+    assert '--tokens=1,x: expected whole numbers from 2 on' in found['tokens'][2]
+
+
+def test_a_share_of_the_peak_is_named_by_what_it_is_of(monkeypatch):
+    measured = measuring.peak('float32')
+    assert measured.flops > 0 and measured.share == 'of a product'
+    device = type('Device', (), {'device_kind': 'NVIDIA H100 80GB HBM3'})
+    monkeypatch.setattr(jax, 'devices', lambda: [device])
+    nominal = measuring.peak('bfloat16')
+    assert (nominal.flops, nominal.share) == (989e12, 'MFU')
+    assert 'nominal 989 TFLOP/s of NVIDIA H100' in nominal.about
+    assert measuring.peak('float32').share == 'of a product'
+    assert 'MFU' in measuring.speed_table((1.0, 2.0), 1e12, nominal)
+    assert 'of a product' in measuring.speed_table((1.0, 2.0), 1e12, measured)

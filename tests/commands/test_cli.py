@@ -1,16 +1,22 @@
-"""Every mistake on a command line is one line on stderr and exit status 2."""
+"""The entry and its list, help, config names; every mistake on a command line is one line on stderr
+and exit status 2.
+"""
 
+import ast
 import errno
 import os
+import re
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from re2pix_jax.errors import UserError, disk_full
+import re2pix_jax
+from re2pix_jax.errors import UserError
+from re2pix_jax.files import full_disk
+from tests.conftest import ROOT
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = """
 from ml_collections import ConfigDict
 from re2pix_jax.errors import UserError
@@ -18,7 +24,8 @@ from re2pix_jax.errors import UserError
 def get_config(size='tiny'):
     if size not in ('tiny', 'base'):
         raise UserError(f'size {size!r}: tiny or base expected')
-    config = ConfigDict({'steps': 10, 'flag': True, 'name': 'a', 'rate': 0.1, 'empty': ConfigDict()})
+    config = ConfigDict({'steps': 10, 'flag': True, 'name': 'a', 'rate': 0.1})
+    config.empty = ConfigDict()
     config.data = ConfigDict({'size': (64, 128), 'crop': (0.5, 1.0), 'sources': ('world',)})
     config.optimizer = ConfigDict({'learning_rate': 1e-3, 'clip': 1.0})
     return config
@@ -27,16 +34,18 @@ COMMAND = '''
 """Prints its config.
 
 Example:
-  python command.py --config=config.py --workdir=runs/x
+  re2pix command --config=config.py --workdir=runs/x
 """
-import errno, os, sys
+import errno, logging, os, sys
 from absl import flags
-from re2pix_jax import cli
+from re2pix_jax.commands import cli
 from re2pix_jax.errors import UserError
 
 CONFIG = cli.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 FAIL = flags.DEFINE_string('fail', '', 'How to fail.')
+SIZE = cli.size_flag('size', 'Of a frame.')
+ARGUMENTS = ('[kind]',)
 
 def main(argv):
     if FAIL.value == 'user':
@@ -51,14 +60,30 @@ def main(argv):
         raise KeyboardInterrupt
     if FAIL.value == 'defect':
         raise RuntimeError('a defect')
+    if FAIL.value == 'warn':
+        logging.getLogger('jax._src.xla_bridge').warning('Falling back to cpu.')
+        logging.getLogger('absl').warning('Given directory is read only=%s', '/runs/x')
+        logging.getLogger('absl').info('in passing')
     config = CONFIG.value
-    print(config.steps, config.flag, config.name, config.rate, config.data.size, config.data.crop, config.data.sources,
-          config.optimizer.learning_rate)
+    print(config.steps, config.flag, config.name, config.rate, *config.data.values(),
+          config.optimizer.learning_rate, SIZE.value, *argv[1:])
     return 3 if FAIL.value == 'status' else None
-
-if __name__ == '__main__':
-    cli.run(main, arguments=())
 '''
+RUN = 'import command; from re2pix_jax.commands import cli; cli.run(command.main)'
+
+
+def start(folder, *arguments):
+    """(exit status, stdout, stderr) of python with the arguments, in a folder."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope='module')
@@ -69,19 +94,7 @@ def command(tmp_path_factory):
     (folder / 'broken.py').write_text('def get_config():\n    return [][1]\n')
     (folder / 'none.py').write_text('def get_config():\n    pass\n')
 
-    def run(*arguments):
-        done = subprocess.run(
-            [sys.executable, 'command.py', *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-            env={**os.environ, 'PYTHONPATH': ROOT},
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    return run
+    return lambda *arguments: start(folder, '-c', RUN, *arguments)
 
 
 GOOD = ('--config=config.py', '--workdir=w')
@@ -100,15 +113,24 @@ def test_overrides_reach_the_config(command):
         '--config.optimizer.learning_rate=1e-5',
     )
     assert (status, err) == (0, '')
-    assert out.strip() == "5 False a 2.0 (32, 64) (1, 1.0) ('records:/data/kitti',) 1e-05"
+    assert out.strip() == "5 False a 2.0 (1, 1.0) (32, 64) ('records:/data/kitti',) 1e-05 None"
 
 
-def test_variant_and_status_and_help(command):
-    assert command('--config=config.py:base', '--workdir=w', '--fail=status')[0] == 3
+def test_variant_status_and_arguments(command):
+    status, out, _ = command(
+        '--config=config.py:base', '--workdir=w', '--fail=status', '--size=32X64', 'kind'
+    )
+    assert status == 3 and out.endswith(' (32, 64) kind\n')
+
+
+def test_help_shows_usage_docstring_and_own_flags(command):
     status, out, err = command('--help')
     assert (status, err) == (0, '')
-    assert 'python command.py --config=config.py --workdir=runs/x' in out
-    assert '--workdir' in out and '--config' in out and 'Folder of the run.' in out
+    assert out.startswith('usage: -c [KIND] [FLAGS]\n\nPrints its config.\n')
+    assert 're2pix command --config=config.py --workdir=runs/x' in out
+    flags = re.findall(r'^  --(\S+?)(?:=\.\.\.)?$', out, re.MULTILINE)
+    assert flags == ['config', 'workdir', 'fail', 'size', '[no]traceback']
+    assert 'Folder of the run.' in out and 'Of a frame (HEIGHTxWIDTH in pixels).' in out
 
 
 @pytest.mark.parametrize(
@@ -117,8 +139,20 @@ def test_variant_and_status_and_help(command):
         (('--workdir=w',), '--config is required; see --help'),
         (('--config=config.py',), '--workdir is required; see --help'),
         ((*GOOD, '--workdr=x'), 'unknown flag --workdr; did you mean --workdir? see --help'),
-        ((*GOOD, 'stray'), 'positional arguments expected: none, got: stray; see --help'),
+        ((*GOOD, 'one', 'two'), 'positional arguments expected: [KIND], got: one two; see --help'),
         (('--config=nowhere.py', '--workdir=w'), 'config file nowhere.py not found'),
+        (
+            ('--config=forcaster:tiny', '--workdir=w'),
+            'did you mean forecaster? There are autoencoder,',
+        ),
+        (
+            ('--config=configs/head.py:tiny-depth', '--workdir=w'),
+            'configs/head.py not found; --config=NAME[:variant] or --config=FILE.py[:variant] '
+            'expected; the shipped one is --config=head:tiny-depth',
+        ),
+        (('--config', '--workdir=w'), '--config needs a value'),
+        (('--workdir=w', '--config'), '--config needs a value'),
+        ((*GOOD, '--size=32x'), '--size=32x: expected HEIGHTxWIDTH in pixels, for instance'),
         (('--config=config.py:huge', '--workdir=w'), "size 'huge': tiny or base expected"),
         (
             ('--config=broken.py', '--workdir=w'),
@@ -149,7 +183,7 @@ def test_variant_and_status_and_help(command):
         ((*GOOD, '--config.data.size=(32,6.5)'), '--config.data.size expects a tuple of int'),
         ((*GOOD, '--config.steps'), '--config.steps needs a value: an integer'),
         (('--config.steps=3', *GOOD), '--config.steps stands before --config'),
-        (('--config.steps=3', '--workdir=w'), '--config.steps is given without --config=FILE.py'),
+        (('--config.steps=3', '--workdir=w'), '--config.steps is given without --config=NAME'),
         ((*GOOD, '--fail=user'), 'one line'),
         (
             (*GOOD, '--fail=full'),
@@ -174,14 +208,74 @@ def test_interrupt_and_defects_are_told_apart(command):
     assert 'Traceback' in err and 'RuntimeError: a defect' in err
 
 
-def test_disk_full_looks_at_causes():
+def test_any_error_shows_its_traceback_when_asked(command):
+    for arguments, error in (
+        ((*GOOD, '--fail=user'), 'UserError: one'),
+        ((*GOOD, '--config.steps=many'), 'UserError: --config.steps expects'),
+        (('--config=broken.py', '--workdir=w'), 'in get_config\n    return [][1]'),
+        ((*GOOD, '--fail=full'), "No space left on device: '/runs/x/weights'"),
+    ):
+        status, out, err = command(*arguments, '--traceback')
+        assert (status, out) == (2, '')
+        assert err.startswith('Traceback ') and error in err
+        assert err.splitlines()[-1].startswith('error: ')
+
+
+def test_warnings_are_shown_but_known_noise(command):
+    status, _, err = command(*GOOD, '--fail=warn')
+    assert status == 0 and err.count('\n') == 1 and 'Falling back to cpu.' in err, err
+
+
+def test_full_disk_looks_at_causes():
     try:
         try:
             raise OSError(errno.ENOSPC, 'full', '/a')
         except OSError as cause:
             raise RuntimeError('saving failed') from cause
     except RuntimeError as error:
-        assert disk_full(error) == '/a'
-    assert disk_full(OSError(errno.EDQUOT, 'quota')) == 'the output'
-    assert disk_full(OSError(errno.ENOENT, 'missing', '/a')) is None
+        assert full_disk(error) == '/a'
+    assert full_disk(OSError(errno.EDQUOT, 'quota')) == 'the output'
+    assert full_disk(OSError(errno.ENOENT, 'missing', '/a')) is None
     assert issubclass(UserError, ValueError)
+
+
+COMMANDS = {file.stem: file for file in (ROOT / 're2pix_jax' / 'commands').glob('[!_]*.py')}
+
+
+def test_the_entry_lists_every_command_with_its_first_line(tmp_path):
+    for arguments in ((), ('--help',)):
+        status, out, err = start(tmp_path, '-m', 're2pix_jax', *arguments)
+        assert (status, err) == (0, '')
+        listed = dict(re.findall(r'^  (\w+)  +(.+)$', out, re.MULTILINE))
+        assert listed == {
+            name: ast.get_docstring(ast.parse(file.read_text())).splitlines()[0]
+            for name, file in COMMANDS.items()
+        }
+    assert start(tmp_path, '-m', 're2pix_jax', '--version')[1] == f'{re2pix_jax.__version__}\n'
+
+
+def test_an_unknown_command_suggests_the_nearest(tmp_path):
+    for wrong, near in (('trian', 'train'), ('fit-pca', 'fit_pca'), ('evaluat', 'evaluate')):
+        status, out, err = start(tmp_path, '-m', 're2pix_jax', wrong, '--workdir=w')
+        assert (status, out) == (2, '')
+        assert (
+            err == f'error: no command {wrong!r}; did you mean re2pix {near}? re2pix lists them\n'
+        )
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_command_is_told_in_a_line_with_an_example(name):
+    text = ast.get_docstring(ast.parse(COMMANDS[name].read_text()))
+    first, blank = text.splitlines()[:2]
+    assert first.endswith('.') and len(first) <= 85 and not blank
+    assert f' re2pix {name} ' in text
+
+
+def test_every_example_is_written_as_the_entry_takes_it():
+    files = [*ROOT.glob('configs/*.py'), *ROOT.glob('launch/*'), *ROOT.glob('re2pix_jax/**/*.py')]
+    old = re.compile(r'python -m re2pix_jax [a-z]|--config=configs/')
+    assert not [
+        f'{file.relative_to(ROOT)}: {found[0]}'
+        for file in files
+        if file.name != '_config.py' and (found := old.findall(file.read_text()))
+    ]

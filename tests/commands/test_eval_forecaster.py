@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from re2pix_jax import bundles
 from re2pix_jax.convert import dino_foresight, dpt
-from re2pix_jax.data import records, windows, writing
+from re2pix_jax.data import frame_records, records, windows
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import forecaster as evaluation
@@ -103,7 +103,7 @@ class Changed(World):
 def others(tmp_path_factory):
     folder = tmp_path_factory.mktemp('others')
     for change in ('bare', 'classes', 'half'):
-        writing.write_frames(folder / change, {'validation': Changed(change)})
+        frame_records.write_frames(folder / change, {'validation': Changed(change)})
     return {change: f'records:{folder}/{change}' for change in ('bare', 'classes', 'half')}
 
 
@@ -309,7 +309,7 @@ def test_eight_devices_and_the_command(micro_bundles, source, tmp_path):
     ]
     command = f'{" ".join(lines)} --config.batch_size=8 --workdir={tmp_path}/eight'.split()
     status, out, err = outcomes(
-        'evaluate', {'eight': command}, (), XLA_FLAGS='--xla_force_host_platform_device_count=8'
+        'evaluate', {'eight': command}, XLA_FLAGS='--xla_force_host_platform_device_count=8'
     )['eight']
     assert status == 0 and 'short-term: ' in out, err
     assert 'data:image/png;base64,' in (tmp_path / 'eight' / 'pictures.html').read_text()
@@ -511,7 +511,7 @@ def test_mistakes_end_the_command_in_one_line(micro_bundles, source, others, tmp
         f'--config.source={others["bare"]}',
         f'--workdir={tmp_path}/bare_out',
     ]
-    found = outcomes('evaluate', commands, ())
+    found = outcomes('evaluate', commands)
     for name, (_, words) in mistakes.items():
         status, _, err = found[name]
         assert status == 2 and err.startswith(words) and err.count('\n') == 1, (name, err)
@@ -543,7 +543,7 @@ def test_a_converted_forecaster_and_head_are_evaluated_as_they_are(tmp_path):
         '--config.pictures=1',
         f'--workdir={tmp_path}/out',
     ]
-    status, out, err = outcomes('evaluate', {'golden': command}, ())['golden']
+    status, out, err = outcomes('evaluate', {'golden': command})['golden']
     assert status == 0 and 'mid-term: ' in out, err
     report = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
     assert report['protocol']['size'] == [56, 112] and report['protocol']['components'] == 36

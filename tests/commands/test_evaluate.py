@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from re2pix_jax.evaluation.judges import Judges
 
 from re2pix_jax import bundles
 from re2pix_jax.data import loader
@@ -19,7 +20,6 @@ from re2pix_jax.evaluation import totals
 from re2pix_jax.evaluation.evaluators import features, image
 from re2pix_jax.evaluation.evaluators.depth import DepthErrors
 from re2pix_jax.evaluation.evaluators.segmentation import Confusion
-from re2pix_jax.evaluation.judges import Judges
 from re2pix_jax.evaluation.networks.lpips import LPIPS, AlexLPIPS
 from re2pix_jax.generator import Generator
 from re2pix_jax.heads import Head
@@ -537,7 +537,7 @@ def test_the_command_on_eight_devices(model, depth_head, report, tmp_path):
             f'--workdir={tmp_path}/other',
         ],
     }
-    done = outcomes('evaluate', commands, (), XLA_FLAGS='--xla_force_host_platform_device_count=8')
+    done = outcomes('evaluate', commands, XLA_FLAGS='--xla_force_host_platform_device_count=8')
     status, out, err = done['run']
     assert status == 0, err
     assert sorted(file.name for file in (tmp_path / 'run').iterdir()) == [

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles
-from re2pix_jax.commands import fit_pca
 from re2pix_jax.encoder.principal import Moments
 from re2pix_jax.errors import UserError
 from re2pix_jax.report import curves
+from re2pix_jax.tasks import principal
 from tests.conftest import ROOT, SIZE
 from tests.running import outcomes
 
@@ -24,9 +24,10 @@ from tests.running import outcomes
 # which batch.
 RUNNER = """
 import sys
-from re2pix_jax import cli, fit_pca
+from re2pix_jax.commands import cli, fit_pca
 from re2pix_jax.encoder.principal import Moments
-cut, fit_pca.SAVE_SECONDS = int(sys.argv.pop(1)), 0
+from re2pix_jax.tasks import principal
+cut, principal.SAVE_SECONDS = int(sys.argv.pop(1)), 0
 update, calls = Moments.update, []
 def counted(self, features):
     calls.append(1)
@@ -35,7 +36,7 @@ def counted(self, features):
     return update(self, features)
 Moments.update = counted
 try:
-    cli.run(fit_pca.main, arguments=())
+    cli.run(fit_pca.main)
 finally:
     print(len(calls), 'batches')
 """
@@ -176,7 +177,7 @@ def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(
         'clips': ['--config.components=20', '--config.clips=0'],
         'encoded': ['--config.components=20', "--config.data.sources=('encoded:nowhere',)"],
     }
-    found = outcomes('fit_pca', {name: fixed + arguments for name, arguments in asked.items()}, ())
+    found = outcomes('fit_pca', {name: fixed + arguments for name, arguments in asked.items()})
     assert found['fine'][0] == 0 and '1024 tokens: 20 of 96 components' in found['fine'][1], found[
         'fine'
     ]
@@ -208,20 +209,20 @@ def full_disk(path, *_):
 
 def test_a_full_disk_leaves_nothing_half_written(straight, tmp_path, monkeypatch):
     moments = Moments().update(np.ones((4, 3), np.float32))
-    progress = fit_pca.Progress(tmp_path / 'bundle.progress.npz', {})
-    monkeypatch.setattr(fit_pca, 'SAVE_SECONDS', 0)
+    begun = principal.Pass(tmp_path / 'bundle.progress.npz', {})
+    monkeypatch.setattr(principal, 'SAVE_SECONDS', 0)
     with monkeypatch.context() as patched:
         patched.setattr(pathlib.Path, 'write_bytes', full_disk)
-        with pytest.raises(OSError, match='No space left'):
-            progress.advance(moments, types.SimpleNamespace(get_state=dict))
+        with pytest.raises(UserError, match='the disk is full'):
+            begun.advance(moments, types.SimpleNamespace(get_state=dict))
     assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patched:
         patched.setattr(curves, 'explained_variance', full_disk)
-        with pytest.raises(OSError, match='No space left'):
-            fit_pca._save(tmp_path / 'bundle', bundles.load(straight), None)
+        with pytest.raises(UserError, match='the disk is full'):
+            principal.save(tmp_path / 'bundle', bundles.load(straight), None)
     assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patched:
         patched.setattr(pathlib.Path, 'write_text', full_disk)  # the bundle's own files
-        with pytest.raises(UserError, match='could not be written: No space left'):
-            fit_pca._save(tmp_path / 'bundle', bundles.load(straight), None)
+        with pytest.raises(UserError, match='the disk is full'):
+            principal.save(tmp_path / 'bundle', bundles.load(straight), None)
     assert list(tmp_path.iterdir()) == []

@@ -33,15 +33,16 @@ def forecaster_tensors(components=6, encoder=True):
         components=components, width=12, depth=1, heads=2, frames=3, grid=(2, 3)
     )
     tensors = {}
-    for path, shape in KINDS['forecaster'].expected(net, {}, {}, 'here').items():
+    expected = KINDS['forecaster'].expected(net, {}, {}, 'here')
+    for key, path, shape in dino_foresight.TABLE.sources(expected):
         shape = (
             shape[::-1]
-            if path.endswith('kernel')
+            if 'kernel' in path
             else (1, 1, *shape)
             if path.endswith('replace_vector')
             else shape
         )
-        tensors[dino_foresight.TABLE.source_of(path)] = rng.normal(size=shape).astype(np.float32)
+        tensors[key] = rng.normal(size=shape).astype(np.float32)
     ones = np.ones(CHANNELS, np.float32)
     tensors |= {
         'mean': 0 * ones,

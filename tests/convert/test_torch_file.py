@@ -160,8 +160,10 @@ for path in sys.argv[1:]:
         said = str(error)
     except BaseException as error:
         said = f'{type(error).__name__}: {error}'
-    admitted = [function for call in unpickled.ADMITTED.values() for function in (call, getattr(call, 'function', None))]
-    kept = np.dtype(ml_dtypes.bfloat16).itemsize == 2 and not any(getattr(call, '__defaults__', None) for call in admitted)
+    calls = unpickled.ADMITTED.values()
+    admitted = [*calls, *(getattr(call, 'function', None) for call in calls)]
+    kept = np.dtype(ml_dtypes.bfloat16).itemsize == 2
+    kept = kept and not any(getattr(call, '__defaults__', None) for call in admitted)
     print(json.dumps([path, said, kept]), flush=True)
 """
 

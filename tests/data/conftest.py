@@ -6,7 +6,7 @@ import shutil
 import pytest
 from ml_collections import ConfigDict
 
-from re2pix_jax.data import writing
+from re2pix_jax.data import frame_records
 from tests.data import layouts
 from tests.data.stubs import Numbered, Stub
 
@@ -14,11 +14,11 @@ from tests.data.stubs import Numbered, Stub
 @pytest.fixture(scope='session')
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp('loader')
-    writing.write_frames(
+    frame_records.write_frames(
         path / 'a', {'train': Numbered(11), 'validation': Numbered(5, split='validation')}
     )
-    writing.write_frames(path / 'b', {'train': Numbered(4, offset=100)})
-    writing.write_frames(path / 'short', {'train': Numbered(2, frames=10)})
+    frame_records.write_frames(path / 'b', {'train': Numbered(4, offset=100)})
+    frame_records.write_frames(path / 'short', {'train': Numbered(2, frames=10)})
     return path
 
 
@@ -43,7 +43,7 @@ def data(folder):
 @pytest.fixture(scope='session')
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp('records') / 'deep' / 'stub'
-    writing.write_frames(
+    frame_records.write_frames(
         folder, {'train': Stub(), 'validation': Stub(2, split='validation')}, source='stub'
     )
     return folder

@@ -249,7 +249,7 @@ def commands(tmp_path_factory, drives):
         'nothing to check': f'--check {folder}/empty',
         'nothing to look at': f'--look {folder}/empty',
     }
-    return outcomes('prepare', {name: line.split() for name, line in lines.items()}, None), folder
+    return outcomes('prepare', {name: line.split() for name, line in lines.items()}), folder
 
 
 def drive(count):
@@ -305,7 +305,7 @@ def test_damaged_videos_are_left_out_counted_and_named(commands):
     [
         ('dataset', 'expected one dataset: world, cityscapes'),
         ('no out', '--out is missing'),
-        ('size', '--size 64'),
+        ('size', '--size=64: expected HEIGHTxWIDTH'),
         ('no raw', '--raw is missing'),
         ('absent', 'no such folder'),
         ('empty', 'empty'),

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from re2pix_jax.data import loader, records, writing
+from re2pix_jax.data import frame_records, loader, records
 from re2pix_jax.data.sources.cityscapes import TEACHER, Cityscapes
 from re2pix_jax.data.sources.kitti import Kitti
 from re2pix_jax.data.sources.world import World
@@ -86,7 +86,7 @@ def test_a_lost_file_of_classes_is_a_problem(raw, tmp_path):
 
 
 def test_classes_come_back_from_records_as_they_are(raw, tmp_path):
-    writing.write_frames(
+    frame_records.write_frames(
         tmp_path / 'out',
         {split: Cityscapes(raw, split) for split in ('train', 'validation')},
         'jpeg',
@@ -102,8 +102,8 @@ def test_a_loader_says_what_its_depth_is_and_refuses_two_kinds(raw, tmp_path, mo
     layouts.kitti(tmp_path / 'kitti', ['2011_09_26_drive_0001', '2011_09_26_drive_0005'])
     layouts.kitti(tmp_path / 'kitti', ['2011_09_26_drive_0011'], depth=None)
     layouts.covla(tmp_path / 'covla', clips=5)
-    writing.write_frames(tmp_path / 'classes', {'train': Cityscapes(raw, 'train')})
-    writing.write_frames(tmp_path / 'metres', {'train': World('train', 2, 4, (32, 64))})
+    frame_records.write_frames(tmp_path / 'classes', {'train': Cityscapes(raw, 'train')})
+    frame_records.write_frames(tmp_path / 'metres', {'train': World('train', 2, 4, (32, 64))})
     expected = {
         'world': {'metres'},
         f'records:{tmp_path}/classes': {'classes'},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles, tasks
-from re2pix_jax.data import loader, writing
+from re2pix_jax.data import frame_records, loader
 from re2pix_jax.data.sources import encoded, open_source
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
@@ -32,7 +32,7 @@ def encode(*arguments):
 def folder(tmp_path_factory, micro_bundles):
     """The world as records at `frames` and, by the command, encoded at `features`."""
     path = tmp_path_factory.mktemp('encoded')
-    writing.write_frames(
+    frame_records.write_frames(
         path / 'frames',
         {
             split: World(split, count, 12, SIZE)

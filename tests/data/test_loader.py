@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from re2pix_jax.data import loader, video, windows, writing
+from re2pix_jax.data import frame_records, loader, video, windows
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
 from tests.data.stubs import Numbered, assert_same, take
@@ -158,7 +158,7 @@ def test_the_state_of_other_data_is_refused(data):
 def test_the_state_of_clips_that_were_prepared_anew_is_refused(tmp_path, data):
     def prepare(**options):
         shutil.rmtree(tmp_path / 'again', ignore_errors=True)
-        writing.write_frames(tmp_path / 'again', {'train': Numbered(11)}, **options)
+        frame_records.write_frames(tmp_path / 'again', {'train': Numbered(11)}, **options)
         return loader.create(data, 2)
 
     data.sources = (f'records:{tmp_path}/again',)
@@ -190,7 +190,7 @@ def test_evaluation_is_one_pass_in_order(data):
 
 def test_evaluation_windows_end_at_the_frame_of_the_protocol(tmp_path, data, folder):
     for name, target in (('cityscapes', 19), ('nuscenes', 28)):
-        writing.write_frames(tmp_path / name, {'train': Numbered(1, target=target)})
+        frame_records.write_frames(tmp_path / name, {'train': Numbered(1, target=target)})
     for name, frames, expected in [
         ('cityscapes', 5, [7, 10, 13, 16, 19]),
         ('cityscapes', 7, [1, 4, 7, 10, 13, 16, 19]),
@@ -240,7 +240,7 @@ def test_labels_keep_their_own_size(tmp_path, data):
             finer = (rows // 2 % 19 * 10 + columns // 16).astype(np.uint8)
             return {**clip, 'labels': np.broadcast_to(finer, (len(indices), 64, 128))}
 
-    writing.write_frames(tmp_path / 'finer', {'train': Finer(2)})
+    frame_records.write_frames(tmp_path / 'finer', {'train': Finer(2)})
     data.update(sources=(f'records:{tmp_path}/finer',), crop=(0.5, 0.5), flip=0.0)
     truth = Finer(1).read(0, [0])['labels'][0]
     with data.ignore_type():

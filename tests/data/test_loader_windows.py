@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from re2pix_jax.data import loader, records, selection, windows, writing
+from re2pix_jax.data import frame_records, loader, records, selection, windows
 from re2pix_jax.data.settings import Settings
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
@@ -35,8 +35,8 @@ class Uneven(Numbered):
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp('windows')
-    writing.write_frames(path / 'nuscenes', {'train': At12Hz(12, target=28)})
-    writing.write_frames(path / 'uneven', {'train': Uneven(6)})
+    frame_records.write_frames(path / 'nuscenes', {'train': At12Hz(12, target=28)})
+    frame_records.write_frames(path / 'uneven', {'train': Uneven(6)})
     layouts.cityscapes(path / 'raw', train=10, validation=2)
     return path
 
@@ -146,7 +146,7 @@ def test_labels_of_evaluation_do_not_depend_on_the_size_of_the_frames(tmp_path, 
     from re2pix_jax.data.sources.cityscapes import Cityscapes
 
     raw = Cityscapes(folder / 'raw', 'validation')
-    writing.write_frames(tmp_path / 'small', {'validation': raw}, 'jpeg', size=(16, 32))
+    frame_records.write_frames(tmp_path / 'small', {'validation': raw}, 'jpeg', size=(16, 32))
     assert records.Records(tmp_path / 'small', 'validation').clips[0]['size'] == [16, 32]
     settings = data(
         f'records:{tmp_path}/small',

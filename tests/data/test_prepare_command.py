@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from re2pix_jax.data import records, video, writing
+from re2pix_jax.data import frame_records, records, video
 from re2pix_jax.data.sources import encoded
 from re2pix_jax.data.sources.world import World
 from tests.conftest import ROOT, SIZE
@@ -26,7 +26,7 @@ def commands(tmp_path_factory):
     folder = tmp_path_factory.mktemp('command')
     worlds = {split: World(split, 3, 12, SIZE) for split in ('train', 'validation')}
     for name in ('world', 'damaged'):
-        writing.write_frames(folder / name, worlds)
+        frame_records.write_frames(folder / name, worlds)
     damage(folder / 'damaged')
     noise = np.random.default_rng(0).normal(size=(encoded.BLOCK, 4, 8, 5))
     encoded.write(
@@ -54,7 +54,7 @@ def commands(tmp_path_factory):
         'look empty_split': f'--look={folder}/out/empty_split',
         'check empty_split': f'--check={folder}/out/empty_split',
     }
-    return outcomes('prepare', {name: line.split() for name, line in lines.items()}, None), folder
+    return outcomes('prepare', {name: line.split() for name, line in lines.items()}), folder
 
 
 def test_damage_is_told_by_the_check(commands):
@@ -167,7 +167,7 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path):
     worlds = {
         split: World(split, count, 6, SIZE) for split, count in (('train', 64), ('validation', 2))
     }
-    writing.write_frames(tmp_path / 'straight', worlds, source='world, 6 frames at 32x64')
+    frame_records.write_frames(tmp_path / 'straight', worlds, source='world, 6 frames at 32x64')
     assert manifest_of(tmp_path / 'killed') == manifest_of(tmp_path / 'straight')
     assert sorted(file.name for file in (tmp_path / 'killed').iterdir()) == sorted(
         file.name for file in (tmp_path / 'straight').iterdir()

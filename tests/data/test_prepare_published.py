@@ -61,7 +61,7 @@ def prepared(tmp_path_factory):
         '--splits=validation',
         '--processes=1',
     ]
-    done = outcomes('prepare', commands, None)
+    done = outcomes('prepare', commands)
     torn.write_bytes(torn.read_bytes()[:-60])
     next((folder / 'raw/cityscapes/gtFine/train/aachen').glob('aachen_000005_*')).unlink()
     commands = {
@@ -79,7 +79,7 @@ def prepared(tmp_path_factory):
             '--strict',
         ],
     }
-    return done | outcomes('prepare', commands, None), folder
+    return done | outcomes('prepare', commands), folder
 
 
 def window(folder, name, frames, split='validation'):

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from re2pix_jax.data import records, writing
+from re2pix_jax.data import frame_records, records
 from re2pix_jax.errors import UserError
 from tests.data.stubs import Stub, damage
 
@@ -51,7 +51,7 @@ def test_only_the_asked_frames_are_decoded(prepared, monkeypatch):
 
 
 def test_damage_is_found_by_the_check(tmp_path):
-    writing.write_frames(tmp_path / 'out', {'train': Stub(3)})
+    frame_records.write_frames(tmp_path / 'out', {'train': Stub(3)})
     assert list(records.damaged(tmp_path / 'out', 'train')) == [None] * 3
     file = tmp_path / 'out' / 'manifest.json'
     manifest = json.loads(file.read_text())
@@ -69,7 +69,7 @@ def test_damage_is_found_by_the_check(tmp_path):
 
 def test_what_is_wrong_with_records_is_said(tmp_path, prepared):
     def changed(name, change):
-        writing.write_frames(tmp_path / name, {'train': Stub(2)})
+        frame_records.write_frames(tmp_path / name, {'train': Stub(2)})
         change(tmp_path / name)
         return tmp_path / name
 

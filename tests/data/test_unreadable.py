@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from re2pix_jax.data import loader, writing
+from re2pix_jax.data import frame_records, loader
 from re2pix_jax.errors import UserError
 from re2pix_jax.training import loop, writer
 from tests.data import layouts
@@ -17,7 +17,7 @@ from tests.training import toy
 def bad(tmp_path_factory):
     """Prepared clips of which some cannot be read."""
     path = tmp_path_factory.mktemp('damaged') / 'bad'
-    writing.write_frames(path, {'train': Numbered(3)})
+    frame_records.write_frames(path, {'train': Numbered(3)})
     file = next(path.glob('*.array_record*'))
     content = np.frombuffer(file.read_bytes(), np.uint8).copy()
     written = np.flatnonzero(content)
@@ -57,14 +57,14 @@ def test_a_run_counts_the_clips_that_it_skipped_in_its_log(bad, data, tmp_path):
     class Rows:
         """The batches as the toy task takes them."""
 
-        def __init__(self, clips):
-            self.clips = clips
+        def __init__(self, batches):
+            self.batches = batches
 
         def __getattr__(self, name):
-            return getattr(self.clips, name)
+            return getattr(self.batches, name)
 
         def __next__(self):
-            batch = next(self.clips)
+            batch = next(self.batches)
             return {
                 'x': batch['frames'][:, 0, :8, 0, 0].astype(np.float32) / 255,
                 'record': batch['record'],
@@ -88,7 +88,7 @@ def test_clips_too_short_for_a_window_are_left_out_and_counted(tmp_path, data, c
         def num_frames(self, index):
             return 30 if index else 12
 
-    writing.write_frames(tmp_path / 'uneven', {'train': Uneven(3)})
+    frame_records.write_frames(tmp_path / 'uneven', {'train': Uneven(3)})
     data.update(sources=(f'records:{tmp_path}/uneven',), strides=(4,))
     capsys.readouterr()
     assert set(np.concatenate([batch['record'] for batch in take(loader.create(data, 2), 3)])) == {
@@ -111,7 +111,7 @@ class Uneven(Numbered):
 
 @pytest.fixture
 def uneven(tmp_path, data):
-    writing.write_frames(tmp_path / 'uneven', {'validation': Uneven(7, split='validation')})
+    frame_records.write_frames(tmp_path / 'uneven', {'validation': Uneven(7, split='validation')})
     data.update(sources=(f'records:{tmp_path}/uneven',), split='validation', strides=(4,))
     return data
 

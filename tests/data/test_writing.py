@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from re2pix_jax import files
-from re2pix_jax.data import records, writing
+from re2pix_jax.data import frame_records, records, writing
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
 from tests.data.stubs import Stub, manifest_of
@@ -43,7 +43,7 @@ def test_several_processes_write_the_same(tmp_path):
         'validation': World('validation', 2, 3, (32, 64)),
     }
     for processes in (1, 2):
-        writing.write_frames(tmp_path / str(processes), splits, processes=processes)
+        frame_records.write_frames(tmp_path / str(processes), splits, processes=processes)
     assert manifest_of(tmp_path / '1') == manifest_of(tmp_path / '2')
     assert len(list((tmp_path / '1').glob('*train*'))) == 2, 'two shards'
     clip, truth = (
@@ -56,7 +56,7 @@ def test_several_processes_write_the_same(tmp_path):
 
 
 def test_an_interrupted_preparation_goes_on(tmp_path):
-    writing.write_frames(tmp_path / 'straight', {'train': Stub(40, 6)})
+    frame_records.write_frames(tmp_path / 'straight', {'train': Stub(40, 6)})
     stopped = Stub(40, 6)
     read = stopped.read
 
@@ -67,7 +67,7 @@ def test_an_interrupted_preparation_goes_on(tmp_path):
 
     stopped.read = interrupt
     with pytest.raises(KeyboardInterrupt):
-        writing.write_frames(tmp_path / 'out', {'train': stopped})
+        frame_records.write_frames(tmp_path / 'out', {'train': stopped})
     assert not (tmp_path / 'out').exists() and not list(
         (tmp_path / 'out.partial').glob('*.partial')
     )
@@ -76,11 +76,11 @@ def test_an_interrupted_preparation_goes_on(tmp_path):
         match='out.partial: was begun with other frames_cover, image_format, quality; give the '
         'same',
     ):
-        writing.write_frames(tmp_path / 'out', {'train': stopped}, 'jpeg', size=(8, 16))
+        frame_records.write_frames(tmp_path / 'out', {'train': stopped}, 'jpeg', size=(8, 16))
     with pytest.raises(UserError, match='was begun with other clips'):
-        writing.write_frames(tmp_path / 'out', {'train': Stub(41, 6)})
+        frame_records.write_frames(tmp_path / 'out', {'train': Stub(41, 6)})
     rest = Stub(40, 6)
-    writing.write_frames(tmp_path / 'out', {'train': rest})
+    frame_records.write_frames(tmp_path / 'out', {'train': rest})
     assert sorted(set(rest.reads)) == list(range(32, 40)), 'two shards of 16 clips were there'
     assert manifest_of(tmp_path / 'out') == manifest_of(tmp_path / 'straight')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['out', 'straight']
@@ -89,7 +89,7 @@ def test_an_interrupted_preparation_goes_on(tmp_path):
 def test_jpeg_is_smaller_and_near(tmp_path):
     source = World('train', 2, 2, (64, 128))
     for kind in ('png', 'jpeg'):
-        writing.write_frames(tmp_path / kind, {'train': source}, image_format=kind)
+        frame_records.write_frames(tmp_path / kind, {'train': source}, image_format=kind)
     png, jpeg = (
         len(records.Records(tmp_path / kind).rows(0, [0])[0]['frames']) for kind in ('png', 'jpeg')
     )
@@ -99,7 +99,7 @@ def test_jpeg_is_smaller_and_near(tmp_path):
 
 
 def test_frames_are_scaled_to_cover_and_labels_are_not(tmp_path):
-    writing.write_frames(tmp_path / 'out', {'train': Stub(1, size=(20, 64))}, size=(8, 16))
+    frame_records.write_frames(tmp_path / 'out', {'train': Stub(1, size=(20, 64))}, size=(8, 16))
     clips = records.Records(tmp_path / 'out')
     assert clips.read(0, [5])['frames'].shape == (1, 8, 26, 3)
     np.testing.assert_array_equal(
@@ -109,7 +109,9 @@ def test_frames_are_scaled_to_cover_and_labels_are_not(tmp_path):
 
 
 def test_clips_that_cannot_be_read_are_left_out(tmp_path):
-    done = writing.write_frames(tmp_path / 'out', {'train': Stub(20, wrong=(3, *range(16, 20)))})
+    done = frame_records.write_frames(
+        tmp_path / 'out', {'train': Stub(20, wrong=(3, *range(16, 20)))}
+    )
     reason = 'train/3: the disc is scratched'
     assert len(done['train']['clips']) == 15 and done['train']['left_out'][0] == {
         'name': 'train/3',
@@ -122,19 +124,19 @@ def test_clips_that_cannot_be_read_are_left_out(tmp_path):
         'the second shard would be empty'
     )
     with pytest.raises(UserError, match=reason):
-        writing.write_frames(tmp_path / 'strict', {'train': Stub(wrong=(3,))}, strict=True)
+        frame_records.write_frames(tmp_path / 'strict', {'train': Stub(wrong=(3,))}, strict=True)
     with pytest.raises(
         UserError,
         match='no clip of split train can be used, the first because: train/0: the disc is',
     ):
-        writing.write_frames(
+        frame_records.write_frames(
             tmp_path / 'none', {'train': Stub(2, wrong=(0, 1)), 'validation': Stub(0)}
         )
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
 def test_a_split_without_clips_does_not_take_the_others_with_it(tmp_path):
-    done = writing.write_frames(
+    done = frame_records.write_frames(
         tmp_path / 'out', {'train': Stub(3), 'validation': Stub(1, wrong=(0,), split='validation')}
     )
     left_out = [{'name': 'validation/0', 'reason': 'validation/0: the disc is scratched'}]
@@ -176,7 +178,7 @@ def test_what_cannot_be_written_is_said(tmp_path, prepared):
         ),
     ]:
         with pytest.raises(UserError, match=words):
-            writing.write_frames(out, splits, **options)
+            frame_records.write_frames(out, splits, **options)
     assert manifest_of(prepared) == before and not list(tmp_path.iterdir())
 
 
@@ -211,9 +213,9 @@ def test_a_full_disk_is_one_line_and_is_gone_on_from(tmp_path, monkeypatch):
                 match='out: the disk is full after 1 of 2 shards; free space and give the same '
                 'command again',
             ):
-                writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
+                frame_records.write_frames(tmp_path / 'out', {'train': Stub(20)})
         assert not list(tmp_path.glob('out/*')) and not list(tmp_path.glob('out.partial/*.partial'))
-    writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
+    frame_records.write_frames(tmp_path / 'out', {'train': Stub(20)})
     assert len(records.Records(tmp_path / 'out')) == 20
 
     def refused(*_):
@@ -221,7 +223,7 @@ def test_a_full_disk_is_one_line_and_is_gone_on_from(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds_layout, 'write_shard', refused)
     with pytest.raises(UserError, match="can't be written"):
-        writing.write_frames(tmp_path / 'other', {'train': Stub()})
+        frame_records.write_frames(tmp_path / 'other', {'train': Stub()})
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
@@ -248,11 +250,11 @@ def test_a_preparation_stopped_in_its_last_lines_goes_on(tmp_path, monkeypatch, 
             match='the disk is full after 2 of 2 shards; free space and give the same command '
             'again',
         ):
-            writing.write_frames(tmp_path / 'out', {'train': Stub(20)})
+            frame_records.write_frames(tmp_path / 'out', {'train': Stub(20)})
     again = Stub(20)
-    writing.write_frames(tmp_path / 'out', {'train': again})
+    frame_records.write_frames(tmp_path / 'out', {'train': again})
     assert set(again.reads) == (set(range(16)) if at == 'train-00001.json' else set())
-    writing.write_frames(tmp_path / 'straight', {'train': Stub(20)})
+    frame_records.write_frames(tmp_path / 'straight', {'train': Stub(20)})
     assert manifest_of(tmp_path / 'out') == manifest_of(tmp_path / 'straight')
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(
         path.name for path in (tmp_path / 'straight').iterdir()

@@ -106,7 +106,7 @@ def rotary_params():
 
 def test_rotary_positions_hold_no_table_and_take_any_grid(rotary_params, frames):
     names = rotary_params['params']
-    assert 'pos_embed' not in names and names['blocks_0']['attn']['qkv']['bias'].shape == (48,)
+    assert 'pos_embed' not in names and names['blocks']['attn']['qkv']['bias'].shape == (2, 48)
     images = normalise(jnp.asarray(frames[:, 0]))
     assert ROTARY.apply(rotary_params, images).shape == (2, 3, 5, 48)
     assert ROTARY.apply(rotary_params, images[:, :, :4]).shape == (2, 3, 1, 48)

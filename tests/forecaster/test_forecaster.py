@@ -84,7 +84,7 @@ def test_dropout_is_another_one_in_every_step(params):
     """
     still = jax.tree.map(jnp.zeros_like, params)
     still['params']['fc_out']['bias'] = jnp.ones(6)
-    still['params']['layers_1']['feed_forward']['fc2']['bias'] = jnp.ones(24)
+    still['params']['layers']['feed_forward']['fc2']['bias'] = jnp.zeros((2, 24)).at[1].set(1.0)
     still['params']['fc_out']['kernel'] = params['params']['fc_out']['kernel']
     context = jnp.ones((1, 3, 2, 3, 6))
     roll_out = jax.jit(lambda key: rollout.forecast(still, NET, context, 2, key))

@@ -7,7 +7,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.generator.conditioning import (
     keep_first,
     limit,
-    mixed_count,
+    mixed_places,
     mixed_supervision,
     nested_counts,
     nested_dropout,
@@ -70,42 +70,71 @@ def test_output_is_independent_of_dropped_channels():
 @pytest.mark.parametrize(
     'batch, fraction, expected', [(64, 0.1, 6), (8, 0.1, 1), (2, 0.1, 1), (8, 0.0, 0), (8, 1.0, 8)]
 )
-def test_mixed_count(batch, fraction, expected):
-    assert mixed_count(batch, fraction) == expected
+def test_number_of_predicted_clips(batch, fraction, expected):
+    places = mixed_places(batch, fraction)
+    assert len(places) == len(set(places)) == expected
+
+
+@pytest.mark.parametrize('fraction', [0.1, 0.125, 0.25, 0.5, 0.8])
+@pytest.mark.parametrize('batch', [8, 24, 64, 128])
+def test_predicted_clips_are_spread_over_parts_and_devices(batch, fraction):
+    """Parts hold every n-th clip, devices a block: each has as many as any other, within three."""
+    places = np.array(mixed_places(batch, fraction))
+    for count in (2, 3, 4, 8):
+        if batch % count == 0:
+            for owner in (places % count, places // (batch // count)):
+                held = np.bincount(owner, minlength=count)
+                assert held.max() - held.min() <= 3
 
 
 def test_a_fraction_outside_the_unit_interval_is_refused():
-    with pytest.raises(UserError, match='fraction is 1.5; it must lie between 0 and 1'):
-        mixed_count(8, 1.5)
+    with pytest.raises(ValueError, match='fraction is 1.5; it must lie between 0 and 1'):
+        mixed_places(8, 1.5)
 
 
-@pytest.mark.parametrize(
-    'batch, fraction, predicted',
-    [
-        (10, 0.3, [0, 3, 6]),
-        (8, 0.1, [0]),
-        (9, 0.5, [0, 2, 4, 6]),
-        (7, 0.8, [0, 1, 2, 3, 4, 5]),
-        (4, 1.0, [0, 1, 2, 3]),
-    ],
-)
-def test_predictions_replace_evenly_spaced_samples_and_run_on_nothing_else(
-    batch, fraction, predicted
-):
+def mixed(places, batch, fraction):
+    """(what comes out for the clips at `places` of a batch, what stage 1 was given)"""
     context, future = COMPONENTS[:batch], COMPONENTS[batch : 2 * batch]
-    seen = []
+    given = []
 
     def predict(context):
-        seen.append(context)
+        jax.debug.callback(lambda x: given.append(np.asarray(x)), context)
         return -2 * context
 
-    mixed = mixed_supervision(predict, context, future, fraction)
-    others = np.setdiff1d(np.arange(batch), predicted)
-    np.testing.assert_array_equal(mixed[np.array(predicted)], -2 * context[np.array(predicted)])
-    np.testing.assert_array_equal(mixed[others], future[others])
-    np.testing.assert_array_equal(seen, [context[np.array(predicted)]])
-    gradient = jax.grad(lambda x: mixed_supervision(predict, x, future, fraction).sum())(context)
+    run = jax.jit(lambda places, x, y: mixed_supervision(predict, x, y, fraction, places, batch))
+    out = run(places, context[places], future[places])
+    jax.effects_barrier()
+    return np.asarray(out), given
+
+
+@pytest.mark.parametrize('batch, fraction', [(10, 0.3), (8, 0.1), (9, 0.5), (64, 0.1), (4, 1.0)])
+def test_predictions_replace_the_chosen_clips_and_run_on_nothing_else(batch, fraction):
+    context, future = COMPONENTS[:batch], COMPONENTS[batch : 2 * batch]
+    chosen = np.array(mixed_places(batch, fraction))
+    others = np.setdiff1d(np.arange(batch), chosen)
+    out, given = mixed(np.arange(batch), batch, fraction)
+    np.testing.assert_array_equal(out[chosen], -2 * context[chosen])
+    np.testing.assert_array_equal(out[others], future[others])
+    np.testing.assert_array_equal(given, [context[chosen]])
+    gradient = jax.grad(lambda x: mixed_supervision(lambda x: -2 * x, x, future, fraction).sum())(
+        context
+    )
     assert jnp.abs(gradient).max() == 0
+
+
+@pytest.mark.parametrize('parts', [2, 4, 8, 32, 64])
+def test_parts_of_a_batch_have_the_predictions_of_the_batch(parts):
+    """The share is that of the global batch: at 2 clips a part it is not half of them. A part
+    without a chosen clip does not ask stage 1 at all.
+    """
+    out, asked = np.zeros_like(COMPONENTS[:64]), []
+    for part in range(parts):
+        places = np.arange(part, 64, parts)
+        out[places], given = mixed(places, 64, 0.1)
+        asked.append(sum(map(len, given)))
+    np.testing.assert_array_equal(out, mixed(np.arange(64), 64, 0.1)[0])
+    holding = np.bincount(np.array(mixed_places(64, 0.1)) % parts, minlength=parts)
+    np.testing.assert_array_equal(asked, holding.max() * (holding > 0))
 
 
 def test_the_source_can_be_drawn_per_sample():
@@ -117,7 +146,13 @@ def test_the_source_can_be_drawn_per_sample():
         return -context
 
     draws = [
-        mixed_supervision(predict, context, future, fraction, jax.random.key(seed))
+        mixed_supervision(
+            predict,
+            context,
+            future,
+            fraction,
+            keys=jax.random.split(jax.random.key(seed), len(future)),
+        )
         for fraction, seed in ((0.2, 0), (0.2, 1), (1.0, 0))
     ]
     predicted = [np.asarray(mixed == -context).all(axis=(1, 2, 3, 4)) for mixed in draws]
@@ -130,15 +165,17 @@ def test_the_source_can_be_drawn_per_sample():
     )
     assert seen == [300, 300, 300], 'stage 1 forecasts the whole batch'
     gradient = jax.grad(
-        lambda x: mixed_supervision(predict, x, future, 0.2, jax.random.key(0)).sum()
+        lambda x: mixed_supervision(
+            predict, x, future, 0.2, keys=jax.random.split(jax.random.key(0), 300)
+        ).sum()
     )(context)
     assert jnp.abs(gradient).max() == 0
 
 
-@pytest.mark.parametrize('key', [None, jax.random.key(0)])
-def test_no_fraction_never_calls_the_predictor(key):
+@pytest.mark.parametrize('keys', [None, jax.random.split(jax.random.key(0), 4)])
+def test_no_fraction_never_calls_the_predictor(keys):
     future = COMPONENTS[:4]
-    assert mixed_supervision(None, COMPONENTS[:4], future, 0.0, key) is future
+    assert mixed_supervision(None, COMPONENTS[:4], future, 0.0, keys=keys) is future
 
 
 def test_channels_at_inference_keep_a_prefix():

@@ -55,20 +55,43 @@ def test_what_gpus_compute_for_short_sequences_is_the_same(monkeypatch):
             query, keys, values
         )
 
+    def close(one, other):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other
+        )
+
     usual = both(key, value)
     taken_apart = [key[:, :2], key[:, 2:]], [value[:, :2], value[:, 2:]]
     in_parts = both(*taken_apart)
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    assert 'dot_general' not in str(jax.make_jaxpr(attend)(query, key, value))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(key, value), usual
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        both(*taken_apart),
-        in_parts,
-    )
-    np.testing.assert_allclose(in_parts[0], usual[0], rtol=1e-4, atol=1e-5)
+    close(in_parts[0], usual[0])
+    monkeypatch.setattr(jax.lax, 'platform_dependent', lambda *x, cuda, **_: cuda(*x))
+    close(both(key, value), usual)
+    close(both(*taken_apart), in_parts)
+
+
+def _lowered(platform, shape, dtype='float32', function=attend):
+    shapes = 3 * [jax.ShapeDtypeStruct(shape, dtype)]
+    return jax.jit(function).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize('function', [attend, jax.grad(lambda *x: attend(*x).sum())])
+def test_the_platform_that_is_compiled_for_chooses(function):
+    """And not the one that this runs on, a CPU."""
+    short, long = (2, 5, 2, 8), (2, 3, 256, 2, 8)
+    products = {
+        platform: _lowered(platform, short, function=function).count('dot_general')
+        for platform in ('cpu', 'tpu', 'cuda', 'rocm')
+    }
+    assert products['cpu'] == products['tpu'] > 0 == products['cuda'] == products['rocm']
+    one_by_one = {
+        platform: 'stablehlo.while' in _lowered(platform, long, 'bfloat16', function)
+        for platform in ('cpu', 'tpu', 'cuda')
+    }
+    assert one_by_one == {'cpu': True, 'tpu': False, 'cuda': False}
+
+
+def test_a_cpu_does_not_ask_for_the_kernel_of_gpus():
+    assert not attention._has_flash()
 
 
 @pytest.mark.parametrize(
@@ -78,27 +101,37 @@ def test_what_gpus_compute_for_short_sequences_is_the_same(monkeypatch):
         ('8.0', 'float16', True),
         ('9.0', 'float32', False),
         ('7.5', 'bfloat16', False),
-        ('gfx942', 'bfloat16', False),
         (None, 'bfloat16', False),
     ],
 )
 def test_long_sequences_go_to_the_kernel_of_a_gpu_that_has_it(capability, dtype, fits, monkeypatch):
-    query, key, value = (x.astype(dtype) for x in _qkv((2, 3, 5, 2, 8)))
-    usual = attend(query, key, value)
-    device = types.SimpleNamespace(**({'compute_capability': capability} if capability else {}))
     calls, plain = [], jax.nn.dot_product_attention
 
     def kernel(*arguments, implementation):
         calls.append(implementation)
         return plain(*arguments, implementation='xla')
 
+    def devices(platform):
+        if capability is None:
+            raise RuntimeError(f'no {platform}')
+        return [types.SimpleNamespace(compute_capability=capability)]
+
     monkeypatch.setattr(attention, 'LARGE', 1)
-    monkeypatch.setattr(jax, 'devices', lambda: [device])
+    monkeypatch.setattr(attention, '_has_flash', attention._has_flash.__wrapped__)
+    monkeypatch.setattr(jax, 'devices', devices)
     monkeypatch.setattr(jax.nn, 'dot_product_attention', kernel)
-    mixed = attend(query, key, value)
-    assert calls == (['cudnn'] if fits else []) and mixed.dtype == dtype
-    np.testing.assert_allclose(mixed.astype('float32'), usual.astype('float32'), atol=2e-2)
-    attend(query, key, value, 0.3, jax.random.key(0))
+    query, key, value = (x.astype(dtype) for x in _qkv((2, 3, 5, 2, 8)))
+    on_gpus = jax.jit(attend).trace(query, key, value)
+    assert calls == (['cudnn'] if fits else [])
+    assert 'stablehlo.while' not in on_gpus.lower(lowering_platforms=('cuda',)).as_text()
+    on_cpus = attend(query, key, value)
+    assert on_cpus.dtype == dtype
+    np.testing.assert_allclose(
+        on_cpus.astype('float32'),
+        plain(*(x.reshape(6, 5, 2, 8) for x in (query, key, value))).reshape(on_cpus.shape),
+        atol=2e-2,
+    )
+    jax.jit(attend, static_argnums=3).trace(query, key, value, 0.3, jax.random.key(0))
     assert len(calls) == fits  # the kernel's dropout is not ours
 
 

@@ -68,18 +68,12 @@ def config(bundle):
 
 
 class Repeated:
-    """The same batch again and again, as a loader would bring it; with `length`, so many times."""
+    """The same batch again and again, as a loader would bring it."""
 
-    def __init__(self, batch, length=None):
-        self.batch, self.left = batch, length
-
-    def __iter__(self):
-        return self
+    def __init__(self, batch):
+        self.batch = batch
 
     def __next__(self):
-        if self.left == 0:
-            raise StopIteration
-        self.left = self.left and self.left - 1
         return self.batch
 
     def get_state(self):
@@ -92,16 +86,8 @@ class Repeated:
         pass
 
 
-def test_a_converted_forecaster_goes_on_training_and_is_evaluated(
-    config, bundle, clips, expected, tmp_path
-):
-    config = config.copy_and_resolve_references()
-    config.eval_every = 2
-    task = tasks.create(config)
-    params = task.load_params(str(bundle))
-    values = task.evaluate(params, task.frozen, [clips], jax.random.key(0))  # as it is
-    np.testing.assert_allclose(values['smooth_l1_step1'], expected['masked_smooth_l1'], rtol=1e-5)
-    loop.train(task, config, str(tmp_path), Repeated(clips), lambda: Repeated(clips, 1))
+def test_a_converted_forecaster_goes_on_training(config, bundle, clips, expected, tmp_path):
+    loop.train(tasks.create(config), config, str(tmp_path), Repeated(clips))
     rows = [row for row in writer.read_log(str(tmp_path)) if 'loss' in row]
     np.testing.assert_allclose(rows[0]['loss'], expected['masked_smooth_l1'], rtol=1e-5)
     assert rows[1]['loss'] < rows[0]['loss']
@@ -113,16 +99,20 @@ def step(config, clips):
     would compute them.
     """
     task = tasks.create(config)
-    params = task.load_params(config.init)
+    params = task.load(config.init)
     loss, gradients = jax.jit(
         jax.value_and_grad(
             lambda params: task.loss(params, task.frozen, clips, jax.random.key(0))[0]
         )
     )(params)
     by_name = {}
-    for path, gradient in flatten_dict(gradients, sep='/').items():
-        gradient = np.asarray(gradient, np.float64)
-        name = dino_foresight.TABLE.source_of(path)
+    gradients = {
+        path: np.asarray(x, np.float64) for path, x in flatten_dict(gradients, sep='/').items()
+    }
+    shapes = {path: gradient.shape for path, gradient in gradients.items()}
+    for name, place, _ in dino_foresight.TABLE.sources(shapes):
+        path, _, row = place.partition('[')
+        gradient = gradients[path][int(row[:-1])] if row else gradients[path]
         by_name[name] = gradient.T if path.endswith('kernel') else gradient
     return float(loss), by_name
 

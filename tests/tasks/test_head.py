@@ -9,12 +9,8 @@ import optax
 import pytest
 
 from re2pix_jax import bundles, errors, tasks
-from re2pix_jax.data import loader
-from re2pix_jax.evaluation.evaluators import segmentation
-from re2pix_jax.evaluation.evaluators.depth import DepthErrors
-from re2pix_jax.evaluation.evaluators.normals import NormalErrors, from_depth
+from re2pix_jax.evaluation.evaluators.normals import from_depth
 from re2pix_jax.heads import VERBS
-from re2pix_jax.training import loop, writer
 from tests.conftest import SIZE, load_config, random_variables, shrink
 
 
@@ -96,63 +92,6 @@ def test_gradients_reach_every_kernel_and_a_few_steps_lower_the_loss(reads, micr
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradients['params']))
 
 
-@pytest.mark.parametrize('reads', VERBS)
-def test_evaluation_is_that_of_the_metrics_for_any_batch_size(
-    reads, micro_bundles, clips, tmp_path
-):
-    task = create(reads, micro_bundles)
-    params = variables(task, clips)
-    values = [
-        task.evaluate(
-            params,
-            task.frozen,
-            [
-                {name: jnp.asarray(value[k : k + size]) for name, value in clips.items()}
-                for k in range(0, 3, size)
-            ],
-            jax.random.key(0),
-        )
-        for size in (1, 2)
-    ]
-    assert values[0].keys() == values[1].keys()
-    for name, value in values[0].items():
-        np.testing.assert_allclose(values[1][name], value, rtol=1e-5, err_msg=name)
-
-    task.save(params, tmp_path / 'head', None)
-    head = bundles.load(tmp_path / 'head')
-    assert head.reads == reads
-    read = getattr(head, VERBS[reads])(task._features(task.frozen, clips), SIZE)
-    if reads == 'segmentation':
-        scores = segmentation.Confusion.create().update(clips['labels'], read).scores().to_dict()
-        expected = {name: scores[name] for name in ('miou', 'moving_miou', 'accuracy')}
-    elif reads == 'depth':
-        expected = DepthErrors.create().update(clips['depth'], read).scores()._asdict()
-    else:
-        expected = (
-            NormalErrors.create().update(from_depth(clips['depth'], 60.0), read).scores()._asdict()
-        )
-    for name, value in expected.items():
-        assert values[0][name] == pytest.approx(value, rel=1e-3), name
-
-
-def test_a_shrunk_config_of_normals_trains_through_the_loop(micro_bundles, tmp_path):
-    config = shrink(load_config('head', 'tiny-normals'), micro_bundles, eval_every=2)
-    data = lambda data, training: loader.create(
-        data, config.batch_size, config.seed, training=training
-    )
-    loop.train(
-        tasks.create(config),
-        config,
-        str(tmp_path),
-        data(config.data, True),
-        lambda: data(config.eval_data, False),
-    )
-    rows = writer.read_log(str(tmp_path))
-    row = next(row for row in rows if 'eval/median' in row)
-    assert row['eval/frames'] == 5 and all(np.isfinite(value) for value in row.values())
-    assert [row['step'] for row in rows if 'angle' in row] == [1, 2]
-
-
 def test_normals_of_the_batch_come_before_those_of_depth(micro_bundles, clips):
     task = create('normals', micro_bundles)
     given = np.ones((3, 1, *SIZE, 3), np.float32)
@@ -167,18 +106,6 @@ def test_ordinal_depth_is_its_own_class(micro_bundles):
     loss, metrics = task._error(logits, truth)
     assert float(loss) < 1e-6 and float(metrics['accuracy']) == 1
     assert task._head(None).depth_range is None
-
-
-def test_evaluation_says_nothing_of_what_is_unknown_and_refuses_no_clips(micro_bundles, clips):
-    task = create('depth', micro_bundles)
-    unknown = {name: jnp.asarray(value[2:]) for name, value in clips.items()}
-    assert task.evaluate(variables(task, clips), task.frozen, [unknown], None) == {
-        'loss': 0,
-        'frames': 0,
-        'pixels': 0,
-    }
-    with pytest.raises(errors.UserError, match='head: the evaluation data holds no clips'):
-        task.evaluate(None, task.frozen, [], None)
 
 
 def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(micro_bundles, clips, tmp_path):
@@ -255,13 +182,13 @@ def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path
     refused(
         'config.data.sources: encoded clips hold no frames, which a head is trained on; take a '
         'source of frames',
-        task.init,
-        jax.random.key(0),
+        task._features,
+        task.frozen,
         {'components': np.zeros((1, 1, 4, 8, 32), np.float16)},
     )
     refused(
         r'head: reads segmentation, where config.loss.reads is depth',
-        task.load_params,
+        task.load,
         micro_bundles / 'head',
     )
 
@@ -288,10 +215,10 @@ def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path
     segment = create('segmentation', micro_bundles)
     refused(
         r'other: takes features of 48 channels, and the encoder .* gives 96',
-        segment.load_params,
+        segment.load,
         tmp_path / 'other',
     )
     np.testing.assert_array_equal(
-        jax.tree.leaves(segment.load_params(micro_bundles / 'head'))[0],
+        jax.tree.leaves(segment.load(micro_bundles / 'head'))[0],
         jax.tree.leaves(head.params)[0],
     )

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax import errors, tasks
+from re2pix_jax import bundles, errors, tasks
 from re2pix_jax.tasks import encoder
+from re2pix_jax.training import resume, state
 from tests.conftest import SIZE, load_config, shrink
 
 
@@ -22,47 +23,91 @@ def clips(count, frames, seed=0):
     }
 
 
-def in_batches(batch, size):
-    count = len(batch['record'])
-    return [
-        {name: jnp.asarray(value[start : start + size]) for name, value in batch.items()}
-        for start in range(0, count, size)
-    ]
-
-
-@pytest.mark.parametrize('name', ['forecaster', 'generator'])
-def test_evaluation_depends_on_records_and_not_on_batches(name, micro_bundles):
+@pytest.mark.parametrize('name', ['autoencoder', 'encoder', 'head', 'forecaster', 'generator'])
+def test_what_is_exported_is_what_was_trained(name, micro_bundles, tmp_path):
+    """And the same part is there to be evaluated, without a pass of data."""
     task = tasks.create(shrink(load_config(name), micro_bundles))
-    data = clips(5, 8)
-    params = jax.jit(task.init)(jax.random.key(0), in_batches(data, 2)[0])
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.02 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params
+    variables = jax.tree.map(lambda leaf: leaf + 0.01, jax.jit(task.init)(jax.random.key(0)))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), task.shapes
     )
-    by_two, by_five = (
-        task.evaluate(params, task.frozen, in_batches(data, size), jax.random.key(1))
-        for size in (2, 5)
-    )
-    assert by_two.keys() == by_five.keys() and by_two
-    for metric, value in by_two.items():
-        np.testing.assert_allclose(value, by_five[metric], rtol=1e-4, err_msg=metric)
+    data = {name: jnp.asarray(value) for name, value in clips(2, 8).items()}
+    task.save(variables, tmp_path / 'bundle', [data])
+    part, saved = task.part(variables), bundles.load(tmp_path / 'bundle', task.kind)
+    assert type(part) is type(saved)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(part), jax.tree.leaves(saved))
+    if name == 'autoencoder':
+        assert (part.shift_factor, part.scaling_factor) == (0.0, 1.0)
+        latents = np.asarray(saved.encode(data['frames']))
+        assert abs(latents.mean()) < 1e-2 and abs(latents.std() - 1) < 1e-2
+    elif name == 'encoder':
+        with pytest.raises(errors.UserError, match='starts from random parameters only'):
+            task.load(tmp_path / 'bundle')
+    else:
+        jax.tree.map(np.testing.assert_array_equal, task.load(tmp_path / 'bundle'), variables)
 
 
-def test_forecaster_measures_copy_last_as_the_mean_smooth_l1(micro_bundles):
-    task = tasks.create(shrink(load_config('forecaster'), micro_bundles))
-    data = clips(2, 6)
-    params = task.init(jax.random.key(0), None)
-    values = task.evaluate(params, task.frozen, in_batches(data, 2), jax.random.key(1))
-    components = np.asarray(
-        task.frozen['principal'].project(task.frozen['encoder'].encode(data['frames'])), np.float64
-    )
-    distance = np.abs(components[:, 3] - components[:, 5])
-    expected = np.where(distance < 0.1, distance**2 / 0.2, distance - 0.05).mean()
-    np.testing.assert_allclose(values['copy_last_step2'], expected, rtol=1e-4)
-    # The output layer starts at zero, so an untrained forecaster predicts zeros.
-    zeros = np.where(
-        np.abs(components[:, 4]) < 0.1, components[:, 4] ** 2 / 0.2, np.abs(components[:, 4]) - 0.05
-    ).mean()
-    np.testing.assert_allclose(values['smooth_l1_step1'], zeros, rtol=1e-4)
+@pytest.mark.parametrize('mixed', ['slice', 'per_sample'])
+def test_the_generator_learns_the_same_however_the_batch_is_cut(mixed, micro_bundles):
+    """Noise, times, channels and whose future is predicted: all by the clip's place."""
+    config = shrink(load_config('generator'), micro_bundles, batch_size=8)
+    config.loss.update(mixed=mixed, predicted_fraction=0.25)
+    config.optimizer.name = 'adam'
+    rng = np.random.default_rng(0)
+    data = {
+        'latents': rng.normal(size=(8, 8, 8, 16, 4)).astype(np.float32),
+        'components': rng.normal(size=(8, 8, 4, 8, 32)).astype(np.float32),
+    }
+    task = tasks.create(config)
+    transform, rate = resume.make_optimizer(task, config)
+    before = state.create(task, transform, 0, data)
+    found = {}
+    for parts in (1, 2, 4, 8):
+        step = jax.jit(state.make_step(task, transform, rate, 0, 0.9, parts))
+        found[parts] = step(before, task.frozen, data, np.int32(0))[1]
+    for parts in (2, 4, 8):
+        for metric in ('loss', 'x_mse', 'gradient_norm'):
+            np.testing.assert_allclose(found[parts][metric], found[1][metric], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('name', 'field', 'value', 'message'),
+    [
+        ('autoencoder', 'colour', 3, "config.model: .*unexpected keyword argument 'colour'"),
+        ('forecaster', 'heads', 0, 'config.model: .*zero'),
+    ],
+)
+def test_what_a_network_refuses_is_blamed_on_the_config(name, field, value, message, micro_bundles):
+    config = shrink(load_config(name), micro_bundles)
+    config.model.update({field: value})
+    with pytest.raises(errors.UserError, match=message) as caught:
+        tasks.create(config)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes', 'wanted'),
+    [
+        ('encoder', {}, 'metres'),
+        ('encoder', {'dense': 0.0, 'distill': 1.0}, None),
+        ('head', {}, None),
+        ('head', {'reads': 'depth'}, 'metres'),
+        ('head', {'reads': 'depth', 'depth_range': ()}, 'classes'),
+        ('head', {'reads': 'normals'}, 'metres'),
+    ],
+)
+def test_depth_of_another_kind_is_refused(name, changes, wanted, micro_bundles):
+    config = shrink(load_config(name), micro_bundles)
+    config.loss.update(changes)
+    config.model.update({'classes': 3} if changes.get('reads') == 'normals' else {})
+    task = tasks.create(config)
+    for kind in ('metres', 'classes'):
+        check = lambda kind=kind: task.check_data({}, {'records:x': {kind}, 'records:y': set()})
+        if wanted in (None, kind):
+            check()
+        else:
+            with pytest.raises(errors.UserError, match=f'records:x: its depth is in {kind}, and'):
+                check()
 
 
 def test_generator_trains_on_stage_one_only_for_its_slice(micro_bundles):
@@ -143,11 +188,12 @@ def test_student_gets_gradients_and_teacher_does_not(micro_bundles):
     config.loss.update(dense=0.0, distill=1.0)
     task = tasks.create(config)
     data = {name: jnp.asarray(value) for name, value in clips(2, 1).items()}
-    params = jax.jit(task.init)(jax.random.key(0), data)
+    variables = jax.jit(task.init)(jax.random.key(0))
 
-    def loss(params, teacher):
-        return task.loss(params, {'ema': teacher}, data, jax.random.key(1))[0]
+    def loss(variables, teacher):
+        return task.loss(variables, {}, data, jax.random.key(1), teacher)[0]
 
-    student, teacher = jax.grad(loss, argnums=(0, 1))(params, params)
-    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(student['net'])) > 0
+    student, teacher = jax.grad(loss, argnums=(0, 1))(variables, variables)
+    net = student['params']['net']
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(net)) > 0
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(teacher))

@@ -2,6 +2,7 @@
 any mesh.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,13 @@ from re2pix_jax.training import checkpoint, loop, writer
 from tests.training import toy
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SPEED = (
+    'steps_per_second',
+    'clips_per_second',
+    'tflops',
+    'memory_gb',
+    'waiting_for_data',
+)
 PATIENCE = 600  # seconds; a busy machine is no failure
 
 
@@ -124,7 +132,7 @@ def test_sigterm_saves_and_the_run_goes_on(straight, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'fields', [('sharding=replicate',), ('sharding=fsdp', 'mesh.data=4', 'mesh.model=2')]
+    'fields', [('sharding=replicate',), ('sharding=fsdp', 'mesh.data=4', 'mesh.model=2', 'cut=1')]
 )
 def test_eight_devices_compute_what_one_does(straight, tmp_path, fields):
     status, _, err = finish(start(tmp_path, *fields, devices=8))
@@ -215,13 +223,13 @@ def test_another_config_is_refused_by_field(straight):
 
 
 def test_changed_bundle_is_refused_by_name_and_a_moved_one_is_not(straight):
-    changed = toy.Task({'teacher': {'path': 'bundles/teacher', 'sha256': 'bb'}})
+    changed = toy.Task({'teacher': {'path': 'bundles/teacher', 'identity': 'bb'}})
     config = toy.make_config()
     with pytest.raises(
         UserError, match=r'other contents of the frozen bundle teacher \(bundles/teacher\)'
     ):
         loop.train(changed, config, str(straight), toy.Data(8))
-    moved = toy.Task({'teacher': {'path': 'elsewhere', 'sha256': 'aa'}})
+    moved = toy.Task({'teacher': {'path': 'elsewhere', 'identity': 'aa'}})
     config = toy.make_config(**{'frozen.teacher': 'elsewhere'})
     assert int(loop.train(moved, config, str(straight), toy.Data(8)).step) == 20
 
@@ -229,7 +237,12 @@ def test_changed_bundle_is_refused_by_name_and_a_moved_one_is_not(straight):
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'steps': 0}, 'steps is 0'),
+        ({'steps': 0}, 'steps is 0: at least 1 expected'),
+        ({'seed': -1}, 'seed is -1: at least 0 and at most 4294967295 expected'),
+        ({'optimizer.b2': 1.0}, 'optimizer.b2 is 1.0: at least 0 and below 1 expected'),
+        ({'optimizer.learning_rate': float('nan')}, 'optimizer.learning_rate is nan'),
+        ({'dtype': 'float64'}, "dtype is 'float64': one of float32"),
+        ({'profile.steps': (5, 2)}, r'profile.steps is \(5, 2\): the first and the last step'),
         ({'log_every': 0}, 'log_every is 0'),
         ({'eval_every': -1}, 'eval_every is -1'),
         ({'ema': 1.0}, 'ema is 1.0'),
@@ -249,6 +262,77 @@ def test_impossible_config_is_one_line(tmp_path, fields, message):
     with pytest.raises(UserError, match=message) as error:
         toy.train(tmp_path, toy.make_config(**fields))
     assert '\n' not in str(error.value)
+
+
+def test_an_evaluation_that_fails_throws_no_steps_away(straight, tmp_path):
+    """Nor is it forgotten: the run that goes on makes up for it, to the log of a run without it."""
+
+    def broken(variables):
+        raise RuntimeError('no judge')
+
+    fine = toy.Task().evaluate
+    # At step 10; then, after it was made up for, at the last step; and then all is well.
+    for answers, saved in (([broken], 10), ([fine, broken], 20), ([fine], 20)):
+        failing = pytest.raises(RuntimeError, match='no judge')
+        evaluate = lambda variables, answers=answers: answers.pop(0)(variables)
+        with failing if broken in answers else contextlib.nullcontext():
+            toy.train(tmp_path, toy.make_config(), evaluate=evaluate)
+        assert checkpoint.Checkpoints(tmp_path, read_only=True).latest() == saved
+    assert log_of(tmp_path) == log_of(straight)
+
+
+def test_a_run_shows_itself(straight, tmp_path, capsys):
+    config = toy.make_config(**{'steps': 4, 'eval_every': 0, 'profile.steps': (2, 3)})
+    toy.train(tmp_path, config)
+    shown = capsys.readouterr().out
+    for words in (
+        'devices         1 x cpu',
+        'mesh            data 1 x model 1',
+        'trained         toy, 312 parameters, computed in float32',
+        '40 clips, 5 steps an epoch',
+        'frozen teacher  bundles/teacher aa',
+        f'written to      {tmp_path}',
+        '| Dense_1/kernel    | (16, 8) |',
+        'compiling ...',
+        'compiled in ',
+        'training: 4/4 steps  loss ',
+        'waiting for data',
+    ):
+        assert words in shown, words
+    assert shown.index('compiled in') < shown.index('training: 1/4')
+    for row in writer.read_log(tmp_path, writer.TIMING):
+        assert row.keys() == {'step', *SPEED} and row['memory_gb'] > 0
+        assert 0 <= row['waiting_for_data'] <= 1 and row['clips_per_second'] > 0
+    # What the clock says is in no row of the log, which two runs have alike.
+    assert not {*SPEED} & {name for row in writer.read_log(tmp_path) for name in row}
+    traces = list((tmp_path / 'profile').rglob('*.xplane.pb'))
+    assert len(traces) == 1 and traces[0].stat().st_size > 1000
+    assert b'train' in traces[0].read_bytes()
+
+
+def test_the_network_s_refusal_is_one_line_that_blames_the_config(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise ValueError('the net was given 3 frames and takes 4\nmore')
+
+    monkeypatch.setattr(toy.Task, 'loss', refuse)
+    with pytest.raises(UserError) as caught:
+        toy.train(tmp_path, toy.make_config())
+    assert str(caught.value) == (
+        'config.model or config.data: the net was given 3 frames and takes 4'
+    )
+
+
+def test_a_checkpoint_of_before_is_refused_in_one_line(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, 'FORMAT', 2)
+        toy.train(tmp_path, toy.make_config(steps=2, eval_every=0))
+    for call in (
+        lambda: toy.train(tmp_path, toy.make_config()),
+        lambda: loop.open_run(str(tmp_path), lambda config: toy.Task()),
+    ):
+        with pytest.raises(UserError, match='checkpoint format 2, .* train anew .*0.1.0') as caught:
+            call()
+        assert '\n' not in str(caught.value)
 
 
 def test_open_run_at_a_step(tmp_path):

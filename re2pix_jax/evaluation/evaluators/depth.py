@@ -12,12 +12,15 @@ metres in, RMSE is in metres; the other numbers have no unit.
 """
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax.evaluation.evaluators.frame_means import FrameMeans, mean, share, to_dict
+from re2pix_jax.evaluation import compatibility
+from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
+from re2pix_jax.evaluation.evaluators.means import FrameMeans, mean, share
 
 LEAST = 1e-3
 """Predictions below count as this much: a logarithm needs a positive number. [O: the reference's is
@@ -25,40 +28,12 @@ infinite there]
 """
 
 
-class Scores(NamedTuple):
-    """Scores of a set, NaN where it has no known pixel.
-
-    Attributes:
-        delta1, delta2, delta3: share of pixels whose ratio of prediction and truth, or its inverse,
-            is below 1.25, 1.25^2, 1.25^3; in [0, 1].
-        abs_rel: |prediction - truth| / truth.
-        rmse: root of the mean squared error, in the depth's unit.
-        log10: |log10 prediction - log10 truth|.
-        silog: 100 times the standard deviation of ln(prediction / truth): no factor of a frame
-            changes it. [R]
-        frames, pixels: that had a known truth.
-    """
-
-    delta1: float
-    delta2: float
-    delta3: float
-    abs_rel: float
-    rmse: float
-    log10: float
-    silog: float
-    frames: int
-    pixels: int
-
-    def to_dict(self):
-        """JSON-able: None instead of NaN."""
-        return to_dict(self)
-
-
+@flax.struct.dataclass
 class DepthErrors(FrameMeans):
     """Errors so far.
 
-    `errors = DepthErrors.create()`, then `errors = errors.update(truth, prediction)` a batch, then
-    `errors.scores()`.
+    `errors = DepthErrors.empty()`, then `errors = errors.update(truth, prediction)` a batch, then
+    `errors.compute()`.
     """
 
     NAMES: ClassVar = ('delta1', 'delta2', 'delta3', 'abs_rel', 'rmse', 'log10', 'silog')
@@ -99,6 +74,36 @@ class DepthErrors(FrameMeans):
         }
         return self.add(values, count)
 
-    def scores(self):
-        """`Scores` of what was added so far."""
-        return Scores(**self.means(), **self.counts())
+
+class Depth(Evaluator):
+    """Depth that a head reads in features, against the true one, in metres or in classes both."""
+
+    COLUMNS = (
+        Column('delta1', 'depth delta1 %', higher=True, scale=100, digits=1),
+        Column('delta2', 'depth delta2 %', higher=True, scale=100, digits=1),
+        Column('delta3', 'depth delta3 %', higher=True, scale=100, digits=1),
+        Column('abs_rel', 'depth AbsRel'),
+        Column('rmse', 'depth RMSE'),
+        Column('log10', 'depth log10'),
+        Column('silog', 'depth SILog'),
+    )
+    METHODS = ('re2pix', 'copy_last', 'vae', 'truth', 'forecast')
+    FIELDS = frozenset({'depth'})
+    OPTIONS = {'head': '', 'columns': ()}  # bundle of a head for depth; names of columns, () = all
+
+    def open(self):
+        self.parts = compatibility.open_head(self, 'depth')
+
+    def check(self, part, clips):
+        super().check(part, clips)
+        compatibility.check_head(self, part, clips)
+
+    def measure(self, parts, view, views, batch):
+        depth = batch['depth']
+        read = parts.depth(view.features, tuple(depth.shape[2:4]))
+        return by_step(DepthErrors.empty().update, depth, read)
+
+    def scores(self, state):
+        asked = self.options['columns']
+        found = super().scores(state)
+        return {name: value for name, value in found.items() if not asked or name in asked}

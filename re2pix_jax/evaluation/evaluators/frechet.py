@@ -10,9 +10,15 @@ of how the set was cut into batches up to rounding.
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 
+from re2pix_jax import bundles
 from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import compatibility
+from re2pix_jax.evaluation.evaluators import descriptors
+from re2pix_jax.evaluation.evaluators.base import Column, Evaluator
+from re2pix_jax.evaluation.networks import i3d, inception
 
 
 class Moments:
@@ -146,3 +152,133 @@ def distance(one: Gaussian, other: Gaussian) -> float:
     return max(
         0.0, float(move @ move + np.trace(one.covariance) + np.trace(other.covariance) - 2 * cross)
     )
+
+
+class Frechet(Evaluator):
+    """The distance between the set of a method's frames, or videos, and that of the true ones.
+
+    Option `of`: 'frames' and 'video' describe them by the model's own encoder and are always to be
+    had; 'inception' is FID and 'i3d' is FVD, of the bundle that option `network` names.
+    """
+
+    OF = {
+        'frames': Column('frechet_frames', 'Fréchet frames'),
+        'video': Column('frechet_video', 'Fréchet video'),
+        'inception': Column('fid', 'FID'),
+        'i3d': Column('fvd', 'FVD'),
+    }
+    COLUMNS = tuple(OF.values())
+    METHODS = ('re2pix', 'copy_last', 'vae', 'truth')
+    OPTIONS = {'of': 'frames', 'network': ''}
+
+    def __init__(self, name, settings):
+        super().__init__(name, settings)
+        if self.options['of'] not in self.OF:
+            raise UserError(
+                f'config.evals.{name}.of = {self.options["of"]!r}: expected one of '
+                f'{", ".join(self.OF)}'
+            )
+        self.kind = self.options['of']
+        self.COLUMNS = (self.OF[self.kind],)
+        self.warnings, self.features = [], None
+
+    @property
+    def methods(self):
+        return tuple(dict.fromkeys((*super().methods, 'truth')))
+
+    def open(self):
+        if self.kind in ('inception', 'i3d'):
+            self.parts = compatibility.open_network(self, self.kind)
+
+    def check(self, part, clips):
+        super().check(part, clips)
+        if self.left_out:
+            return
+        if self.kind == 'i3d':
+            i3d.check_frames(clips.context + clips.horizon)
+        self.clips, self.encoder = clips, compatibility.encoder_of(part)
+
+    def measure(self, parts, view, views, batch):
+        """Features [B, places, D]: of frames, of windows, or of whole clips."""
+        horizon = views['truth'].frames.shape[1]
+        if self.kind == 'inception':
+            features = parts.features(view.frames)
+            return jnp.broadcast_to(features, (len(features), horizon, features.shape[2]))
+        if self.kind == 'i3d':
+            frames = jnp.broadcast_to(view.frames, views['truth'].frames.shape)
+            clip = jnp.concatenate([views['context'].frames, frames], axis=1)
+            return parts.features(clip)[:, None]
+        last, found = views['context'].components[:, -1:], view.components
+        found = jnp.broadcast_to(found, (len(found), horizon, *found.shape[2:]))
+        if self.kind == 'frames':
+            return descriptors.of_frames(found)
+        return descriptors.of_videos(jnp.concatenate([last, found], axis=1))
+
+    def add(self, total, found, known):
+        """A set a place, float64 on the host: a singular covariance has no digits to lose."""
+        features = np.asarray(found)[known].swapaxes(0, 1)
+        sets = [Moments() for _ in features] if total is None else total
+        for moments, part in zip(sets, features, strict=True):
+            moments.update(part)
+        return sets
+
+    def report(self, states):
+        truth = states.pop('truth')
+        joined = functools.reduce(Moments.merge, truth, Moments())
+        try:
+            reference = joined.gaussian()
+        except UserError as error:
+            self.left_out = f'{self.titles}: {error}'
+            return {}
+        self.features = len(joined.mean), joined.count
+        self.warnings = [f'{self.titles}: {reference.shortage}'] if reference.shortage else []
+        by_place = [one.gaussian() if one.count > 1 else None for one in truth]
+        return {
+            method: (
+                self._column(reference, functools.reduce(Moments.merge, sets, Moments())),
+                self._by_time(by_place, sets),
+            )
+            for method, sets in states.items()
+        }
+
+    def _column(self, reference, moments):
+        return {self.COLUMNS[0].name: distance(reference, moments.gaussian())}
+
+    def _by_time(self, truth, sets):
+        """At every step, or at the last step of every window; a single window is no measure by
+        time, nor are FID and FVD.
+        """
+        horizon = self.clips.horizon
+        steps = [{} for _ in range(horizon)]
+        ends = [end - 1 for _, end in descriptors.windows(horizon)]
+        places = {'frames': range(horizon), 'video': ends if len(ends) > 1 else ()}
+        for place, step in enumerate(places.get(self.kind, ())):
+            if truth[place] is not None:
+                steps[step] = self._column(truth[place], sets[place])
+        return steps
+
+    def about(self):
+        if self.features is None:
+            return {}
+        path = self.options['network']
+        network = (
+            {'network': path, 'sha256': compatibility.origin(path)}
+            if path
+            else {'network': "the model's encoder", 'sha256': bundles.identity(self.encoder)}
+        )
+        return network | {
+            'sample': self._sample(),
+            'dimensions': self.features[0],
+            'samples': self.features[1],
+        }
+
+    def _sample(self):
+        context, horizon = self.clips.context, self.clips.horizon
+        return {
+            'frames': 'a future frame each: mean and deviation of its leading components',
+            'video': f'windows of {min(descriptors.WINDOW, horizon)} future frames: leading '
+            'components and their changes',
+            'inception': f'a future frame each, resized to {inception.SIDE}x{inception.SIDE}',
+            'i3d': f'a clip of {context} context + {horizon} future frames each, resized to '
+            f'{i3d.SIDE}x{i3d.SIDE}',
+        }[self.kind]

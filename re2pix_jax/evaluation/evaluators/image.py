@@ -1,8 +1,16 @@
 """PSNR and SSIM of 8-bit frames, one number a frame."""
 
+import math
+from typing import ClassVar
+
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
+from re2pix_jax.evaluation.evaluators.means import FrameMeans
+from re2pix_jax.nn.sums import total
 
 CEILING = 100.0
 """PSNR in dB that equal frames are given, so that a mean over frames stays finite. [O]"""
@@ -22,6 +30,15 @@ def _check(prediction, truth):
         raise ValueError(f'expected uint8 frames, got {prediction.dtype} and {truth.dtype}')
 
 
+@jax.jit
+def _psnr(prediction, truth):
+    # Squares are summed without losing digits: a mean of millions would be off in the third.
+    squares = jnp.square(prediction.astype(jnp.float32) - truth.astype(jnp.float32))
+    high, low = total(squares, (-3 % squares.ndim, -2 % squares.ndim, -1 % squares.ndim))
+    error = (high + low) / math.prod(squares.shape[-3:])
+    return 10 * jnp.log10(_PEAK**2 / jnp.maximum(error, _PEAK**2 / 10 ** (CEILING / 10)))
+
+
 def psnr(prediction, truth):
     """Peak signal-to-noise ratio in dB, peak 255, the squared error averaged over a frame's pixels
     and RGB channels.
@@ -32,13 +49,10 @@ def psnr(prediction, truth):
         prediction, truth: uint8 [..., H, W, 3].
 
     Returns:
-        float64 [...], at most `CEILING`, which equal frames get.
+        float32 [...], at most `CEILING`, which equal frames get.
     """
-    prediction, truth = np.asarray(prediction), np.asarray(truth)
     _check(prediction, truth)
-    error = np.square(prediction.astype(np.int32) - truth).mean(axis=(-3, -2, -1), dtype=np.float64)
-    floor = _PEAK**2 / 10 ** (CEILING / 10)
-    return 10 * np.log10(_PEAK**2 / np.maximum(error, floor))
+    return _psnr(jnp.asarray(prediction), jnp.asarray(truth))
 
 
 def _window():
@@ -91,11 +105,37 @@ def ssim(prediction, truth):
         prediction, truth: uint8 [..., H, W, 3], H and W at least 11.
 
     Returns:
-        float32 numpy [...], 1 for equal frames.
+        float32 [...], 1 for equal frames.
     """
     _check(prediction, truth)
     if min(prediction.shape[-3:-1]) < WINDOW:
         raise ValueError(
             f'SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, got {prediction.shape[-3:-1]}'
         )
-    return np.asarray(_ssim(prediction, truth))
+    return _ssim(prediction, truth)
+
+
+@flax.struct.dataclass
+class ImageErrors(FrameMeans):
+    """PSNR and SSIM so far."""
+
+    NAMES: ClassVar = ('psnr', 'ssim')
+
+    def update(self, truth, prediction, known):
+        """Adds frames uint8 [B, H, W, 3], those that are `known` [B]."""
+        values = {'psnr': psnr(prediction, truth), 'ssim': ssim(prediction, truth)}
+        return self.add(values, known.astype(jnp.int32))
+
+
+class Image(Evaluator):
+    """Frames against the true ones, pixel by pixel."""
+
+    COLUMNS = (
+        Column('psnr', 'PSNR dB', higher=True, digits=2),
+        Column('ssim', 'SSIM', higher=True),
+    )
+
+    def measure(self, parts, view, views, batch):
+        truth = views['truth'].frames
+        known = batch['known'][:, None].repeat(truth.shape[1], 1)
+        return by_step(ImageErrors.empty().update, truth, view.frames, known)

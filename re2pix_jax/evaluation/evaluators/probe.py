@@ -22,6 +22,11 @@ import numpy as np
 import optax
 
 from re2pix_jax.cityscapes import CLASSES, IGNORE
+from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import compatibility
+from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
+from re2pix_jax.evaluation.evaluators.segmentation import Confusion
+from re2pix_jax.progress import track
 
 KINDS = ('bilinear', 'subpixel')
 
@@ -132,3 +137,92 @@ def _loss(params, features, labels, kind, classes, size):
         logits, jnp.where(known, labels, 0).astype(jnp.int32)
     )
     return (loss * known).sum() / jnp.maximum(known.sum(), 1)
+
+
+class LinearProbe(Evaluator):
+    """Labels that one linear map reads in the frozen encoder's features of true frames, fitted on
+    single frames of the train split.
+    """
+
+    COLUMNS = tuple(
+        Column(f'probe_{kind}', f'mIoU of linear probe, {how} %', True, 100, 1)
+        for kind, how in (
+            ('bilinear', 'logits a patch, upsampled'),
+            ('subpixel', 'logits a pixel of the patch'),
+        )
+    )
+    METHODS = ('encoder',)
+    FIELDS = frozenset({'frames', 'labels'})
+    OPTIONS = {'clips': 400, 'steps': 300, 'batch_size': 8}  # one frame a clip; frames of a step
+
+    def __init__(self, name, settings):
+        super().__init__(name, settings)
+        if min(self.options[option] for option in ('clips', 'steps', 'batch_size')) < 1:
+            raise UserError(
+                f'config.evals.{name} = {settings}: expected at least 1 clip, 1 step and 1 frame a '
+                f'batch; take the entry away to go without'
+            )
+
+    def prepare(self, part, clips):
+        forecaster = getattr(part, 'forecaster', part)
+        encode = (
+            getattr(forecaster, 'encode_features', None) or compatibility.encoder_of(part).encode
+        )
+        features, labels = [], []
+        count, size = self.options['clips'], self.options['batch_size']
+        batches = clips.open('train', count, 1, size)
+        try:
+            count = min(count, batches.clips)
+            numbered = zip(batches, range(0, count, size), strict=False)
+            sizes = lambda item: min(size, count - item[1])
+            for batch, first in track(numbered, count, 'probe: features', size=sizes):
+                known = min(len(batch['record']), count - first)
+                # Of one length, so that the last batch compiles nothing anew.
+                rows = np.minimum(np.arange(size), known - 1)
+                encoded = encode(batch['frames'][rows])
+                features.append(np.asarray(encoded[:known, 0], np.float32))
+                labels.append(batch['labels'][:known, 0])
+        finally:
+            batches.close()
+        features, labels = np.concatenate(features), np.concatenate(labels)
+        if (labels == IGNORE).all():
+            self.left_out = f'{self.titles}: split train of {clips.source} has no labels'
+            return
+        self.parts = {
+            kind: fit(
+                features, labels, kind, seed=self.seed, steps=self.options['steps'], batch_size=size
+            )
+            for kind in KINDS
+            if kind != 'subpixel'
+            or not any(a % b for a, b in zip(labels.shape[1:], features.shape[1:3], strict=True))
+        }
+
+    def measure(self, parts, view, views, batch):
+        labels = batch['labels']
+        return {
+            kind: by_step(
+                Confusion.empty(probe.classes).update, labels, probe.labels(view.features)
+            )
+            for kind, probe in parts.items()
+        }
+
+    def add(self, total, found, known):
+        if total is None:
+            return found
+        return {kind: total[kind].merge(state) for kind, state in found.items()}
+
+    def report(self, states):
+        (state,) = states.values()
+        found = {}
+        for kind, confusion in state.items():
+            joined = jax.tree.map(lambda x: x[0], confusion)
+            for step in range(1, len(confusion.low)):
+                joined = joined.merge(jax.tree.map(lambda x, k=step: x[k], confusion))
+            miou = joined.compute().miou
+            found[f'probe_{kind}'] = None if np.isnan(miou) else miou
+        return {'encoder': (found, [])}
+
+    def about(self):
+        return {name: self.options[name] for name in ('clips', 'steps', 'batch_size')} | {
+            'split': 'train'
+        }

@@ -15,8 +15,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clu import metrics
 
 from re2pix_jax.cityscapes import CLASSES, MOVING, NAMES
+from re2pix_jax.evaluation import compatibility
+from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
 
 
 class Scores(NamedTuple):
@@ -48,19 +51,20 @@ class Scores(NamedTuple):
         }
 
 
-class Confusion(flax.struct.PyTreeNode):
+@flax.struct.dataclass
+class Confusion(metrics.Metric):
     """Counts of (label, prediction) pairs, 64-bit sums as two uint32: JAX has no 64-bit integers by
     default.
 
-    `confusion = Confusion.create(19)`, then `confusion = confusion.update(labels, predictions)` a
-    batch, then `confusion.scores()`.
+    `confusion = Confusion.empty(19)`, then `confusion = confusion.update(labels, predictions)` a
+    batch, then `confusion.compute()`.
     """
 
     low: jax.Array
     high: jax.Array
 
     @classmethod
-    def create(cls, classes=CLASSES):
+    def empty(cls, classes=CLASSES):
         """An empty matrix of `classes` x `classes`."""
         return cls(
             jnp.zeros((classes, classes), jnp.uint32), jnp.zeros((classes, classes), jnp.uint32)
@@ -101,7 +105,7 @@ class Confusion(flax.struct.PyTreeNode):
         """int64 numpy [K, K]: rows are labels, columns are predictions."""
         return (np.asarray(self.high).astype(np.int64) << 32) + np.asarray(self.low)
 
-    def scores(self, moving=MOVING):
+    def compute(self, moving=MOVING):
         """`Scores` of what was added so far; `moving` are the ids of the moving-object classes."""
         counts = self.counts().astype(np.float64)
         labelled, hits = counts.sum(1), np.diag(counts)
@@ -118,3 +122,34 @@ class Confusion(flax.struct.PyTreeNode):
 def _mean(values):
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else math.nan
+
+
+class Segmentation(Evaluator):
+    """Labels that a head reads in features, against the true ones."""
+
+    COLUMNS = (
+        Column('miou', 'mIoU %', higher=True, scale=100, digits=1),
+        Column('moving_miou', 'moving mIoU %', higher=True, scale=100, digits=1),
+    )
+    METHODS = ('re2pix', 'copy_last', 'vae', 'truth', 'forecast', 'encoder')
+    FIELDS = frozenset({'labels'})
+    OPTIONS = {'head': ''}  # bundle of a head for labels; '': the evaluated model's own
+
+    def open(self):
+        self.parts = compatibility.open_head(self, 'segmentation')
+
+    def check(self, part, clips):
+        super().check(part, clips)
+        compatibility.check_head(self, part, clips)
+
+    def measure(self, parts, view, views, batch):
+        labels = batch['labels']
+        read = parts.labels(view.features, tuple(labels.shape[2:4]))
+        return by_step(Confusion.empty(parts.net.classes).update, labels, read)
+
+    def scores(self, state):
+        values = state.compute()
+        return {
+            column.name: None if math.isnan(value := getattr(values, column.name)) else value
+            for column in self.COLUMNS
+        }

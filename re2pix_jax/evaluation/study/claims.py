@@ -7,7 +7,7 @@ more seeds could turn it.
 
 from typing import NamedTuple
 
-from re2pix_jax.evaluation.study.runs import METRICS
+from re2pix_jax.evaluation.evaluators import COLUMNS
 
 CONDITIONED = ('truth_only', 'predicted_only', 'no_nested_dropout', 'full')
 
@@ -61,7 +61,7 @@ def judge(table) -> list[Verdict]:
 
 
 def _compare(metric, better, worse, ours, theirs):
-    title, higher = METRICS[metric].title, METRICS[metric].higher
+    title, higher = COLUMNS[metric].title, COLUMNS[metric].higher
     gain = (ours.mean - theirs.mean) * (1 if higher else -1)
     spreads = [cell.spread for cell in (ours, theirs) if cell.spread is not None]
     verdict = 'reproduced' if gain > 0 else 'not reproduced'

@@ -6,29 +6,32 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from re2pix_jax.evaluation.study import claims, runs
+from re2pix_jax import files
+from re2pix_jax.evaluation.evaluators import COLUMNS
+from re2pix_jax.evaluation.study import claims, numbers
 from re2pix_jax.report import curves, page
 from re2pix_jax.report.table import Number, table
 
 BY_TIME = ('frechet_frames', 'frechet_video')
-COLUMNS = 6  # of a table by time, at most
+TIMES = 6  # columns of a table by time, at most
 
 
 def write(folder, points, sheets=()) -> str:
-    """Writes runs.txt, runs.json, curves/*.png and runs.html into `folder`; returns the text.
+    """Writes study.txt, study.json, curves/*.png and study.html into `folder`; returns the text.
 
     Args:
         folder: of the study.
-        points: of `evaluation.study.evaluate`.
+        points: of `study.rows.evaluate`.
         sheets: (caption, uint8 [H, W, 3]) of predicted frames for the page.
     """
     folder = pathlib.Path(folder)
-    numbers, verdicts = runs.summarise(points), claims.judge(runs.summarise(points))
-    times = {name: runs.by_time(points, name) for name in BY_TIME}
+    summary = numbers.summarise(points)
+    verdicts = claims.judge(summary)
+    times = {name: numbers.by_time(points, name) for name in BY_TIME}
     text = '\n\n'.join(
         [
             describe_protocol(points),
-            describe_table(numbers),
+            describe_table(summary),
             *(describe_by_time(name, found) for name, found in times.items() if found),
             *describe_sooner(points),
             *([describe_verdicts(verdicts)] if verdicts else []),
@@ -36,44 +39,47 @@ def write(folder, points, sheets=()) -> str:
     )
     pictures = []
     (folder / 'curves').mkdir(parents=True, exist_ok=True)
-    for name, metric in runs.METRICS.items():
-        if found := runs.curves(points, name):
+    for name in numbers.SHOWN:
+        if found := numbers.curves(points, name):
             levels = {
-                title: metric.read(name, _curve_report(points), method)
-                for method, title in runs.REFERENCES.items()
+                title: numbers.read(name, _curve_report(points), method)
+                for method, title in numbers.REFERENCES.items()
             }
             path = folder / 'curves' / f'{name}.png'
             curves.training(
                 path,
-                metric.title,
+                COLUMNS[name].title,
                 found,
                 {title: level for title, level in levels.items() if level is not None},
             )
             pictures.append(
-                (f'{metric.title} over training', np.asarray(Image.open(path).convert('RGB')))
+                (
+                    f'{COLUMNS[name].title} over training',
+                    np.asarray(Image.open(path).convert('RGB')),
+                )
             )
     for name, found in times.items():
         if any(len(cells) > 1 for cells in found.values()):
             path = folder / 'curves' / f'{name}_by_time.png'
             curves.by_time(
                 path,
-                runs.METRICS[name].title,
+                COLUMNS[name].title,
                 {
                     label: (list(cells), [cell.mean for cell in cells.values()])
                     for label, cells in found.items()
                 },
             )
             pictures.append(
-                (f'{runs.METRICS[name].title} by time', np.asarray(Image.open(path).convert('RGB')))
+                (f'{COLUMNS[name].title} by time', np.asarray(Image.open(path).convert('RGB')))
             )
-    page.text(folder / 'study.txt', text + '\n')
-    page.text(
+    files.write_text(folder / 'study.txt', text + '\n')
+    files.write_text(
         folder / 'study.json',
         json.dumps(
             {
                 'table': {
                     label: {name: cell._asdict() for name, cell in cells.items()}
-                    for label, cells in numbers.items()
+                    for label, cells in summary.items()
                 },
                 'by_time': {
                     name: {
@@ -82,7 +88,7 @@ def write(folder, points, sheets=()) -> str:
                     }
                     for name, found in times.items()
                 },
-                'curves': {name: runs.curves(points, name) for name in runs.METRICS},
+                'curves': {name: numbers.curves(points, name) for name in numbers.SHOWN},
                 'claims': [verdict._asdict() for verdict in verdicts],
             },
             indent=1,
@@ -117,19 +123,16 @@ def describe_protocol(points) -> str:
     )
 
 
-def describe_table(numbers) -> str:
+def describe_table(summary) -> str:
     """{label: {metric: Cell}} as a table, mean ± standard deviation over seeds."""
-    shown = [name for name in runs.METRICS if any(name in cells for cells in numbers.values())]
+    shown = [name for name in numbers.SHOWN if any(name in cells for cells in summary.values())]
     rows = [
-        [label, *(_cell(cells.get(name)) for name in shown)] for label, cells in numbers.items()
+        [label, *(_cell(cells.get(name)) for name in shown)] for label, cells in summary.items()
     ]
     return table(
         [
             '',
-            *(
-                f'{runs.METRICS[name].title} {"↑" if runs.METRICS[name].higher else "↓"}'
-                for name in shown
-            ),
+            *(f'{COLUMNS[name].title} {"↑" if COLUMNS[name].higher else "↓"}' for name in shown),
         ],
         rows,
     )
@@ -143,18 +146,18 @@ def _cell(cell):
 
 
 def describe_by_time(name, found) -> str:
-    """{label: {seconds: Cell}} as a table of at most `COLUMNS` times, evenly spaced from the first
+    """{label: {seconds: Cell}} as a table of at most `TIMES` times, evenly spaced from the first
     to the last.
     """
     times = list(next(iter(found.values())))
     shown = [
         times[place]
-        for place in np.unique(np.linspace(0, len(times) - 1, COLUMNS).round().astype(int))
+        for place in np.unique(np.linspace(0, len(times) - 1, TIMES).round().astype(int))
     ]
     rows = [
         [label, *(_cell(cells.get(seconds)) for seconds in shown)] for label, cells in found.items()
     ]
-    return f'{runs.METRICS[name].title} by time\n' + table(
+    return f'{COLUMNS[name].title} by time\n' + table(
         ['', *(f'+{seconds:.2f} s' for seconds in shown)], rows
     )
 
@@ -164,15 +167,15 @@ def describe_sooner(points) -> list[str]:
     has curves; [] without.
     """
     lines = []
-    for name, metric in runs.METRICS.items():
-        found = runs.curves(points, name)
+    for name in numbers.SHOWN:
+        found = numbers.curves(points, name)
         if 'full' not in found or 'baseline' not in found:
             continue
-        there = runs.sooner(found, name)
+        there = numbers.sooner(found, name)
         end = f'{found["baseline"][1][-1]:.4g} of baseline at step {found["baseline"][0][-1]}'
         first = found['full'][0][0]
         lines.append(
-            f'{metric.title}: {end} is '
+            f'{COLUMNS[name].title}: {end} is '
             + (
                 'not reached by full'
                 if there is None

@@ -3,64 +3,46 @@
 import jax
 import numpy as np
 
-from re2pix_jax import tasks
 from re2pix_jax.data import loader
-from re2pix_jax.evaluation import model as evaluation
-from re2pix_jax.evaluation.study import runs
+from re2pix_jax.evaluation import held_out, views
+from re2pix_jax.evaluation.study import rows
 from re2pix_jax.report import panels
-from re2pix_jax.training import loop
 
 
-def draw(folder, config) -> list[tuple[str, np.ndarray]]:
+def draw(folder, config, open_model) -> list[tuple[str, np.ndarray]]:
     """(caption, uint8 [H, W, 3]) of the first config.sheets.clips clips: truth, the VAE's
-    reconstruction, and each row's first seed.
+    reconstruction, and each row's first seed; arguments as of `rows.evaluate`.
     """
-    count, horizon, shown, rows = config.sheets.clips, config.evaluation.horizon, None, {}
-    for label, row in runs.rows(config).items() if count else ():
-        for workdir, steps in runs.runs(folder, row.run)[:1]:
-            run = loop.open_run(str(workdir), tasks.create, steps[-1])
-            model = run.task.whole(run.state.ema)
+    count, clips, lines = config.sheets.clips, None, {}
+    for label, row in rows.rows(config).items() if count else ():
+        for workdir, steps in rows.runs(folder, row.run)[:1]:
+            model = open_model(str(workdir), steps[-1])
             settings = config.evaluation.copy_and_resolve_references()
-            settings.update(runs.changes_of(row))
-            if shown is None:
-                shown = _clips(model, settings, count)
-                rows['VAE of the truth'] = np.asarray(
-                    model.vae.decode(model.vae.encode(shown['frames']))
-                )
-            past = shown['frames'][:, : model.context_frames]
-            keys = evaluation.keys(settings.seed, shown['record'])
-            predicted = model.rollout(past, keys, horizon, **evaluation.options(model, settings))[
-                'frames'
-            ]
-            rows[label] = np.concatenate([past, np.asarray(predicted)], axis=1)
-    if shown is None:
+            settings.update(rows.changes_of(row))
+            if clips is None:
+                clips = _clips(model, settings, count)
+                decoded = model.vae.decode(model.vae.encode(clips['frames']))
+                lines['VAE of the truth'] = np.asarray(decoded)
+            past = clips['frames'][:, : model.context_frames]
+            keys = views.keys(settings.seed, clips['record'])
+            sampling = held_out.sampling_of(model, settings)
+            predicted = model.rollout(past, keys, settings.horizon, **sampling)['frames']
+            lines[label] = np.concatenate([past, np.asarray(predicted)], axis=1)
+    if clips is None:
         return []
-    seconds = (np.arange(shown['frames'].shape[1]) - model.context_frames + 1) / model.fps
-    pictures = [
-        panels.sheet(
-            [
-                panels.Panel('truth', list(shown['frames'][k])),
-                *(panels.Panel(label, list(frames[k])) for label, frames in rows.items()),
-            ],
-            seconds,
-        )
-        for k in range(count)
-    ]
-    return [
-        (f'{config.evaluation.source}, {config.evaluation.split} {record}', picture)
-        for record, picture in zip(shown['record'], pictures, strict=True)
-    ]
+    seconds = (np.arange(clips['frames'].shape[1]) - model.context_frames + 1) / model.fps
+    pictures = []
+    for k, record in enumerate(clips['record']):
+        shown = [panels.Panel('truth', list(clips['frames'][k]))]
+        shown += [panels.Panel(label, list(frames[k])) for label, frames in lines.items()]
+        caption = f'{config.evaluation.source}, {config.evaluation.split} {record}'
+        pictures.append((caption, panels.sheet(shown, seconds)))
+    return pictures
 
 
 def _clips(model, settings, count):
-    batches = loader.create(
-        evaluation.data(
-            model, settings, settings.split, count, model.context_frames + settings.horizon
-        ),
-        count,
-        settings.seed,
-        training=False,
-    )
+    data = held_out.data_of(model, settings, clips=count)
+    batches = loader.create(data, count, settings.seed, training=False)
     try:
         return jax.tree.map(np.asarray, next(batches))
     finally:

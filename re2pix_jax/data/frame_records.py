@@ -1,16 +1,54 @@
 """A clip's frames, labels and depth as the images that a prepared folder holds."""
 
 import io
+import os
 
 import numpy as np
 from PIL import Image
 
 from re2pix_jax.cityscapes import IGNORE
-from re2pix_jax.data import records, windows
+from re2pix_jax.data import records, windows, writing
 from re2pix_jax.data.sources import Source
 from re2pix_jax.errors import UserError
 
 BLOCK = 16  # frames in memory at their original size
+
+
+def write_frames(
+    out: str | os.PathLike,
+    splits: dict[str, Source],
+    image_format: str = 'png',
+    quality: int = 95,
+    size: tuple[int, int] | None = None,
+    processes: int = 1,
+    strict: bool = False,
+    source: str = '',
+) -> dict[str, dict]:
+    """Writes clips of frames, labels and depth.
+
+    Args:
+        out, splits, processes, strict: as `writing.write` takes them.
+        image_format, quality, size: as `Frames` takes them.
+        source: what the manifest says about where the clips come from.
+
+    Returns, raises:
+        As `writing.write`.
+    """
+    about = {
+        'source': source,
+        'image_format': image_format,
+        'quality': quality if image_format == 'jpeg' else None,
+        'frames_cover': list(size) if size else None,
+    }
+    return writing.write(
+        out,
+        splits,
+        Frames(image_format, quality, size),
+        records.FIELDS,
+        about,
+        processes,
+        strict,
+    )
 
 
 class Frames:

@@ -1,0 +1,278 @@
+"""How every command starts, and how its errors end.
+
+A command is a file of this folder whose name doesn't begin with an underscore. It has a docstring,
+whose first line is what `re2pix` alone says of it and which holds an example; absl flags; and
+
+    ARGUMENTS = ('kind', '[source]')  # positional ones: in brackets, if it may be absent
+    def main(argv): ...               # argv without the flags; returns the exit status
+
+A command that does one of several things has `about(argument)` too: the text and the names of the
+flags that `re2pix COMMAND ARGUMENT --help` shows.
+
+A mistake of the user ends in one line on stderr, `error: ...`, and exit status 2; an interrupt in
+status 130. Anything else is a defect of the program and keeps its traceback.
+"""
+
+import ast
+import difflib
+import errno
+import importlib
+import os
+import pathlib
+import re
+import sys
+import textwrap
+import traceback
+
+# Read when the native libraries load, hence before jax is imported.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections.config_flags import config_flags
+
+import re2pix_jax
+from re2pix_jax.commands import _config
+from re2pix_jax.errors import UserError
+from re2pix_jax.files import full_disk
+
+_TRACEBACK = flags.DEFINE_bool(
+    'traceback', False, 'Show where an error comes from, whatever it is.'
+)
+# Flags defined through this module belong to the command that asked for them, so that its --help
+# lists them.
+flags.disclaim_key_flags()
+
+_HELP = ('--help', '-help', '-h', '-?', '--helpshort')
+# What the libraries log in passing and no one can do anything about; all other warnings are shown.
+_NOISE = re.compile(
+    'CheckpointManagerOptions.read_only=True, setting|Given directory is read only='
+    '|returned None, did you forget a return statement'  # an error here
+)
+
+
+def config_flag(required=True):
+    """Defines `--config=NAME[:variant]` and its overrides `--config.a.b=value`.
+
+    Returns a flag holder whose `.value` is the locked ConfigDict that `get_config([variant])` of
+    the file returned.
+    """
+    holder = config_flags.DEFINE_config_file(
+        'config',
+        None,
+        f'Config: {", ".join(_config.names())}, some with a variant, as in forecaster:tiny; or '
+        'FILE.py[:variant]. Any of its fields can be set after it: --config.steps=100.',
+        lock_config=True,
+    )
+    if required:
+        flags.mark_flag_as_required(holder)
+    return holder
+
+
+class _Size(flags.ArgumentParser):
+    syntactic_help = 'HEIGHTxWIDTH in pixels'
+
+    def parse(self, argument):
+        if argument is None or isinstance(argument, tuple):
+            return argument
+        sides = argument.lower().split('x')
+        if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+            raise ValueError('expected HEIGHTxWIDTH in pixels, for instance 224x448')
+        return int(sides[0]), int(sides[1])
+
+
+def size_flag(name: str, help: str):
+    """Defines `--name=HEIGHTxWIDTH`, whose value is (height, width), or None without it."""
+    return flags.DEFINE(_Size(), name, None, help, serializer=flags.ArgumentSerializer())
+
+
+class _Integers(flags.ArgumentParser):
+    def __init__(self, least):
+        self._least = least
+        self.syntactic_help = f'whole numbers from {least} on, such as 2,5,8'
+
+    def parse(self, argument):
+        if argument is None or isinstance(argument, tuple):
+            return argument
+        items = argument.split(',')
+        if not all(item.isdecimal() and int(item) >= self._least for item in items):
+            raise ValueError(f'expected {self.syntactic_help}')
+        return tuple(int(item) for item in items)
+
+
+def integers_flag(name: str, default: tuple | None, help: str, least: int = 0):
+    """Defines `--name=1,2,3`, whose value is a tuple of whole numbers from `least` on."""
+    return flags.DEFINE(_Integers(least), name, default, help, serializer=flags.ListSerializer(','))
+
+
+def names() -> list[str]:
+    """The commands: files of this folder."""
+    return sorted(file.stem for file in pathlib.Path(__file__).parent.glob('[!_]*.py'))
+
+
+def main():
+    """Runs the command that the first argument names."""
+    name, *arguments = sys.argv[1:] or _HELP
+    if name in _HELP:
+        print(_overview())
+    elif name == '--version':
+        print(re2pix_jax.__version__)
+    elif name not in names():
+        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
+        sys.exit(_fail(f'no command {name!r}; did you mean re2pix {near}? re2pix lists them'))
+    else:
+        sys.argv = [f're2pix {name}', *arguments]
+        run(importlib.import_module(f're2pix_jax.commands.{name}').main)
+
+
+def run(main):
+    """Runs a command's `main` on sys.argv and exits the process."""
+    sys.exit(_exit_status(sys.modules[main.__module__], sys.argv))
+
+
+def _exit_status(module, argv):
+    _quieten()
+    try:
+        if any(argument in _HELP for argument in argv[1:]):
+            print(_help(module, argv))
+            return 0
+        return module.main(_parse(argv, getattr(module, 'ARGUMENTS', ())))
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has gone; the interpreter must not try to flush
+        # it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        message = _mistake(error)
+        if message is None:
+            raise
+        if re.search(r'(^|\n)--?traceback(=true)?(\n|$)', '\n'.join(argv)):
+            traceback.print_exception(error)
+        return _fail(message)
+
+
+def _mistake(error):
+    """What to say of an error that the user can put right; None of any other."""
+    if isinstance(error, UserError):
+        return str(error)
+    if (place := full_disk(error)) is not None:
+        return f'disk full while writing {place}: free space, nothing half-written was left'
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS) and error.filename:
+        return (
+            f'{os.fspath(error.filename)}: {os.strerror(error.errno).lower()}: choose a place that '
+            'is readable and writable'
+        )
+    return None
+
+
+def _fail(message):
+    print('error: ' + ' '.join(str(message).split()), file=sys.stderr)
+    return 2
+
+
+def _quieten():
+    """Lets warnings through, the libraries' known noise excepted."""
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().addFilter(_is_news)
+    sys.excepthook = _excepthook
+
+
+def _is_news(record):
+    return not _NOISE.search(record.getMessage())
+
+
+def _excepthook(kind, error, trace):
+    # A native thread of the checkpoint writer says this after a save that failed, which is reported
+    # by itself.
+    if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _overview():
+    folder, width = pathlib.Path(__file__).parent, max(map(len, names()))
+    told = {
+        name: ast.parse((folder / f'{name}.py').read_text(encoding='utf-8')) for name in names()
+    }
+    lines = (f'  {name:{width}}  {_first_line(tree)}' for name, tree in told.items())
+    return '\n'.join(
+        [
+            re2pix_jax.__doc__.splitlines()[0],
+            '',
+            'usage: re2pix COMMAND [FLAGS], or python -m re2pix_jax COMMAND [FLAGS]',
+            '',
+            *lines,
+            '',
+            're2pix COMMAND --help says what it takes, with examples.',
+        ]
+    )
+
+
+def _first_line(tree):
+    return (ast.get_docstring(tree) or '').partition('\n')[0]
+
+
+def _help(module, argv):
+    """The usage, docstring and flags of a command."""
+    given = [argument for argument in argv[1:] if not argument.startswith('-')]
+    text, shown = module.__doc__, None
+    if given and hasattr(module, 'about'):
+        text, shown = module.about(given[0])
+    positional = ' '.join(name.upper() for name in getattr(module, 'ARGUMENTS', None) or ())
+    own = flags.FLAGS.get_key_flags_for_module(module.__name__)
+    listed = [flag for flag in own if shown is None or flag.name in shown]
+    return '\n'.join(
+        [
+            ' '.join(filter(None, ('usage:', argv[0], positional, '[FLAGS]'))),
+            '',
+            text.strip(),
+            '',
+            *(_flag_help(flag) for flag in [*listed, flags.FLAGS['traceback']]),
+        ]
+    )
+
+
+def _flag_help(flag):
+    name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}=...'
+    known = '' if flag.default is None else f' Without it: {flag.default_as_str}'.replace("'", '')
+    kind = flag.parser.syntactic_help
+    about = f'{flag.help.rstrip(".")}{f" ({kind})" if kind and not flag.boolean else ""}.{known}'
+    wrap = textwrap.TextWrapper(100, initial_indent='      ', subsequent_indent='      ')
+    return f'  {name}\n{wrap.fill(about)}'
+
+
+def _parse(argv, arguments):
+    """Parses the flags into absl.flags.FLAGS and returns argv without them."""
+    if 'config' in flags.FLAGS and config_flags.is_config_flag(flags.FLAGS['config']):
+        argv = _config.checked(argv)
+    try:
+        rest = flags.FLAGS(argv)
+    except UserError:
+        raise
+    except flags.Error as error:
+        raise UserError(_flag_message(error)) from error
+    needed = [name for name in arguments or () if not name.startswith('[')]
+    if arguments is not None and not len(needed) <= len(rest) - 1 <= len(arguments):
+        wanted = ' '.join(name.upper() for name in arguments) or 'none'
+        raise UserError(
+            f'positional arguments expected: {wanted}, got: {" ".join(rest[1:]) or "none"}; see '
+            '--help'
+        )
+    return rest
+
+
+def _flag_message(error):
+    text = str(error)
+    missing = re.search(r'(?:flag )?--(\w+)[^\n]*must have a value other than None', text)
+    if missing:
+        return f'--{missing.group(1)} is required; see --help'
+    unknown = re.match(
+        r"Unknown command line flag '([^']+)'\.?(?: Did you mean: ([^?]+?) ?\?)?", text
+    )
+    if unknown:
+        hint = f'did you mean --{unknown.group(2).split(" or ")[0]}? ' if unknown.group(2) else ''
+        return f'unknown flag --{unknown.group(1)}; {hint}see --help'
+    return text.removeprefix('flag ')

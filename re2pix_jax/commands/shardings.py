@@ -1,0 +1,31 @@
+r"""Shows how a config's network would lie on devices, none of which need be there.
+
+    re2pix shardings --config=generator:base --devices=8 --config.sharding=fsdp \
+        --config.mesh.model=2
+
+Every parameter, the axes that are cut, and the bytes on each device.
+"""
+
+from re2pix_jax.commands import (
+    cli,
+)  # first: it quietens what the native libraries print while they load
+
+# isort: split
+from absl import flags
+
+from re2pix_jax import tasks
+from re2pix_jax.training import defaults, mesh, resume, sharding
+
+_CONFIG = cli.config_flag()
+_DEVICES = flags.DEFINE_integer('devices', 8, 'How many devices.', lower_bound=1)
+
+
+def main(argv):
+    del argv
+    config = _CONFIG.value
+    defaults.check(config)
+    needs_parts = config.task == 'head'  # its input is as wide as its encoder's features
+    task = tasks.create(config, load=needs_parts)
+    devices = mesh.abstract(_DEVICES.value, config.mesh.data, config.mesh.model)
+    placed = resume.place(task, config, task.shapes['params'], devices)
+    print(sharding.describe(placed, moments=1 if config.optimizer.name == 'muon' else 2))

@@ -1,0 +1,162 @@
+"""What is prepared of what: the world, a raw dataset, a folder of videos, or encoded clips of any
+source; and whether a prepared folder is as it was written.
+
+Each function returns the clips of every split, as `writing.write`.
+"""
+
+import math
+import os
+import sys
+
+import numpy as np
+
+from re2pix_jax.data import frame_records, records, sources
+from re2pix_jax.data.sources import encoded
+from re2pix_jax.errors import UserError
+
+WORLD_SIZE = (64, 128)
+RAW_SIZE = (512, 1024)
+"""That raw frames just cover: a crop of half the side still is 256x512, the base size."""
+
+
+def world(out, clips: dict[str, int], frames: int, size=None, **storing) -> dict:
+    """Renders clips of the procedural world.
+
+    Args:
+        out: folder to write.
+        clips: split → number of clips.
+        frames: of a clip, at 17 Hz.
+        size: (height, width); `WORLD_SIZE` without it.
+        **storing: image_format (None: png here, jpeg of what is raw), quality, processes (0: one a
+            core) and strict, as `frame_records.write_frames` takes them.
+    """
+    from re2pix_jax.data.sources.world import World
+
+    size = size or WORLD_SIZE
+    splits = {split: World(split, count, frames, size) for split, count in clips.items()}
+    about = f'world, {frames} frames at {size[0]}x{size[1]}'
+    return _write(out, splits, None, about, 'png', **storing)
+
+
+def raw(out, name: str, folder, splits=None, validation_file=None, size=None, **storing) -> dict:
+    """Prepares a published dataset, or a folder of videos, as it lies on disk.
+
+    Args:
+        out: folder to write.
+        name: 'video_folder' or one of `sources.PUBLISHED`.
+        folder: the raw data.
+        splits: those that are prepared; None: those that the folder has.
+        validation_file: names the validation videos, one a line (video_folder).
+        size: (height, width) that frames are scaled down to cover; `RAW_SIZE` without it.
+        **storing: as `world`.
+
+    Raises:
+        UserError: the folder has none of the splits, or not one that was asked for.
+    """
+    from re2pix_jax.data.sources import videos
+
+    if name == 'video_folder':
+        known = videos.SPLITS
+        open_split = lambda split: videos.Videos(
+            folder, split, None, validation=validation_file, keep_unreadable=True
+        )
+    else:
+        source = sources.published(name)
+        known = getattr(source, 'PREPARED', source.SPLITS)
+        open_split = lambda split: source(folder, split)
+    there, absent = {}, {}
+    for split in splits or known:
+        try:
+            there[split] = open_split(split)
+        except UserError as error:
+            absent[split] = error
+    if absent and (splits or not there):
+        raise next(iter(absent.values()))
+    for split, error in absent.items():
+        print(f'no split {split}: {error}', file=sys.stderr)
+    return _write(out, there, size or RAW_SIZE, name, 'jpeg', **storing)
+
+
+def _write(out, splits, size, source, usual, image_format, quality, processes, strict):
+    processes = processes or os.cpu_count()
+    image_format = image_format or usual
+    return frame_records.write_frames(
+        out, splits, image_format, quality, size, processes, strict, source
+    )
+
+
+def encode(out, source: str, parts: dict, digests: dict[str, str], splits=None, size=None) -> dict:
+    """Computes components, and latents where there is a VAE, of every frame of a source.
+
+    Args:
+        out: folder to write.
+        source: name of a source, as in a config.
+        parts: {'encoder', 'principal' and perhaps 'vae': the part}.
+        digests: {name of a part: what training knows it by}.
+        splits: those that are encoded; None: train and validation.
+        size: (height, width) that frames are fitted to; without it that of the source's frames,
+            down to the next multiple that the networks take.
+
+    Raises:
+        UserError: the networks do not take frames of that size, or what `encoded.write` raises.
+    """
+    splits = splits or ('train', 'validation')
+    multiple = _multiple(parts)
+    size = size or _size_of(source, splits[0], multiple)
+    if any(side % multiple for side in size):
+        raise UserError(
+            f'frames of {size[0]}x{size[1]}: patches of the encoder and of the VAE go into '
+            f'multiples of {multiple} pixels; give such a size as --size'
+        )
+
+    def compute(frames):
+        values = {
+            'components': parts['principal'].project(parts['encoder'].encode(frames[None]))[0]
+        }
+        return values | (
+            {'latents': parts['vae'].encode(frames[None])[0]} if 'vae' in parts else {}
+        )
+
+    opened = {split: sources.open_source(source, split, size) for split in splits}
+    empty = np.zeros((encoded.BLOCK, *size, 3), np.uint8)
+    shapes = {name: values.shape[1:] for name, values in compute(empty).items()}
+    return encoded.write(out, opened, compute, size, shapes, digests, source)
+
+
+def _multiple(parts) -> int:
+    """What height and width of the frames must be multiples of."""
+    encoder = parts['encoder']
+    patch = encoder.net.patch_size if encoder.image_size is None else 1
+    return math.lcm(patch, parts['vae'].net.factor if 'vae' in parts else 1)
+
+
+def _size_of(source, split, multiple) -> tuple[int, int]:
+    if source == 'world':
+        return WORLD_SIZE
+    clips = sources.open_source(source, split, None)
+    frame = clips.read(0, [0], labels=False)['frames'][0]
+    size = tuple(side // multiple * multiple for side in frame.shape[:2])
+    if not all(size):
+        raise UserError(
+            f'{source}: frames of {frame.shape[0]}x{frame.shape[1]} are smaller than the '
+            f'{multiple} pixels that the networks take at least; give a larger --size'
+        )
+    return size
+
+
+def check(folder) -> str:
+    """Compares every clip of a prepared folder with its checksum; says how many there are.
+
+    Raises:
+        UserError: a clip is not as the manifest says.
+    """
+    splits = records.read_manifest(folder)['splits']
+    counts = {split: len(about['clips']) for split, about in splits.items()}
+    found = [what for split in counts for what in records.damaged(folder, split) if what]
+    if found:
+        raise UserError(
+            f'{folder}: {len(found)} of {sum(counts.values())} clips are not as the manifest says; '
+            f'{"; ".join(found[:3])}; prepare the folder again'
+        )
+    listed = ', '.join(f'{count} {split} clips' for split, count in counts.items())
+    return f'{folder}: {listed}, all as the manifest says'

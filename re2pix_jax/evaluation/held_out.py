@@ -1,0 +1,184 @@
+"""A bundle on held-out clips, as `re2pix evaluate` does it: configs/evaluate.py says what on what.
+
+A model is looked at frame by frame from the start of every clip; with config.terms, stage 1 is
+judged by the protocol of its field [R]: the one frame that the dataset labels is forecast, from
+four context frames at stride 3, one step (short), three (mid) or six (long) before it.
+"""
+
+from ml_collections import ConfigDict
+
+from re2pix_jax.data import windows
+from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import pictures, protocol, views
+from re2pix_jax.evaluation.runner import Evaluation
+from re2pix_jax.model import Re2Pix
+from re2pix_jax.training import defaults
+from re2pix_jax.training import mesh as meshes
+
+SAMPLING = ('guidance', 'guidance_channels', 'channels', 'sampler', 'sampler_steps')
+
+
+def evaluate(part, config, mesh=None) -> tuple[dict, dict]:
+    """All numbers of a part.
+
+    Args:
+        part: a Re2Pix model or a Forecaster.
+        config: as configs/evaluate.py makes it.
+        mesh: the devices; None: as config.mesh says.
+
+    Returns:
+        ({term: report, JSON-able}, {term: [(caption, uint8 [H, W, 3])]}); without config.terms the
+        one term is ''.
+
+    Raises:
+        UserError: settings, bundles or clips that cannot be used, or do not fit each other.
+    """
+    check(config)
+    mesh = mesh or meshes.create(config.mesh.data, config.mesh.model)
+    opened = {}
+    try:
+        for term in config.terms or ('',):  # what does not fit is refused before any of them runs
+            opened[term] = open_for(part, config, mesh, term)
+            opened[term].check(part)
+        reports, shown = {}, {}
+        for term, evaluation in opened.items():
+            report = evaluation.run(part)
+            report = report._replace(protocol=protocol_of(part, config, evaluation, report))
+            reports[term] = report.to_dict()
+            shown[term] = pictures.draw(part, evaluation, config.pictures, term)
+    finally:
+        for evaluation in opened.values():
+            evaluation.close()
+    return reports, shown
+
+
+def check(config) -> None:
+    """Refuses settings out of range, and configs that are none of an evaluation."""
+    if not {'source', 'evals', 'horizon'} <= set(config):
+        raise UserError(
+            'evaluate: the config has no source, horizon and evals: it describes something else; '
+            'give --config=evaluate or --config=eval_forecaster'
+        )
+    for name, least in (
+        ('clips', 0),
+        ('start', 0),
+        ('horizon', 1),
+        ('batch_size', 1),
+        ('guidance', 0),
+        ('guidance_channels', 1),
+        ('channels', 0),
+        ('sampler_steps', 0),
+        ('seed', 0),
+        ('pictures', 0),
+        ('workers', 0),
+    ):
+        if config[name] < least:
+            raise UserError(f'config.{name} = {config[name]}: expected at least {least}')
+    for term in config.terms:
+        if term not in windows.TERMS:
+            raise UserError(f'config.terms: {term!r} is none of {", ".join(windows.TERMS)}')
+    if config.source.startswith('encoded:'):
+        raise UserError(
+            f'config.source = {config.source}: encoded clips hold neither frames nor labels; give '
+            'the clips that they were encoded from'
+        )
+
+
+def open_for(part, config, mesh=None, term: str = '') -> Evaluation:
+    """The evaluation that a config describes for a part, opened."""
+    return Evaluation(
+        config.evals,
+        data_of(part, config, term),
+        config.batch_size,
+        config.seed,
+        sampling_of(part, config),
+        config.methods,
+        last=bool(term),
+        mesh=mesh,
+        label=f'evaluate {term}'.strip(),
+    )
+
+
+def data_of(part, config, term: str = '', split: str = '', clips: int | None = None) -> ConfigDict:
+    """The loader's fields for fixed windows at the part's own size and stride."""
+    horizon = windows.TERMS[term] if term else config.horizon
+    data = defaults.data(split or config.split)
+    data.update(
+        sources=(config.source,),
+        size=size_of(part),
+        frames=views.context_of(part) + horizon,
+        strides=(windows.STRIDE if term else stride_of(part),),
+        clips=config.clips if clips is None else clips,
+        window='target' if term else 'start',
+        start=config.start,
+        label_size=tuple(config.label_size),
+        workers=config.workers,
+    )
+    return data
+
+
+def sampling_of(part, config) -> dict:
+    """What of a roll-out the config sets; {} for a part that draws nothing."""
+    if not isinstance(part, Re2Pix):
+        return {}
+    return {name: config[name] for name in SAMPLING} | {
+        'channels': config.channels or None,
+        'sampler_steps': config.sampler_steps or part.sampler_steps,
+    }
+
+
+def size_of(part) -> tuple[int, int]:
+    """(height, width) of the frames that a part works on."""
+    if isinstance(part, Re2Pix):
+        return tuple(part.size)
+    patch = part.encoder.net.patch_size
+    return tuple(side * patch for side in part.net.grid)
+
+
+def stride_of(part) -> int:
+    """A part's step in frames of the base rate, 17 Hz.
+
+    Raises:
+        UserError: it is not a whole number.
+    """
+    fps = getattr(part, 'fps', windows.BASE_FPS / windows.STRIDE)
+    stride = round(windows.BASE_FPS / fps)
+    if stride < 1 or abs(stride * fps / windows.BASE_FPS - 1) > 0.01:
+        raise UserError(
+            f'the model runs at {fps:g} frames per second, a frame rate that no whole stride of '
+            f'{windows.BASE_FPS:g} frames per second makes; use a video instead'
+        )
+    return stride
+
+
+def protocol_of(part, config, evaluation, report) -> dict:
+    """`Protocol` of a report, JSON-able."""
+    data, sampling = evaluation.data, evaluation.sampling
+    stride, context = data.strides[0], views.context_of(part)
+    target, before = (
+        protocol.targets(
+            evaluation.batches.sources[0], data.clips, context, evaluation.horizon, config.source
+        )
+        if evaluation.last
+        else ([], [])
+    )
+    return protocol.Protocol(
+        model=config.model,
+        source=config.source,
+        split=config.split,
+        clips=evaluation.count,
+        start_frame=data.start,
+        window=data.window,
+        stride=stride,
+        fps=windows.BASE_FPS / stride,
+        size=list(data.size),
+        label_size=list(data.label_size or data.size),
+        context_frames=context,
+        horizon=evaluation.horizon,
+        last=evaluation.last,
+        seed=config.seed,
+        target=target,
+        context=before,
+        evals=report.about,
+        **{name: value or 0 for name, value in sampling.items()},
+    ).to_dict()

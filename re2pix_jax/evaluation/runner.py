@@ -1,0 +1,186 @@
+"""The one evaluation: evaluators over the clips of a split, for whatever part is given.
+
+A clip's noise comes from the seed and its record number, and sums go over clips and pixels, so that
+results do not depend on batch size, order, or the number of devices and processes, up to rounding.
+"""
+
+import functools
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from re2pix_jax import errors
+from re2pix_jax.data import loader
+from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import compatibility, evaluators, views
+from re2pix_jax.evaluation.batches import filled
+from re2pix_jax.evaluation.results import Report
+from re2pix_jax.progress import track
+from re2pix_jax.training import mesh as meshes
+
+
+class Evaluation:
+    """Opened data and evaluators; `check` a part once, then `run` it as often as it changes.
+
+    Args:
+        evals: config.evals, {name: {'type': ..., options}}.
+        data: the loader's fields (training.defaults.data).
+        batch_size: clips at a time, of all processes; changes speed and memory, not results.
+        seed: of the sampler's noise and of what is fitted.
+        sampling: options of `Re2Pix.rollout`.
+        methods: those that are measured; () all that there are.
+        last: whether only the last of the future frames is measured.
+        mesh: the devices that share the clips; None: all.
+        label: what progress is told under.
+
+    Raises:
+        UserError: data, bundles or settings that cannot be used.
+    """
+
+    def __init__(
+        self,
+        evals,
+        data,
+        batch_size,
+        seed=0,
+        sampling=None,
+        methods=(),
+        last=False,
+        mesh=None,
+        label='evaluate',
+    ):
+        self.mesh = meshes.create() if mesh is None else mesh
+        meshes.check_batch_size(batch_size, self.mesh)
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.sampling, self.last = dict(sampling or {}), last
+        self.label, self._observe = label, None
+        self.evaluators = evaluators.create(evals)
+        for evaluator in self.evaluators:
+            evaluator.seed = seed
+            evaluator.options['methods'] = tuple(evaluator.options['methods'] or methods)
+            evaluator.open()
+            evaluator.closed = evaluator.left_out
+        self.batches = loader.create(data, batch_size, seed, training=False)
+        self._start = self.batches.get_state()
+        self.count = min(data.get('clips', 0) or self.batches.clips, self.batches.clips)
+        if not self.count:
+            raise UserError(f'{data.sources[0]}: split {data.split} holds no clips to evaluate')
+
+    def close(self) -> None:
+        """Ends the processes that read."""
+        self.batches.close()
+
+    def check(self, part) -> None:
+        """Refuses what does not fit, before anything runs.
+
+        Raises:
+            UserError: see `evaluators.base.Evaluator.check`.
+        """
+        context, frames = views.context_of(part), self.data.frames
+        if context and frames <= context:
+            raise UserError(
+                f'{frames} frames of a clip are too few to evaluate: {context} are given before '
+                f'the first that is compared; ask for at least {context + 1}'
+            )
+        self.horizon = frames - context
+        if self.sampling:
+            with errors.blaming('config'):
+                views.trace_rollout(part, self.horizon, self.sampling)
+        if self.data.get('label_size'):
+            compatibility.check_label_size(
+                self.batches.sources[0],
+                self.data.sources[0],
+                tuple(self.data.size),
+                tuple(self.data.label_size),
+            )
+        clips = evaluators.Clips(
+            source=', '.join(self.data.sources),
+            split=self.data.split,
+            context=context,
+            horizon=1 if self.last else self.horizon,
+            fields=frozenset(self.batches.fields),
+            depth_kinds=frozenset().union(*self.batches.depth_kinds().values()),
+            label_size=tuple(self.data.get('label_size', ()) or self.data.size),
+            open=self.open_split,
+        )
+        for evaluator in self.evaluators:
+            evaluator.left_out = evaluator.closed
+            evaluator.check(part, clips)
+        self.clips = clips
+
+    def run(self, part) -> Report:
+        """All numbers of `part`, anything that bundles.load or a task gives."""
+        self.check(part)
+        measuring = [evaluator for evaluator in self.evaluators if not evaluator.left_out]
+        with jax.set_mesh(self.mesh):
+            for evaluator in measuring:
+                evaluator.prepare(part, self.clips)
+            measuring = [evaluator for evaluator in measuring if not evaluator.left_out]
+            totals = self._totals(self._placed(part), measuring)
+        return Report.of(measuring, totals, self.evaluators)
+
+    def _totals(self, part, measuring):
+        """{(evaluator, method): metric state} over the clips."""
+        parts = self._placed({evaluator.name: evaluator.parts for evaluator in measuring})
+        if self._observe is None:
+            self._observe = jax.jit(
+                functools.partial(self._measure, measuring),
+                out_shardings=meshes.replicated(self.mesh),
+            )
+        totals = {}
+        self.batches.set_state(self._start)
+        numbered = zip(self.batches, range(0, self.count, self.batch_size), strict=False)
+        size = lambda item: min(self.batch_size, self.count - item[1])
+        for local, first in track(numbered, self.count, self.label, size=size):
+            batch = filled(local, self.batch_size, first, self.count)
+            if self.last:
+                batch = self.only_last(batch)
+            found, known = self._observe(part, parts, meshes.global_batch(batch, self.mesh))
+            known = np.asarray(known)
+            for evaluator in measuring:
+                for method, state in found[evaluator.name].items():
+                    key = evaluator.name, method
+                    totals[key] = evaluator.add(totals.get(key), state, known)
+        return totals
+
+    def _measure(self, measuring, part, parts, batch):
+        shown = views.views_of(part, batch, self.horizon, self.last, self.sampling, self.seed)
+        if views.context_of(part):
+            batch = {
+                name: values[:, self.clips.context :] if name in ('labels', 'depth') else values
+                for name, values in batch.items()
+            }
+        found = {
+            evaluator.name: {
+                method: evaluator.measure(parts[evaluator.name], shown[method], shown, batch)
+                for method in evaluator.methods
+                if method in shown
+            }
+            for evaluator in measuring
+        }
+        return found, batch['known']
+
+    def only_last(self, batch):
+        """The context and the last frame: what lies between is forecast and not compared."""
+        context = self.clips.context
+        frames = [*range(context), self.data.frames - 1]
+        timed = ('frames', 'labels', 'depth', 'components', 'latents')
+        return {
+            name: values[:, frames] if name in timed else values for name, values in batch.items()
+        }
+
+    def open_split(self, split, clips, frames, batch_size):
+        """A loader of windows like these of another split, every process reading all of it."""
+        data = ConfigDict({**dict(self.data), 'split': split, 'clips': clips, 'frames': frames})
+        return loader.create(data, batch_size, self.seed, training=False, process=(0, 1))
+
+    def _placed(self, tree):
+        """On the devices of the mesh; what lies there already stays as it is."""
+        devices = set(self.mesh.devices.flat)
+
+        def place(leaf):
+            there = isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices
+            return leaf if there else jax.device_put(leaf, meshes.replicated(self.mesh))
+
+        return jax.tree.map(place, tree)

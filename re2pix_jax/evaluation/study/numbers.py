@@ -1,0 +1,148 @@
+"""What a study's evaluations say over seeds, by row, by time and over training: mean and sample
+standard deviation.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from re2pix_jax.evaluation.evaluators import COLUMNS, Frechet
+
+SHOWN = (
+    'miou',
+    'moving_miou',
+    'frechet_video',
+    'frechet_frames',
+    'fid',
+    'fvd',
+    'feature_error',
+    'psnr',
+)
+"""Columns of a study's table, where its evaluations have them."""
+
+REFERENCES = {'copy_last': 'copy-last', 'vae': 'VAE of the truth'}
+"""Methods that are the same for all runs, and what they are called."""
+
+_OF_SETS = {column.name for column in Frechet.COLUMNS}
+
+
+def read(name: str, report: dict, method: str) -> float | None:
+    """The number of a column, as it is shown: of the set of all future frames for distances, else
+    the mean over the future frames; None where the evaluation has none.
+    """
+    if name in _OF_SETS:
+        value = report['overall'].get(method, {}).get(name)
+    else:
+        values = [step.get(method, {}).get(name) for step in report['steps']]
+        value = None if not values or None in values else float(np.mean(values))
+    return None if value is None else COLUMNS[name].scale * value
+
+
+def read_by_time(name: str, report: dict, method: str) -> dict[float, float]:
+    """{seconds: the number of a column at that future frame}, of the frames that have one."""
+    fps = report['protocol']['fps']
+    values = {
+        number / fps: step.get(method, {}).get(name)
+        for number, step in enumerate(report['steps'], 1)
+    }
+    return {s: COLUMNS[name].scale * value for s, value in values.items() if value is not None}
+
+
+class Cell(NamedTuple):
+    """A number over seeds; `spread` is None for a single one."""
+
+    mean: float
+    spread: float | None
+    count: int
+
+
+def summarise(points) -> dict[str, dict[str, Cell]]:
+    """{label: {metric: Cell}} of the last checkpoints, and of copy-last and the VAE, which are the
+    same for all runs.
+    """
+    finals = [point for point in points if point.final]
+    table = {}
+    for label in dict.fromkeys(point.label for point in finals):
+        reports = [point.report for point in finals if point.label == label]
+        table[label] = _cells(reports, 're2pix')
+    for method, title in REFERENCES.items():
+        table[title] = _cells([finals[0].report], method)
+    return table
+
+
+def _cells(reports, method):
+    cells = {}
+    for name in SHOWN:
+        values = [read(name, report, method) for report in reports]
+        if None not in values:
+            cells[name] = _cell(values)
+    return cells
+
+
+def _cell(values):
+    return Cell(
+        float(np.mean(values)),
+        float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        len(values),
+    )
+
+
+def by_time(points, name) -> dict[str, dict[float, Cell]]:
+    """{label: {seconds: Cell}} of a metric at the predicted frames that have it, of the last
+    checkpoints, copy-last and the VAE.
+    """
+    finals = [point for point in points if point.final]
+    found = {
+        label: [
+            read_by_time(name, point.report, 're2pix') for point in finals if point.label == label
+        ]
+        for label in dict.fromkeys(point.label for point in finals)
+    }
+    found |= {
+        title: [read_by_time(name, finals[0].report, method)]
+        for method, title in REFERENCES.items()
+    }
+    return {
+        label: {seconds: _cell([values[seconds] for values in seeds]) for seconds in seeds[0]}
+        for label, seeds in found.items()
+        if seeds[0]
+    }
+
+
+def curves(points, name) -> dict[str, tuple[list[int], list[float]]]:
+    """{label: (steps, values)} of a metric over training, of the first seed; empty where no
+    checkpoint has it.
+    """
+    found = {}
+    for point in sorted(
+        (point for point in points if not point.final), key=lambda point: point.step
+    ):
+        value = read(name, point.report, 're2pix')
+        if value is not None:
+            steps, values = found.setdefault(point.label, ([], []))
+            steps.append(point.step)
+            values.append(value)
+    return found
+
+
+def sooner(found, name, label='full', reference='baseline'):
+    """(step at which `label`'s curve is as good as the last point of `reference`'s, how many times
+    sooner that is).
+
+    Between two checkpoints the curve is taken as straight. None where a curve is missing or does
+    not get there.
+    """
+    if label not in found or reference not in found:
+        return None
+    sign = 1 if COLUMNS[name].higher else -1
+    (steps, values), (all_steps, goals) = found[label], found[reference]
+    gains = sign * (np.asarray(values) - goals[-1])
+    if not (gains >= 0).any():
+        return None
+    first = int(np.argmax(gains >= 0))
+    step = (
+        float(steps[0])
+        if first == 0
+        else float(np.interp(0.0, gains[first - 1 : first + 1], steps[first - 1 : first + 1]))
+    )
+    return step, all_steps[-1] / step

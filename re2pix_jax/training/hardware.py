@@ -1,0 +1,149 @@
+"""What the devices could do, what a step asks of them, and how fast it goes."""
+
+import contextlib
+import math
+import resource
+import sys
+import time
+
+import jax
+
+# Nominal bf16 peaks, TFLOP/s, by what a device's kind holds; the first that is found counts.
+PEAKS = (
+    ('h100', 989.0),
+    ('h200', 989.0),
+    ('v5 lite', 197.0),
+    ('v5e', 197.0),
+    ('v5', 459.0),
+    ('v6', 918.0),
+)
+_ATTENTION = {'dot_product_attention_fwd': 4, 'dot_product_attention_bwd': 10}
+
+
+def peak_tflops(kind: str) -> float | None:
+    """The nominal bf16 peak of a device of that kind, None where it is not known."""
+    return next((peak for name, peak in PEAKS if name in kind.lower()), None)
+
+
+def memory_bytes() -> int:
+    """In use on this process's fullest device; on a CPU, the most that the process has had."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    used = max(stat.get('bytes_in_use', 0) for stat in stats)
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return used or unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def flops(jaxpr) -> float:
+    """Operations of the matrix products and convolutions of a program: a loop's body as often as it
+    runs, of branches the largest, recomputation included.
+
+    XLA's own count takes a loop's body once, and a GPU's attention kernel not at all. Of a loop
+    whose length is not known beforehand, one round is counted here too.
+    """
+    total = 0.0
+    for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
+        name, out = equation.primitive.name, equation.outvars
+        if name == 'dot_general':
+            (contracted, _), _ = equation.params['dimension_numbers']
+            left = equation.invars[0].aval.shape
+            total += 2.0 * math.prod(out[0].aval.shape) * math.prod(left[i] for i in contracted)
+        elif name == 'conv_general_dilated':
+            kernel = equation.invars[1].aval.shape
+            features = kernel[equation.params['dimension_numbers'].rhs_spec[0]]
+            total += 2.0 * math.prod(out[0].aval.shape) * math.prod(kernel) / features
+        elif name in _ATTENTION:  # query and key are [B, N, heads, d]
+            (batch, queries, heads, width), key = (x.aval.shape for x in equation.invars[:2])
+            total += float(_ATTENTION[name]) * batch * heads * width * queries * key[1]
+        elif name == 'cond':
+            total += max(flops(branch) for branch in equation.params['branches'])
+        else:
+            times = equation.params['length'] if name == 'scan' else 1
+            total += times * sum(flops(inner) for inner in _inner(equation.params.values()))
+    return total
+
+
+def _inner(values):
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            yield from _inner(value)
+        elif hasattr(getattr(value, 'jaxpr', value), 'eqns'):
+            yield value
+
+
+class Meter:
+    """How fast steps go, between two restarts.
+
+    Args:
+      clips: of a step.
+      step_flops: operations of a step.
+    """
+
+    def __init__(self, clips: int, step_flops: float):
+        self._clips, self._flops = clips, step_flops
+        self.restart(0)
+
+    def restart(self, step: int) -> None:
+        """Measures from now on, after `step` steps."""
+        self._began, self._step, self._waited = time.perf_counter(), step, 0.0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Counts the time within as spent waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    def read(self, step: int) -> dict[str, float]:
+        """Rates up to `step`; 'mfu', a share of 1, is there where the devices' peak is known."""
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        rate = (step - self._step) / seconds
+        values = {
+            'steps_per_second': rate,
+            'clips_per_second': rate * self._clips,
+            'tflops': rate * self._flops / 1e12,
+            'memory_gb': memory_bytes() / 1e9,
+            'waiting_for_data': self._waited / seconds,
+        }
+        peak = peak_tflops(jax.devices()[0].device_kind)
+        return values | ({'mfu': values['tflops'] / (peak * jax.device_count())} if peak else {})
+
+
+def describe(values: dict[str, float]) -> str:
+    """What `Meter.read` gives, beside the steps a second, for the line of progress."""
+    mfu = f'  MFU {values["mfu"]:.1%}' if 'mfu' in values else ''
+    return (
+        f'{values["clips_per_second"]:.3g} clips/s  {values["tflops"]:.3g} TFLOP/s{mfu}  '
+        f'{values["memory_gb"]:.3g} GB  {values["waiting_for_data"]:.0%} waiting for data'
+    )
+
+
+class Profile:
+    """A trace of some steps, for xprof and TensorBoard, by the first process.
+
+    Args:
+      steps: (first, last), or () for none.
+      folder: where to.
+    """
+
+    def __init__(self, steps: tuple, folder: str):
+        self._steps, self._folder, self._running = steps, folder, False
+
+    def before(self, number: int) -> None:
+        """Starts before step `first`."""
+        if self._steps and number == self._steps[0] and jax.process_index() == 0:
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+
+    def after(self, number: int, state) -> bool:
+        """Ends once step `last`, whose outcome is `state`, is done; whether it ended now."""
+        if not self._running or number < self._steps[1]:
+            return False
+        jax.block_until_ready(state)
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Ends a trace that is still running."""
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()

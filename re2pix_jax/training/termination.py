@@ -1,0 +1,73 @@
+"""The end of a run before its time: a signal, or a loss that is not finite."""
+
+import io
+import json
+import os
+import signal
+import threading
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from re2pix_jax import files
+from re2pix_jax.errors import UserError
+from re2pix_jax.training import checkpoint
+
+
+class Termination:
+    """Notes a SIGTERM, as clusters send it before they take a machine away, so that the loop can
+    finish its step.
+
+    On several processes jax agrees on one step at which all of them stop.
+    """
+
+    def __enter__(self):
+        self._received = threading.Event()
+        self._previous = None
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, lambda *_: self._received.set())
+        return self
+
+    def __exit__(self, *_):
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def reached(self, number: int) -> bool:
+        """Whether the run should save and end after step `number`."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(number)
+        return self._received.is_set()
+
+
+def fail(workdir: str, number: int, local: dict, metrics: dict, state, train_data, meta: dict):
+    """Keeps the state before the failing step and its batch, and says so.
+
+    Raises:
+      UserError: always.
+    """
+    folder = os.path.join(workdir, 'failed')
+    records = [int(record) for record in local['record']]
+    names = [train_data.record_name(record) for record in records]
+    stem = os.path.join(folder, f'step_{number}_process_{jax.process_index()}')
+    numbers = {name: str(value) for name, value in metrics.items()}
+    noted = {'step': number, 'records': records, 'names': names, 'metrics': numbers}
+    files.write_text(f'{stem}.json', json.dumps(noted, indent=1))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **local)
+    files.write_bytes(f'{stem}.npz', buffer.getbuffer())
+    kept = checkpoint.Checkpoints(workdir, folder='failed/checkpoints')
+    if kept.latest() != int(state.step):
+        kept.save(int(state.step), state, {}, meta, wait=True)
+    kept.close()
+    what = 'loss' if not np.isfinite(metrics['loss']) else 'norm of the gradient'
+    value = metrics['loss'] if what == 'loss' else metrics['gradient_norm']
+    shown = ', '.join(
+        f'{record} ({name})' for record, name in zip(records[:8], names[:8], strict=True)
+    )
+    more = f' and {len(records) - 8} more' if len(records) > 8 else ''
+    raise UserError(
+        f'the {what} is {float(value)} at step {number}, records {shown}{more}; the state before '
+        f'that step and its batch are in {folder}: lower optimizer.learning_rate or check those '
+        'records'
+    )
