@@ -1,4 +1,4 @@
-"""Evaluates on held-out clips: a whole model step by step, or stage 1 by the protocol of its field.
+r"""Evaluates on held-out clips: a model step by step, or stage 1 by its protocol.
 
     re2pix evaluate --config=evaluate --workdir=runs/evaluation
     re2pix evaluate --config=evaluate --config.model=runs/bundles/re2pix --config.clips=64 \

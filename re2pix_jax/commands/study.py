@@ -1,13 +1,12 @@
-"""Evaluates the runs of a study and makes its tables, curves and page; what is evaluated already is
-not evaluated again.
+r"""Evaluates the runs of a study and makes its tables, curves and page.
 
     re2pix study --config=study_evaluate --workdir=runs/study
 
 The workdir holds runs/ROW/SEED, as launch/study.sh trains them; it gets evaluations/, study.txt,
-study.json, curves/*.png and study.html. With --out another folder gets them, as for an evaluation
-over longer futures:
+study.json, curves/*.png and study.html. What is evaluated already is not evaluated again. With
+--out another folder gets them, as for an evaluation over longer futures:
 
-    re2pix study --config=study_evaluate --workdir=runs/study --out=runs/study_16 \\
+    re2pix study --config=study_evaluate --workdir=runs/study --out=runs/study_16 \
         --config.evaluation.source=records:data/world_long --config.evaluation.horizon=16
 """
 

@@ -2,7 +2,8 @@
 own.
 
 Usage: python -m tests.training.toy WORKDIR [field=value ...]; fields of the config, or poison=STEP
-    (that batch holds NaN), slow=SECONDS (sleeps before each batch), cut=1 (small arrays are cut too).
+    (that batch holds NaN), slow=SECONDS (sleeps before each batch), cut=1 (small arrays are cut
+    too).
 """
 
 import ast

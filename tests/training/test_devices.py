@@ -1,0 +1,122 @@
+"""The mesh; state and batch on eight devices: split, and no clip moved from one to another."""
+
+import os
+import subprocess
+import sys
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from re2pix_jax.errors import UserError
+from re2pix_jax.training import mesh
+from tests.conftest import ROOT
+
+
+def test_mesh_errors():
+    with pytest.raises(UserError, match='mesh.model is 3 but there are 1 devices'):
+        mesh.create(-1, 3)
+    with pytest.raises(UserError, match='mesh.data x mesh.model is 2 x 1'):
+        mesh.create(2, 1)
+    with pytest.raises(
+        UserError, match='batch_size is 6 but mesh.data is 4 devices: choose a multiple of 4'
+    ):
+        mesh.check_batch_size(6, types.SimpleNamespace(shape={'data': 4}))
+    with pytest.raises(UserError, match='accumulate is 3 but batch_size is 8'):
+        mesh.check_batch_size(8, mesh.create(), 3)
+
+
+def test_incomplete_environment_of_several_processes(monkeypatch):
+    monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'localhost:1')
+    monkeypatch.delenv('JAX_NUM_PROCESSES', raising=False)
+    with pytest.raises(UserError, match='JAX_NUM_PROCESSES and JAX_PROCESS_ID'):
+        mesh.initialize_processes()
+
+
+def test_record_ids_of_different_sources_stay_distinct():
+    records = np.array([0, 1, 5000, 1 << 40, (1 << 40) + 1, 2 << 40, (2 << 40) + 5000])
+    batch = mesh.global_batch(
+        {'record': records, 'frames': np.zeros((7, 2), np.uint8)}, mesh.create()
+    )
+    assert batch['record'].dtype == jnp.int32 and batch['frames'].dtype == jnp.uint8
+    assert batch['record'][:3].tolist() == [0, 1, 5000]
+    assert len(set(batch['record'].tolist())) == 7
+
+
+EIGHT_DEVICES = """
+import jax, numpy as np
+from re2pix_jax.training import loop, mesh, resume
+from re2pix_jax.training import state as states
+from re2pix_jax.training import sharding
+from tests.training import toy
+sharding.SMALLEST = 0
+MOVES = 'all-gather', 'all-to-all', 'collective-permute'
+devices = mesh.create(4, 2)
+config = toy.make_config(sharding='fsdp', steps=1, eval_every=0)
+import tempfile
+with tempfile.TemporaryDirectory() as folder:
+    state = toy.train(folder, config)
+leaves = jax.tree_util.tree_leaves_with_path(state)
+leaves = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+kernels = [leaf for name, leaf in leaves.items() if name.endswith("['Dense_1']['kernel']")]
+assert len(kernels) == 4, leaves.keys()  # parameters, average, first and second moment
+for kernel in kernels:
+    spec = kernel.sharding.spec
+    assert spec == kernels[0].sharding.spec and 'data' in spec, kernel.sharding
+    assert kernel.addressable_shards[0].data.size == kernel.size // 8
+assert state.step.sharding.is_fully_replicated
+batch = mesh.global_batch({'x': np.arange(8.0)}, devices)
+assert len({float(shard.data[0]) for shard in batch['x'].addressable_shards}) == 4
+# The parts of an accumulated step: no device needs another one's clips.
+flat = mesh.create(8, 1)
+with jax.set_mesh(flat):
+    task = toy.Task()
+    transform, rate = resume.make_optimizer(task, config)
+    batch_of = {'x': jax.ShapeDtypeStruct((32, 8), np.float32)}
+    abstract = resume.abstract_state(task, toy.make_config(), transform, batch_of, flat)
+    x = mesh.global_batch({'x': np.zeros((32, 8), np.float32)}, flat)
+    step = jax.jit(states.make_step(task, transform, rate, 0, 0.9, 4))
+    step = step.lower(abstract, task.frozen, x, 0).compile().as_text()
+    assert 'all-reduce' in step and not any(move in step for move in MOVES), step
+# Mixed supervision: the same clips as on one device, each predicted where it lies.
+from re2pix_jax.generator import conditioning
+clips = np.arange(1.0, 65.0, dtype=np.float32).reshape(64, 1, 1, 1, 1)
+expected = clips.copy()
+expected[list(conditioning.mixed_places(64, 0.1))] *= -2
+for parts in (1, 4):
+    predict = lambda x: -2 * x
+    mixed = jax.jit(
+        lambda places, x: conditioning.mixed_supervision(predict, x, x, 0.1, places, 64))
+    for part in range(parts):
+        places = np.arange(part, 64, parts, dtype=np.int32)
+        with jax.set_mesh(flat):
+            given = mesh.global_batch({'places': places, 'x': clips[places]}, flat)
+            np.testing.assert_array_equal(mixed(given['places'], given['x']), expected[places])
+            program = mixed.lower(given['places'], given['x']).compile().as_text()
+            assert not any(move in program for move in MOVES), program
+with jax.set_mesh(devices):
+    draw = lambda x: jax.random.normal(jax.random.key(0), (8, 3)) + 0 * x[:, None]
+    noise = jax.jit(draw)(batch['x'])
+assert len(np.unique(np.asarray(noise))) == 24
+np.testing.assert_array_equal(noise, jax.random.normal(jax.random.key(0), (8, 3)))
+print('as it should be')
+"""
+
+
+def test_state_and_batch_really_are_split_over_eight_devices():
+    environment = {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    }
+    done = subprocess.run(
+        [sys.executable, '-c', EIGHT_DEVICES],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.stdout.endswith('as it should be\n'), done.stderr
