@@ -190,11 +190,14 @@ class Re2Pix:
     ) -> Future:
         """Predicts the frames that follow a clip.
 
-        clip: uint8 [T, height, width, 3], any size, at `self.fps` frames per second; its last M
-            frames are the context, centre-cropped
-        and resized to `self.size`. num_futures: None for one future without a leading axis, n for n
-        futures of distinct noise. The other options are those of `rollout`. Raises ValueError for a
-        clip shorter than the context, too small frames, or an option out of range.
+        Args:
+            clip: uint8 [T, height, width, 3], any size, at `self.fps` frames per second; its last M
+                frames are the context, centre-cropped and resized to `self.size`.
+            num_futures: None for one future without a leading axis, n for n of distinct noise.
+            others: as in `rollout`.
+
+        Raises:
+            ValueError: a clip shorter than the context, too small frames, an option out of range.
         """
         clip = np.asarray(clip)
         if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8:

@@ -1,7 +1,7 @@
 """Bundles: the folders in which networks are shared. `load` opens one as the part that it is,
 `save` writes a part, `identity` and `digest` say which network it is, in memory and on disk.
 
-    config.json          {"format": 1, "kind": ..., "network": {...}, "storage": "float32",
+    config.json          {"format": 2, "kind": ..., "network": {...}, "storage": "float32",
                          "parts": {"encoder": "../encoder"}, ...}
     weights.safetensors  tensors by '/'-joined path in the tree of parameters
     MODEL_CARD.md        what people should know before they use it

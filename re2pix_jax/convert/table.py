@@ -124,8 +124,9 @@ class Table:
                 problems.append(f'{sources[place]} and {key} both give {place}')
                 continue
             sources[place] = key
+            array = np.asarray(array)
             try:
-                value = np.ascontiguousarray(layout(np.asarray(array)), np.float32)
+                value = np.ascontiguousarray(layout(array), np.float32)
             except (ValueError, IndexError):  # a layout of another number of axes
                 value = array
             if value.shape != tuple(shape):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax.errors import UserError
+from re2pix_jax.nn.sums import two_sum
 
 
 @flax.struct.dataclass
@@ -58,19 +58,10 @@ class Principal:
 def _add(sums, features, shift):
     """Adds the sum and the second moment of tokens [N, C] about `shift` to double-float sums, two
     float32 arrays each.
-
-    Knuth's two-sum keeps what a float32 addition rounds away, in the second array.
     """
     centred = features.astype(jnp.float32) - shift
     moments = centred.sum(axis=0), jnp.matmul(centred.T, centred, precision='highest')
-
-    def add(pair, value):
-        high, low = pair
-        total = high + value
-        added = total - high
-        return total, low + ((high - (total - added)) + (value - added))
-
-    return tuple(add(pair, value) for pair, value in zip(sums, moments))
+    return tuple(two_sum(pair, (value, 0.0)) for pair, value in zip(sums, moments))
 
 
 class Moments:
@@ -97,7 +88,7 @@ class Moments:
             self.shift = np.asarray(jnp.mean(jnp.asarray(tokens, jnp.float32), axis=0))
             self._sums = _zeros(channels)
         if channels != len(self.shift):
-            raise UserError(
+            raise ValueError(
                 f'features have {channels} channels and those before them {len(self.shift)}'
             )
         for start in range(0, len(tokens), self.BLOCK):
@@ -124,7 +115,7 @@ class Moments:
         if self.count == 0:
             self.shift, self._sums = other.shift, _zeros(len(other.shift))
         if len(self.shift) != len(other.shift):
-            raise UserError(
+            raise ValueError(
                 f'moments of {len(other.shift)} channels cannot join moments of {len(self.shift)}'
             )
         # The other's moments, moved from its shift to ours.
@@ -180,25 +171,25 @@ def fit(moments: Moments, num_components: int) -> Principal:
     is positive: another run over the same data finds the same components.
 
     Raises:
-        UserError: if the features have fewer channels than components were asked for, if fewer
+        ValueError: if the features have fewer channels than components were asked for, if fewer
             tokens than that were seen, or if a feature was not finite.
     """
     channels = 0 if moments.shift is None else len(moments.shift)
     if not 1 <= num_components or (channels and num_components > channels):
-        raise UserError(
+        raise ValueError(
             f'{num_components} principal components were asked for: features of {channels} '
             'channels '
             f'have 1 to {channels}'
         )
     if moments.count <= num_components:
-        raise UserError(
+        raise ValueError(
             f'{num_components} principal components need more than {num_components} feature '
             'tokens and '
             f'{moments.count} were given: use more frames or fewer components'
         )
     first, second = moments.sums
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise UserError(
+        raise ValueError(
             'the features hold NaN or infinite values: check the encoder and the frames it was '
             'given'
         )

@@ -13,18 +13,23 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
 from re2pix_jax.nn.layers import Layers
 from re2pix_jax.nn.positions import resize_table
 
+# Over which devices a parameter's last axes may be cut; the first that is found in its path. The
+# borders of q, k and v lie within the last axis, as does that of gate and value.
 SHARDING = (
-    (r'qkv/kernel$', P('fsdp', None)),
-    (r'kernel$', P('fsdp', 'tensor')),
+    (r'(qkv|w12)/kernel$', P('fsdp', None)),
+    (r'fc1/kernel$', P('fsdp', 'tensor')),
+    (r'(attn/proj|fc2|w3)/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
 )
-MUON = (r'blocks/.*kernel$',)
+# Which kernels muon takes.
+MUON = (r'^blocks/.*/kernel$',)
 
 
 class LayerScale(nn.Module):
@@ -111,13 +116,13 @@ class VisionTransformer(nn.Module):
 
     def setup(self):
         if not self.layers or min(self.layers) < 0 or max(self.layers) >= self.depth:
-            raise UserError(
+            raise ValueError(
                 f'layers {list(self.layers)} of an encoder of {self.depth} blocks: expected '
                 'numbers from 0 to '
                 f'{self.depth - 1}, at least one; choose others'
             )
         if self.width % (self.heads * (1 if self.position_grid else 4)):
-            raise UserError(
+            raise ValueError(
                 f'an encoder of width {self.width} cannot have {self.heads} heads: expected heads '
                 'of the same size'
                 f'{"" if self.position_grid else ", a multiple of 4 for rotary positions"}; give '
@@ -169,7 +174,7 @@ class VisionTransformer(nn.Module):
         batch, height, width, channels = images.shape
         size = self.patch_size
         if height % size or width % size:
-            raise UserError(
+            raise ValueError(
                 f'images of {height}x{width} pixels do not divide into patches of {size}: '
                 f'resize or crop them to multiples of {size}'
             )

@@ -93,6 +93,12 @@ def check_head(evaluator, part, clips) -> None:
         )
 
 
+def about_head(evaluator) -> dict:
+    """What the protocol says of an evaluator's head: its name, and what it contains."""
+    name = evaluator.options['head'] or "the model's own"
+    return {'network': f'head {name}', 'sha256': bundles.identity(evaluator.parts)}
+
+
 def own_field(head) -> str:
     """The field of a batch that a head is compared with."""
     return 'labels' if head.reads == 'segmentation' else 'depth'

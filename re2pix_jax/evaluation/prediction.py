@@ -101,9 +101,9 @@ def read_video(model, path, horizon, start=0.0):
     """`Clip` of a video file or an image folder from `start` seconds on, at the model's rate and
     size.
 
-    Raises UserError: no such file, not a video, too slow for the model's rate, fewer frames than
-        the context, too
-    small.
+    Raises:
+        UserError: no such file, not a video, too slow for the model's rate, fewer frames than the
+            context, too small.
     """
     frames = video.read(
         path,

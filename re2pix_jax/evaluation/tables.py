@@ -10,11 +10,9 @@ from re2pix_jax.report.table import Number, table
 COLUMNS_AT_ONCE = 14
 """Of a table by time, beside step and time."""
 
-LEGEND = """copy: the last context frame repeated; VAE: the true frame through the VAE, the best \
-that the decoder
-allows; truth: the true frame; stage 1: its forecast, which has no frames; encoder: features that \
-did not
-go through the principal components"""
+LEGEND = """copy: the last context frame repeated; VAE: the true frame through the VAE, the best
+that the decoder allows; truth: the true frame; stage 1: its forecast, which has no frames;
+encoder: features that did not go through the principal components"""
 
 
 def describe(report: dict) -> str:

@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax.errors import UserError
-
 
 def forecast(params, net, components, steps: int, key=None):
     """Rolls the masked feature transformer out.
@@ -21,12 +19,12 @@ def forecast(params, net, components, steps: int, key=None):
     """
     context_frames = net.frames - 1
     if components.shape[1] < context_frames:
-        raise UserError(
+        raise ValueError(
             f'the forecaster was given {components.shape[1]} context frames and needs '
             f'{context_frames}'
         )
     if steps < 1:
-        raise UserError(f'a forecast of {steps} steps was asked for: at least 1 is needed')
+        raise ValueError(f'a forecast of {steps} steps was asked for: at least 1 is needed')
     context = components[:, -context_frames:].astype(jnp.float32)
 
     def step(context, number):

@@ -10,17 +10,22 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import Mlp
 from re2pix_jax.nn.layers import Layers
 from re2pix_jax.nn.positions import resize_matrix
 
+# Over which devices a parameter's last axes may be cut; the first that is found in its path. The
+# borders of q, k and v lie within the last axis.
 SHARDING = (
     (r'qkv/kernel$', P('fsdp', None)),
-    (r'kernel$', P('fsdp', 'tensor')),
+    (r'fc1/kernel$', P('fsdp', 'tensor')),
+    (r'(proj|fc2)/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
 )
-MUON = (r'^layers/.*kernel$',)
+# Which kernels muon takes.
+MUON = (r'^layers/.*/kernel$',)
 
 
 class Layer(nn.Module):
@@ -91,14 +96,14 @@ class MaskedFeatureTransformer(nn.Module):
         """
         batch, time, rows, columns, channels = components.shape
         if (time, rows, columns, channels) != (self.frames - 1, *self.grid, self.components):
-            raise UserError(
+            raise ValueError(
                 f'the forecaster was given {time} frames of {rows}x{columns} with {channels} '
                 'components; it '
                 f'takes {self.frames - 1} frames of {self.grid[0]}x{self.grid[1]} with '
                 f'{self.components}'
             )
         if self.width % 3 or self.width % self.heads:
-            raise UserError(
+            raise ValueError(
                 f'a forecaster of width {self.width} with {self.heads} heads: the width must be a '
                 'multiple '
                 f'of 3 (time, row and column codes) and of the heads'

@@ -7,7 +7,6 @@ import functools
 import flax.struct
 import jax
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.generator import flow, sampler
 from re2pix_jax.generator.conditioning import limit
 from re2pix_jax.generator.dit import SpaceTimeDiT
@@ -62,7 +61,7 @@ class Generator(flax.struct.PyTreeNode):
             method: 'euler', 'heun' or 'ddim'; for the path 'ddpm' the last suits best.
 
         Returns:
-            Future latents, float32 [B, F, H, W, c]. Raises UserError for a bad option or shapes
+            Future latents, float32 [B, F, H, W, c]. Raises ValueError for a bad option or shapes
             that do not fit.
         """
         net, diffusion = self.net, flow.Diffusion(self.path, self.target, self.schedule)
@@ -96,21 +95,21 @@ class Generator(flax.struct.PyTreeNode):
     def _check(self, latents, components, keys, guidance, guidance_channels, channels):
         net, batch = self.net, latents.shape[0]
         if keys.shape != (batch,):
-            raise UserError(
+            raise ValueError(
                 f'the generator expected one key for each of {batch} samples, got keys of shape '
                 f'{keys.shape}'
             )
         if not net.components:
             for option, value in (('guidance', guidance), ('channels', channels)):
                 if value:
-                    raise UserError(
+                    raise ValueError(
                         f'{option} = {value} needs a generator with components; this one is a '
                         'baseline without them: '
                         'leave it out'
                     )
             return
         if guidance and channels and guidance_channels > channels:
-            raise UserError(
+            raise ValueError(
                 f'representation guidance keeps {guidance_channels} components of the {channels} '
                 'that are given; '
                 'lower guidance_channels or raise channels'
@@ -119,7 +118,7 @@ class Generator(flax.struct.PyTreeNode):
             ('context', 'future'), components, (net.context_frames, net.future_frames)
         ):
             if array is not None and array.shape[:2] != (batch, frames):
-                raise UserError(
+                raise ValueError(
                     f'the generator expected {name} components of {frames} frames for each of '
                     f'{batch} samples of latents, '
                     f'got {array.shape[1]} frames for {array.shape[0]}; cut both to one length'

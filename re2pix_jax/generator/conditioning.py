@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax.errors import UserError
-
 SMALLEST = 8
 
 
@@ -17,16 +15,16 @@ def nested_counts(kind, components):
     """The set of c that nested dropout draws from, ending in all `components`.
 
     'doublings': 8, 16, 32, ... [O, the default]; 'multiples': 8, 16, 24, ...; the paper's "{8, 16,
-    ..., 1152}" can mean either. UserError for another kind or when there are no components.
+    ..., 1152}" can mean either. ValueError for another kind or when there are no components.
     """
     if components < 1:
-        raise UserError(f'nested dropout needs at least one component, got {components}')
+        raise ValueError(f'nested dropout needs at least one component, got {components}')
     if kind == 'doublings':
         counts = [SMALLEST * 2**power for power in range(components.bit_length())]
     elif kind == 'multiples':
         counts = list(range(SMALLEST, components, SMALLEST))
     else:
-        raise UserError(f"nested counts '{kind}' is unknown; choose 'doublings' or 'multiples'")
+        raise ValueError(f"nested counts '{kind}' is unknown; choose 'doublings' or 'multiples'")
     return (*(count for count in counts if count < components), components)
 
 
@@ -39,13 +37,13 @@ def keep_first(components, count):
 
 
 def limit(components, channels):
-    """`keep_first` for inference: None keeps all; UserError unless `channels` lies between 1 and
+    """`keep_first` for inference: None keeps all; ValueError unless `channels` lies between 1 and
     P.
     """
     if channels is None:
         return components
     if not 1 <= channels <= components.shape[-1]:
-        raise UserError(
+        raise ValueError(
             f'channels: {channels} of {components.shape[-1]} components were asked for; '
             f'give a number from 1 to {components.shape[-1]}, or None for all'
         )
@@ -57,10 +55,10 @@ def nested_dropout(key, components, counts):
     c on.
 
     components [B, T, h, w, P]: one c for all frames of a sample, so context and future go in
-    together, along T. UserError when `counts` is empty or has an entry outside 1..P.
+    together, along T. ValueError when `counts` is empty or has an entry outside 1..P.
     """
     if not counts or min(counts) < 1 or max(counts) > components.shape[-1]:
-        raise UserError(
+        raise ValueError(
             f'nested counts {tuple(counts)} must be a non-empty set of numbers from 1 to '
             f'{components.shape[-1]}, the number of components'
         )

@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.generator.fusion import EarlyFusion
 from re2pix_jax.generator.interface import Backbone
 from re2pix_jax.nn import layers, rotary
@@ -32,13 +31,17 @@ from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.feedforward import FusedSwiGLU
 from re2pix_jax.nn.layers import Layers, operand
 
-# Which axes of its parameters may be cut, see training.sharding; first match. Drafted.
+# Over which devices a parameter's last axes may be cut; the first that is found in its path. The
+# borders of q, k and v lie within the last axis, as do those of gate and value and of a modulation's
+# chunks: that axis is never cut. What reads heads or a hidden width is cut over these.
 SHARDING = (
-    (r'qkv/kernel$|w12/kernel$|modulation/linear/kernel$', P('fsdp', None)),
-    (r'(out|w3)/kernel$', P('fsdp', 'tensor')),
-    (r'kernel$', P('fsdp', 'tensor')),
+    (r'(qkv|w12|linear)/kernel$', P('fsdp', None)),
+    (r'layers/.*(out|w3)/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
 )
-MUON = (r'^layers/.*kernel$',)
+# Which kernels muon takes.
+MUON = (r'^layers/.*/kernel$',)
 
 EPSILON = 1e-5
 FREQUENCIES = 256
@@ -246,17 +249,17 @@ class SpaceTimeDiT(Backbone):
 
     def setup(self):
         if self.width % (4 * self.heads):
-            raise UserError(
+            raise ValueError(
                 f'the generator width {self.width} must be a multiple of 4 * heads = '
                 f'{4 * self.heads}'
             )
         if self.attention not in ATTENTION:
-            raise UserError(
+            raise ValueError(
                 f"the generator's attention is '{self.attention}'; choose one of "
                 f'{", ".join(ATTENTION)}'
             )
         if any(side % self.patch_size for side in self.latent_grid):
-            raise UserError(
+            raise ValueError(
                 f'the latent grid {tuple(self.latent_grid)} must be a multiple of patch_size '
                 f'{self.patch_size}'
             )
@@ -320,7 +323,7 @@ class SpaceTimeDiT(Backbone):
         """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones,
         float32 [B, F, H, W, c].
 
-        components [B, F, h, w, P] (None for the baseline). Raises UserError where shapes do not
+        components [B, F, h, w, P] (None for the baseline). Raises ValueError where shapes do not
         fit.
         """
         x = self._tokens(latents, components, self.future_frames, 'future')

@@ -25,8 +25,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax.errors import UserError
-
 CLAMP = 0.05  # of what flow's velocity is divided by [R]
 TINY = 1e-4  # ddpm's schedules stay away from both ends; this is for rounding
 
@@ -85,10 +83,10 @@ class Diffusion(NamedTuple):
     schedule: str = 'linear'
 
     def check(self):
-        """Raises UserError for an unknown name."""
+        """Raises ValueError for an unknown name."""
         for field, known in CHOICES.items():
             if getattr(self, field) not in known:
-                raise UserError(
+                raise ValueError(
                     f"diffusion {field} '{getattr(self, field)}' is unknown; choose one of "
                     f'{", ".join(known)}'
                 )
@@ -109,7 +107,7 @@ def sample_time(key, shape, mean=TIME_MEAN, std=TIME_STD, distribution='logit_no
     if distribution == 'uniform':
         return jax.random.uniform(key, shape)
     if distribution != 'logit_normal':
-        raise UserError(
+        raise ValueError(
             f"time distribution '{distribution}' is unknown; choose 'logit_normal' or 'uniform'"
         )
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))

@@ -5,7 +5,6 @@ not grow [P].
 import flax.linen as nn
 import jax
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn.dense import Dense
 
 
@@ -21,16 +20,16 @@ class EarlyFusion(nn.Module):
 
     @nn.compact
     def __call__(self, patches, components):
-        """patches [B, T, h, w, D], components [B, T, h', w', P] → [B, T, h, w, D]; UserError when
+        """patches [B, T, h, w, D], components [B, T, h', w', P] → [B, T, h, w, D]; ValueError when
         they do not fit.
         """
         if components is None:
-            raise UserError(
+            raise ValueError(
                 f'the generator is conditioned on {self.components} components but was given none; '
                 'pass them, or use a generator trained with components=0'
             )
         if components.shape[-1] != self.components or components.shape[:2] != patches.shape[:2]:
-            raise UserError(
+            raise ValueError(
                 'the generator expected components [B, T, h, w, P] with B, T = '
                 f'{patches.shape[:2]} and '
                 f'P = {self.components}, got shape {components.shape}; '

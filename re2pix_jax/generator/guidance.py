@@ -10,7 +10,6 @@ sample.
 
 import jax.numpy as jnp
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.generator.conditioning import keep_first
 
 
@@ -23,10 +22,10 @@ def full_and_coarse(components, channels):
     """Components [B, ..., P] → [2B, ..., P]: of every sample whole, then with only the first
     `channels` kept.
 
-    UserError unless `channels` lies between 0 and P.
+    ValueError unless `channels` lies between 0 and P.
     """
     if not 0 <= channels <= components.shape[-1]:
-        raise UserError(
+        raise ValueError(
             f'representation guidance keeps {channels} of {components.shape[-1]} components; '
             'keep from 0 to all of them'
         )

@@ -5,7 +5,6 @@ know which one it is.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn.dense import in_compute_dtype
 
 
@@ -58,10 +57,10 @@ class Backbone(nn.Module):
         return *latents, jnp.zeros(batch), *components
 
     def check_latents(self, latents, frames, name):
-        """UserError unless latents are [B, frames, *latent_grid, latent_channels]."""
+        """ValueError unless latents are [B, frames, *latent_grid, latent_channels]."""
         expected = (frames, *self.latent_grid, self.latent_channels)
         if latents.ndim != 5 or latents.shape[1:] != expected:
-            raise UserError(
+            raise ValueError(
                 f'the generator expected {name} latents [B, T, H, W, c] of shape (B, '
                 f'{", ".join(map(str, expected))}), got {latents.shape}; '
                 'match frames and resolution to the model'

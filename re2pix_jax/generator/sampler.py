@@ -8,7 +8,6 @@ noise; as usual, sampling does [O].
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.generator import flow
 
 
@@ -20,11 +19,11 @@ def _times(z, index, steps):
 
 def _check(steps):
     if steps < 1:
-        raise UserError(f'sampler steps is {steps}; at least 1 is needed, 15 to 50 are usual')
+        raise ValueError(f'sampler steps is {steps}; at least 1 is needed, 15 to 50 are usual')
 
 
 def euler(velocity_fn, noise, steps, diffusion=flow.FLOW):
-    """Euler's method, one evaluation a step [R]. Returns z at t = 1, shaped as `noise`; UserError
+    """Euler's method, one evaluation a step [R]. Returns z at t = 1, shaped as `noise`; ValueError
     when steps < 1.
     """
     _check(steps)
@@ -37,7 +36,7 @@ def euler(velocity_fn, noise, steps, diffusion=flow.FLOW):
 
 
 def heun(velocity_fn, noise, steps, diffusion=flow.FLOW):
-    """Heun's second-order method, two evaluations a step [O]. Returns z at t = 1; UserError when
+    """Heun's second-order method, two evaluations a step [O]. Returns z at t = 1; ValueError when
     steps < 1.
 
     The last step is Euler's, because a predicted x implies no velocity at t = 1.
@@ -59,7 +58,7 @@ def heun(velocity_fn, noise, steps, diffusion=flow.FLOW):
 
 def ddim(velocity_fn, noise, steps, diffusion=flow.FLOW):
     """DDIM without noise (Song et al., 2021), one evaluation a step [O]. Returns z at t = 1;
-    UserError when steps < 1.
+    ValueError when steps < 1.
 
     Each step goes to where the data and the noise that it sees would be mixed at the next time. On
     the straight path of rectified flow that is Euler's step.
@@ -78,9 +77,9 @@ SAMPLERS = {'euler': euler, 'heun': heun, 'ddim': ddim}
 
 
 def find(method):
-    """The sampler of that name; UserError for another."""
+    """The sampler of that name; ValueError for another."""
     if method not in SAMPLERS:
-        raise UserError(f"sampler '{method}' is unknown; choose one of {', '.join(SAMPLERS)}")
+        raise ValueError(f"sampler '{method}' is unknown; choose one of {', '.join(SAMPLERS)}")
     return SAMPLERS[method]
 
 

@@ -16,7 +16,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.generator.dit import RotaryAttention, TimeEmbedding
 from re2pix_jax.generator.fusion import EarlyFusion
 from re2pix_jax.generator.interface import Backbone
@@ -24,11 +23,16 @@ from re2pix_jax.nn import rotary
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
 from re2pix_jax.nn.dense import Dense
 
+# As in `dit`; a block's hidden channels are those between its two convolutions.
 SHARDING = (
-    (r'qkv/kernel$|time_shift_scale/kernel$', P('fsdp', None)),
-    (r'kernel$', P('fsdp', 'tensor')),
+    (r'(qkv|time_shift_scale)/kernel$', P('fsdp', None)),
+    (r'conv1/kernel$', P('fsdp', 'tensor')),
+    (r'(conv2|(space|time)/out)/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
 )
-MUON = (r'(qkv|out)/kernel$',)
+# The matrices of its layers; convolutions have four axes.
+MUON = (r'^(down|middle|up)_.*/(qkv|out|time_shift_scale|shortcut)/kernel$',)
 
 
 def by_frame(module, x):
@@ -128,13 +132,13 @@ class VideoUNet(Backbone):
     def setup(self):
         halvings = 2 ** (len(self.multiples) - 1)
         if any(side % halvings for side in self.latent_grid):
-            raise UserError(
+            raise ValueError(
                 f'the latent grid {tuple(self.latent_grid)} must be a multiple of {halvings}: the '
                 'U-Net halves it '
                 f'{len(self.multiples) - 1} times'
             )
         if self.head % 4 or self.width % math.lcm(self.head, self.groups):
-            raise UserError(
+            raise ValueError(
                 f'the U-Net width {self.width} must be a multiple of head = {self.head} (itself '
                 'one of 4) and of '
                 f'groups = {self.groups}'
@@ -202,7 +206,7 @@ class VideoUNet(Backbone):
         baseline) → the cache.
 
         The cache is a list of (keys, values), one a layer, [B, positions, M, heads, head] each.
-        Raises UserError where shapes do not fit.
+        Raises ValueError where shapes do not fit.
         """
         self.check_latents(latents, self.context_frames, 'context')
         return self._stream(latents, components, jnp.ones(1), 0)[1]
@@ -211,7 +215,7 @@ class VideoUNet(Backbone):
         """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones,
         float32 [B, F, H, W, c].
 
-        components [B, F, h, w, P] (None for the baseline). Raises UserError where shapes do not
+        components [B, F, h, w, P] (None for the baseline). Raises ValueError where shapes do not
         fit.
         """
         self.check_latents(latents, self.future_frames, 'future')

@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.heads import ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.nn.positions import resize_matrix
@@ -34,7 +33,7 @@ class Head:
             that is not known.
 
     Raises:
-        UserError: `reads`, `depth_range` and the network's outputs contradict each other.
+        ValueError: `reads`, `depth_range` and the network's outputs contradict each other.
     """
 
     params: Any
@@ -45,13 +44,15 @@ class Head:
 
     def __post_init__(self):
         if self.reads not in VERBS:
-            raise UserError(f'a head that reads {self.reads!r}: expected one of {", ".join(VERBS)}')
+            raise ValueError(
+                f'a head that reads {self.reads!r}: expected one of {", ".join(VERBS)}'
+            )
         least, most = {'segmentation': (1, 256), 'depth': (2, 1 << 16), 'normals': (3, 3)}[
             self.reads
         ]
         if not least <= self.net.classes <= most:
             expected = least if least == most else f'{least} to {most}'
-            raise UserError(
+            raise ValueError(
                 f'a head that reads {self.reads} has {self.net.classes} classes: expected '
                 f'{expected}'
             )
@@ -60,7 +61,7 @@ class Head:
             or len(self.depth_range) != 2
             or not 0 < self.depth_range[0] < self.depth_range[1]
         ):
-            raise UserError(
+            raise ValueError(
                 f'a head that reads {self.reads} has depth_range {self.depth_range}: expected '
                 'None, or for depth '
                 'the nearest and the farthest in metres'
@@ -73,8 +74,13 @@ class Head:
 
     def logits(self, features):
         """Features [B, T, h, w, C] -> the network's output [B, T, 8h, 8w, K], float32."""
+        if features.ndim != 5:
+            raise ValueError(
+                f'the head takes features [B, T, h, w, {self.channels}] and was given '
+                f'{list(features.shape)}'
+            )
         if features.shape[-1] != self.channels:
-            raise UserError(
+            raise ValueError(
                 f'the head takes features of {self.channels} channels and was given features of '
                 f'{features.shape[-1]} '
                 'channels: use it with the encoder that it was trained on, or train one for this '
@@ -118,7 +124,7 @@ class Head:
 
     def _only(self, reads, features, size):
         if self.reads != reads:
-            raise UserError(
+            raise ValueError(
                 f'this head reads {self.reads} and was asked for {VERBS[reads]}: ask for '
                 f'{VERBS[self.reads]}, or load a '
                 f'head that reads {reads}'

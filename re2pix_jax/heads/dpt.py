@@ -6,10 +6,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn.positions import resize
 
-SHARDING = ((r'kernel$', P('fsdp', 'tensor')),)
+# Over which devices a parameter's last axes may be cut; the last two of a `PatchUp` are within one.
+SHARDING = (
+    (r'resize_[01]/kernel$', P()),
+    (r'conv1/kernel$', P('fsdp', 'tensor')),
+    (r'conv2/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
+)
 
 
 class PatchUp(nn.Module):
@@ -102,7 +108,7 @@ class DPTHead(nn.Module):
         dropout acts (random stream 'dropout').
         """
         if features.shape[-1] % 4:
-            raise UserError(
+            raise ValueError(
                 f'the head was given features of {features.shape[-1]} channels: '
                 f'it takes four layers side by side, a multiple of 4'
             )

@@ -6,8 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax.errors import UserError
-
 EPSILON = 1e-6
 
 
@@ -26,7 +24,7 @@ class GroupNorm(nn.Module):
     def __call__(self, x):
         channels = x.shape[-1]
         if channels % self.groups:
-            raise UserError(
+            raise ValueError(
                 f'norm_groups {self.groups} does not divide {channels} channels; choose a common '
                 'divisor'
             )

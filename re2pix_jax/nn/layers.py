@@ -1,8 +1,8 @@
 """One stack of layers for every network: how its layers are held, run and differentiated.
 
-Parameters are stacked, [depth, ...] under one name. Whether the layers run as a loop, which compiles
-for as long as one of them, or one after the other, is known here alone. So is what the backward pass
-keeps of the forward pass.
+Parameters are stacked, [depth, ...] under one name. Whether the layers run as a loop, which
+compiles for as long as one of them, or one after the other, is known here alone. So is what the
+backward pass keeps of the forward pass.
 """
 
 from collections.abc import Callable, Mapping

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from re2pix_jax import bundles, files
 from re2pix_jax.data import loader
 from re2pix_jax.encoder import principal
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import UserError, blaming
 from re2pix_jax.progress import Progress
 from re2pix_jax.report import curves
 from re2pix_jax.training import checkpoint, defaults
@@ -64,7 +64,8 @@ def fit(config, out, overwrite: bool = False) -> str:
                 moments.update(encoder.encode(batch['frames']))
                 begun.advance(moments, clips)
                 progress.add()
-    fitted = principal.fit(moments, config.components)
+    with blaming('config.components or config.data'):
+        fitted = principal.fit(moments, config.components)
     if jax.process_index() == 0:
         save(out, fitted, config.frozen.encoder, overwrite)
         begun.path.unlink(missing_ok=True)

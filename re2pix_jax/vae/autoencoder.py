@@ -15,11 +15,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
 from re2pix_jax.vae import tiling
 
-SHARDING = ((r'kernel$', P('fsdp', 'tensor')),)
+# Over which devices a parameter's last axes may be cut; a block's hidden channels are those between
+# its two convolutions.
+SHARDING = (
+    (r'conv1/kernel$', P('fsdp', 'tensor')),
+    (r'conv2/kernel$', P('tensor', 'fsdp')),
+    (r'kernel$', P('fsdp', None)),
+    (r'', P()),
+)
 
 
 class ResnetBlock(nn.Module):
@@ -202,9 +208,9 @@ class AutoencoderKL(nn.Module):
 
     @nn.nowrap
     def check(self, height, width):
-        """Raises UserError when frames of this size cannot be encoded."""
+        """Raises ValueError when frames of this size cannot be encoded."""
         if height % self.factor or width % self.factor:
-            raise UserError(
+            raise ValueError(
                 f'the autoencoder was given {height}x{width} frames; both sides must be multiples '
                 'of '
                 f'{self.factor}: crop or resize them first'
@@ -262,7 +268,7 @@ class Autoencoder(flax.struct.PyTreeNode):
         """
         for name, value in (('tile', self.tile), ('frames_at_once', self.frames_at_once)):
             if value is not None and value < 1:
-                raise UserError(
+                raise ValueError(
                     f'{name} of the autoencoder is {value}: expected a positive number, or None '
                     'for no limit'
                 )
@@ -287,7 +293,7 @@ class Autoencoder(flax.struct.PyTreeNode):
     def moments(self, frames):
         """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → unscaled mean and log-variance.
 
-        Both are float32 [B, T, H/f, W/f, c]. Raises UserError when H or W is not a multiple of f.
+        Both are float32 [B, T, H/f, W/f, c]. Raises ValueError when H or W is not a multiple of f.
         """
         self.net.check(*frames.shape[2:4])
 

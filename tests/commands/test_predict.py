@@ -1,6 +1,5 @@
 """The predict command, and the library behind it."""
 
-import errno
 import json
 import os
 import re
@@ -20,7 +19,9 @@ from re2pix_jax import bundles
 from re2pix_jax.data import video
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import prediction
-from re2pix_jax.evaluation.evaluators import features, image
+from re2pix_jax.evaluation.evaluators import components as errors
+from re2pix_jax.evaluation.evaluators import image
+from re2pix_jax.evaluation.held_out import stride_of
 from tests.conftest import ROOT, SIZE
 from tests.running import outcomes as run_commands
 
@@ -55,7 +56,7 @@ BAD = {
     ),
     'full disk': (
         '--world=validation:0',
-        r'writing failed \(file too large\); nothing half-written was left',
+        r'full disk: the disk is full; nothing half-written was left, free some space',
     ),
     'neither': ('', r'--video and --world: expected one of them, got neither'),
     'both': ('--video={dir}/good.mp4 --world=validation:0', r'expected one of them, got both'),
@@ -233,7 +234,7 @@ def test_futures_are_reported_one_by_one_and_on_average(outcomes):
     report = json.loads((outcomes['world'][3] / 'metrics.json').read_text())
     assert [future['future'] for future in report['futures']] == [0, 1]
     for step, row in enumerate(report['steps']):
-        each = [future['steps'][step]['psnr'] for future in report['futures']]
+        each = [future['steps'][step]['re2pix']['psnr'] for future in report['futures']]
         assert row['re2pix']['psnr'] == pytest.approx(np.mean(each))
         assert each[0] != each[1]
 
@@ -283,12 +284,12 @@ def test_rows_are_what_the_parts_say(model):
     assert row['re2pix']['psnr'] == pytest.approx(image.psnr(found.future.frames[0, 1], truth))
     assert row['copy_last']['ssim'] == pytest.approx(image.ssim(frames[3], truth), abs=1e-5)
     assert row['vae']['psnr'] == pytest.approx(image.psnr(reconstructed[5], truth), abs=0.05)
-    error = features.smooth_l1(components[3], components[5])
+    error = errors.smooth_l1(components[3], components[5])
     assert row['copy_last']['feature_error'] == pytest.approx(float(error), rel=1e-4)
-    error = features.smooth_l1(encode(found.future.frames[0])[1], components[5])
+    error = errors.smooth_l1(encode(found.future.frames[0])[1], components[5])
     assert row['re2pix']['feature_error'] == pytest.approx(float(error), rel=1e-4)
-    error = features.smooth_l1(found.future.components[0, 1], components[5])
-    assert row['re2pix']['forecast_error'] == pytest.approx(float(error), rel=1e-4)
+    error = errors.smooth_l1(found.future.components[0, 1], components[5])
+    assert row['forecast']['feature_error'] == pytest.approx(float(error), rel=1e-4)
 
 
 def test_the_library_predicts_what_the_command_does(outcomes, folder, tmp_path):
@@ -326,7 +327,7 @@ ON_DEVICES = """
 import sys
 import jax
 import numpy as np
-from re2pix_jax import weights
+from re2pix_jax import bundles
 from re2pix_jax.training import mesh
 
 model, context = bundles.load(sys.argv[1]), np.load(sys.argv[2])
@@ -382,21 +383,5 @@ def test_a_rate_that_no_stride_makes_is_refused():
     with pytest.raises(
         UserError, match='10 frames per second, a frame rate that no whole stride of 17'
     ):
-        prediction.stride_of(types.SimpleNamespace(fps=10))
-    assert prediction.stride_of(types.SimpleNamespace(fps=5.67)) == 3
-
-
-def test_output_appears_at_once_or_not_at_all(tmp_path):
-    out = tmp_path / 'a' / 'out'
-    with prediction.staged(out) as folder:
-        (folder / 'metrics.json').write_text('1')
-        assert [file.name for file in out.iterdir()] == [folder.name]
-    assert [file.name for file in out.iterdir()] == ['metrics.json']
-    message = r'out: writing failed \(no space left on device\); nothing half-written'
-    with pytest.raises(UserError, match=message), prediction.staged(out) as folder:
-        (folder / 'metrics.json').write_text('2')
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert (out / 'metrics.json').read_text() == '1' and len(list(out.iterdir())) == 1
-    with pytest.raises(KeyError), prediction.staged(tmp_path / 'new'):
-        raise KeyError
-    assert not (tmp_path / 'new').exists()
+        stride_of(types.SimpleNamespace(fps=10))
+    assert stride_of(types.SimpleNamespace(fps=5.67)) == 3

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from re2pix_jax.encoder import Encoder, VisionTransformer, normalise
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn import rotary
 
 NET = VisionTransformer(
@@ -145,10 +144,10 @@ def test_fields_that_do_not_fit_are_refused():
         ({'heads': 5}, 'width 24 cannot have 5 heads'),
         ({'heads': 4, 'position_grid': None}, 'a multiple of 4 for rotary positions'),
     ):
-        with pytest.raises(UserError, match=match):
+        with pytest.raises(ValueError, match=match):
             NET.clone(**fields).init(jax.random.key(0), jnp.zeros((1, 12, 20, 3)))
 
 
 def test_sizes_that_do_not_divide_are_refused(params):
-    with pytest.raises(UserError, match='13x20 pixels do not divide into patches of 4'):
+    with pytest.raises(ValueError, match='13x20 pixels do not divide into patches of 4'):
         NET.apply(params, jnp.zeros((1, 13, 20, 3)))

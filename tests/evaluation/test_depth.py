@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax.evaluation.evaluators import frame_means
-from re2pix_jax.evaluation.evaluators.depth import DepthErrors
+from re2pix_jax.evaluation.evaluators.depth import Depth, DepthErrors
+from re2pix_jax.nn import sums
 
 
 def maps(seed, shape=(3, 17, 23), unknown=0.2, ordinal=False):
@@ -45,7 +45,7 @@ def expected(truth, prediction):
 
 
 def found(errors):
-    return np.array(errors.scores()[:7])
+    return np.array([errors.compute()[name] for name in DepthErrors.NAMES])
 
 
 @pytest.mark.parametrize('ordinal', [False, True])
@@ -55,19 +55,20 @@ def test_scores_match_float64_loops_over_several_batches(ordinal):
         maps(1, ordinal=ordinal),
         maps(2, (1, 17, 23), ordinal=ordinal),
     ]
-    errors = DepthErrors.create()
+    errors = DepthErrors.empty()
     for truth, prediction in batches:
         errors = errors.update(truth, prediction)
     truth, prediction = (np.concatenate([pair[k] for pair in batches]) for k in range(2))
     np.testing.assert_allclose(found(errors), expected(truth, prediction), rtol=1e-6)
-    assert (errors.scores().frames, errors.scores().pixels) == (7, (truth > 0).sum())
+    scores = errors.compute()
+    assert (scores['frames'], scores['pixels']) == (7, (truth > 0).sum())
 
 
 def test_padded_clips_and_frames_without_truth_change_nothing():
     truth, prediction = maps(3, (2, 3, 9, 11))
-    whole = DepthErrors.create().update(truth, prediction)
+    whole = DepthErrors.empty().update(truth, prediction)
     padded = np.concatenate([truth, np.zeros_like(truth)]), np.concatenate([prediction, prediction])
-    assert DepthErrors.create().update(*padded).scores() == whole.scores()
+    assert DepthErrors.empty().update(*padded).compute() == whole.compute()
     np.testing.assert_allclose(
         found(whole), expected(truth.reshape(6, 9, 11), prediction.reshape(6, 9, 11)), rtol=1e-6
     )
@@ -75,13 +76,13 @@ def test_padded_clips_and_frames_without_truth_change_nothing():
 
 def test_merged_shares_and_single_frames_equal_the_whole():
     truth, prediction = maps(4, (6, 8, 8))
-    whole = found(DepthErrors.create().update(truth, prediction))
+    whole = found(DepthErrors.empty().update(truth, prediction))
     merged = (
-        DepthErrors.create()
+        DepthErrors.empty()
         .update(truth[:4], prediction[:4])
-        .merge(DepthErrors.create().update(truth[4:], prediction[4:]))
+        .merge(DepthErrors.empty().update(truth[4:], prediction[4:]))
     )
-    single = DepthErrors.create()
+    single = DepthErrors.empty()
     for k in range(6):
         single = single.update(truth[k], prediction[k])
     np.testing.assert_allclose(found(merged), whole, rtol=1e-7)
@@ -91,40 +92,43 @@ def test_merged_shares_and_single_frames_equal_the_whole():
 def test_a_ratio_of_exactly_the_limit_is_not_below_it():
     truth = np.array([[[4, 16, 64, 4]]], np.uint8)
     prediction = np.array([[[5, 25, 125, 4]]], np.int32)
-    scores = DepthErrors.create().update(truth, prediction).scores()
-    assert (scores.delta1, scores.delta2, scores.delta3) == (0.25, 0.5, 0.75)
+    scores = DepthErrors.empty().update(truth, prediction).compute()
+    assert [scores[f'delta{k}'] for k in (1, 2, 3)] == [0.25, 0.5, 0.75]
 
 
 def test_a_common_factor_is_no_error_of_silog():
     truth, _ = maps(5, unknown=0.0)
-    scores = DepthErrors.create().update(truth, 1000 * truth).scores()
+    scores = DepthErrors.empty().update(truth, 1000 * truth).compute()
     assert (
-        scores.silog < 1e-4
-        and scores.log10 == pytest.approx(3, rel=1e-6)
-        and scores.abs_rel == pytest.approx(999, rel=1e-6)
+        scores['silog'] < 1e-4
+        and scores['log10'] == pytest.approx(3, rel=1e-6)
+        and scores['abs_rel'] == pytest.approx(999, rel=1e-6)
     )
 
 
 def test_predictions_of_nothing_are_finite_errors_and_nan_is_not_hidden():
     truth, prediction = maps(6, unknown=0.0)
     prediction[:, 0, 0] = 0
-    assert np.isfinite(found(DepthErrors.create().update(truth, prediction))).all()
+    assert np.isfinite(found(DepthErrors.empty().update(truth, prediction))).all()
     prediction[0, 0, 0] = np.nan
-    assert np.isnan(DepthErrors.create().update(truth, prediction).scores().abs_rel)
+    assert np.isnan(DepthErrors.empty().update(truth, prediction).compute()['abs_rel'])
 
 
-def test_nothing_known_is_nan_and_none_in_json():
-    scores = DepthErrors.create().update(np.zeros((2, 4, 4)), np.ones((2, 4, 4))).scores()
-    assert all(math.isnan(value) for value in scores[:7])
-    assert scores.to_dict() == dict.fromkeys(DepthErrors.NAMES) | {'frames': 0, 'pixels': 0}
+def test_nothing_known_is_nan_and_none_in_a_report():
+    errors = DepthErrors.empty().update(np.zeros((2, 4, 4)), np.ones((2, 4, 4)))
+    scores = errors.compute()
+    assert (scores.pop('frames'), scores.pop('pixels')) == (0, 0)
+    assert scores.keys() == set(DepthErrors.NAMES)
+    assert all(math.isnan(value) for value in scores.values())
+    assert Depth('depth', {'type': 'depth'}).scores(errors) == dict.fromkeys(DepthErrors.NAMES)
 
 
 def test_vmap_keeps_errors_a_step():
     truth, prediction = maps(7, (2, 3, 8, 8))
-    stacked = jax.tree.map(lambda x: jnp.stack([x] * 3), DepthErrors.create())
+    stacked = jax.tree.map(lambda x: jnp.stack([x] * 3), DepthErrors.empty())
     steps = jax.vmap(DepthErrors.update, in_axes=(0, 1, 1))(stacked, truth, prediction)
     for step in range(3):
-        alone = DepthErrors.create().update(truth[:, step], prediction[:, step])
+        alone = DepthErrors.empty().update(truth[:, step], prediction[:, step])
         np.testing.assert_allclose(
             found(jax.tree.map(lambda x, k=step: x[k], steps)), found(alone), rtol=1e-6
         )
@@ -132,28 +136,28 @@ def test_vmap_keeps_errors_a_step():
 
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match='one shape'):
-        DepthErrors.create().update(np.ones((2, 3, 4)), np.ones((2, 3, 5)))
+        DepthErrors.empty().update(np.ones((2, 3, 4)), np.ones((2, 3, 5)))
 
 
 def test_pixels_are_counted_beyond_32_bits():
-    errors = DepthErrors.create()
+    errors = DepthErrors.empty()
     errors = errors.replace(pixels=errors.pixels.at[0].set(2**32 - 3)).update(
         np.ones((1, 2, 5)), np.ones((1, 2, 5))
     )
-    assert errors.merge(errors).scores().pixels == 2 * (2**32 - 3 + 10)
+    assert errors.merge(errors).compute()['pixels'] == 2 * (2**32 - 3 + 10)
 
 
 def test_sums_over_many_pixels_and_frames_keep_their_digits():
     """A plain float32 sum is a hundred times less exact, at best."""
     values = np.random.default_rng(0).uniform(0, 1, 1 << 20).astype(np.float32)
     exact = math.fsum(values.tolist())
-    high, low = jax.jit(lambda x: frame_means.total(x, (0,)))(values)
+    high, low = jax.jit(lambda x: sums.total(x, (0,)))(values)
     assert abs(float(high) + float(low) - exact) / exact < 1e-8
     assert abs(float(np.cumsum(values)[-1]) - exact) / exact > 1e-6
-    one = DepthErrors.create().update(np.full((1, 1, 1), 3.0), np.full((1, 1, 1), 3.3))
+    one = DepthErrors.empty().update(np.full((1, 1, 1), 3.0), np.full((1, 1, 1), 3.3))
     many = one
     for _ in range(24):  # 2^24 frames: where adding one to a float32 does nothing
         many = many.merge(many)
     many = many.merge(one)
-    assert many.scores().frames == 2**24 + 1
+    assert many.compute()['frames'] == 2**24 + 1
     np.testing.assert_allclose(found(many), found(one), rtol=1e-12)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from re2pix_jax.evaluation.evaluators import features
+from re2pix_jax.evaluation.evaluators import components
 from re2pix_jax.forecaster import transformer
 
 
@@ -24,7 +24,7 @@ def test_smooth_l1_is_the_training_loss_of_each_frame():
     distance = np.abs(exact - other)
     assert 0.2 < (distance < 0.1).mean() < 0.8  # both branches
     expected = np.where(distance < 0.1, 5 * distance**2, distance - 0.05).mean(axis=(2, 3, 4))
-    found = features.smooth_l1(prediction, truth)
+    found = components.smooth_l1(prediction, truth)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_allclose(
         transformer.smooth_l1(prediction, truth).mean(axis=(2, 3, 4)), expected, rtol=1e-6
@@ -33,8 +33,8 @@ def test_smooth_l1_is_the_training_loss_of_each_frame():
 
 def test_smooth_l1_meets_at_beta():
     zero, one = np.zeros((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32)
-    assert features.smooth_l1(one * 0.1, zero)[0] == pytest.approx(0.05, abs=1e-6)
-    assert features.smooth_l1(one * 3, zero, beta=1.0)[0] == pytest.approx(2.5)
+    assert components.smooth_l1(one * 0.1, zero)[0] == pytest.approx(0.05, abs=1e-6)
+    assert components.smooth_l1(one * 3, zero, beta=1.0)[0] == pytest.approx(2.5)
 
 
 def test_cosine():
@@ -44,6 +44,6 @@ def test_cosine():
     for place in np.ndindex(2, 3, 4, 5):
         one, two = exact[place], other[place]
         expected[place[:2]] += one @ two / np.sqrt((one @ one) * (two @ two)) / 20
-    np.testing.assert_allclose(features.cosine(prediction, truth), expected, rtol=1e-6)
-    np.testing.assert_allclose(features.cosine(-3 * truth, truth), -1, rtol=1e-6)
-    np.testing.assert_array_equal(features.cosine(0 * truth, truth), 0)
+    np.testing.assert_allclose(components.cosine(prediction, truth), expected, rtol=1e-6)
+    np.testing.assert_allclose(components.cosine(-3 * truth, truth), -1, rtol=1e-6)
+    np.testing.assert_array_equal(components.cosine(0 * truth, truth), 0)

@@ -35,13 +35,13 @@ def test_psnr_is_that_of_each_frame():
     assert found.shape == (2, 3)
     for index in np.ndindex(2, 3):
         error = np.mean((prediction[index].astype(float) - truth[index].astype(float)) ** 2)
-        assert found[index] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-9)
+        assert found[index] == pytest.approx(10 * np.log10(255**2 / error), rel=3e-7)
 
 
 def test_psnr_of_known_errors():
     black = np.zeros((16, 16, 3), np.uint8)
     assert image.psnr(black, black) == image.CEILING
-    assert image.psnr(black + np.uint8(255), black) == pytest.approx(0.0, abs=1e-9)
+    assert image.psnr(black + np.uint8(255), black) == pytest.approx(0.0, abs=1e-6)
     assert image.psnr(black + np.uint8(1), black) == pytest.approx(48.1308, abs=1e-4)
 
 
@@ -67,9 +67,8 @@ def test_ssim_of_bright_flat_frames_keeps_its_variance():
 def test_ssim_of_equal_frames_is_one_and_symmetric():
     prediction, truth = pair((1, 16, 16, 3))
     assert image.ssim(truth, truth)[0] == pytest.approx(1.0, abs=1e-6)
-    assert image.ssim(truth, prediction)[0] == pytest.approx(
-        image.ssim(prediction, truth)[0], abs=1e-6
-    )
+    both = [float(image.ssim(*pair)[0]) for pair in ((truth, prediction), (prediction, truth))]
+    assert both[0] == pytest.approx(both[1], abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -47,17 +47,17 @@ def expected(truth, prediction):
 
 
 def found(errors):
-    return np.array(errors.scores()[:7])
+    return np.array([errors.compute()[name] for name in NormalErrors.NAMES])
 
 
 def test_scores_match_float64_loops_over_several_batches():
     batches = [maps(0), maps(1, unknown=0.5), maps(2, (1, 5, 7))]
-    errors = NormalErrors.create()
+    errors = NormalErrors.empty()
     for truth, prediction in batches:
         errors = errors.update(truth, prediction)
     each = [expected(*pair) for pair in batches]
     np.testing.assert_allclose(found(errors), (3 * each[0] + 3 * each[1] + each[2]) / 7, rtol=1e-6)
-    assert errors.scores().frames == 7
+    assert errors.compute()['frames'] == 7
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 100, 101])
@@ -72,11 +72,11 @@ def test_the_median_is_the_lower_one_and_exact(count):
 
 def test_padded_clips_change_nothing_and_unknown_ones_are_nan():
     truth, prediction = maps(3, (2, 3, 9, 11))
-    whole = NormalErrors.create().update(truth, prediction)
+    whole = NormalErrors.empty().update(truth, prediction)
     padded = np.concatenate([truth, np.zeros_like(truth)]), np.concatenate([prediction, prediction])
-    assert NormalErrors.create().update(*padded).scores() == whole.scores()
-    nothing = NormalErrors.create().update(np.zeros_like(truth), prediction).scores()
-    assert math.isnan(nothing.median) and nothing.to_dict()['mean'] is None
+    assert NormalErrors.empty().update(*padded).compute() == whole.compute()
+    nothing = NormalErrors.empty().update(np.zeros_like(truth), prediction).compute()
+    assert math.isnan(nothing['angle_median']) and math.isnan(nothing['angle_mean'])
 
 
 def test_small_angles_are_not_lost_and_a_zero_vector_is_a_quarter_turn():
@@ -85,19 +85,20 @@ def test_small_angles_are_not_lost_and_a_zero_vector_is_a_quarter_turn():
         turned = np.array(
             [[[[math.sin(math.radians(degrees)), 0, math.cos(math.radians(degrees))]]]]
         )
-        assert NormalErrors.create().update(truth, 7 * turned).scores().mean == pytest.approx(
-            degrees, rel=1e-5
-        )
-    assert NormalErrors.create().update(truth, 0 * truth).scores().median == 90
-    assert NormalErrors.create().update(truth, truth).scores()[:3] == (0, 0, 1)
+        assert NormalErrors.empty().update(truth, 7 * turned).compute()[
+            'angle_mean'
+        ] == pytest.approx(degrees, rel=1e-5)
+    assert NormalErrors.empty().update(truth, 0 * truth).compute()['angle_median'] == 90
+    same = NormalErrors.empty().update(truth, truth).compute()
+    assert [same[name] for name in NormalErrors.NAMES[:3]] == [0, 0, 1]
 
 
 def test_vmap_keeps_errors_a_step():
     truth, prediction = maps(7, (2, 3, 8, 8))
-    stacked = jax.tree.map(lambda x: jnp.stack([x] * 3), NormalErrors.create())
+    stacked = jax.tree.map(lambda x: jnp.stack([x] * 3), NormalErrors.empty())
     steps = jax.vmap(NormalErrors.update, in_axes=(0, 1, 1))(stacked, truth, prediction)
     for step in range(3):
-        alone = NormalErrors.create().update(truth[:, step], prediction[:, step])
+        alone = NormalErrors.empty().update(truth[:, step], prediction[:, step])
         np.testing.assert_allclose(
             found(jax.tree.map(lambda x, k=step: x[k], steps)), found(alone), rtol=1e-6
         )
@@ -105,7 +106,7 @@ def test_vmap_keeps_errors_a_step():
 
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match='one shape'):
-        NormalErrors.create().update(np.ones((1, 2, 3, 3)), np.ones((1, 2, 4, 3)))
+        NormalErrors.empty().update(np.ones((1, 2, 3, 3)), np.ones((1, 2, 4, 3)))
 
 
 def plane(normal, distance, size=(24, 48), view=70.0):

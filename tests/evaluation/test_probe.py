@@ -34,7 +34,7 @@ def fine(count=24, seed=0):
 
 def accuracy(fitted, features, labels):
     return (
-        Confusion.create(fitted.classes).update(labels, fitted.labels(features)).scores().accuracy
+        Confusion.empty(fitted.classes).update(labels, fitted.labels(features)).compute().accuracy
     )
 
 

@@ -39,7 +39,7 @@ def labels(seed=0, clips=5):
 
 def test_confusion_equals_scikit_learns_with_a_ragged_last_batch_padded_by_ignored_clips():
     truth, prediction = labels()
-    confusion = Confusion.create()
+    confusion = Confusion.empty()
     for start in (
         0,
         2,
@@ -56,7 +56,7 @@ def test_confusion_equals_scikit_learns_with_a_ragged_last_batch_padded_by_ignor
     iou = sklearn.metrics.jaccard_score(
         truth[known], prediction[known], labels=present, average=None, zero_division=0
     )
-    scores = confusion.scores()
+    scores = confusion.compute()
     np.testing.assert_allclose(scores.iou[present], iou, atol=1e-12)
     assert (
         scores.iou[5] == scores.iou[18] == 0
@@ -70,9 +70,10 @@ def test_confusion_equals_scikit_learns_with_a_ragged_last_batch_padded_by_ignor
 EIGHT_DEVICES = """
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
-from re2pix_jax.metrics.depth import DepthErrors
-from re2pix_jax.metrics.normals import NormalErrors
-from re2pix_jax.metrics.segmentation import Confusion, IGNORE
+from re2pix_jax.evaluation.evaluators.depth import DepthErrors
+from re2pix_jax.evaluation.evaluators.normals import NormalErrors
+from re2pix_jax.cityscapes import IGNORE
+from re2pix_jax.evaluation.evaluators.segmentation import Confusion
 from re2pix_jax.training import mesh as meshes
 
 assert jax.device_count() == 8
@@ -86,16 +87,22 @@ depth[rng.random(shape) < 0.2] = 0
 up, seen = rng.normal(size=(2, *shape, 3)).astype(np.float32)
 up[rng.random(shape) < 0.2] = 0
 labels[6:], depth[6:], up[6:] = IGNORE, 0, 0  # clips that only fill the batch
-for create, truth, prediction in ((Confusion.create, labels, guesses), (DepthErrors.create, depth, guessed),
-                                  (NormalErrors.create, up, seen)):
-    alone = create().update(truth, prediction).scores()
+for create, truth, prediction in (
+    (Confusion.empty, labels, guesses),
+    (DepthErrors.empty, depth, guessed),
+    (NormalErrors.empty, up, seen),
+):
+    alone = create().update(truth, prediction).compute()
+    alone = alone if isinstance(alone, dict) else alone._asdict()
     for spec in (P(('data', 'model')), P(None, None, 'model', 'data')):
         split = [jax.device_put(x, NamedSharding(mesh, spec)) for x in (truth, prediction)]
         assert len({str(shard.index) for shard in split[0].addressable_shards}) > 1
         errors = create().update(*split)
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(errors)), spec
-        for name, value in errors.scores()._asdict().items():
-            np.testing.assert_allclose(value, getattr(alone, name), rtol=1e-6, err_msg=f'{name} {spec}')
+        found = errors.compute()
+        found = found if isinstance(found, dict) else found._asdict()
+        for name, value in found.items():
+            np.testing.assert_allclose(value, alone[name], rtol=1e-6, err_msg=f'{name} {spec}')
 print('as it should be')
 """
 
@@ -119,11 +126,11 @@ def test_arrays_split_over_eight_devices_give_the_same_scores():
 
 
 @pytest.mark.parametrize(
-    'create', [DepthErrors.create, NormalErrors.create], ids=['depth', 'normals']
+    'create', [DepthErrors.empty, NormalErrors.empty], ids=['depth', 'normals']
 )
 def test_the_batch_size_does_not_matter(create):
     rng = np.random.default_rng(1)
-    shape = (7, 2, 6, 9, 3) if create == NormalErrors.create else (7, 2, 6, 9)
+    shape = (7, 2, 6, 9, 3) if create == NormalErrors.empty else (7, 2, 6, 9)
     truth, prediction = rng.uniform(1, 80, (2, *shape)).astype(np.float32)
     truth[2] = 0
     scores = []
@@ -131,6 +138,6 @@ def test_the_batch_size_does_not_matter(create):
         errors = create()
         for start in range(0, 7, size):
             errors = errors.update(truth[start : start + size], prediction[start : start + size])
-        scores.append(errors.scores())
+        scores.append(list(errors.compute().values()))
     np.testing.assert_allclose(scores[1:], [scores[0]] * 2, rtol=1e-6)
-    assert scores[0].frames == 12
+    assert errors.compute()['frames'] == 12

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles
-from re2pix_jax.errors import UserError
 from re2pix_jax.generator import Generator, SpaceTimeDiT, backbone, flow
 from re2pix_jax.generator.unet import VideoUNet
 from tests.conftest import random_variables
@@ -145,7 +144,7 @@ def test_a_unet_resamples_components_of_another_grid():
 )
 def test_sizes_that_a_unet_cannot_have_are_refused(fields, message):
     net = UNET.clone(**fields)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         jax.eval_shape(net.init, jax.random.key(0), *net.example())
 
 
@@ -155,8 +154,8 @@ def test_the_backbone_is_chosen_by_name():
     )
     assert isinstance(backbone.create('unet', **SHAPES, width=8), VideoUNet)
     with pytest.raises(
-        UserError, match="config.model.backbone is 'resnet'; choose one of dit, unet"
+        ValueError, match="the backbone 'resnet' is unknown; choose one of dit, unet"
     ):
         backbone.create('resnet')
-    with pytest.raises(UserError, match="the backbone 'unet' has no patch_size; it takes"):
+    with pytest.raises(ValueError, match="the backbone 'unet' has no patch_size; it takes"):
         backbone.create('unet', **SHAPES, width=8, patch_size=2)

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.generator import SpaceTimeDiT, flow
 from re2pix_jax.generator.dit import patchify, unpatchify
 from re2pix_jax.nn import layers
@@ -305,18 +304,20 @@ def test_inputs_that_do_not_fit_are_refused(params):
         jax.eval_shape(net.apply, params, *(changes.get(name, x) for name, x in zip(names, inputs)))
 
     with pytest.raises(
-        UserError, match=r'expected context latents .* \(B, 3, 4, 6, 3\), got \(2, 2, 4, 6, 3\)'
+        ValueError, match=r'expected context latents .* \(B, 3, 4, 6, 3\), got \(2, 2, 4, 6, 3\)'
     ):
         call(context=inputs[0][:, 1:])
-    with pytest.raises(UserError, match='expected future latents'):
+    with pytest.raises(ValueError, match='expected future latents'):
         call(noisy=inputs[1][..., :2])
-    with pytest.raises(UserError, match='conditioned on 10 components but was given none'):
+    with pytest.raises(ValueError, match='conditioned on 10 components but was given none'):
         call(future_components=None)
-    with pytest.raises(UserError, match=r'P = 10, got shape \(2, 3, 2, 3, 9\)'):
+    with pytest.raises(ValueError, match=r'P = 10, got shape \(2, 3, 2, 3, 9\)'):
         call(context_components=inputs[3][..., :9])
-    with pytest.raises(UserError, match=r'width 20 must be a multiple of 4 \* heads = 8'):
+    with pytest.raises(ValueError, match=r'width 20 must be a multiple of 4 \* heads = 8'):
         call(net=NET.clone(width=20))
-    with pytest.raises(UserError, match=r'latent grid \(5, 6\) must be a multiple of patch_size 2'):
+    with pytest.raises(
+        ValueError, match=r'latent grid \(5, 6\) must be a multiple of patch_size 2'
+    ):
         call(net=NET.clone(latent_grid=(5, 6)))
 
 

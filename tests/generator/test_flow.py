@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.generator import flow
 from re2pix_jax.generator.flow import Diffusion
 
@@ -140,17 +139,19 @@ def test_times_are_uniform():
 def test_unknown_names_are_refused():
     for parts in itertools.product(*flow.CHOICES.values()):
         Diffusion(*parts).check()
-    with pytest.raises(UserError, match="diffusion path 'vp' is unknown; choose one of flow, ddpm"):
+    with pytest.raises(
+        ValueError, match="diffusion path 'vp' is unknown; choose one of flow, ddpm"
+    ):
         Diffusion('vp').check()
     with pytest.raises(
-        UserError, match="diffusion target 'noise' is unknown; choose one of x, v, epsilon"
+        ValueError, match="diffusion target 'noise' is unknown; choose one of x, v, epsilon"
     ):
         Diffusion(target='noise').check()
     with pytest.raises(
-        UserError, match="diffusion schedule 'sigmoid' is unknown; choose one of linear, cosine"
+        ValueError, match="diffusion schedule 'sigmoid' is unknown; choose one of linear, cosine"
     ):
         Diffusion(schedule='sigmoid').check()
     with pytest.raises(
-        UserError, match="time distribution 'beta' is unknown; choose 'logit_normal' or 'uniform'"
+        ValueError, match="time distribution 'beta' is unknown; choose 'logit_normal' or 'uniform'"
     ):
         flow.sample_time(jax.random.key(0), (1,), distribution='beta')

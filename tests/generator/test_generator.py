@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles
-from re2pix_jax.errors import UserError
 from re2pix_jax.generator import Generator, SpaceTimeDiT, flow
 from re2pix_jax.generator.conditioning import keep_first
 from re2pix_jax.generator.fusion import EarlyFusion
@@ -156,35 +155,37 @@ BASELINE = NET.clone(components=0)
     ],
 )
 def test_options_that_cannot_be_are_refused(generator, inputs, options, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         generator.sample(*inputs, KEYS, **options)
 
 
 def test_inputs_that_do_not_go_together_are_refused(generator, inputs):
     context, past, future = inputs
-    with pytest.raises(UserError, match='conditioned on 10 components but was given none'):
+    with pytest.raises(ValueError, match='conditioned on 10 components but was given none'):
         generator.sample(context, None, None, KEYS, guidance=0.4)
     with pytest.raises(
-        UserError,
+        ValueError,
         match='context components of 2 frames for each of 2 samples of latents, got 1 frames for '
         '2; cut both',
     ):
         generator.sample(context, past[:, 1:], future, KEYS)
     with pytest.raises(
-        UserError,
+        ValueError,
         match='future components of 3 frames for each of 2 samples of latents, got 3 frames for 1',
     ):
         generator.sample(context, past, future[:1], KEYS)
-    with pytest.raises(UserError, match='expected context latents'):
+    with pytest.raises(ValueError, match='expected context latents'):
         generator.sample(context[:, 1:], past, future, KEYS)
-    with pytest.raises(UserError, match=r'one key for each of 2 samples, got keys of shape \(1,\)'):
+    with pytest.raises(
+        ValueError, match=r'one key for each of 2 samples, got keys of shape \(1,\)'
+    ):
         generator.sample(*inputs, KEYS[:1])
     for option in (dict(guidance=0.4), dict(channels=4)):
         with pytest.raises(
-            UserError, match=f'{next(iter(option))} = .* needs a generator with components'
+            ValueError, match=f'{next(iter(option))} = .* needs a generator with components'
         ):
             generator.replace(net=BASELINE).sample(context, None, None, KEYS, **option)
-    with pytest.raises(UserError, match="diffusion target 'noise' is unknown"):
+    with pytest.raises(ValueError, match="diffusion target 'noise' is unknown"):
         generator.replace(target='noise').sample(*inputs, KEYS)
 
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.heads import DPTHead, Head
 from re2pix_jax.nn.positions import resize
 
@@ -58,5 +57,5 @@ def test_without_batch_norm_only_the_output_has_one(features):
 
 
 def test_odd_features_are_refused(head):
-    with pytest.raises(UserError, match='features of 23 channels'):
+    with pytest.raises(ValueError, match='features of 23 channels'):
         head.logits(jnp.zeros((1, 1, 2, 4, 23)))

@@ -8,7 +8,6 @@ import pytest
 
 from re2pix_jax import bundles
 from re2pix_jax.convert import dpt
-from re2pix_jax.errors import UserError
 from re2pix_jax.heads import VERBS
 from tests.convert import torch_pickles
 
@@ -80,5 +79,5 @@ def test_the_outputs_say_what_a_published_head_reads(outputs, reads, tmp_path):
         jnp.asarray(np.random.default_rng(0).normal(size=(1, 1, 2, 4, 24)), jnp.float32), (20, 30)
     )
     assert read.shape == (1, 1, 20, 30, 3)[: 5 if reads == 'normals' else 4]
-    with pytest.raises(UserError, match='this head reads'):
+    with pytest.raises(ValueError, match='this head reads'):
         (head.normals if reads != 'normals' else head.labels)(jnp.zeros((1, 1, 2, 4, 24)))

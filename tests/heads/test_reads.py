@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles
-from re2pix_jax.errors import UserError
 from re2pix_jax.heads import DPTHead, Head, ordinal
 from tests.conftest import random_variables
 
@@ -116,17 +115,17 @@ def test_a_class_is_off_by_the_same_share_everywhere():
 
 def test_a_head_refuses_what_it_does_not_read(heads, features):
     with pytest.raises(
-        UserError,
+        ValueError,
         match=r'^this head reads depth and was asked for labels: ask for depth, or load a head '
         r'that reads '
         'segmentation$',
     ):
         heads['depth'].labels(features)
     with pytest.raises(
-        UserError, match='this head reads segmentation and was asked for normals: ask for labels'
+        ValueError, match='this head reads segmentation and was asked for normals: ask for labels'
     ):
         heads['segmentation'].normals(features)
-    with pytest.raises(UserError, match='this head reads normals and was asked for depth'):
+    with pytest.raises(ValueError, match='this head reads normals and was asked for depth'):
         heads['normals'].depth(features)
 
 
@@ -134,16 +133,23 @@ def test_a_head_refuses_what_it_does_not_read(heads, features):
 def test_features_of_another_encoder_are_refused(heads, verb):
     head = heads['segmentation' if verb == 'labels' else verb]
     with pytest.raises(
-        UserError,
+        ValueError,
         match=r'^the head takes features of 24 channels and was given features of 36 channels: '
         r'[^\n]*$',
     ):
         getattr(head, verb)(jnp.zeros((1, 1, 2, 4, 36)))
 
 
+def test_features_without_time_are_refused(heads):
+    with pytest.raises(
+        ValueError, match=r'takes features \[B, T, h, w, 24\] .* given \[1, 2, 4, 24\]'
+    ):
+        heads['depth'].logits(jnp.zeros((1, 2, 4, 24)))
+
+
 def test_heads_that_contradict_themselves_are_refused(heads):
     def refused(name, message, **changes):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(ValueError, match=message):
             heads[name].replace(**changes)
 
     refused('depth', "reads 'colour': expected one of segmentation, depth, normals", reads='colour')

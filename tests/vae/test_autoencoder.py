@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample
 from re2pix_jax.vae import Autoencoder, AutoencoderKL
 
@@ -134,12 +133,12 @@ def test_logvar_is_bounded(autoencoder, frames):
 
 
 def test_sides_that_are_not_multiples_are_refused(autoencoder):
-    with pytest.raises(UserError, match='18x24 frames; both sides must be multiples of 4'):
+    with pytest.raises(ValueError, match='18x24 frames; both sides must be multiples of 4'):
         autoencoder.encode(jnp.zeros((1, 1, 18, 24, 3), jnp.uint8))
 
 
 def test_norm_groups_that_do_not_divide_are_refused():
-    with pytest.raises(UserError, match='norm_groups 5 does not divide 8 channels'):
+    with pytest.raises(ValueError, match='norm_groups 5 does not divide 8 channels'):
         jax.eval_shape(NET.clone(norm_groups=5).init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
 
 
@@ -253,12 +252,12 @@ def test_memory_grows_with_the_tile_and_not_with_the_frame(autoencoder):
 @pytest.mark.parametrize('limits', [{'tile': 0}, {'frames_at_once': -1}])
 def test_limits_that_are_none_are_refused(autoencoder, frames, limits):
     with pytest.raises(
-        UserError,
+        ValueError,
         match=f'{next(iter(limits))} of the autoencoder is .*: expected a positive number',
     ):
         autoencoder.replace(**limits).encode(frames)
 
 
 def test_sides_that_are_not_multiples_are_refused_in_tiles_too(autoencoder):
-    with pytest.raises(UserError, match='18x24 frames; both sides must be multiples of 4'):
+    with pytest.raises(ValueError, match='18x24 frames; both sides must be multiples of 4'):
         autoencoder.replace(tile=4).encode(jnp.zeros((1, 1, 18, 24, 3), jnp.uint8))

@@ -1,10 +1,9 @@
 """Errors of depth: δ1 to δ3, AbsRel, RMSE, log10 and SILog, streaming over batches on the device.
 
-Conventions: a truth of 0 (or below) is unknown and ignored. Every number is computed over the
-    pixels of a frame and then
-averaged over frames. The reference averages over batches (2 clips for forecasts, 16 frames for
-heads); a frame is a batch of
-its own here, so that the batch size does not matter: equal to the reference at batch 1. [R]
+A truth of 0 (or below) is unknown and ignored. Every number is computed over the pixels of a frame
+and then averaged over frames. The reference averages over batches (2 clips for forecasts, 16 frames
+for heads); a frame is a batch of its own here, so that the batch size does not matter: equal to the
+reference at batch 1. [R]
 
 The published protocol compares ordinal classes 1 to 255 as if they were depths. They are inverse
 depths of a monocular teacher, scaled to 0..255 frame by frame, so its RMSE counts classes. [R] With
@@ -102,6 +101,9 @@ class Depth(Evaluator):
         depth = batch['depth']
         read = parts.depth(view.features, tuple(depth.shape[2:4]))
         return by_step(DepthErrors.empty().update, depth, read)
+
+    def about(self):
+        return compatibility.about_head(self)
 
     def scores(self, state):
         asked = self.options['columns']

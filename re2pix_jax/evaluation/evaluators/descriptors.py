@@ -2,8 +2,7 @@
 Fréchet distance is always to be had.
 
 A covariance of D dimensions takes more than D samples, and an evaluation has some hundred clips. So
-    descriptors are small: 64
-numbers a frame, 128 a window of four frames. [O]
+descriptors are small: 64 numbers a frame, 128 a window of four frames. [O]
 """
 
 import jax.numpy as jnp
@@ -35,14 +34,13 @@ def of_videos(components):
     before it. [O]
 
     Of the 8 leading components, on the left and the right half of the frame, two numbers are taken:
-        the mean, and the mean of the
-    *absolute* change of every place since the frame before. Four frames give 4 x 2 x 8 x 2 = 128
-    numbers in order of time. Drift moves the means and their covariance over time; jitter and
-    flicker enlarge the changes, a frozen or blurred video shrinks
+    the mean, and the mean of the *absolute* change of every place since the frame before. Four
+    frames give 4 x 2 x 8 x 2 = 128 numbers in order of time. Drift moves the means and their
+    covariance over time; jitter and flicker enlarge the changes, a frozen or blurred video shrinks
     them: changes that cancel over the frame, as those of small things do, still count, because
-        signs are dropped first. Windows
-    follow each other without overlap (the last one overlaps where four does not divide the length),
-    so the dimension does not grow with the horizon and longer videos give more samples.
+    signs are dropped first. Windows follow each other without overlap (the last one overlaps where
+    four does not divide the length), so the dimension does not grow with the horizon and longer
+    videos give more samples.
 
     Args:
         components: float [B, 1 + T, h, w, P]: the last context frame, from which the first one

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from re2pix_jax import bundles
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import UserError, blaming
 from re2pix_jax.evaluation import compatibility
 from re2pix_jax.evaluation.evaluators import descriptors
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator
@@ -195,7 +195,8 @@ class Frechet(Evaluator):
         if self.left_out:
             return
         if self.kind == 'i3d':
-            i3d.check_frames(clips.context + clips.horizon)
+            with blaming('FVD'):
+                i3d.check_frames(clips.context + clips.horizon)
         self.clips, self.encoder = clips, compatibility.encoder_of(part)
 
     def measure(self, parts, view, views, batch):

@@ -96,10 +96,8 @@ def ssim(prediction, truth):
     K2 0.03, range 255.
 
     Taken on each RGB channel and averaged over channels and over the places where the whole window
-    lies inside the
-    frame, with population covariances: what scikit-image gives for `gaussian_weights=True,
-        sigma=1.5,
-    use_sample_covariance=False`.
+    lies inside the frame, with population covariances: what scikit-image gives for
+    `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
 
     Args:
         prediction, truth: uint8 [..., H, W, 3], H and W at least 11.

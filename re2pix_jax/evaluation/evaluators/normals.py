@@ -1,14 +1,12 @@
-"""Errors of surface normals: mean and median angle and shares below limits, streaming; and normals
-from depth.
+"""Errors of surface normals, mean and median angle and shares below limits; and normals from depth.
 
-Conventions: a true normal of (0, 0, 0) is unknown and ignored. Every number is computed over the
-    pixels of a frame and then
-averaged over frames; the reference averages over batches, of which each frame is one here, see
-`metrics.depth`. [R] The median, too, is the mean over frames of each frame's exact (lower) median.
+A true normal of (0, 0, 0) is unknown and ignored. Every number is computed over the pixels of a
+frame and then averaged over frames; the reference averages over batches, of which each frame is one
+here, see `depth`. [R] The median, too, is the mean over frames of each frame's exact (lower)
+median.
 
 Axes are those of the camera: x right, y down, z ahead; normals look towards the camera. [O] The
-    errors do not depend on the
-axes, as long as truth and prediction share them.
+errors do not depend on the axes, as long as truth and prediction share them.
 """
 
 from typing import ClassVar
@@ -78,8 +76,7 @@ def _median(degrees, known, count):
     """Lower median of the known angles [N, H, W] of each frame -> [N], exact.
 
     Floats from 0 on are ordered as their bits are, so that halving the range of bits finds it by
-        counting alone: what sorting
-    gives, with no more memory and on split arrays too.
+    counting alone: what sorting gives, with no more memory and on split arrays too.
     """
     bits = jax.lax.bitcast_convert_type(degrees, jnp.int32)
     wanted = (count + 1) // 2
@@ -129,4 +126,4 @@ class Normals(Evaluator):
         return by_step(NormalErrors.empty().update, truth, read)
 
     def about(self):
-        return super().about() | {'field_of_view': self.options['field_of_view']}
+        return compatibility.about_head(self) | {'field_of_view': self.options['field_of_view']}

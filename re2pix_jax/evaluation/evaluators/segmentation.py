@@ -1,9 +1,7 @@
-"""Mean intersection over union by a confusion matrix that streams over batches on the device;
-Cityscapes' classes.
+"""Mean intersection over union, by a confusion matrix that streams over batches on the device.
 
-Conventions: labels are Cityscapes train ids and 255 is ignored. A class counts in a mean when it
-    occurs in the labels
-of the evaluated set; a class that is only predicted lowers the others through their false
+Labels are Cityscapes train ids and 255 is ignored. A class counts in a mean when it occurs in the
+labels of the evaluated set; a class that is only predicted lowers the others through their false
 positives, but adds no zero of its own. IoU is taken over the set's pixels, not averaged over
 frames.
 """
@@ -17,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics
 
-from re2pix_jax.cityscapes import CLASSES, MOVING, NAMES
+from re2pix_jax.cityscapes import CLASSES, MOVING
 from re2pix_jax.evaluation import compatibility
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
 
@@ -36,19 +34,6 @@ class Scores(NamedTuple):
     miou: float
     moving_miou: float
     accuracy: float
-
-    def to_dict(self):
-        """JSON-able: names instead of ids, classes without labels left out, None instead of NaN."""
-        names = (
-            NAMES if len(self.iou) == len(NAMES) else tuple(str(k) for k in range(len(self.iou)))
-        )
-        means = {'miou': self.miou, 'moving_miou': self.moving_miou, 'accuracy': self.accuracy}
-        return {
-            **{name: None if math.isnan(x) else float(x) for name, x in means.items()},
-            'iou': {
-                name: float(x) for name, x in zip(names, self.iou, strict=True) if not math.isnan(x)
-            },
-        }
 
 
 @flax.struct.dataclass
@@ -146,6 +131,9 @@ class Segmentation(Evaluator):
         labels = batch['labels']
         read = parts.labels(view.features, tuple(labels.shape[2:4]))
         return by_step(Confusion.empty(parts.net.classes).update, labels, read)
+
+    def about(self):
+        return compatibility.about_head(self)
 
     def scores(self, state):
         values = state.compute()

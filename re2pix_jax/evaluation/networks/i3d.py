@@ -13,7 +13,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation.networks.inception import resized
 
 SIDE = 224
@@ -122,7 +121,7 @@ class I3D(flax.struct.PyTreeNode):
         [B, 400].
 
         Raises:
-            UserError: fewer than 9 frames.
+            ValueError: fewer than 9 frames.
         """
         return self.activations(clips)[1].mean(1)
 
@@ -139,11 +138,10 @@ class I3D(flax.struct.PyTreeNode):
 
 
 def check_frames(frames: int):
-    """Raises UserError where clips of so many frames are too short."""
+    """Raises ValueError where clips of so many frames are too short."""
     if frames < LEAST_FRAMES:
-        raise UserError(
-            f'FVD: clips of {frames} frames, context and future together; I3D takes at least '
-            f'{LEAST_FRAMES}, usual are '
-            f'{USUAL_FRAMES}: lengthen the horizon by {LEAST_FRAMES - frames} or more, or leave '
-            'FVD out'
+        raise ValueError(
+            f'clips of {frames} frames, context and future together; I3D takes at least '
+            f'{LEAST_FRAMES}, usual are {USUAL_FRAMES}: lengthen the horizon by '
+            f'{LEAST_FRAMES - frames} or more, or leave FVD out'
         )

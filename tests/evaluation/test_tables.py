@@ -1,0 +1,39 @@
+"""Reports as text."""
+
+from re2pix_jax.evaluation import tables
+
+
+def test_the_table_by_time_has_a_row_a_step_and_only_columns_with_numbers():
+    steps = [
+        {
+            're2pix': {'psnr': 20.123, 'ssim': 0.8, 'miou': 0.555},
+            'copy_last': {'psnr': 19.0, 'ssim': 0.7, 'miou': None},
+            'truth': {'miou': 0.6},
+        },
+        {},
+    ]
+    (text,) = tables.by_time(steps, fps=17 / 3)
+    lines = text.split('\n')
+    assert lines[0].split() == ['PSNR', 'dB', 'SSIM', 'mIoU', '%']
+    assert lines[1].split() == [
+        'step',
+        'time',
+        'Re2Pix',
+        'copy',
+        'Re2Pix',
+        'copy',
+        'Re2Pix',
+        'truth',
+    ]
+    assert lines[3].split() == [
+        '1',
+        '+0.18',
+        's',
+        '20.12',
+        '19.00',
+        '0.800',
+        '0.700',
+        '55.5',
+        '60.0',
+    ]
+    assert lines[4].split() == ['2', '+0.35', 's', '-', '-', '-', '-', '-', '-']
