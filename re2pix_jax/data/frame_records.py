@@ -1,31 +1,38 @@
-"""How a clip's frames, labels and depth become the records of a prepared folder."""
+"""A clip's frames, labels and depth as the images that a prepared folder holds."""
 
 import io
+import os
 
 import numpy as np
 from PIL import Image
 
 from re2pix_jax.cityscapes import IGNORE
-from re2pix_jax.data import records, windows
-from re2pix_jax.data.writing import write
+from re2pix_jax.data import records, windows, writing
+from re2pix_jax.data.sources import Source
 from re2pix_jax.errors import UserError
 
 BLOCK = 16  # frames in memory at their original size
 
 
 def write_frames(
-    out,
-    splits: dict,
+    out: str | os.PathLike,
+    splits: dict[str, Source],
     image_format: str = 'png',
     quality: int = 95,
-    size=None,
+    size: tuple[int, int] | None = None,
     processes: int = 1,
     strict: bool = False,
     source: str = '',
-) -> dict:
-    """Writes clips of frames, labels and depth, see `Frames` and `write`.
+) -> dict[str, dict]:
+    """Writes clips of frames, labels and depth.
 
-    source: what the manifest says about where the clips come from.
+    Args:
+        out, splits, processes, strict: as `writing.write` takes them.
+        image_format, quality, size: as `Frames` takes them.
+        source: what the manifest says about where the clips come from.
+
+    Returns, raises:
+        As `writing.write`.
     """
     about = {
         'source': source,
@@ -33,8 +40,14 @@ def write_frames(
         'quality': quality if image_format == 'jpeg' else None,
         'frames_cover': list(size) if size else None,
     }
-    return write(
-        out, splits, Frames(image_format, quality, size), records.FIELDS, about, processes, strict
+    return writing.write(
+        out,
+        splits,
+        Frames(image_format, quality, size),
+        records.FIELDS,
+        about,
+        processes,
+        strict,
     )
 
 
@@ -54,11 +67,11 @@ class Frames:
         self.image_format, self.size = image_format, size
         # Colour at half the resolution [O]: as video has it, a third smaller and a third faster to
         # read.
-        self.options = (
-            {'quality': quality, 'subsampling': '4:2:0'} if image_format == 'jpeg' else {}
-        )
+        jpeg = {'quality': quality, 'subsampling': '4:2:0'}
+        self.options = jpeg if image_format == 'jpeg' else {}
 
-    def __call__(self, source, index):
+    def __call__(self, source: Source, index: int) -> tuple[list[dict[str, bytes]], dict]:
+        """The records of a clip, and what the manifest says of it."""
         coding = getattr(source, 'depth_coding', lambda _: records.CENTIMETRES)(index)
         rows, count = [], source.num_frames(index)
         about = {'size': None, 'labelled': 0, 'label_size': None, 'depth': None, 'depth_size': None}

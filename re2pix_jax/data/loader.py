@@ -2,26 +2,33 @@
 windows.
 
 The order of the records depends on the seed alone, and a window on (seed, epoch, record) alone. So
-neither the number of
-processes nor that of workers changes what a run sees, and its place in the data is one number: the
-    batches it has had.
+neither the number of processes nor that of workers changes what a run reads, and its place in the
+data is one number: the batches it has had.
 """
 
+import bisect
 import gc
 import os
 import sys
+from collections.abc import Mapping
 
 import grain
 import numpy as np
+from ml_collections import ConfigDict
 
-from re2pix_jax.data import samples
-from re2pix_jax.data import settings as fields
-from re2pix_jax.data.sources import open_source
+from re2pix_jax.cityscapes import IGNORE
+from re2pix_jax.data import selection, windows
+from re2pix_jax.data.settings import ENCODED, Settings
+from re2pix_jax.data.sources import Source, open_source
 from re2pix_jax.errors import UserError
+
+_SOURCE = 1 << 40  # record = source * _SOURCE + clip
+FAILURES = 8
+"""Clips in a row that cannot be read, at which even data.unreadable = 'skip' stops."""
 
 
 def create(
-    data,
+    data: ConfigDict | Mapping,
     batch_size: int,
     seed: int = 0,
     training: bool = True,
@@ -30,125 +37,103 @@ def create(
     """An iterator of this process's shares of the batches.
 
     Training: batches without end, random windows, other ones in every epoch. Otherwise: one pass in
-        order of the
-    records, a fixed window at the first of `strides`, centre crop, no flip; the last batch may be
-    smaller.
+    order of the records, a fixed window at the first of `strides`, centre crop, no flip; the last
+    batch may be smaller.
 
     Args:
-        data: a ConfigDict (or anything with `get`):
-            sources: tuple of 'world' | 'records:FOLDER' | 'videos:FOLDER' | a dataset's raw folder,
-                see `open_source`, or all of them 'encoded:FOLDER'.
-            weights: shares of the sources in training, positive; empty: equal. An epoch is counted
-                for each source by itself.
-            split: 'train' | 'validation' | 'test'.
-            size: (height, width) of the batch.
-            frames: frames in a clip, T.
-            strides: in frames at 17 Hz; drawn uniformly in training.
-            crop: (lo, hi), scale of the random crop; (1, 1): none.
-            flip: probability of a horizontal flip.
-            time_flip: probability that a training window runs backwards; default 0.
-            labels: whether to decode labels and depth; default True.
-            label_size: (height, width) of labels and depth; default (): `size`.
-            clips: how many clips of the world; 0: its default.
-            window: 'start' (anywhere in training; evaluation windows begin at the native frame
-                `start`, default 0), 'native' (so too, but `strides` count native frames, as the
-                published training on nuScenes and CoVLA does), or 'target' (in training too they
-                end at the frame that the dataset's protocol predicts, the one with labels in
-                Cityscapes; `strides` count native frames).
-            unreadable: 'stop' (default) at a clip that cannot be read, or 'skip': another one takes
-                its place, and each is named on stderr and counted (`Loader.skipped`).
-            source_size: (height, width) at which the world is rendered and videos are fitted before
-                the crop; default (): `size` for the world and for evaluation, `size` / lo for
-                videos in training, so that crops of these are not blown up.
-            workers: processes that read; 0: threads of this one.
+        data: a ConfigDict (or anything with `get`) of the fields of `Settings`.
         batch_size: clips in a batch, all processes together.
         seed: of order and windows.
         process: (index, count); default: those of jax.
 
     Raises:
-        UserError: a source that can't be opened, settings that contradict each other, clips all too
-            short for the window, a batch that the processes cannot share evenly.
+        UserError: a source that can't be opened, settings that contradict each other, clips too
+            short for the window, depth of two kinds, a batch that the processes cannot share
+            evenly.
     """
-    settings = fields.read(data, batch_size, training)
-    process = process or _process()
-    if batch_size % process[1]:
+    settings = Settings.read(data, training)
+    index, count = process or _process()
+    if batch_size < 1:
+        raise UserError(f'batch_size = {batch_size}: expected at least 1 clip')
+    if batch_size % count:
         raise UserError(
-            f'batch_size is {batch_size} but there are {process[1]} processes: choose a multiple '
-            f'of {process[1]}'
+            f'batch_size is {batch_size} but there are {count} processes: choose a multiple of '
+            f'{count}'
         )
     sources = [
-        open_source(name, settings['split'], fields.source_size(name, settings), settings['clips'])
-        for name in settings['sources']
+        open_source(name, settings.split, settings.size_of_source(name), settings.clips)
+        for name in settings.sources
     ]
-    usable = [samples.usable(number, source, settings) for number, source in enumerate(sources)]
-    records, left_out = [ids for ids, _ in usable], [line for _, lines in usable for line in lines]
+    records, left_out = [], []
+    for number, (name, source) in enumerate(zip(settings.sources, sources, strict=True)):
+        clips, problems = selection.usable(source, name, settings)
+        records.append([number * _SOURCE + clip for clip in clips])
+        left_out += problems
     if training:
         # Epochs are counted before mixing: every source has its own.
         endless = [
             grain.MapDataset.source(_Endless(ids, seed, number))
             for number, ids in enumerate(records)
         ]
-        dataset = (
-            endless[0]
-            if len(endless) == 1
-            else grain.MapDataset.mix(endless, weights=settings['weights'])
-        )
+        dataset = endless[0]
+        if len(endless) > 1:
+            dataset = grain.MapDataset.mix(endless, weights=settings.weights)
     else:
-        ids = [record for of_source in records for record in of_source]
-        dataset = grain.MapDataset.source([(record, 0) for record in ids])
+        dataset = grain.MapDataset.source([(record, 0) for ids in records for record in ids])
     # Batched before anything is read: a share is then a function of its number, whoever reads it.
     dataset = dataset.batch(batch_size, drop_remainder=training, batch_fn=list)
-    sample = samples.Sample(sources, records, settings, seed)
-    return Loader(
-        dataset.map(samples.Share(sample, batch_size // process[1], process[0])),
-        settings['workers'],
-        {
-            'batch_size': batch_size,
-            'records': sum(map(len, records)),
-            'contents': [getattr(source, 'contents', lambda: '')() for source in sources],
-        },
-        sample,
-        left_out,
-    )
+    sample = _Sample(sources, records, settings, seed)
+    shares = dataset.map(_Share(sample, batch_size // count, index))
+    return Loader(shares, sample, batch_size, left_out)
 
 
 class Loader:
     """Iterator of batches, dicts of numpy arrays.
 
     'frames' uint8 [B, T, H, W, 3], 'labels' uint8 [B, T, H, W], 'depth' float32 [B, T, H, W],
-    'record' int64 [B]; in evaluation 'known' bool [B], False for a clip that could not be read
-    (data.unreadable = 'skip'): its row counts for nothing. Labels and depth are left out with
-    `data.labels = False`. From encoded sources 'components' float16 [B, T, h, w, P] and 'latents'
-    float16 [B, T, H/f, W/f, c] come instead of these three.
+    'record' int64 [B]. Labels and depth are left out with `data.labels = False`. From encoded
+    sources 'components' float16 [B, T, h, w, P] and 'latents' float16 [B, T, H/f, W/f, c] come
+    instead of these three. In evaluation also 'known' bool [B]: False for a clip that could not be
+    read and counts for nothing (data.unreadable = 'skip'), so that the shares of all processes keep
+    their sizes.
 
     Attributes:
-        skipped: clips that could not be used: in training others took their place, in
-            evaluation they are left out.
-        clips: how many there are, of all sources together.
+        skipped: clips that could not be read, or in evaluation were too short: replaced in
+            training, left out in evaluation.
+        clips: how many there are, of all sources together, without those that are too short.
     """
 
-    def __init__(self, shares, workers: int, kept: dict, sample, left_out=()):
-        self._shares, self._workers, self._kept, self._sample = shares, workers, kept, sample
-        self.skipped, self.clips = 0, kept['records']
-        self._skip(left_out)
+    def __init__(self, shares, sample: '_Sample', batch_size: int, left_out: list[str]):
+        self._shares, self._sample = shares, sample
+        self.skipped, self.clips = 0, sum(map(len, sample.records))
+        self._kept = {
+            'batch_size': batch_size,
+            'records': self.clips,
+            'contents': [getattr(source, 'contents', lambda: '')() for source in self.sources],
+        }
+        if sample.settings.labels:
+            self._check_depth()
+        for message in left_out:
+            self._skip(message)
         self._go_to(0)
 
     def __iter__(self):
         return self
 
-    def __next__(self):
+    def __next__(self) -> dict[str, np.ndarray]:
         try:
             batch = next(self._iterator)
         except UserError as error:  # grain appends a paragraph of its own about tracebacks
             raise UserError(str(error).partition('\n')[0]) from error
         self._batches += 1
-        self._skip(batch.pop('skipped'))
-        return batch
-
-    def _skip(self, messages):
+        messages = batch.pop('skipped')
         for message in messages:
-            self.skipped += 1
-            print(f'skipped, {self.skipped} so far: {message}', file=sys.stderr, flush=True)
+            self._skip(message)
+        for known in batch.get('known', ()):
+            self._failures = 0 if known else self._failures + 1
+            if self._failures == min(FAILURES, self.clips):
+                raise UserError(messages[-1])
+        return batch
 
     def get_state(self) -> dict:
         """Where the iterator stands: a dict for JSON, the same on all processes. What is read ahead
@@ -168,61 +153,52 @@ class Loader:
             if state.get(name) != self._kept[name]:
                 raise UserError(
                     f'data state: {name.replace("_", " ")} was {state.get(name)}, now '
-                    f'{self._kept[name]}; '
-                    'resume with the former number or start a new run'
+                    f'{self._kept[name]}; resume with the former number or start a new run'
                 )
         # States of earlier versions do not say what the clips held.
-        changed = [
-            name
-            for name, then, now in zip(
-                self._sample.settings['sources'], state.get('contents', ()), self._kept['contents']
-            )
-            if then != now
-        ]
-        if changed:
-            raise UserError(
-                f'data state: {changed[0]} holds other clips than when it was saved; put the '
-                'former ones back or start a '
-                'new run'
-            )
+        now = self._kept['contents']
+        for name, then, holds in zip(self._sample.settings.sources, state.get('contents', ()), now):
+            if then != holds:
+                raise UserError(
+                    f'data state: {name} holds other clips than when it was saved; put the former '
+                    'ones back or start a new run'
+                )
         self.close()
         self._go_to(state['batches'])
 
     @property
-    def sources(self) -> list:
-        """The opened `Source`s, as data.sources names them."""
+    def sources(self) -> list[Source]:
+        """The opened sources, as data.sources names them."""
         return self._sample.sources
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of what a batch holds."""
-        source, settings = self._sample.sources[0], self._sample.settings
-        if settings['sources'][0].startswith(fields.ENCODED):
-            return *source.manifest['shapes'], 'record'
-        return 'frames', *(('labels', 'depth') if settings['labels'] else ()), 'record'
+        return *self._sample.blank(self.sources[0]), 'record'
 
-    def record_name(self, record: int) -> str:
+    def record_name(self, record: int | np.integer) -> str:
         """What a number in 'record' stands for: 'source/clip'."""
-        return self._sample.name(int(record))
+        number, index = divmod(int(record), _SOURCE)
+        return f'{self._sample.settings.sources[number]}/{self.sources[number].name(index)}'
 
-    def encoded_by(self) -> dict:
-        """{source: {name of a frozen network: sha256 of its bundle}} of the sources that come
-        encoded.
-        """
+    def encoded_by(self) -> dict[str, dict[str, str]]:
+        """{source: {name of a frozen network: its identity}} of the sources that come encoded."""
         return {
             name: source.parts
-            for name, source in zip(self._sample.settings['sources'], self._sample.sources)
-            if name.startswith(fields.ENCODED)
+            for name, source in zip(self._sample.settings.sources, self.sources, strict=True)
+            if name.startswith(ENCODED)
         }
 
     def depth_kinds(self) -> dict[str, set[str]]:
-        """{source: what its depth is, {'metres'} or {'classes'}, or {} where no clip has any}, see
-        `Source`.
+        """{source: what the depth of its usable clips is, {'metres'} or {'classes'}, or {} where
+        none has any}, see `Source`; no clip is opened for it.
         """
         kinds = {}
-        for name, source in zip(self._sample.settings['sources'], self._sample.sources):
+        for name, source, ids in zip(
+            self._sample.settings.sources, self.sources, self._sample.records, strict=True
+        ):
             of = getattr(source, 'depth_kind', lambda _: None)
-            kinds[name] = {of(index) for index in range(len(source))} - {None}
+            kinds[name] = {of(record % _SOURCE) for record in ids} - {None}
         return kinds
 
     def close(self) -> None:
@@ -233,8 +209,106 @@ class Loader:
             # leaked at the end
             gc.collect()
 
+    def _check_depth(self):
+        of = {kind: name for name, kinds in self.depth_kinds().items() for kind in kinds}
+        if len(of) > 1:
+            raise UserError(
+                f'data.sources: depth is metres in {of["metres"]} but classes in {of["classes"]}; '
+                'take sources of one kind, or set data.labels=False'
+            )
+
+    def _skip(self, message):
+        self.skipped += 1
+        print(f'skipped, {self.skipped} so far: {message}', file=sys.stderr, flush=True)
+
     def _go_to(self, batches):
-        self._batches, self._iterator = batches, _iterate(self._shares[batches:], self._workers)
+        self._batches, self._failures = batches, 0
+        self._iterator = _iterate(self._shares[batches:], self._sample.settings.workers)
+
+
+class _Share:
+    """A batch of (record, epoch) → the arrays of one process's rows. Picklable, for it travels to
+    the workers.
+    """
+
+    def __init__(self, sample, size, index):
+        self.sample, self.rows = sample, slice(index * size, (index + 1) * size)
+
+    def __call__(self, asked):
+        rows = asked[self.rows]
+        clips, messages = [], []
+        for row in rows:
+            clip, failed = self.sample(row)
+            clips.append(clip)
+            messages += failed
+        # Of a last batch this process may have none.
+        clips = clips or [self.sample.missing(asked[0][0])]
+        batch = {name: np.stack([clip[name] for clip in clips])[: len(rows)] for name in clips[0]}
+        return {**batch, 'skipped': messages}
+
+
+class _Sample:
+    """(record, epoch) → one sampled clip, and a message for every one that could not be read."""
+
+    def __init__(self, sources, records, settings, seed):
+        self.sources, self.records, self.settings, self.seed = sources, records, settings, seed
+
+    def __call__(self, asked):
+        (record, epoch), failed, settings = asked, [], self.settings
+        usable = self.records[record // _SOURCE]
+        place = bisect.bisect_left(usable, record)
+        while True:
+            try:
+                clip = self._read(record, epoch)
+                return (clip if settings.training else {**clip, 'known': np.True_}), failed
+            except UserError as error:
+                failed.append(str(error))
+                if settings.unreadable == 'stop':
+                    raise
+                if not settings.training:
+                    return self.missing(record), failed
+                if len(failed) == min(FAILURES, len(usable)):
+                    raise
+                record = usable[(place + len(failed)) % len(usable)]
+
+    def missing(self, record):
+        """Stands where evaluation has no clip."""
+        blank = self.blank(self.sources[record // _SOURCE])
+        return {**blank, 'record': np.int64(record), 'known': np.False_}
+
+    def blank(self, source):
+        """A clip of which nothing is known."""
+        settings, frames = self.settings, self.settings.frames
+        if settings.encoded:
+            return source.blank(frames)
+        blank = {'frames': np.zeros((frames, *settings.size, 3), np.uint8)}
+        if settings.labels:
+            shape = frames, *(settings.label_size or settings.size)
+            blank |= {'labels': np.full(shape, IGNORE, np.uint8), 'depth': np.zeros(shape, 'f4')}
+        return blank
+
+    def _read(self, record, epoch):
+        number, index = divmod(record, _SOURCE)
+        source, settings = self.sources[number], self.settings
+        rng = windows.generator(self.seed, epoch, record)
+        window = selection.window(source, index, settings, rng)
+        if settings.training and settings.time_flip and rng.random() < settings.time_flip:
+            window = window[::-1]
+        # Prepared frames come as images: what the crop cuts away is then never copied.
+        read = getattr(source, 'read_images', source.read)
+        clip = read(index, window, labels=settings.labels)
+        if 'frames' in clip:  # encoded clips have nothing to cut
+            clip = self._cut(clip, rng)
+        return {**clip, 'record': np.int64(record)}
+
+    def _cut(self, clip, rng):
+        settings, size = self.settings, self.settings.size
+        height, width = windows.sides(clip['frames'])
+        box, flip = windows.centre_box(height, width, size), False
+        if settings.training:
+            box = windows.crop(rng, height, width, size, settings.crop)
+            flip = rng.random() < settings.flip
+        return windows.apply(clip, box, size, flip, settings.label_size or None)
 
 
 class _Endless:
@@ -255,34 +329,23 @@ class _Endless:
         order = self.orders.get(epoch)
         if order is None:
             order = np.random.default_rng([self.seed, self.number, epoch]).permutation(self.ids)
-            self.orders = {
-                epoch - 1: self.orders.get(epoch - 1),
-                epoch: order,
-            }  # threads may still be in the one before
+            # Threads may still be in the one before.
+            self.orders = {epoch - 1: self.orders.get(epoch - 1), epoch: order}
         return int(order[place]), epoch
 
 
 def _iterate(dataset, workers):
     # Few batches are read ahead: grain's default of 500 would hold gigabytes of frames.
-    threads = (
-        1
-        if workers
-        else min(
-            4,
-            len(os.sched_getaffinity(0))
-            if hasattr(os, 'sched_getaffinity')
-            else os.cpu_count() or 1,
-        )
-    )
+    affinity = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))
+    threads = 1 if workers else min(4, len(affinity(0)))
     iterable = dataset.to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     )
     if workers:
         from absl import flags
 
-        if (
-            not flags.FLAGS.is_parsed()
-        ):  # grain reads flags of its own, which outside of a command nobody has parsed
+        # Grain reads flags of its own, which outside of a command nobody has parsed.
+        if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         iterable = iterable.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)

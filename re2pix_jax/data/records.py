@@ -13,10 +13,13 @@ per clip its source, frames, rate, sizes, labels, depth and checksum. `tfds.data
 
 import hashlib
 import io
+import os
 import pathlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
+from jaxtyping import Float32, Integer, UInt16
 from PIL import Image
 
 from re2pix_jax import schema
@@ -26,14 +29,13 @@ from re2pix_jax.errors import UserError
 FORMAT = 2
 MANIFEST = 'manifest.json'
 FIELDS = ['frames', 'labels', 'depth']
-# Pillow then reuses the memory of its pictures: of the time to decode one, a third went into new
+# Pillow then reuses the memory of its pictures: a third of the time to decode one went into new
 # pages.
 Image.core.set_blocks_max(16)
-CENTIMETRES = ('linear', 0.01)  # [O] the coding of depth that comes as metres: up to 655.35 m
-CLASSES = (
-    'linear',
-    1.0,
-)  # the coding of ordinal classes, which come back as they are; metres are never stored so coarsely
+CENTIMETRES = ('linear', 0.01)
+"""The coding of depth that comes as metres: up to 655.35 m [O]."""
+CLASSES = ('linear', 1.0)
+"""The coding of ordinal classes, which come back as they are; metres are never stored so coarse."""
 
 
 class Clip(TypedDict):
@@ -185,11 +187,13 @@ class Records(Prepared):
             raise self.unreadable(index, error) from error
 
 
-def depth_of(counts: np.ndarray, coding) -> np.ndarray:
-    """16-bit counts as float32 metres, 0 where unknown.
+def depth_of(counts: Integer[np.ndarray, '...'], coding: Sequence) -> Float32[np.ndarray, '...']:
+    """16-bit counts as metres or classes, 0 where unknown.
 
-    coding: ('linear', metres in a count), or `CLASSES`, or ('inverse', F) for a disparity: depth is
-        F / (count - 1), and counts 0 and 1 are unknown (Cityscapes).
+    Args:
+        counts: uint16 of any shape.
+        coding: ('linear', metres in a count), or `CLASSES`, or ('inverse', F) for a disparity:
+            depth is F / (count - 1), and counts 0 and 1 are unknown (Cityscapes).
     """
     kind, factor = coding
     if kind == 'linear':
@@ -200,12 +204,12 @@ def depth_of(counts: np.ndarray, coding) -> np.ndarray:
     ).astype(np.float32)
 
 
-def kind_of(coding) -> str:
+def kind_of(coding: Sequence) -> str:
     """What the numbers of `depth_of` are: 'classes' or 'metres'."""
     return 'classes' if tuple(coding) == CLASSES else 'metres'
 
 
-def counts_of(depth: np.ndarray, coding) -> np.ndarray:
+def counts_of(depth: Float32[np.ndarray, '...'], coding: Sequence) -> UInt16[np.ndarray, '...']:
     """The inverse of `depth_of`: exact for what came from there, else rounded to the nearest count
     from 1 on.
     """
@@ -220,7 +224,7 @@ def counts_of(depth: np.ndarray, coding) -> np.ndarray:
     return np.where(known, counts, 0).astype(np.uint16)
 
 
-def checksum(rows) -> str:
+def checksum(rows: Iterable[dict[str, bytes]]) -> str:
     """sha256 over the records of a clip."""
     digest = hashlib.sha256()
     for row in rows:
@@ -229,7 +233,7 @@ def checksum(rows) -> str:
     return digest.hexdigest()
 
 
-def damaged(path, split: str):
+def damaged(path: str | os.PathLike, split: str) -> Iterator[str | None]:
     """Yields, for every clip of a split, None, or what differs between its records and its checksum
     in the manifest.
     """
@@ -246,7 +250,7 @@ def damaged(path, split: str):
             yield f"record {index} of {split} ({about['name']}) can't be read ({reason(error)})"
 
 
-def read_manifest(path) -> Manifest:
+def read_manifest(path: str | os.PathLike) -> Manifest:
     """The manifest of a prepared folder.
 
     Raises:
@@ -268,7 +272,8 @@ def read_manifest(path) -> Manifest:
     return schema.check(manifest, Manifest, file, again)
 
 
-def reason(error) -> str:
+def reason(error: BaseException) -> str:
+    """What an error says, in one line."""
     return ' '.join(str(error).split())[:200] or type(error).__name__
 
 

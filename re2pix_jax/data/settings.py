@@ -1,86 +1,128 @@
-"""The fields of `data` and `eval_data` of a config, checked."""
+"""What a config says about its clips, as plain values, checked."""
 
-import numpy as np
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
 
 from re2pix_jax.errors import UserError
 
 ENCODED = 'encoded:'
 
 
-def read(data, batch_size: int, training: bool) -> dict:
-    """The fields of `data` as plain values, checked."""
-    get = data.get
-    settings = {
-        'sources': tuple(get('sources', ('world',))),
-        'weights': tuple(get('weights', ()) or ()),
-        'split': get('split', 'train'),
-        'size': tuple(get('size', (64, 128))),
-        'frames': get('frames', 8),
-        'strides': tuple(get('strides', (3,))),
-        'crop': tuple(get('crop', (1.0, 1.0))),
-        'flip': get('flip', 0.0),
-        'labels': get('labels', True),
-        'label_size': tuple(get('label_size', ()) or ()),
-        'time_flip': get('time_flip', 0.0),
-        'clips': get('clips', 0),
-        'window': get('window', 'start'),
-        'start': get('start', 0),
-        'unreadable': get('unreadable', 'stop'),
-        'source_size': tuple(get('source_size', ()) or ()),
-        'workers': get('workers', 0),
-        'training': training,
-    }
-    settings['weights'] = settings['weights'] or (1.0,) * len(settings['sources'])
-    low, high = settings['crop']
-    for name, right, expected in (
-        ('sources', settings['sources'], 'at least one source'),
-        (
-            'sources',
-            len({name.startswith(ENCODED) for name in settings['sources']}) <= 1,
-            'all of them encoded, or none: a batch holds either features or frames',
-        ),
-        (
-            'weights',
-            len(settings['weights']) == len(settings['sources']) and min(settings['weights']) > 0,
-            f'{len(settings["sources"])} positive numbers, one for each source',
-        ),
-        ('strides', settings['strides'] and min(settings['strides']) > 0, 'positive numbers'),
-        ('crop', 0 < low <= high <= 1, '0 < lo <= hi <= 1'),
-        ('flip', 0 <= settings['flip'] <= 1, 'a probability'),
-        ('time_flip', 0 <= settings['time_flip'] <= 1, 'a probability'),
-        (
-            'window',
-            settings['window'] in ('start', 'native', 'target'),
-            '"start", "native" or "target"',
-        ),
-        ('unreadable', settings['unreadable'] in ('stop', 'skip'), '"stop" or "skip"'),
-        (
-            'label_size',
-            len(settings['label_size']) in (0, 2) and min(settings['label_size'], default=1) > 0,
-            '(height, width)',
-        ),
-        ('size', len(settings['size']) == 2 and min(settings['size']) > 0, '(height, width)'),
-        ('frames', settings['frames'] > 0, 'at least 1'),
-        ('start', settings['start'] >= 0, 'at least 0'),
-        ('workers', settings['workers'] >= 0, 'at least 0'),
-    ):
-        if not right:
-            raise UserError(f'data.{name} = {settings[name]}: expected {expected}')
-    if training and settings['sources'][0].startswith(ENCODED) and (low < 1 or settings['flip']):
-        raise UserError(
-            f'{settings["sources"][0]}: these frames were encoded whole and as they are; '
-            'set data.crop=(1.0, 1.0) and data.flip=0'
-        )
-    if batch_size < 1:
-        raise UserError(f'batch_size = {batch_size}: expected at least 1 clip')
-    return settings
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The fields of `config.data` and `config.eval_data`.
 
+    Attributes:
+        sources: 'world' | 'records:FOLDER' | 'videos:FOLDER' | a dataset's raw folder, see
+            `open_source`, or all of them 'encoded:FOLDER'.
+        weights: shares of the sources in training, positive; empty: equal. An epoch is counted for
+            each source by itself.
+        split: 'train' | 'validation' | 'test'.
+        size: (height, width) of the batch.
+        frames: frames in a clip, T.
+        strides: in frames at 17 Hz; drawn uniformly in training, the first one in evaluation.
+        crop: (lo, hi), scale of the random crop; (1, 1): none.
+        flip: probability of a horizontal flip.
+        time_flip: probability that a training window runs backwards.
+        labels: whether to decode labels and depth.
+        label_size: (height, width) of labels and depth; empty: `size`.
+        clips: how many clips of the world; 0: its default.
+        window: 'start' (anywhere in training; evaluation windows begin at the native frame
+            `start`), 'native' (so too, but `strides` count native frames, as the published training
+            on nuScenes and CoVLA does), or 'target' (in training too they end at the frame that the
+            dataset's protocol predicts, the one with labels in Cityscapes; `strides` count native
+            frames).
+        start: native frame at which evaluation windows begin.
+        unreadable: 'stop' at a clip that cannot be read, or in evaluation is too short, or 'skip':
+            in training another one takes its place, in evaluation it counts for nothing; each is
+            named on stderr and counted (`Loader.skipped`).
+        source_size: (height, width) at which the world is rendered and videos are fitted before the
+            crop; empty: `size` for the world and for evaluation, `size` / lo for videos in
+            training, so that crops of these are not blown up.
+        workers: processes that read; 0: threads of this one.
+        training: batches without end, random windows; otherwise one pass.
+    """
 
-def source_size(name: str, settings: dict) -> tuple[int, int]:
-    """(height, width) at which a source renders or fits its frames, before the crop."""
-    if settings['source_size']:
-        return settings['source_size']
-    scale = (
-        1.0 / settings['crop'][0] if name.startswith('videos:') and settings['training'] else 1.0
-    )
-    return tuple(int(np.ceil(side * scale)) for side in settings['size'])
+    sources: tuple[str, ...] = ('world',)
+    weights: tuple[float, ...] = ()
+    split: str = 'train'
+    size: tuple[int, int] = (64, 128)
+    frames: int = 8
+    strides: tuple[int, ...] = (3,)
+    crop: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.0
+    time_flip: float = 0.0
+    labels: bool = True
+    label_size: tuple[int, ...] = ()
+    clips: int = 0
+    window: str = 'start'
+    start: int = 0
+    unreadable: str = 'stop'
+    source_size: tuple[int, ...] = ()
+    workers: int = 0
+    training: bool = True
+
+    @classmethod
+    def read(cls, data: ConfigDict | Mapping, training: bool) -> 'Settings':
+        """The settings that `data` holds.
+
+        Raises:
+            UserError: a value that its field can't have, or fields that contradict each other.
+        """
+        values = {'training': training}
+        for field in dataclasses.fields(cls)[:-1]:
+            value = data.get(field.name, field.default)
+            if isinstance(field.default, tuple):
+                if not isinstance(value, tuple | list | None):
+                    raise UserError(f'data.{field.name} = {value!r}: expected a tuple')
+                value = tuple(value or ())
+            values[field.name] = value
+        values['weights'] = values['weights'] or (1.0,) * len(values['sources'])
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the clips are components and latents rather than frames."""
+        return self.sources[0].startswith(ENCODED)
+
+    def size_of_source(self, name: str) -> tuple[int, int]:
+        """(height, width) at which a source gives its frames, where it has a choice."""
+        if self.source_size:
+            return self.source_size
+        scale = 1.0 / self.crop[0] if name.startswith('videos:') and self.training else 1.0
+        return tuple(math.ceil(side * scale) for side in self.size)
+
+    def _check(self):
+        low, high = self.crop if len(self.crop) == 2 else (0, 0)
+        pair = lambda sides: len(sides) == 2 and min(sides) > 0
+        one_kind = len({name.startswith(ENCODED) for name in self.sources}) <= 1
+        positive = len(self.weights) == len(self.sources) and min(self.weights, default=1) > 0
+        for name, right, expected in (
+            ('sources', self.sources, 'at least one source'),
+            ('sources', one_kind, 'all of them encoded, or none'),
+            ('weights', positive, f'{len(self.sources)} positive numbers, one for each source'),
+            ('strides', self.strides and min(self.strides) > 0, 'positive numbers'),
+            ('crop', 0 < low <= high <= 1, '0 < lo <= hi <= 1'),
+            ('flip', 0 <= self.flip <= 1, 'a probability'),
+            ('time_flip', 0 <= self.time_flip <= 1, 'a probability'),
+            ('window', self.window in ('start', 'native', 'target'), '"start", "native", "target"'),
+            ('unreadable', self.unreadable in ('stop', 'skip'), '"stop" or "skip"'),
+            ('label_size', not self.label_size or pair(self.label_size), '(height, width)'),
+            ('source_size', not self.source_size or pair(self.source_size), '(height, width)'),
+            ('size', pair(self.size), '(height, width)'),
+            ('frames', self.frames > 0, 'at least 1'),
+            ('start', self.start >= 0, 'at least 0'),
+            ('workers', self.workers >= 0, 'at least 0'),
+        ):
+            if not right:
+                raise UserError(f'data.{name} = {getattr(self, name)}: expected {expected}')
+        if self.training and self.encoded and (low < 1 or self.flip):
+            raise UserError(
+                f'{self.sources[0]}: these frames were encoded whole and as they are; '
+                'set data.crop=(1.0, 1.0) and data.flip=0'
+            )

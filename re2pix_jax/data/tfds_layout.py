@@ -6,7 +6,9 @@ interruption; so the shards are written here, by its own serialisation, and desc
 files.
 """
 
+import os
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -17,11 +19,13 @@ from tensorflow_datasets.core import splits as tfds_splits
 NAME = 'driving_clips'
 
 
-def write_shard(path, rows, fields) -> int:
+def write_shard(
+    path: str | os.PathLike, rows: Iterable[dict[str, bytes]], fields: Sequence[str]
+) -> int:
     """Writes records, dicts field → bytes, to an ArrayRecord file. Returns their bytes.
 
     Each record is a group of its own, so that reading one decodes no others, and is not compressed
-        once more: images are.
+    once more: images are.
     """
     features = _features(fields)
     writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
@@ -36,10 +40,17 @@ def write_shard(path, rows, fields) -> int:
     return size
 
 
-def describe(folder, splits: dict, fields) -> None:
+def describe(
+    folder: str | os.PathLike,
+    splits: dict[str, list[tuple[str | os.PathLike, int, int]]],
+    fields: Sequence[str],
+) -> None:
     """Writes the description of the shards in `folder`, and gives these their final names.
 
-    splits: name → list of (file, number of records, bytes), in order.
+    Args:
+        folder: that the shards lie in.
+        splits: name → list of (file, number of records, bytes), in order.
+        fields: names of what a record holds.
     """
     folder = pathlib.Path(folder)
     identity = dataset_info.DatasetIdentity(
@@ -60,9 +71,7 @@ def describe(folder, splits: dict, fields) -> None:
             filetype_suffix=file_adapters.FileFormat.ARRAY_RECORD.file_suffix,
         )
         for number, (file, _, _) in enumerate(shards):
-            if pathlib.Path(
-                file
-            ).exists():  # not so where an earlier call was interrupted after this
+            if pathlib.Path(file).exists():  # an earlier call may have been interrupted after this
                 pathlib.Path(file).rename(
                     str(template.sharded_filepath(shard_index=number, num_shards=len(shards)))
                 )
@@ -80,7 +89,6 @@ def describe(folder, splits: dict, fields) -> None:
 
 
 def _features(fields):
-    text = tfds.features.Tensor(
-        shape=(), dtype=np.object_
-    )  # bytes come back as they are, not decoded
+    # Bytes come back as they are, not decoded.
+    text = tfds.features.Tensor(shape=(), dtype=np.object_)
     return tfds.features.FeaturesDict(dict.fromkeys(fields, text))

@@ -1,18 +1,19 @@
 """Video files and image folders: read at a wanted frame rate, write as H.264 mp4.
 
 Reading is streamed: only the frames that are asked for are kept (and fitted to the wanted size one
-    at a time), so
-memory grows with the result and not with the file.
+at a time), so memory grows with the result and not with the file.
 """
 
-import collections
 import fractions
 import io
 import itertools
+import os
 import pathlib
+from typing import NamedTuple
 
 import av
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from re2pix_jax import files
@@ -22,10 +23,17 @@ from re2pix_jax.errors import UserError
 IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg')
 VIDEO_ENDINGS = ('.mp4', '.mov', '.mkv', '.avi', '.webm', '.m4v')
 
-Probe = collections.namedtuple('Probe', 'fps frames height width')
+
+class Probe(NamedTuple):
+    """What a video says of itself: Hz, frames, pixels."""
+
+    fps: float
+    frames: int
+    height: int
+    width: int
 
 
-def images(path) -> list[pathlib.Path]:
+def images(path: str | os.PathLike) -> list[pathlib.Path]:
     """The png and jpg files of a folder, sorted by name (hidden files left out)."""
     found = sorted(
         p
@@ -40,7 +48,7 @@ def images(path) -> list[pathlib.Path]:
     return found
 
 
-def probe(path, folder_fps: float = windows.BASE_FPS) -> Probe:
+def probe(path: str | os.PathLike, folder_fps: float = windows.BASE_FPS) -> Probe:
     """Frame rate (Hz), number of frames, height and width (pixels) of a video file or a folder of
     images (taken to run at `folder_fps`).
 
@@ -62,16 +70,16 @@ def probe(path, folder_fps: float = windows.BASE_FPS) -> Probe:
 
 
 def read(
-    path,
+    path: str | os.PathLike,
     fps: float | None = None,
     start: float = 0.0,
     max_frames: int | None = None,
     *,
-    size=None,
+    size: tuple[int, int] | None = None,
     min_frames: int = 1,
     min_size: int = 1,
     folder_fps: float = windows.BASE_FPS,
-) -> np.ndarray:
+) -> UInt8[np.ndarray, 't h w 3']:
     """Frames of a video file or of a folder of images.
 
     Args:
@@ -117,12 +125,16 @@ def read(
     return np.stack(frames)
 
 
-def write(path, frames: np.ndarray, fps: float) -> None:
+def write(path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
     """Writes frames uint8 [T, H, W, 3] as an H.264 mp4 (yuv420p, plays everywhere).
 
     That pixel format needs even sizes: an odd height or width is extended by repeating the last row
-        or column. The
-    file is written beside `path` and renamed: a full disk leaves nothing behind.
+    or column. The file is there complete or not at all.
+
+    Args:
+        path: of the file; folders above are made.
+        frames: uint8 [T, H, W, 3], RGB.
+        fps: frames a second.
 
     Raises:
         UserError: not uint8 [T, H, W, 3] with at least one frame, a rate that is not positive, or a
@@ -144,20 +156,19 @@ def write(path, frames: np.ndarray, fps: float) -> None:
             rate=fractions.Fraction(fps).limit_denominator(1000),
             options={'crf': '18', 'preset': 'medium'},
         )
-        stream.height, stream.width, stream.pix_fmt = (
-            height + height % 2,
-            width + width % 2,
-            'yuv420p',
-        )
+        stream.height, stream.width = height + height % 2, width + width % 2
+        stream.pix_fmt = 'yuv420p'
         for frame in frames:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         container.mux(stream.encode(None))
-    # Encoded in memory first (far smaller than the frames): a full disk then fails at one place.
-    files.write_bytes(path, encoded.getvalue())
+    # Encoded in memory first, where it is far smaller than the frames.
+    files.write_bytes(path, encoded.getbuffer())
 
 
-def fit(frames: np.ndarray, size, min_size: int = 1) -> np.ndarray:
+def fit(
+    frames: UInt8[np.ndarray, 't h w 3'], size: tuple[int, int], min_size: int = 1
+) -> UInt8[np.ndarray, 't h2 w2 3']:
     """Centre crop to the aspect of `size`, then antialiased bilinear resize.
 
     Args:
@@ -229,9 +240,11 @@ def _rate(path, stream) -> float:
     return float(rate)
 
 
-def check_start(start):
-    """UserError unless `start` is a time in seconds that a video can have: from 0 up to a million,
-    which no file is long.
+def check_start(start: float) -> None:
+    """Checks that `start` is a time in seconds that a video can have.
+
+    Raises:
+        UserError: it is negative, or above a million, which no file is long.
     """
     if start < 0:
         raise UserError(f'start={start}: must not be negative')
@@ -265,9 +278,8 @@ def _wanted_of_video(path, fps, start, max_frames):
         first = (stream.start_time or 0) * stream.time_base
         if start > 0:
             # Goes to the key frame before.
-            container.seek(
-                int((first + fractions.Fraction(start)) / stream.time_base), stream=stream
-            )
+            wanted = first + fractions.Fraction(start)
+            container.seek(int(wanted / stream.time_base), stream=stream)
         decoded = _decoded(path, container, stream)
         timed = ((float(frame.time - first), frame) for frame in decoded if frame.time is not None)
         for frame in _nearest(timed, rate, fps, start, max_frames):

@@ -1,26 +1,29 @@
 """From a long clip to a training window: stride, start, crop, flip. numpy only.
 
 Strides count frames at 17 Hz, the rate of Cityscapes, whatever the rate of the video: stride 3 is
-    3/17 s. A video of
-another rate gets the native stride nearest to that, so that the frames of a window stay evenly
-spaced [O]. Where `fps` is None they count native frames, as published [R]: stride 3 is a quarter of
-a second of nuScenes.
+3/17 s. A video of another rate gets the native stride nearest to that, so that the frames of a
+window stay evenly spaced [O]. Where `fps` is None they count native frames, as published [R]:
+stride 3 is a quarter of a second of nuScenes.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int64, Shaped, UInt8
 from PIL import Image
 
 from re2pix_jax.errors import UserError
 
 BASE_FPS = 17.0
 STRIDE = 3  # of evaluation: 0.18 s a step [R]
-TERMS = {
-    'short': 1,
-    'mid': 3,
-    'long': 6,
-}  # steps from the last context frame to the evaluated one [R]
+TERMS = {'short': 1, 'mid': 3, 'long': 6}
+"""Steps from the last context frame to the evaluated one. [R]"""
+
+Frames = UInt8[np.ndarray, 't h w 3'] | list[Image.Image]
+"""Of one clip; as Pillow's images what a crop cuts away is never copied."""
+Indices = Int64[np.ndarray, ' t']
+Size = tuple[int, int]
 
 
 class Box(NamedTuple):
@@ -63,19 +66,25 @@ def span(frames: int, stride: int, fps: float | None) -> int:
     return (frames - 1) * native_stride(stride, fps) + 1
 
 
-def fitting(num_frames: int, fps: float | None, frames: int, strides) -> tuple[int, ...]:
+def fitting(
+    num_frames: int, fps: float | None, frames: int, strides: Sequence[int]
+) -> tuple[int, ...]:
     """Those of `strides` at which a window of `frames` fits into `num_frames` native frames."""
     return tuple(stride for stride in strides if span(frames, stride, fps) <= num_frames)
 
 
 def window(
-    rng: np.random.Generator, num_frames: int, fps: float | None, frames: int, strides
-) -> np.ndarray:
+    rng: np.random.Generator,
+    num_frames: int,
+    fps: float | None,
+    frames: int,
+    strides: Sequence[int],
+) -> Indices:
     """A random window: the stride uniform over those of `strides` that fit, the start uniform. [R:
     stride of {2, 3, 4}]
 
     Returns:
-        int64 [frames], indices of native frames.
+        Indices of native frames.
 
     Raises:
         UserError: no stride fits.
@@ -90,8 +99,8 @@ def window(
 
 def evaluation_window(
     num_frames: int, fps: float | None, frames: int, stride: int, start: int = 0
-) -> np.ndarray:
-    """The fixed window for evaluation: int64 [frames] from native frame `start` on.
+) -> Indices:
+    """The fixed window for evaluation, from native frame `start` on.
 
     Raises:
         UserError: the window does not fit.
@@ -101,11 +110,11 @@ def evaluation_window(
     return start + native_stride(stride, fps) * np.arange(frames)
 
 
-def target_window(target: int, frames: int, stride: int) -> np.ndarray:
-    """The window of the evaluation protocol: int64 [frames] that ends at the native frame `target`.
+def target_window(target: int, frames: int, stride: int) -> Indices:
+    """The window of the evaluation protocol, which ends at the native frame `target`.
 
     The stride counts native frames, whatever their rate: 3 for Cityscapes, nuScenes and CoVLA
-        alike. [R]
+    alike. [R]
 
     Raises:
         UserError: the window would begin before the clip.
@@ -120,7 +129,9 @@ def target_window(target: int, frames: int, stride: int) -> np.ndarray:
     return window
 
 
-def random_target_window(rng: np.random.Generator, target: int, frames: int, strides) -> np.ndarray:
+def random_target_window(
+    rng: np.random.Generator, target: int, frames: int, strides: Sequence[int]
+) -> Indices:
     """`target_window` with a stride drawn uniformly from those of `strides` that fit."""
     choice = fitting(target + 1, None, frames, strides)
     return target_window(
@@ -128,11 +139,17 @@ def random_target_window(rng: np.random.Generator, target: int, frames: int, str
     )
 
 
-def crop(rng: np.random.Generator, height: int, width: int, size, scale) -> Box:
+def crop(
+    rng: np.random.Generator, height: int, width: int, size: Size, scale: tuple[float, float]
+) -> Box:
     """A random box of the aspect of `size`, anywhere in the frame. [R]
 
-    scale: (lo, hi); the sides are those of the largest such box times a factor drawn uniformly from
-        there.
+    Args:
+        rng: draws the factor and the place.
+        height, width: of the frame.
+        size: (height, width) that the box will be resized to.
+        scale: (lo, hi); the sides are those of the largest such box times a factor drawn uniformly
+            from there.
     """
     largest = centre_box(height, width, size)
     factor, down, right = rng.uniform(*scale), rng.random(), rng.random()
@@ -140,22 +157,16 @@ def crop(rng: np.random.Generator, height: int, width: int, size, scale) -> Box:
     return Box(int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide)
 
 
-def centre_box(height: int, width: int, size) -> Box:
+def centre_box(height: int, width: int, size: Size) -> Box:
     """The largest box of the aspect of `size` (height, width), in the middle of a frame."""
     scale = min(height / size[0], width / size[1])
-    tall, wide = (
-        min(height, max(1, round(size[0] * scale))),
-        min(width, max(1, round(size[1] * scale))),
-    )
+    tall = min(height, max(1, round(size[0] * scale)))
+    wide = min(width, max(1, round(size[1] * scale)))
     return Box((height - tall) // 2, (width - wide) // 2, tall, wide)
 
 
-def resize(frames, box: Box, size) -> np.ndarray:
-    """Cuts `box` out of frames; bilinear with antialias to uint8 [T, height, width, 3].
-
-    frames: uint8 [T, H, W, 3], or a list of Pillow's images, which spares a copy of what is cut
-        away.
-    """
+def resize(frames: Frames, box: Box, size: Size) -> UInt8[np.ndarray, 't h2 w2 3']:
+    """Cuts `box` out of frames; bilinear with antialias to `size`, (height, width)."""
     same = (box.height, box.width) == tuple(size)  # no resampling: the pixels themselves
     if same and isinstance(frames, np.ndarray):
         return _cut(frames, box)
@@ -174,15 +185,15 @@ def resize(frames, box: Box, size) -> np.ndarray:
     return resized
 
 
-def sides(frames) -> tuple[int, int]:
+def sides(frames: Frames) -> Size:
     """(height, width) of frames as `resize` takes them."""
     return frames.shape[1:3] if isinstance(frames, np.ndarray) else frames[0].size[::-1]
 
 
-def pick(values: np.ndarray, box: Box, size) -> np.ndarray:
-    """Like `resize` but nearest, for what must not be blended: labels and depth, [T, H, W] → [T,
-    height, width].
-    """
+def pick(
+    values: Shaped[np.ndarray, 't h w'], box: Box, size: Size
+) -> Shaped[np.ndarray, 't h2 w2']:
+    """Like `resize` but nearest, for what must not be blended: labels and depth."""
     if (box.height, box.width) == tuple(size):
         return _cut(values, box)
     rows = box.top + ((np.arange(size[0]) + 0.5) * box.height / size[0]).astype(np.int64)
@@ -190,12 +201,18 @@ def pick(values: np.ndarray, box: Box, size) -> np.ndarray:
     return values[:, rows[:, None], columns]
 
 
-def apply(clip: dict, box: Box, size, flip: bool = False, label_size=None) -> dict:
-    """The same box and flip for the whole clip: 'frames', and 'labels' and 'depth' where there are
-    any.
+def apply(
+    clip: dict, box: Box, size: Size, flip: bool = False, label_size: Size | None = None
+) -> dict[str, np.ndarray]:
+    """The same box and flip for all of a clip.
 
-    Labels and depth may have more pixels than the frames: the box is scaled to theirs. They come at
-        `label_size`, or `size`.
+    Args:
+        clip: 'frames', and 'labels' and 'depth' where there are any. These may have more pixels:
+            the box is scaled to theirs.
+        box: in pixels of the frames.
+        size: (height, width) that frames come at.
+        flip: from left to right.
+        label_size: (height, width) that labels and depth come at; `size` without it.
     """
     height, width = sides(clip['frames'])
     changed = {}
@@ -211,8 +228,8 @@ def apply(clip: dict, box: Box, size, flip: bool = False, label_size=None) -> di
     return {name: values[:, :, ::-1] for name, values in changed.items()} if flip else changed
 
 
-def cover(frame: np.ndarray, size) -> np.ndarray:
-    """Scales a frame uint8 [H, W, 3] down, keeping its aspect, until it just covers `size`; never
+def cover(frame: UInt8[np.ndarray, 'h w 3'], size: Size) -> UInt8[np.ndarray, 'h2 w2 3']:
+    """Scales a frame down, keeping its aspect, until it just covers `size`; never
     up.
     """
     scale = max(size[0] / frame.shape[0], size[1] / frame.shape[1])

@@ -16,9 +16,11 @@ import os
 import pathlib
 import shutil
 import threading
+from collections.abc import Callable, Sequence
 
 from re2pix_jax import files
 from re2pix_jax.data import records
+from re2pix_jax.data.sources import Source
 from re2pix_jax.errors import UserError
 from re2pix_jax.progress import Progress
 
@@ -28,12 +30,19 @@ PLAN = 'plan.json'
 
 
 def write(
-    out, splits: dict, encode, fields, about: dict, processes: int = 1, strict: bool = False
-) -> dict:
+    out: str | os.PathLike,
+    splits: dict[str, Source],
+    encode: Callable[[Source, int], tuple[list[dict[str, bytes]], dict]],
+    fields: Sequence[str],
+    about: dict,
+    processes: int = 1,
+    strict: bool = False,
+) -> dict[str, dict]:
     """Writes the clips of each split's source to the folder `out`.
 
     Args:
-        splits: name → `Source`.
+        out: folder to write; must not exist yet.
+        splits: name → its clips.
         encode: (source, index) → (list of records, field → bytes, one for each frame; what the
             manifest says of the clip beside its name, origin, rate and frames). Picklable where
             `processes` is above 1.
@@ -58,17 +67,18 @@ def write(
         raise UserError(f'{out}: exists already; remove it or choose another folder')
     _check_names(splits)
     partial = out.with_name(out.name + '.partial')
-    jobs = _begin(partial, splits, {'fields': fields, **about})
+    with files.writing(out):
+        jobs = _begin(partial, splits, {'fields': fields, **about})
     shards, waiting = {}, []
     for job in jobs:
         if _done(partial, job).is_file():
             shards[job] = json.loads(_done(partial, job).read_text())
         else:
             waiting.append(job)
-    done = sum(len(_clips_of(job, splits)) for job in shards)
-    progress = Progress(sum(len(_clips_of(job, splits)) for job in jobs), 'prepare', done=done)
-    if done:
-        progress.note(f'prepare: going on after {done} of {progress.total} clips')
+    clips = lambda jobs: sum(len(_clips_of(job, splits)) for job in jobs)
+    progress = Progress(clips(jobs), 'prepare', done=clips(shards))
+    if shards:
+        progress.note(f'prepare: going on after {progress.done} of {progress.total} clips')
     work = (str(partial), splits, encode, fields, strict)
     try:
         try:
@@ -78,31 +88,30 @@ def write(
             ):
                 for job, shard in written:
                     shards[job] = shard
-                    progress.add(len(_clips_of(job, splits)))
+                    progress.add(clips([job]))
         finally:
             if not any(_done(partial, job).is_file() for job in jobs):  # nothing to go on with
                 shutil.rmtree(partial, ignore_errors=True)
         return _finish(out, partial, splits, [(job, shards[job]) for job in jobs], fields, about)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if files.full_disk(error) is None:
             raise
         raise UserError(
             f'{out}: the disk is full after {len(shards)} of {len(jobs)} shards; free space and '
-            'give the same command '
-            f'again to go on, or remove {partial}'
+            f'give the same command again to go on, or remove {partial}'
         ) from error
 
 
 def _check_names(splits):
-    seen = {}
+    splits_of = {}
     for split, source in splits.items():
-        for index in range(len(source)):
-            name = source.name(index)
-            if name in seen:
+        for name in map(source.name, range(len(source))):
+            if name in splits_of:
                 raise UserError(
-                    f'{split} and {seen[name]}: both have a clip {name}; rename one of its files'
+                    f'{split} and {splits_of[name]}: both have a clip {name}; rename one of its '
+                    'files'
                 )
-            seen[name] = split
+            splits_of[name] = split
 
 
 def _begin(partial, splits, about) -> list[tuple[str, int]]:
@@ -153,9 +162,8 @@ def _shards(jobs, work, processes):
     if processes <= 1:
         yield from ((job, _shard(job, *work)) for job in jobs)
         return
-    context = multiprocessing.get_context(
-        'spawn'
-    )  # fork would copy the threads of an accelerator's runtime
+    # Fork would copy the threads of an accelerator's runtime.
+    context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(processes, context, _start_worker, work) as pool:
         futures = {pool.submit(_work, job): job for job in jobs}
         try:
@@ -213,24 +221,18 @@ def _shard(job, partial, splits, encode, fields, strict) -> dict:
             )
             yield from encoded
 
-    file = _file(partial, job)
-    try:
-        about['bytes'] = tfds_layout.write_shard(f'{file}.partial', rows(), fields)
-        os.replace(f'{file}.partial', file)
-        files.write_text(_done(partial, job), json.dumps(about) + '\n')
-    except BaseException as error:
-        # Before the file goes, with which there is space again. The record writer's error has the
-        # system's text but not its number.
-        full = (
-            isinstance(error, Exception)
-            and not isinstance(error, UserError)
-            and (files.full_disk(error) is not None or shutil.disk_usage(partial).free < 1 << 20)
-        )
-        with contextlib.suppress(OSError):
-            os.unlink(f'{file}.partial')
-        if full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
-        raise
+    with files.replacing(_file(partial, job)) as place:
+        try:
+            about['bytes'] = tfds_layout.write_shard(place, rows(), fields)
+        except UserError:
+            raise
+        except Exception as error:
+            # Before the file goes, with which there is space again: not all that the record writer
+            # raises says that the disk is full.
+            if shutil.disk_usage(partial).free < 1 << 20:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
+            raise
+    files.write_text(_done(partial, job), json.dumps(about) + '\n')
     return about
 
 
@@ -248,8 +250,13 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
         for name in ('clips', 'left_out'):
             manifest[job[0]][name] += shard[name]
         if shard['clips']:
-            frames = sum(clip['frames'] for clip in shard['clips'])
-            written[job[0]].append((_file(partial, job), frames, shard['bytes']))
+            written[job[0]].append(
+                (
+                    _file(partial, job),
+                    sum(clip['frames'] for clip in shard['clips']),
+                    shard['bytes'],
+                )
+            )
         else:
             _file(partial, job).unlink(missing_ok=True)
     there = {split: of_split for split, of_split in manifest.items() if of_split['clips']}
@@ -262,12 +269,14 @@ def _finish(out, partial, splits, shards, fields, about) -> dict:
         reason = reasons[0]['reason'] if reasons else 'it has none'
         raise UserError(f'{out}: no clip of split {split} can be used, the first because: {reason}')
     tfds_layout.describe(partial, {split: written[split] for split in there}, fields)
-    files.write_text(
-        partial / records.MANIFEST,
-        json.dumps(
-            {'format': records.FORMAT, **about, 'fields': fields, 'splits': there, 'empty': empty}
-        ),
-    )
+    manifest_json = {
+        'format': records.FORMAT,
+        **about,
+        'fields': fields,
+        'splits': there,
+        'empty': empty,
+    }
+    files.write_text(partial / records.MANIFEST, json.dumps(manifest_json) + '\n')
     for job, _ in shards:
         _done(partial, job).unlink()
     (partial / PLAN).unlink()

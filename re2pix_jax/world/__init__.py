@@ -9,51 +9,60 @@ to a clip.
 import dataclasses
 import operator
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
+from jaxtyping import Float32, UInt8
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.world import models, quads, raycast, shading, traffic
+from re2pix_jax.world import quads, raycast, shading, traffic
 from re2pix_jax.world.camera import Camera, Mount
+from re2pix_jax.world.models import TEMPLATES
 from re2pix_jax.world.street import CHUNK, STROLL, Street
 from re2pix_jax.world.traffic import FPS
 from re2pix_jax.world.weather import Weather
 
 SPLITS = ('train', 'validation', 'test')
-# Cityscapes train ids that occur; motorcycle (17) and train (16) do not.
-CLASSES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 18)
 SAMPLES = 2  # rays a pixel, in each direction
 SMALLEST = 32
 
-__all__ = ['CLASSES', 'FPS', 'SPLITS', 'Clip', 'render']
+__all__ = ['FPS', 'SPLITS', 'Clip', 'render']
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """frames uint8 [T, H, W, 3] RGB; labels uint8 [T, H, W], Cityscapes train ids; depth float32
-    [T, H, W], metres along the optical axis, 0 where unknown (sky).
+    """What `render` gives.
 
-    motion: float arrays of the ego car a frame: speed (m/s) [T], yaw_rate (rad/s, positive to the
-        right) [T], position
-    (m, east and north) [T, 2], heading (rad, clockwise from north) [T]; and of its camera:
-    camera_height (m), camera_pitch (rad, positive looks down), camera_view (rad, horizontal field
-    of view), each [T].
+    Attributes:
+        frames: RGB.
+        labels: Cityscapes train ids.
+        depth: metres along the optical axis, 0 where unknown (sky).
+        motion: float arrays of the ego car a frame: speed (m/s) [T], yaw_rate (rad/s, positive to
+            the right) [T], position (m, east and north) [T, 2], heading (rad, clockwise from north)
+            [T]; and of its camera: camera_height (m), camera_pitch (rad, positive looks down),
+            camera_view (rad, horizontal field of view), each [T].
     """
 
-    frames: np.ndarray
-    labels: np.ndarray
-    depth: np.ndarray
-    motion: dict
+    frames: UInt8[np.ndarray, 't h w 3']
+    labels: UInt8[np.ndarray, 't h w']
+    depth: Float32[np.ndarray, 't h w']
+    motion: dict[str, np.ndarray]
 
 
-def render(split, index, frames, size=(64, 128)):
-    """Frames of clip `index` of `split`.
+def render(
+    split: str, index: int, frames: Iterable[int], size: tuple[int, int] = (64, 128)
+) -> Clip:
+    """Frames of a clip. Labels and depth belong to the ray through one of the four samples of a
+    pixel; colours are the mean over the four.
 
-    frames: numbers >= 0, in any order (frame k is k / FPS seconds into the clip); size: (height,
-        width), 32 or more each.
-    Labels and depth belong to the ray through one of the four samples of a pixel; colours are the
-    mean over the four. Raises UserError for an unknown split, a negative number, or too small a
-    size.
+    Args:
+        split: one of `SPLITS`.
+        index: of the clip, from 0 on.
+        frames: numbers from 0 on, in any order; frame k is k / FPS seconds into the clip.
+        size: (height, width), 32 or more each.
+
+    Raises:
+        UserError: an unknown split, a negative number, or too small a size.
     """
     split, index, frames, size = _checked(split, index, frames, size)
     world = _World((zlib.crc32(split.encode()), index), max(frames, default=0))
@@ -146,7 +155,7 @@ class _World:
             )
             swing = np.sin(h.s[k, which] * 1.1) if kind == 'cyclist' else np.zeros(len(which))
             rows = quads.place(
-                models.TEMPLATES[kind],
+                TEMPLATES[kind],
                 at[:, 0],
                 at[:, 1],
                 turn,
@@ -155,14 +164,14 @@ class _World:
                 h.second[which],
                 swing,
             )
-            brakes = np.repeat(h.accel[k, which] < -0.7, len(models.TEMPLATES[kind]))
+            brakes = np.repeat(h.accel[k, which] < -0.7, len(TEMPLATES[kind]))
             rows[brakes & (rows[:, quads.MATERIAL] == quads.TAIL), quads.PARAMETERS.start] = 2.0
             parts.append(rows)
         parts.append(self._people(time, low, min(high, s + 110.0)))
         return np.concatenate(parts)
 
     def _people(self, time, low, high):
-        template, found = models.TEMPLATES['person'], []
+        template, found = TEMPLATES['person'], []
         for c in range(int((low - STROLL) // CHUNK), int((high + STROLL) // CHUNK) + 1):
             people = self.street.chunk(c).people
             s, d, along, across = self.street.walkers(c, time)
@@ -197,9 +206,8 @@ class _World:
         hits, shadows = raycast.cast(scene, x, y, inverse)
         colour = np.empty((3, len(y), len(x)), np.float32)
         label, depth = np.empty((len(y), len(x)), np.uint8), np.empty((len(y), len(x)), np.float32)
-        first = int(
-            np.searchsorted(inverse, 1.0 / 2000.0)
-        )  # of the rows that see the ground; above, the air hides it
+        # Of the rows that see the ground; above, the air hides it.
+        first = int(np.searchsorted(inverse, 1.0 / 2000.0))
         shade = np.ones(len(y) * len(x), np.float32)
         fall = (2 * shadows.u - 1) ** 2 + (2 * shadows.v - 1) ** 2
         np.minimum.at(
@@ -227,7 +235,7 @@ class _World:
         flat[:, above], flat_label[above], flat_depth[above] = shading.sky(
             self.weather, camera, x[above % len(x)], y[above // len(x)]
         )
-        flat[:, hits.pixel], flat_label[hits.pixel] = shading.surfaces(
+        flat[:, hits.pixel], flat_label[hits.pixel] = shading.quads(
             scene, hits, self.weather, camera, k / FPS
         )
         flat_depth[hits.pixel] = hits.depth

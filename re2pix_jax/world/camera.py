@@ -1,9 +1,8 @@
 """The camera on the ego car: its pose in every frame, and the rays of its pixels.
 
 Camera axes: x right, y down, z along the optical axis; a ray is (x, y, 1), so that a point is depth
-    times its ray. The
-camera is pitched, never rolled: over a flat ground the depth of the ground is then a function of
-    the image row alone.
+times its ray. The camera is pitched, never rolled: over a flat ground the depth of the ground is
+then a function of the image row alone.
 """
 
 import dataclasses

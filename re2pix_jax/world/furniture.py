@@ -1,21 +1,98 @@
-"""What stands along the street and does not move: trees, bushes, lamps, signs, traffic lights."""
+"""What stands along the street: houses, trees, lamps, signs and traffic lights, as quads in local
+axes.
+"""
 
 import numpy as np
 
+from re2pix_jax.cityscapes import BUILDING, LIGHT, POLE, SIGN, VEGETATION
 from re2pix_jax.world.quads import (
     BOARD,
+    BRICKS,
     FOLIAGE,
+    GRID,
     LAMPS,
-    LIGHT,
     PLAIN,
-    POLE,
-    SIGN,
-    VEGETATION,
     box,
     quad,
     shadow,
     upright,
 )
+
+
+def building(rng, side, width, tall, style):
+    """A house `width` along the road and `tall` (m), on a side of it (-1, 1); styles above 0 have
+    a roof.
+    """
+    base = (
+        np.array(
+            [
+                [0.62, 0.50, 0.38],
+                [0.55, 0.30, 0.22],
+                [0.72, 0.68, 0.60],
+                [0.50, 0.50, 0.52],
+                [0.66, 0.56, 0.30],
+                [0.45, 0.36, 0.34],
+                [0.40, 0.46, 0.52],
+            ]
+        )[rng.integers(7)]
+    ) * rng.uniform(0.8, 1.15)
+    accent = np.array([[0.12, 0.15, 0.20], [0.20, 0.26, 0.33], [0.75, 0.78, 0.80]])[
+        rng.choice(3, p=[0.5, 0.35, 0.15])
+    ]
+    deep = rng.uniform(7, 12)
+    x = (0.0, deep) if side > 0 else (-deep, 0.0)
+    pitch = rng.uniform(2.6, 3.6)
+    grid = (rng.uniform(0.16, 0.30), 0.30, rng.uniform(0.70, 0.85))
+    street, end = max(1, round(width / pitch)), max(1, round(deep / pitch))
+    floors = max(1, round(tall / 3.0))
+    faces = {
+        'b': (end, floors, *grid),
+        'f': (end, floors, *grid),
+        'l': (street, floors, *grid),
+        'r': (street, floors, *grid),
+    }
+    sides = 'bf' + ('l' if side > 0 else 'r')
+    z = (-width / 2, width / 2)
+    rows = box(
+        x,
+        (0, tall),
+        z,
+        BUILDING,
+        sides,
+        material=GRID,
+        colour=base,
+        accent=accent,
+        parameters=faces,
+    )
+    if style > 0:  # a tiled roof: slope to the street, gables
+        tile = np.array([0.42, 0.20, 0.14]) * rng.uniform(0.7, 1.2)
+        rise, half = rng.uniform(1.8, 3.0), deep / 2
+        u, v = (0, 0, -side * width), (side * half, rise, 0)
+        rows.append(
+            quad(
+                (0, tall, side * width / 2),
+                u,
+                v,
+                BUILDING,
+                BRICKS,
+                tile,
+                tile * 0.8,
+                (width / 3, 4, 0, 0, 0),
+            )
+        )
+        for z0, du in ((z[0], 1), (z[1], -1)):
+            rows.append(
+                quad(
+                    (x[0] if du > 0 else x[1], tall, z0),
+                    (du * deep, 0, 0),
+                    (0, rise, 0),
+                    BUILDING,
+                    PLAIN,
+                    base,
+                    taper=1.0,
+                )
+            )
+    return rows
 
 
 def tree(rng):
@@ -72,6 +149,7 @@ def tree(rng):
 
 
 def bush(rng):
+    """Three round crowns on the ground."""
     green = np.array([0.18, 0.34, 0.12]) * rng.uniform(0.7, 1.3)
     r = rng.uniform(0.6, 1.2)
     return [
@@ -119,6 +197,7 @@ SIGN_LOOKS = (
 
 
 def traffic_sign(rng):
+    """A sign on its pole, of one of `SIGN_LOOKS`."""
     colour, accent, ellipse, taper = SIGN_LOOKS[rng.integers(len(SIGN_LOOKS))]
     size, low = rng.uniform(0.9, 1.15), rng.uniform(1.7, 2.2)
     shape = {'ellipse': ellipse, 'taper': taper}

@@ -1,28 +1,44 @@
-"""Vehicles and people as small sets of textured quads."""
+"""What moves: cars, trucks, buses, people and cyclists, as quads in local axes."""
 
+import numpy as np
+
+from re2pix_jax.cityscapes import BICYCLE, BUS, CAR, PERSON, RIDER, TRUCK
 from re2pix_jax.world.quads import (
     BALL,
-    BICYCLE,
-    BUS,
-    CAR,
-    GLASS,
     GRID,
     NOSE,
-    PERSON,
     PLAIN,
-    RIDER,
-    SKIN,
     SLATS,
     TAIL,
-    TRUCK,
     WHEEL,
-    WHITE,
     box,
     quad,
-    rows,
     shadow,
+    table,
     upright,
 )
+
+GLASS = (0.10, 0.14, 0.18)
+SKIN = (0.78, 0.56, 0.42)
+WHITE = (0.90, 0.90, 0.88)
+
+
+def paint(rng, n):
+    """Colours that cars and clothes come in: float [n, 3]."""
+    table = np.array(
+        [
+            [0.75, 0.08, 0.07],
+            [0.10, 0.20, 0.60],
+            [0.85, 0.85, 0.86],
+            [0.55, 0.57, 0.60],
+            [0.12, 0.12, 0.14],
+            [0.12, 0.40, 0.35],
+            [0.80, 0.55, 0.10],
+            [0.25, 0.45, 0.70],
+            [0.45, 0.08, 0.15],
+        ]
+    )
+    return np.clip(table[rng.integers(len(table), size=n)] * rng.uniform(0.8, 1.1, (n, 1)), 0, 1)
 
 
 def _wheels(half_width, axles, radius, label):
@@ -246,10 +262,4 @@ def cyclist():
     return rows + shadow(1.0, 2.2, 0.45)
 
 
-TEMPLATES = {
-    'car': rows(car()),
-    'truck': rows(truck()),
-    'bus': rows(bus()),
-    'person': rows(person()),
-    'cyclist': rows(cyclist()),
-}
+TEMPLATES = {make.__name__: table(make()) for make in (car, truck, bus, person, cyclist)}

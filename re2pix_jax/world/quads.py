@@ -1,8 +1,8 @@
-"""Everything that stands on the ground is made of *quads*: a point and two edge vectors in space, a
-label, a material and its parameters.
+"""What the street is made of: sets of textured quads.
 
-A quad is one row of a float table (the names of its columns are below), so that hundreds of them
-are moved, culled and drawn by a handful of array operations.
+A *quad* is a point and two edge vectors in space, a label, a material and its parameters. A quad is
+one row of a float table (the column names are below), so that hundreds of them are moved, culled
+and drawn by a handful of array operations.
 
 Local axes of a thing: x to its right, y up, z forward; the origin is on the ground. An edge pair
 (U, V) is given so that U points right and V up for somebody who looks at the face from outside;
@@ -11,9 +11,7 @@ that orientation is what back faces are culled by.
 
 import numpy as np
 
-# Cityscapes train ids of what this world contains (motorcycle and train do not occur).
-ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, LIGHT, SIGN, VEGETATION, TERRAIN, SKY = range(11)
-PERSON, RIDER, CAR, TRUCK, BUS, BICYCLE = 11, 12, 13, 14, 15, 18
+from re2pix_jax.cityscapes import ROAD
 
 # Columns of a quad row.
 P, U, V = slice(0, 3), slice(3, 6), slice(6, 9)
@@ -28,9 +26,6 @@ PLAIN, GRID, FOLIAGE, BALL, CYLINDER, SLATS, BRICKS, BOARD, LAMPS, WHEEL, TAIL, 
 )
 
 DARK = (0.05, 0.05, 0.06)
-GLASS = (0.10, 0.14, 0.18)
-SKIN = (0.78, 0.56, 0.42)
-WHITE = (0.90, 0.90, 0.88)
 
 
 def quad(
@@ -114,7 +109,8 @@ def shadow(width, length, strength=0.55):
     ]
 
 
-def rows(parts):
+def table(parts) -> np.ndarray:
+    """Quads, made by `quad`, as float64 [n, COLUMNS]."""
     return np.asarray(parts, np.float64).reshape(-1, COLUMNS)
 
 

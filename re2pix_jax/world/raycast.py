@@ -142,9 +142,9 @@ def cast(scene, x, y, ground):
     else:
         solid, shade = np.arange(len(span)), np.arange(0)
     np.maximum.at(zbuffer, pixel[solid], near[solid])
-    seen = solid[near[solid] == zbuffer[pixel[solid]]]
+    front = solid[near[solid] == zbuffer[pixel[solid]]]
     winner = np.full(len(zbuffer), -1, np.int64)
-    winner[pixel[seen]] = seen
+    winner[pixel[front]] = front
     chosen = winner[winner >= 0]
     shade = shade[winner[pixel[shade]] < 0]
 

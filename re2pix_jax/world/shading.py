@@ -6,14 +6,17 @@ import dataclasses
 
 import numpy as np
 
-from re2pix_jax.world import furniture, quads
+from re2pix_jax import cityscapes
+from re2pix_jax.world import furniture
 from re2pix_jax.world.quads import (
     ACCENT,
     BALL,
+    BILLBOARD,
     BOARD,
     BRICKS,
     COLOUR,
     CYLINDER,
+    ELLIPSE,
     EMISSION,
     FOLIAGE,
     GRID,
@@ -25,9 +28,11 @@ from re2pix_jax.world.quads import (
     PLAIN,
     SLATS,
     TAIL,
+    TAPER,
     WHEEL,
+    P,
 )
-from re2pix_jax.world.street import JUNCTION, LUT_HALF, LUT_SCALE, STOP_LINE, ZEBRA
+from re2pix_jax.world.street import JUNCTION, STOP_LINE, ZEBRA
 from re2pix_jax.world.weather import look
 
 HILL_DEPTH = 400.0  # metres; where the skyline of the hills is taken to be
@@ -70,7 +75,7 @@ def ground(layout, weather, x, inverse, level, shade):
     x [W]: rays; inverse, level [R]: see Camera.ground; shade [R, W]: share of light that shadows
     leave.
     """
-    course, camera = layout.course, layout.camera
+    course, section, camera = layout.course, layout.course.section, layout.camera
     depth = 1 / inverse
     ahead = depth * level
     across, along, turn = (
@@ -85,25 +90,23 @@ def ground(layout, weather, x, inverse, level, shade):
     s = (along - layout.first + beyond).astype(f)[:, None] + side * sin.astype(f)[
         :, None
     ]  # from layout.first on
-    index = ((d + f(LUT_HALF)) * f(LUT_SCALE)).astype(np.int32)
-    np.clip(index, 0, len(course.section_label) - 1, out=index)
-    colour, label = np.take(course.section_colour, index, axis=1), course.section_label[index]
+    index = section.index(d)
+    colour, label = np.take(section.colour, index, axis=1), section.label[index]
     kind = layout.kind[np.clip((s * f(4)).astype(np.int32), 0, len(layout.kind) - 1)]
-    whole = layout.first + s  # float64 would cost twice; road positions stay below 1e5 m
-    dash = np.flatnonzero(
-        course.section_dashed[index] & (np.mod(whole, f(7.0)) < 3.0) & (kind == 0)
-    )
+    # float64 would cost twice; road positions stay below 1e5 m.
+    place = layout.first + s
+    dash = np.flatnonzero(section.dashed[index] & (np.mod(place, f(7.0)) < 3.0) & (kind == 0))
     flat = colour.reshape(3, -1)
-    flat[:, dash] = course.white[:, None]
+    flat[:, dash] = section.white[:, None]
     marked = np.flatnonzero(kind)
     if len(marked):
         what, dd = kind.ravel()[marked], d.ravel()[marked]
         bare = (what == JUNCTION) | (np.abs(dd) < course.kerb)
-        flat[:, marked[bare]] = course.asphalt[:, None]
-        label.ravel()[marked[what == JUNCTION]] = quads.ROAD
+        flat[:, marked[bare]] = section.asphalt[:, None]
+        label.ravel()[marked[what == JUNCTION]] = cityscapes.ROAD
         stripe = (what == ZEBRA) & (np.abs(dd) < course.kerb - 0.4) & (np.mod(dd, f(1.1)) < 0.55)
         stripe |= (what == STOP_LINE) & (dd > 0.2) & (dd < course.lane * course.lanes)
-        flat[:, marked[stripe]] = course.white[:, None]
+        flat[:, marked[stripe]] = section.white[:, None]
     east = f(camera.position[0] % 1024)
     north = f(camera.position[1] % 1024)
     c, n = f(np.cos(camera.heading)), f(np.sin(camera.heading))
@@ -111,7 +114,7 @@ def ground(layout, weather, x, inverse, level, shade):
     we, wn = east + lateral * c + forward * n + f(4096), north - lateral * n + forward * c + f(4096)
     fade = np.minimum(1.0, 14.0 * inverse).astype(f)[:, None]
     rough = f(0.10) * look(we * f(0.75), wn * f(0.75)) + f(0.07) * fade * look(we * f(6), wn * f(6))
-    rough *= np.where(label == quads.TERRAIN, f(2.2), f(1.0))
+    rough *= np.where(label == cityscapes.TERRAIN, f(2.2), f(1.0))
     light = weather.ambient + weather.direct * max(weather.sun[1], 0.0)
     clear = weather.clear(depth.astype(f))[:, None]
     rough += 1
@@ -152,7 +155,7 @@ def sky(weather, camera, x, y):
         f(0.97) - f(0.13) * (cloud > 0.55)
     )
     colour += cloud * (white - colour)
-    label = np.full(len(x), quads.SKY, np.uint8)
+    label = np.full(len(x), cityscapes.SKY, np.uint8)
     depth = np.zeros(len(x), f)
     if weather.hills:
         azimuth = camera.heading + np.arctan2(x, ahead)
@@ -166,11 +169,11 @@ def sky(weather, camera, x, y):
             weather.ambient + 0.4 * weather.direct
         )
         colour[:, hill] = haze[:, None]
-        label[hill], depth[hill] = quads.VEGETATION, HILL_DEPTH
+        label[hill], depth[hill] = cityscapes.VEGETATION, HILL_DEPTH
     return colour, label, depth
 
 
-def surfaces(scene, hits, weather, camera, time):
+def quads(scene, hits, weather, camera, time):
     """Colour float32 [3, n] and label uint8 [n] of the pixels in `hits`; time (s) turns the traffic
     lights.
     """
@@ -181,7 +184,7 @@ def surfaces(scene, hits, weather, camera, time):
     facing = np.maximum(normal @ sun, 0.0)
     level = np.abs(normal @ camera.turn(np.array([0.0, 1.0, 0.0])))
     light = weather.ambient[:, None] * (0.80 + 0.20 * level) + weather.direct[:, None] * facing
-    upright = rows[:, quads.BILLBOARD] > 0
+    upright = rows[:, BILLBOARD] > 0
     light[:, upright] = (weather.ambient * 0.9 + weather.direct * 0.5)[:, None]
     columns = np.ascontiguousarray(rows.T, f)
     colour, light = np.take(columns[COLOUR], quad, axis=1), np.take(light.astype(f), quad, axis=1)
@@ -267,9 +270,9 @@ def _grid(on, sun, time, weather):
     pane = (np.abs(fu - 0.5) < 0.5 - margin) & (fv > low) & (fv < high)
     on.scale(0.90 + 0.16 * on.v)
     on.dye(pane)
-    pane &= on.column(LABEL) == quads.BUILDING  # no two windows of a house are alike
+    pane &= on.column(LABEL) == cityscapes.BUILDING  # no two windows of a house are alike
     at, quad = on.at[pane], on.quad[pane]
-    seed = on.columns[quads.P.start][quad] * np.float32(0.37) + on.columns[COLOUR.start][
+    seed = on.columns[P.start][quad] * np.float32(0.37) + on.columns[COLOUR.start][
         quad
     ] * np.float32(977)
     vary = look(np.floor(cu[pane]) * 13 + seed + 65536, np.floor(cv[pane]) * 29 + seed + 65536)
@@ -312,7 +315,7 @@ def _bricks(on, sun, time, weather):
 def _board(on, sun, time, weather):
     """A rim in the accent, and a bar across the middle of round boards."""
     x, y = 2 * on.u - 1, 2 * on.v - 1
-    disc, pointed = on.column(quads.ELLIPSE) > 0, on.column(quads.TAPER) > 0
+    disc, pointed = on.column(ELLIPSE) > 0, on.column(TAPER) > 0
     edge = np.where(disc, x * x + y * y, np.maximum(x * x, y * y))
     edge = np.where(pointed, np.maximum((np.abs(x) + 0.5 * (y + 1)) ** 2, y * y * (y < 0)), edge)
     on.dye((edge > 0.60) | (disc & (np.abs(y) < 0.16) & (np.abs(x) < 0.55)))
@@ -330,7 +333,7 @@ def _lamps(on, sun, time, weather):
 def _wheel(on, sun, time, weather):
     r = (2 * on.u - 1) ** 2 + (2 * on.v - 1) ** 2
     on.dye(r < 0.36)
-    on.dye((r < 0.55) & (on.column(LABEL) == quads.BICYCLE), (0.30, 0.30, 0.30))
+    on.dye((r < 0.55) & (on.column(LABEL) == cityscapes.BICYCLE), (0.30, 0.30, 0.30))
 
 
 def _tail(on, sun, time, weather):

@@ -1,28 +1,22 @@
 """The static street of a clip: its course, its cross-section and what stands along it, as a
 function of road position.
 
-The road is laid along a centreline that is an analytic function of the arc length s (m); a place is
-(s, d) with d (m) to the right of the centreline. What stands on it comes in chunks of CHUNK metres;
-a chunk depends on the clip and on its own number only, so that nothing appears or vanishes because
-of where the camera is.
+What stands on it comes in chunks of CHUNK metres; a chunk depends on the clip and on its own number
+only, so that nothing appears or vanishes because of where the camera is.
 """
 
 import dataclasses
 
 import numpy as np
 
-from re2pix_jax.world import furniture, houses, models, quads
-from re2pix_jax.world.quads import (
-    ROAD,
-    SIDEWALK,
-    TERRAIN,
-)
+from re2pix_jax.cityscapes import FENCE, VEGETATION, WALL
+from re2pix_jax.world import furniture, models, quads, section
+from re2pix_jax.world.course import Course
+from re2pix_jax.world.quads import BRICKS, SLATS
 
 CHUNK = 70.0
 STROLL = 30.0  # how far people walk from where they were at time 0 (m)
 NORMAL, ZEBRA, JUNCTION, STOP_LINE = range(4)
-START, STEP = -400.0, 0.5  # of the table of the centreline
-LUT_HALF, LUT_SCALE = 48.0, 16.0  # the cross-section reaches 48 m to both sides, 16 entries a metre
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,35 +34,17 @@ class Chunk:
     crossing: Crossing | None
 
 
-def paint(rng, n):
-    """Colours that cars and clothes come in: float [n, 3]."""
-    table = np.array(
-        [
-            [0.75, 0.08, 0.07],
-            [0.10, 0.20, 0.60],
-            [0.85, 0.85, 0.86],
-            [0.55, 0.57, 0.60],
-            [0.12, 0.12, 0.14],
-            [0.12, 0.40, 0.35],
-            [0.80, 0.55, 0.10],
-            [0.25, 0.45, 0.70],
-            [0.45, 0.08, 0.15],
-        ]
-    )
-    return np.clip(table[rng.integers(len(table), size=n)] * rng.uniform(0.8, 1.1, (n, 1)), 0, 1)
+class Street(Course):
+    """A course with its section and what stands along it.
 
-
-class Street:
-    """seed: a tuple of integers that names the clip."""
+    Args:
+        seed: a tuple of integers that names the clip.
+    """
 
     def __init__(self, seed):
         self.seed = seed
         rng = np.random.default_rng([*seed, 1])
-        wavelength = rng.uniform([130, 250], [260, 600])
-        radius = rng.uniform([90, 150], [400, 700])
-        self.waves = 2 * np.pi / wavelength
-        self.turns = np.minimum(1 / (radius * self.waves), [0.22, 0.35])
-        self.phases = rng.uniform(0, 2 * np.pi, 2)
+        super().__init__(rng)
         self.lanes = 2 if rng.random() < 0.3 else 1  # a direction
         self.lane = rng.uniform(3.2, 3.7)
         self.parking = 2.2 if rng.random() < 0.6 else 0.0
@@ -78,92 +54,10 @@ class Street:
         self.styles = rng.dirichlet([1.6, 1.3, 1.0])  # town, suburb, park
         self.crowd = rng.uniform(0.05, 0.26)  # walkers a metre of one side
         self.parked = rng.uniform(0.35, 0.85)
-        self._colours(rng)
-        self._table = self._extend(600.0)
-        self._crossings, self._chunks, self._crossers = (
-            {},
-            {},
-            {},
-        )  # drawn once, kept as long as the clip
+        self.section = section.draw(rng, self)
+        # Drawn once, kept as long as the clip.
+        self._crossings, self._chunks, self._crossers = {}, {}, {}
 
-    def _colours(self, rng):
-        asphalt = rng.uniform(0.25, 0.38) * np.array([1.0, 1.0, 1.03])
-        pavement = rng.uniform(0.46, 0.62) * np.array([1.04, 1.0, 0.94 + 0.06 * rng.random()])
-        grass = np.array([0.33, 0.37, 0.15]) * rng.uniform(0.8, 1.15) + rng.uniform(
-            -0.04, 0.06
-        ) * np.array([1, 0.2, 0])
-        d = (np.arange(int(2 * LUT_HALF * LUT_SCALE)) + 0.5) / LUT_SCALE - LUT_HALF
-        side, far = (d > 0).astype(int), np.abs(d)
-        kerb = far - self.kerb
-        walk = self.verge[side] + 0.28
-        label = np.full(d.shape, TERRAIN, np.uint8)
-        label[(kerb >= walk) & (kerb < walk + self.walk[side])] = SIDEWALK
-        label[(kerb >= 0) & (kerb < 0.28)] = SIDEWALK
-        label[kerb < 0] = ROAD
-        colour = np.where(
-            (label == ROAD)[:, None],
-            asphalt,
-            np.where((label == SIDEWALK)[:, None], pavement, grass),
-        )
-        colour[(kerb >= 0) & (kerb < 0.28)] = pavement * 1.2
-        colour[(kerb >= -0.3) & (kerb < 0)] *= 0.75
-        flagstones = (label == SIDEWALK) & (kerb >= walk) & (np.mod(kerb - walk, 1.2) < 0.1)
-        colour[flagstones] *= 0.85
-        white = np.array([0.86, 0.86, 0.84])
-        edge = np.abs(far - self.lanes * self.lane) < 0.1
-        dashed = np.zeros(d.shape, bool)
-        for lane in range(self.lanes):
-            dashed |= np.abs(far - lane * self.lane) < 0.1
-        if rng.random() < 0.4:  # an unbroken middle line
-            colour[far < 0.1] = white
-            dashed &= far > 0.5
-        if self.parking or rng.random() < 0.7:
-            colour[edge] = white
-        self.section_label, self.section_colour, self.section_dashed = (
-            label,
-            np.ascontiguousarray(colour.T, np.float32),
-            dashed,
-        )
-        self.asphalt, self.white = asphalt.astype(np.float32), white.astype(np.float32)
-
-    # --- course
-    # ----------------------------------------------------------------------------------------------
-    def heading(self, s):
-        """Direction of the centreline (rad, clockwise from north)."""
-        s = np.asarray(s, np.float64)[..., None]
-        return (self.turns * np.sin(self.waves * s + self.phases)).sum(-1)
-
-    def curvature(self, s):
-        s = np.asarray(s, np.float64)[..., None]
-        return (self.turns * self.waves * np.cos(self.waves * s + self.phases)).sum(-1)
-
-    def _extend(self, until):
-        s = START + STEP * np.arange(int((until - START) / STEP) + 2)
-        middle = self.heading(s + STEP / 2)
-        step = STEP * np.stack([np.sin(middle), np.cos(middle)], -1)
-        return np.concatenate([np.zeros((1, 2)), np.cumsum(step, 0)])[
-            :-1
-        ]  # sums from START on: no value depends on `until`
-
-    def centre(self, s):
-        """Points (east, north) of the centreline, [..., 2]; START <= s."""
-        place = (np.asarray(s, np.float64) - START) / STEP
-        top = float(np.max(place, initial=0.0))
-        if top + 2 >= len(self._table):
-            self._table = self._extend(START + (top + 2000) * STEP)
-        low = np.clip(np.floor(place).astype(np.int64), 0, len(self._table) - 2)
-        part = (place - low)[..., None]
-        return self._table[low] * (1 - part) + self._table[low + 1] * part
-
-    def position(self, s, d):
-        """World coordinates (east, north) [..., 2] of road coordinates (s, d)."""
-        angle = self.heading(s)
-        return self.centre(s) + np.asarray(d, np.float64)[..., None] * np.stack(
-            [np.cos(angle), -np.sin(angle)], -1
-        )
-
-    # --- chunks
-    # ----------------------------------------------------------------------------------------------
     def crossing(self, number):
         """The crossing of a chunk, or None."""
         if number not in self._crossings:
@@ -205,7 +99,7 @@ class Street:
 
     def _put(self, parts, thing, s, d, turn=0.0):
         """Notes quads in local axes to be stood at (s, d), turned from the road's direction."""
-        parts.append((thing, s, d, turn))
+        parts.append((quads.table(thing), s, d, turn))
 
     def _stand(self, parts):
         """All noted quads in the world, [n, COLUMNS]."""
@@ -237,7 +131,7 @@ class Street:
             if not gap(cursor + width / 2, width / 2 + 2) and (style < 2 or rng.random() < 0.3):
                 self._put(
                     parts,
-                    houses.building(rng, side, width, tall, style),
+                    furniture.building(rng, side, width, tall, style),
                     cursor + width / 2,
                     side * (back + setback),
                 )
@@ -245,52 +139,88 @@ class Street:
                 width + (rng.choice([0.0, 0.3, 4.0]), rng.uniform(4, 12), rng.uniform(2, 14))[style]
             )
         if style > 0 or rng.random() < 0.4:  # a fence, a wall or a hedge behind the pavement
-            d = side * (back + 0.15)
-            # Panels on the outside of a bend are longer.
-            stretch = lambda s, d=d: 1.02 - d * self.curvature(s)
-            for piece, at in houses.fence(rng, start, CHUNK, stretch, gap):
-                self._put(parts, piece, at, d)
+            self._boundary(rng, start, side * (back + 0.15), gap, parts)
         if style > 0 or setback > 3:
             for s in np.arange(start + 3, start + CHUNK - 2, 8.0 if style == 2 else 13.0):
                 s = s + rng.uniform(-3, 3)
                 if not gap(s, 3):
                     self._put(
                         parts,
-                        quads.rows(furniture.tree(rng)),
+                        furniture.tree(rng),
                         s,
                         side * (back + rng.uniform(2.5, 3.5 + setback * 0.4)),
                     )
         edge = inner + 0.5 * verge if verge else inner + 0.35
         period = rng.uniform(9, 15)
-        for s in np.arange(
-            start + 2, start + CHUNK - 2, period
-        ):  # the line of trees, lamps and signs along the kerb
+        # The line of trees, lamps and signs along the kerb.
+        for s in np.arange(start + 2, start + CHUNK - 2, period):
             s, kind = s + rng.uniform(-1.5, 1.5), rng.random()
             if gap(s, 2.5):
                 continue
             if kind < (0.45 if verge else 0.15):
-                self._put(parts, quads.rows(furniture.tree(rng)), s, side * edge)
+                self._put(parts, furniture.tree(rng), s, side * edge)
             elif kind < 0.62:
-                self._put(parts, quads.rows(furniture.street_lamp(side)), s, side * edge)
+                self._put(parts, furniture.street_lamp(side), s, side * edge)
             elif kind < 0.85:
                 self._put(
                     parts,
-                    quads.rows(furniture.traffic_sign(rng)),
+                    furniture.traffic_sign(rng),
                     s,
                     side * edge,
                     0.0 if side > 0 or rng.random() < 0.5 else np.pi,
                 )
             elif verge:
-                self._put(parts, quads.rows(furniture.bush(rng)), s, side * edge)
+                self._put(parts, furniture.bush(rng), s, side * edge)
         if self.parking:
             self._parked(rng, start, side, gap, parts)
+
+    def _boundary(self, rng, start, d, gap, parts):
+        kind, step = rng.choice(4, p=[0.36, 0.34, 0.15, 0.15]), 3.5
+        tall = (rng.uniform(1.3, 1.9), rng.uniform(1.5, 2.4), rng.uniform(0.9, 1.5), 0.0)[kind]
+        if kind == 3:
+            return
+        first, last = start + rng.uniform(0, 10), start + CHUNK - rng.uniform(0, 10)
+        s = np.arange(first, last - step, step)
+        s = s[[not gap(value + step / 2, 4.0) for value in s]]
+        if not len(s):
+            return
+        wood = np.array([[0.72, 0.70, 0.64], [0.50, 0.34, 0.18], [0.16, 0.30, 0.26]])[
+            rng.integers(3)
+        ]
+        stone = np.array([[0.58, 0.32, 0.24], [0.60, 0.58, 0.54], [0.68, 0.62, 0.48]])[
+            rng.integers(3)
+        ]
+        label, material, colour, shade, repeats = (
+            (FENCE, SLATS, wood, 0.35, (7, 1)),
+            (WALL, BRICKS, stone, 0.7, (2.5, round(tall / 0.4))),
+            (VEGETATION, BRICKS, np.array([0.14, 0.28, 0.09]), 0.75, (3, 2)),
+        )[kind]
+        panel = quads.table(
+            quads.box(
+                (-0.12, 0.12),
+                (0, tall),
+                (0, step),
+                label,
+                'blrt',
+                material=material,
+                colour=colour,
+                accent=colour * shade,
+                parameters=(*repeats, 0, 0, 0),
+            )
+        )
+        # Panels on the outside of a bend are longer.
+        stretch = 1.02 - d * self.curvature(s + step / 2)
+        for at, factor in zip(s, stretch, strict=True):
+            piece = panel.copy()
+            piece[:, [2, 5, 8]] *= factor
+            self._put(parts, piece, at, d)
 
     def _parked(self, rng, start, side, gap, parts):
         s = start + np.arange(3.0, CHUNK - 2, 6.2)
         s = s + rng.uniform(-0.5, 0.5, len(s))
         keep = (rng.random(len(s)) < self.parked) & [not gap(value, 5.0) for value in s]
         colours, kind, size = (
-            paint(rng, len(s)),
+            models.paint(rng, len(s)),
             rng.random(len(s)),
             rng.uniform(0.94, 1.08, (len(s), 3)),
         )
@@ -314,16 +244,13 @@ class Street:
         if crossing.junction:
             for along, side in ((-6.5, 1), (-6.5, -1), (6.5, 1)):
                 self._put(
-                    parts,
-                    quads.rows(furniture.traffic_light(crossing.phase)),
-                    crossing.s + along,
-                    side * d,
+                    parts, furniture.traffic_light(crossing.phase), crossing.s + along, side * d
                 )
         for side in (-1, 1):
             if not crossing.junction or rng.random() < 0.5:
                 self._put(
                     parts,
-                    quads.rows(furniture.traffic_sign(rng)),
+                    furniture.traffic_sign(rng),
                     crossing.s - side * (9.5 if crossing.junction else 3.0),
                     side * d,
                     0.0 if side > 0 else np.pi,
@@ -341,9 +268,8 @@ class Street:
             n = rng.integers(1, 5)
             side = rng.choice([-1.0, 1.0], n)
             start = rng.uniform(-4, 9, n)
-            if (
-                -15 < crossing.s < 45
-            ):  # nobody steps before a car that is already too near when the clip begins
+            # Nobody steps before a car that is already too near when the clip begins.
+            if -15 < crossing.s < 45:
                 start += 9.0
             s = crossing.s - (7.6 if crossing.junction else 0.0) + rng.uniform(-1.1, 1.1, n)
             columns.append(
@@ -358,8 +284,8 @@ class Street:
             'motion': table,
             'phase': rng.uniform(0, 2 * np.pi, n),
             'scale': np.repeat(rng.uniform(0.88, 1.08, (n, 1)), 3, 1),
-            'shirt': paint(rng, n),
-            'trousers': paint(rng, n) * 0.5,
+            'shirt': models.paint(rng, n),
+            'trousers': models.paint(rng, n) * 0.5,
         }
 
     def crossers(self, number):
@@ -384,9 +310,8 @@ class Street:
         span = np.divide(2 * np.abs(d), np.abs(vd), out=np.zeros_like(d), where=vd != 0)
         passed = np.clip(time - start, 0, span)
         walking = (passed > 0) & (passed < span)
-        turn = (
-            np.mod(vs * time + STROLL, 4 * STROLL) - 2 * STROLL
-        )  # to and fro, so that nobody leaves the chunk behind
+        # To and fro, so that nobody leaves the chunk behind.
+        turn = np.mod(vs * time + STROLL, 4 * STROLL) - 2 * STROLL
         return (
             s + STROLL - np.abs(turn),
             d + vd * passed,

@@ -11,7 +11,8 @@ import dataclasses
 import numpy as np
 
 from re2pix_jax.world import furniture
-from re2pix_jax.world.street import CHUNK, paint
+from re2pix_jax.world.models import paint
+from re2pix_jax.world.street import CHUNK
 
 FPS = 17
 KINDS = ('car', 'truck', 'bus', 'cyclist')
@@ -139,9 +140,8 @@ def simulate(street, seed, last):
             keep.append((s, d, v, turn, accel, (turn - before) / dt))
         near = s - s[0]
         gone = (way < 0) & (near < BEHIND) | (way > 0) & (near < BEHIND) & (np.arange(n) > 0)
-        s = np.where(
-            gone, s + (AHEAD - BEHIND), s
-        )  # those we have left behind come again far ahead
+        # Those we have left behind come again far ahead.
+        s = np.where(gone, s + (AHEAD - BEHIND), s)
     fields = (np.stack(column) for column in zip(*keep, strict=True))
     return History(*fields, kind, way.astype(int), colour, second, scale)
 
@@ -178,9 +178,8 @@ def _stops(street, s, d, v, way, time):
         gap = (who_s - s) * way - 4.0
         arrival = np.clip(gap / np.maximum(v, 1.0), 0, 3)
         now, soon = (who_d + slide * np.clip(at - start, 0, span) for at in (time, time + arrival))
-        near = np.minimum(
-            np.maximum(now, soon), np.maximum(np.minimum(now, soon), d)
-        )  # of the way in between
+        # Of the way in between.
+        near = np.minimum(np.maximum(now, soon), np.maximum(np.minimum(now, soon), d))
         at_risk = (np.abs(near - d) < 1.7) & (gap > 0.5) & (gap < 38) & (time < start + span)
         stop = np.minimum(stop, np.where(at_risk, gap, 1e3).min(0, initial=1e3))
     return stop

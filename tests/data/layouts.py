@@ -8,9 +8,11 @@ import pathlib
 import random
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from re2pix_jax.data import video
+from re2pix_jax.errors import UserError
 
 SIZE = (32, 64)  # height, width
 CAMERA = {
@@ -301,3 +303,25 @@ def kitti(
 
 def _token(*parts) -> str:
     return hashlib.md5(repr(parts).encode()).hexdigest()
+
+
+def told(source):
+    """What a source says of each clip."""
+    return [
+        (
+            source.name(i),
+            source.origin(i),
+            source.num_frames(i),
+            source.target(i),
+            source.problem(i),
+        )
+        for i in range(len(source))
+    ]
+
+
+def message(action, *arguments) -> str:
+    """The one line of the UserError that a call ends in."""
+    with pytest.raises(UserError) as error:
+        action(*arguments)
+    assert '\n' not in str(error.value)
+    return str(error.value)

@@ -222,11 +222,11 @@ def commands(tmp_path_factory, drives):
     (folder / 'empty').mkdir()
     for name in 'ab':
         video.write(folder / 'damaged' / f'{name}.mp4', drive(34), 17)
-    whole = (folder / 'damaged' / 'a.mp4').read_bytes()
+    complete = (folder / 'damaged' / 'a.mp4').read_bytes()
     (folder / 'damaged' / 'text.mp4').write_text('no video')
     # A hole in the pictures of one video; what says where they are (moov, at the end) stays.
-    hole = bytearray(whole)
-    hole[len(whole) // 5 : len(whole) // 2] = bytes(len(whole) // 2 - len(whole) // 5)
+    hole = bytearray(complete)
+    hole[len(complete) // 5 : len(complete) // 2] = bytes(len(complete) // 2 - len(complete) // 5)
     (folder / 'damaged' / 'hole.mp4').write_bytes(hole)
     (folder / 'list').write_text('b.mp4')
     lines = {

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from re2pix_jax.data import frame_records, loader, records
 from re2pix_jax.data.sources.cityscapes import TEACHER, Cityscapes
@@ -97,7 +98,7 @@ def test_classes_come_back_from_records_as_they_are(raw, tmp_path):
         assert clips.depth_kind(index) == 'classes'
 
 
-def test_a_loader_says_what_its_depth_is(raw, tmp_path):
+def test_a_loader_says_what_its_depth_is_and_refuses_two_kinds(raw, tmp_path, monkeypatch):
     layouts.kitti(tmp_path / 'kitti', ['2011_09_26_drive_0001', '2011_09_26_drive_0005'])
     layouts.kitti(tmp_path / 'kitti', ['2011_09_26_drive_0011'], depth=None)
     layouts.covla(tmp_path / 'covla', clips=5)
@@ -112,6 +113,14 @@ def test_a_loader_says_what_its_depth_is(raw, tmp_path):
         f'covla:{tmp_path}/covla': set(),
     }
     data = ConfigDict({'sources': tuple(expected), 'size': (16, 32), 'frames': 1, 'clips': 3})
+    with pytest.raises(
+        UserError,
+        match='data.sources: depth is metres in kitti:.* but classes in cityscapes:.*; take sources'
+        ' of one kind, or set data.labels=False',
+    ):
+        loader.create(data, 2)
+    data.labels = False
+    monkeypatch.setattr(Image, 'open', None)  # said without opening a clip
     assert loader.create(data, 2).depth_kinds() == expected
     assert [Kitti(tmp_path / 'kitti', 'train').depth_kind(index) for index in range(3)] == [
         'metres',

@@ -109,10 +109,10 @@ def test_clips_are_encoded_in_blocks_of_one_size(tmp_path):
     found = encoded.Encoded(tmp_path / 'long', 'train', SIZE).read(0, range(2 * encoded.BLOCK + 4))[
         'components'
     ]
-    whole = encode(clips.read(0, range(2 * encoded.BLOCK + 4), labels=False)['frames'])[
+    complete = encode(clips.read(0, range(2 * encoded.BLOCK + 4), labels=False)['frames'])[
         'components'
     ]
-    np.testing.assert_array_equal(found, whole.astype(np.float16))
+    np.testing.assert_array_equal(found, complete.astype(np.float16))
 
 
 def test_clips_of_other_networks_are_refused(folder, micro_bundles, tmp_path):

@@ -11,89 +11,7 @@ from ml_collections import ConfigDict
 from re2pix_jax.data import frame_records, loader, video, windows
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
-from re2pix_jax.training import loop, writer
-from tests.training import toy
-
-
-class Numbered:
-    """Clips whose pixels say which clip and which frame they are."""
-
-    def __init__(self, count, frames=30, offset=0, split='', target=None):
-        self.count, self.frames, self.offset, self.split, self.target_frame = (
-            count,
-            frames,
-            offset,
-            split,
-            target,
-        )
-
-    def __len__(self):
-        return self.count
-
-    def num_frames(self, index):
-        return self.frames
-
-    def fps(self, index):
-        return 17.0
-
-    def name(self, index):
-        return f'{self.split}clip{index}'
-
-    def target(self, index):
-        return self.target_frame
-
-    def read(self, index, indices, labels=True):
-        shape = (len(indices), 16, 32)
-        frames = np.zeros((*shape, 3), np.uint8)
-        frames[..., 0], frames[..., 2] = self.offset + index, np.arange(32)
-        frames[..., 1] = np.asarray(indices)[:, None, None]
-        return {
-            'frames': frames,
-            'labels': frames[..., 1] % 19,
-            'depth': frames[..., 2].astype(np.float32) + 1,
-        }
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp('loader')
-    frame_records.write_frames(
-        path / 'a', {'train': Numbered(11), 'validation': Numbered(5, split='validation')}
-    )
-    frame_records.write_frames(path / 'b', {'train': Numbered(4, offset=100)})
-    frame_records.write_frames(path / 'short', {'train': Numbered(2, frames=10)})
-    return path
-
-
-@pytest.fixture
-def data(folder):
-    return ConfigDict(
-        {
-            'sources': (f'records:{folder}/a',),
-            'weights': (1.0,),
-            'split': 'train',
-            'size': (16, 32),
-            'frames': 4,
-            'strides': (2, 3, 4),
-            'crop': (0.5, 1.0),
-            'flip': 0.5,
-            'workers': 0,
-            'clips': 0,
-        }
-    )
-
-
-def take(iterator, count):
-    return [next(iterator) for _ in range(count)]
-
-
-def assert_same(batches, others):
-    assert len(batches) == len(others)
-    for batch, other in zip(batches, others):
-        assert batch.keys() == other.keys()
-        for name in batch:
-            assert batch[name].dtype == other[name].dtype
-            np.testing.assert_array_equal(batch[name], other[name])
+from tests.data.stubs import Numbered, assert_same, take
 
 
 def test_a_batch_is_what_the_contract_says(data):
@@ -147,17 +65,17 @@ def test_every_epoch_has_every_record_once_in_another_order_and_another_window(d
 
 def test_processes_share_the_very_batches_of_one(data, folder):
     data.sources, data.weights = (f'records:{folder}/a', f'records:{folder}/b'), (2.0, 1.0)
-    whole = take(loader.create(data, 6, seed=5, process=(0, 1)), 5)
+    complete = take(loader.create(data, 6, seed=5, process=(0, 1)), 5)
     for count in (2, 3):
         shares = [
             take(loader.create(data, 6, seed=5, process=(index, count)), 5)
             for index in range(count)
         ]
-        together = [
+        joined = [
             {name: np.concatenate([batch[name] for batch in parts]) for name in parts[0]}
             for parts in zip(*shares)
         ]
-        assert_same(together, whole)
+        assert_same(joined, complete)
 
 
 def test_processes_share_the_pass_of_an_evaluation(data):
@@ -381,136 +299,3 @@ def test_the_world_is_read_directly():
     np.testing.assert_array_equal(
         World('train', size=(32, 64)).read(record, window)['frames'], batch['frames'][0]
     )
-
-
-@pytest.fixture(scope='module')
-def bad(tmp_path_factory):
-    """Prepared clips of which some cannot be read."""
-    path = tmp_path_factory.mktemp('damaged') / 'bad'
-    frame_records.write_frames(path, {'train': Numbered(3)})
-    file = next(path.glob('*.array_record*'))
-    content = np.frombuffer(file.read_bytes(), np.uint8).copy()
-    written = np.flatnonzero(content)
-    content[written[len(written) // 4] : written[len(written) // 2]] = (
-        0  # neither the head nor the index at the end
-    )
-    file.write_bytes(content)
-    return path
-
-
-@pytest.mark.parametrize('workers', [0, 2])
-def test_an_unreadable_record_is_named(bad, data, workers):
-    data.sources, data.workers = (f'records:{bad}',), workers
-    batches = loader.create(data, 1)
-    with pytest.raises(UserError, match=r'bad: record \d \(clip\d\) can\'t be read') as error:
-        take(batches, 12)
-    assert '\n' not in str(error.value)
-    batches.close()
-
-
-def test_unreadable_records_are_skipped_and_counted_where_asked(bad, data, capsys):
-    with data.ignore_type():
-        data.update(sources=(f'records:{bad}',), unreadable='skip', labels=False)
-    batches = loader.create(data, 3)
-    seen = take(batches, 6)
-    assert all(batch.keys() == {'frames', 'record'} for batch in seen)
-    for batch in seen:  # what stands in for a clip says which it is
-        np.testing.assert_array_equal(batch['frames'][:, 0, 0, 0, 0], batch['record'])
-    lines = capsys.readouterr().err.splitlines()
-    assert batches.skipped == len(lines) > 0
-    assert lines[0].startswith(f'skipped, 1 so far: {bad}: record ')
-    again = loader.create(data, 3)
-    assert_same(take(again, 6), seen)
-
-
-def test_a_run_counts_the_clips_that_it_skipped_in_its_log(bad, data, tmp_path):
-    class Rows:
-        """The batches as the toy task takes them."""
-
-        def __init__(self, batches):
-            self.batches = batches
-
-        def __getattr__(self, name):
-            return getattr(self.batches, name)
-
-        def __next__(self):
-            batch = next(self.batches)
-            return {
-                'x': batch['frames'][:, 0, :8, 0, 0].astype(np.float32) / 255,
-                'record': batch['record'],
-            }
-
-    with data.ignore_type():
-        data.update(sources=(f'records:{bad}',), unreadable='skip', labels=False)
-    clips = loader.create(data, 2)
-    loop.train(
-        toy.Task(),
-        toy.make_config(steps=3, batch_size=2, eval_every=0, checkpoint_every=0),
-        str(tmp_path),
-        Rows(clips),
-    )
-    rows = writer.read_log(str(tmp_path))
-    assert rows[-1]['step'] == 3 and rows[-1]['skipped_clips'] == clips.skipped > 0
-
-
-def test_clips_too_short_for_a_window_are_left_out_and_counted(tmp_path, data, capsys):
-    class Uneven(Numbered):
-        def num_frames(self, index):
-            return 30 if index else 12
-
-    frame_records.write_frames(tmp_path / 'uneven', {'train': Uneven(3)})
-    data.update(sources=(f'records:{tmp_path}/uneven',), strides=(4,))
-    capsys.readouterr()
-    assert set(np.concatenate([batch['record'] for batch in take(loader.create(data, 2), 3)])) == {
-        1,
-        2,
-    }
-    assert (
-        capsys.readouterr().err
-        == f'records:{tmp_path}/uneven: 1 of 3 clips are too short for 4 frames at stride 4 and '
-        'are left out\n'
-    )
-
-
-def test_wrong_settings_are_named(data, folder):
-    for change, words in [
-        ({'sources': ()}, 'data.sources'),
-        ({'weights': (1.0, 2.0)}, 'data.weights'),
-        ({'weights': (0.0,)}, 'data.weights'),
-        ({'strides': ()}, 'data.strides'),
-        ({'crop': (0.0, 1.0)}, 'data.crop'),
-        ({'crop': (0.8, 0.5)}, 'data.crop'),
-        ({'flip': 2.0}, 'data.flip'),
-        ({'time_flip': -1.0}, 'data.time_flip'),
-        ({'window': 'end'}, 'data.window'),
-        ({'unreadable': 'ignore'}, 'data.unreadable'),
-        ({'label_size': (4,)}, 'data.label_size'),
-        ({'size': (0, 5)}, 'data.size'),
-        ({'frames': 0}, 'data.frames'),
-        ({'workers': -1}, 'data.workers'),
-        ({'sources': ('moon',)}, 'expected "world"'),
-        (
-            {'sources': (f'records:{folder}/short',), 'frames': 8},
-            'all clips are too short, even clip0: 10 frames',
-        ),
-        ({'sources': (f'records:{folder}/none',)}, 'no prepared clips there'),
-        ({'split': 'test'}, "no split 'test'"),
-    ]:
-        other = data.copy_and_resolve_references()
-        with other.ignore_type():
-            other.update(change)
-        with pytest.raises(UserError, match=words.replace('.', r'\.')):
-            loader.create(other, 2)
-    with pytest.raises(UserError, match='batch_size = 0'):
-        loader.create(data, 0)
-    with pytest.raises(
-        UserError, match='batch_size is 3 but there are 2 processes: choose a multiple of 2'
-    ):
-        loader.create(data, 3, process=(0, 2))
-    data.strides = (9,)
-    with pytest.raises(
-        UserError, match='clip0: 30 frames at .* too few: 5 frames at stride 9 need 37'
-    ) as error:
-        data.frames = 5
-        list(loader.create(data, 1, training=False))
-    assert '\n' not in str(error.value)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from re2pix_jax.data import frame_records, loader, records, samples, settings, windows
+from re2pix_jax.data import frame_records, loader, records, selection, windows
+from re2pix_jax.data.settings import Settings
 from re2pix_jax.data.sources.world import World
 from re2pix_jax.errors import UserError
 from tests.conftest import load_config
 from tests.data import layouts
-from tests.data.test_loader import Numbered
+from tests.data.stubs import Numbered
 
 
 class At12Hz(Numbered):
@@ -114,31 +115,31 @@ def test_clips_without_such_a_window_are_left_out(folder, capsys):
         r'data\.window',
     ):
         loader.create(data(source, window='target', frames=20), 2)
-    given = settings.read(data('world', window='target', frames=28), 2, True)
+    settings = Settings.read(data('world', window='target', frames=28), training=True)
     for frames, words in [
         (22, 'would begin at -35'),
         (12, '12 frames are too few: the protocol predicts frame 19'),
     ]:
         with pytest.raises(UserError, match=words):
-            samples.usable(0, World('train', 2, frames, (16, 32)), given)
+            selection.usable(World('train', 2, frames, (16, 32)), 'world', settings)
 
 
-def test_a_clip_that_ends_before_its_frame_is_too_short(folder, capsys):
+def test_a_clip_that_ends_before_its_frame_is_too_short(folder):
     words = (
-        'clip0: 15 frames are too few: the protocol predicts frame 19; leave the clip out or set '
+        '15 frames are too few: the protocol predicts frame 19; leave the clip out or set '
         'data.window="start"',
-        'clip1: has no frame that a protocol evaluates; set data.window="start"',
-        'clip2: 4 frames at stride 2 that end at frame 4 would begin at -2; ask for fewer',
+        'has no frame that a protocol evaluates; set data.window="start"',
+        '4 frames at stride 2 that end at frame 4 would begin at -2; ask for fewer',
     )
-    asked = data(f'records:{folder}/uneven', window='target')
-    with pytest.raises(UserError, match=words[0]):  # before anything is evaluated
-        loader.create(asked, 1, training=False)
-    with asked.ignore_type():
-        asked.unreadable = 'skip'
-    batches = loader.create(asked, 1, training=False)
-    said = capsys.readouterr().err
-    assert all(line in said for line in words) and batches.skipped == 3
-    assert [int(batch['record'][0]) for batch in batches] == [3, 4, 5]
+    settings = data(f'records:{folder}/uneven', window='target')
+    with pytest.raises(UserError, match=f'uneven/clip0: {words[0]}'):
+        loader.create(settings, 1, training=False)
+    source = records.Records(folder / 'uneven')
+    for index, expected in enumerate(words):
+        with pytest.raises(UserError, match=expected):
+            selection.window(
+                source, index, Settings.read(settings, False), windows.generator(0, 0, 0)
+            )
 
 
 def test_labels_of_evaluation_do_not_depend_on_the_size_of_the_frames(tmp_path, folder):

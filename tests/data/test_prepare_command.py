@@ -16,7 +16,7 @@ from re2pix_jax.data.sources import encoded
 from re2pix_jax.data.sources.world import World
 from tests.conftest import ROOT, SIZE
 from tests.data import layouts
-from tests.data.test_records import damage, manifest_of
+from tests.data.stubs import damage, manifest_of
 from tests.running import outcomes
 
 

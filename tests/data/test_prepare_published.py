@@ -5,9 +5,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from re2pix_jax.cityscapes import TRAIN_IDS
 from re2pix_jax.data import loader, records, windows
 from re2pix_jax.data.sources import open_source
-from re2pix_jax.data.sources.cityscapes import TRAIN_IDS
 from tests.data import layouts
 from tests.running import outcomes
 

@@ -60,18 +60,18 @@ def test_starting_late_equals_cutting_the_beginning_off(tmp_path):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (60, 6, 8, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     video.write(tmp_path / 'noise.mp4', noise, fps=25)
-    whole = video.read(tmp_path / 'noise.mp4')
+    complete = video.read(tmp_path / 'noise.mp4')
     np.testing.assert_array_equal(
-        video.read(tmp_path / 'noise.mp4', start=33 / 25, max_frames=5), whole[33:38]
+        video.read(tmp_path / 'noise.mp4', start=33 / 25, max_frames=5), complete[33:38]
     )
 
 
 def test_only_the_wanted_frames_are_converted(clip30, monkeypatch):
-    seen = []
+    found = []
     fit = video.fit
-    monkeypatch.setattr(video, 'fit', lambda frames, size: seen.append(1) or fit(frames, size))
+    monkeypatch.setattr(video, 'fit', lambda frames, size: found.append(1) or fit(frames, size))
     assert video.read(clip30, fps=3, max_frames=3, size=(24, 32)).shape == (3, 24, 32, 3)
-    assert len(seen) == 3
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize('height, width', [(33, 50), (48, 51), (31, 17)])

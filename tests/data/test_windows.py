@@ -42,12 +42,12 @@ def test_a_video_too_slow_for_the_stride_is_refused():
 
 
 def test_windows_are_uniform_in_stride_and_start():
-    found = np.array([windows.window(rng, 30, 17, 8, (2, 3, 4)) for rng in generators(3000)])
-    strides = found[:, 1] - found[:, 0]
-    assert (np.diff(found, axis=1) == strides[:, None]).all()
-    assert found.min() == 0 and found.max() == 29
+    drawn = np.array([windows.window(rng, 30, 17, 8, (2, 3, 4)) for rng in generators(3000)])
+    strides = drawn[:, 1] - drawn[:, 0]
+    assert (np.diff(drawn, axis=1) == strides[:, None]).all()
+    assert drawn.min() == 0 and drawn.max() == 29
     assert np.abs(np.bincount(strides, minlength=5)[2:] / 3000 - 1 / 3).max() < 0.04
-    starts = np.bincount(found[strides == 3, 0], minlength=9)
+    starts = np.bincount(drawn[strides == 3, 0], minlength=9)
     assert len(starts) == 9 and np.abs(starts / starts.sum() - 1 / 9).max() < 0.04
 
 

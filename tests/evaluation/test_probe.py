@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.evaluation.evaluators import probe
-from re2pix_jax.evaluation.evaluators.segmentation import IGNORE, Confusion
+from re2pix_jax.evaluation.evaluators.segmentation import Confusion
 
 
 def coarse(count=24, seed=0):

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from re2pix_jax.evaluation.evaluators import segmentation
+from re2pix_jax import cityscapes
 from re2pix_jax.evaluation.evaluators.segmentation import Confusion, Segmentation
 
 
 def batch(seed, shape=(2, 9, 11), classes=19, ignored=0.1):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, shape).astype(np.uint8)
-    labels[rng.random(shape) < ignored] = segmentation.IGNORE
+    labels[rng.random(shape) < ignored] = cityscapes.IGNORE
     predictions = np.where(
         rng.random(shape) < 0.5, labels % classes, rng.integers(0, classes, shape)
     ).astype(np.uint8)
@@ -25,7 +25,7 @@ def test_counts_match_scikit_learn_over_several_batches():
     for labels, predictions in batches:
         confusion = confusion.update(labels, predictions)
     labels, predictions = (np.concatenate([pair[k].ravel() for pair in batches]) for k in range(2))
-    known = labels != segmentation.IGNORE
+    known = labels != cityscapes.IGNORE
     expected = sklearn.metrics.confusion_matrix(labels[known], predictions[known], labels=range(19))
     np.testing.assert_array_equal(confusion.counts(), expected)
     scores = confusion.compute()
@@ -93,13 +93,3 @@ def test_vmap_keeps_a_matrix_a_step():
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match='one shape'):
         Confusion.empty().update(np.zeros((2, 3), np.uint8), np.zeros((2, 4), np.uint8))
-
-
-def test_the_nineteen_classes():
-    assert len(segmentation.NAMES) == len(segmentation.COLOURS) == 19
-    assert (segmentation.NAMES[11], segmentation.NAMES[13], segmentation.NAMES[18]) == (
-        'person',
-        'car',
-        'bicycle',
-    )
-    assert len({tuple(colour) for colour in segmentation.COLOURS}) == 19

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.evaluation.evaluators.depth import DepthErrors
 from re2pix_jax.evaluation.evaluators.normals import NormalErrors
-from re2pix_jax.evaluation.evaluators.segmentation import IGNORE, Confusion
+from re2pix_jax.evaluation.evaluators.segmentation import Confusion
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -71,7 +72,8 @@ import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from re2pix_jax.evaluation.evaluators.depth import DepthErrors
 from re2pix_jax.evaluation.evaluators.normals import NormalErrors
-from re2pix_jax.evaluation.evaluators.segmentation import Confusion, IGNORE
+from re2pix_jax.cityscapes import IGNORE
+from re2pix_jax.evaluation.evaluators.segmentation import Confusion
 from re2pix_jax.training import mesh as meshes
 
 assert jax.device_count() == 8

@@ -1,6 +1,6 @@
 import numpy as np
 
-from re2pix_jax.evaluation.evaluators.segmentation import COLOURS
+from re2pix_jax.cityscapes import COLOURS
 from re2pix_jax.report import colours
 
 

@@ -7,7 +7,8 @@ A source is anything that can say how many clips it has and give some frames of 
 """
 
 import importlib
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,16 +16,20 @@ from re2pix_jax.errors import UserError
 
 CLIP_SECONDS = 30 / 17  # a Cityscapes snippet: 30 frames at 17 Hz
 
+PUBLISHED = {'cityscapes': 'Cityscapes', 'covla': 'CoVLA', 'kitti': 'Kitti', 'nuscenes': 'NuScenes'}
+"""Name of a published dataset, and of its module here → its class, (folder, split) → `Source`."""
 
+
+@runtime_checkable
 class Source(Protocol):
     """Clips of one split. Picklable, for it travels to worker processes.
 
     A source may also have, for a clip: `target(index)`, the native frame that its evaluation
-        protocol predicts, which the clip may
-    be too short for, or None; `origin(index)`, the file it comes from; `problem(index)`, why it
-    cannot be used, or None; `depth_coding(index)`, how its depth is stored in 16 bits
-    (`records.depth_of`); and `depth_kind(index)`: 'metres', 'classes' (ordinal ones, of a published
-    teacher; 0 is unknown too) or None where no depth is known.
+    protocol predicts, which the clip may be too short for, or None; `origin(index)`, the file it
+    comes from; `problem(index)`, why it cannot be used, or None; `depth_coding(index)`, how its
+    depth is stored in 16 bits (`records.depth_of`); and `depth_kind(index)`, told without opening
+    the clip: 'metres', 'classes' (ordinal ones, of a published teacher; 0 is unknown too) or None
+    where no depth is known.
     """
 
     def __len__(self) -> int:
@@ -39,7 +44,9 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """What to call the clip in messages and reports."""
 
-    def read(self, index: int, indices, labels: bool = True) -> dict[str, np.ndarray]:
+    def read(
+        self, index: int, indices: Sequence[int], labels: bool = True
+    ) -> dict[str, np.ndarray]:
         """Native frames `indices` of a clip, in that order.
 
         Returns:
@@ -49,14 +56,13 @@ class Source(Protocol):
         """
 
 
-def open_source(name: str, split: str, size, clips: int = 0) -> Source:
+def open_source(name: str, split: str, size: tuple[int, int] | None, clips: int = 0) -> Source:
     """The source that a config names.
 
     Args:
         name: 'world', 'records:FOLDER' (prepared clips), 'videos:FOLDER' (video files and image
-            folders), 'encoded:FOLDER' (components and latents instead of frames), or
-            'cityscapes:FOLDER', 'nuscenes:', 'covla:', 'kitti:' (raw, as published: slow to train
-            on).
+            folders), 'encoded:FOLDER' (components and latents instead of frames), or one of
+            `PUBLISHED` with its raw folder, as 'cityscapes:FOLDER' (slow to train on).
         split: 'train', 'validation' or 'test'.
         size: (height, width) at which the world is rendered and videos are fitted; records come as
             they were prepared.
@@ -93,9 +99,6 @@ def open_source(name: str, split: str, size, clips: int = 0) -> Source:
     )
 
 
-PUBLISHED = {'cityscapes': 'Cityscapes', 'nuscenes': 'NuScenes', 'covla': 'CoVLA', 'kitti': 'Kitti'}
-
-
-def published(name: str):
-    """The source class, (folder, split) → `Source`, of a published dataset."""
+def published(name: str) -> Callable[..., Source]:
+    """The class of one of `PUBLISHED`."""
     return getattr(importlib.import_module(f're2pix_jax.data.sources.{name}'), PUBLISHED[name])

@@ -36,6 +36,13 @@ class Encoded(records.Prepared):
             )
         self.parts = self.manifest['parts']
 
+    def blank(self, frames: int) -> dict[str, np.ndarray]:
+        """What `read` gives of so many frames, zeros."""
+        return {
+            name: np.zeros((frames, *shape), STORED)
+            for name, shape in self.manifest['shapes'].items()
+        }
+
     def read(self, index, indices, labels=True):
         """{'components' float16 [T, h, w, P], 'latents' float16 [T, H/f, W/f, c]}, the second where
         a VAE was given.

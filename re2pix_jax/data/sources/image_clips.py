@@ -6,6 +6,7 @@ A dataset's class says where its files lie (`_list`). Opening only lists them; i
 
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ class Clip(NamedTuple):
     name: str
     files: list[str]  # one for each native frame
     fps: float
-    target: int  # the native frame that the evaluation protocol predicts
+    target: int | None  # the native frame that the evaluation protocol predicts, where there is one
     labels: dict[int, str] = {}  # native frame → image of labels
     depth: dict[int, str] = {}  # native frame → image of counts, of 8 or 16 bits
     camera: str | None = None  # what it takes to make metres of `depth`, where it takes a file
@@ -49,9 +50,9 @@ class ImageClips:
                 f'{path}: no such folder, expected {self.NAME} as published, with {self.EXPECTED} '
                 'in it'
             )
-        self.clips = self._list(split)
+        self.clips = list(self._list(split))
         if not self.clips:
-            others = [other for other in self.SPLITS if other != split and self._list(other)]
+            others = [other for other in self.SPLITS if other != split and any(self._list(other))]
             if others:
                 raise UserError(
                     f'{path}: no clips of split {split!r}, there are some of {", ".join(others)}'
@@ -61,7 +62,7 @@ class ImageClips:
                 'folder that holds it'
             )
 
-    def _list(self, split) -> list[Clip]:
+    def _list(self, split: str) -> Iterable[Clip]:
         """The clips of a split, none where their folder is missing."""
         raise NotImplementedError
 

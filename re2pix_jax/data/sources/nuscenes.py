@@ -149,7 +149,7 @@ def _frames(file):
     in the channel's folders.
 
     Only these rows are parsed: the table has two and a half million, all of which would take
-        gigabytes as Python objects.
+    gigabytes as Python objects.
     """
     fields = 'token', 'sample_token', 'filename', 'timestamp', 'prev', 'next'
     try:

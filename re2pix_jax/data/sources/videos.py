@@ -14,6 +14,7 @@ import collections
 import hashlib
 import pathlib
 import threading
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,19 +25,32 @@ from re2pix_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
 
-Piece = collections.namedtuple('Piece', 'path name first frames fps problem', defaults=[None])
+
+class Piece(NamedTuple):
+    """A clip: `frames` frames of a file from its frame `first` on."""
+
+    path: str
+    name: str
+    first: int
+    frames: int
+    fps: float
+    problem: str | None = None
 
 
 class Videos:
-    """Clips cut from the videos below a folder, fitted to `size` (height, width), or with None at
-    their own.
-
-    validation: file with the names of the validation videos, one a line. `keep_unreadable`: a file
-        that cannot be opened is a
-    clip with a `problem` instead of an error.
+    """Clips cut from the videos below a folder. A `Source`.
 
     Reading a few frames of a video means decoding all before them back to a key frame, so decoded
-    clips are kept (as uint8 at `size`) in a cache of `cache_bytes`, oldest use out first.
+    clips are kept (as uint8 at `size`) in a cache, oldest use out first.
+
+    Args:
+        path: the folder.
+        split: one of `SPLITS`.
+        size: (height, width) that frames are fitted to; None: their own.
+        cache_bytes: of the cache.
+        validation: file with the names of the validation videos, one a line.
+        keep_unreadable: a file that cannot be opened is a clip with a `problem` instead of an
+            error.
 
     Raises:
         UserError: the folder is missing, holds no videos, has none for the split, or a file in it
@@ -153,16 +167,16 @@ def _check_names(folder, names, told):
     """Refuses a file that lies in the folders of two splits: it would be trained on and judged
     by.
     """
-    seen = {}
+    known = {}
     for name in names:
         inside = name.partition('/')[2] if name.split('/')[0] in SPLITS else name
-        if inside in seen and told[seen[inside]] != told[name]:
+        if inside in known and told[known[inside]] != told[name]:
             raise UserError(
-                f'{folder}: {seen[inside]} and {name} have the same name in two splits; rename '
+                f'{folder}: {known[inside]} and {name} have the same name in two splits; rename '
                 'one, or remove one if they '
                 'are the same drive'
             )
-        seen[inside] = name
+        known[inside] = name
 
 
 def _listed(file, names):
