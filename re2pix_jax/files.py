@@ -57,7 +57,9 @@ def writing(place):
                 f'{place}: the disk is full; nothing half-written was left, free some space and '
                 'give the same command again'
             ) from error
-        if isinstance(error, OSError) and error.errno in REFUSED:
+        # No such file: there can be none of that name, as in /proc.
+        nowhere = isinstance(error, FileNotFoundError) and error.filename == str(place)
+        if nowhere or isinstance(error, OSError) and error.errno in REFUSED:
             raise UserError(
                 f"{place}: can't be written ({os.strerror(error.errno).lower()}); choose another "
                 'place or make this one writable'

@@ -31,3 +31,8 @@ def test_what_may_not_be_written_is_refused_before_any_work(tmp_path):
     with pytest.raises(UserError, match=message), files.staging(tmp_path / 'file'):
         raise AssertionError('nothing may run')
     assert (tmp_path / 'file').read_text() == 'kept'
+    with (
+        pytest.raises(UserError, match="/proc/1/none: can't be written .no such file"),
+        files.staging('/proc/1/none'),
+    ):
+        raise AssertionError('nothing may run')

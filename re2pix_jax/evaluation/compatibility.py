@@ -94,8 +94,10 @@ def check_head(evaluator, part, clips) -> None:
 
 
 def about_head(evaluator) -> dict:
-    """What the protocol says of an evaluator's head: its name, and what it contains."""
-    name = evaluator.options['head'] or "the model's own"
+    """What the protocol says of a head that the config names, {} of the model's own."""
+    name = evaluator.options['head']
+    if not name:
+        return {}
     return {'network': f'head {name}', 'sha256': bundles.identity(evaluator.parts)}
 
 

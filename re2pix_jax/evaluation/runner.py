@@ -54,7 +54,7 @@ class Evaluation:
         meshes.check_batch_size(batch_size, self.mesh)
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.sampling, self.last = dict(sampling or {}), last
-        self.label, self._observe = label, None
+        self.label, self._observe = label, {}
         self.evaluators = evaluators.create(evals)
         for evaluator in self.evaluators:
             evaluator.seed = seed
@@ -123,8 +123,9 @@ class Evaluation:
     def _totals(self, part, measuring):
         """{(evaluator, method): metric state} over the clips."""
         parts = self._placed({evaluator.name: evaluator.parts for evaluator in measuring})
-        if self._observe is None:
-            self._observe = jax.jit(
+        names = tuple(evaluator.name for evaluator in measuring)
+        if names not in self._observe:  # another part may leave out others
+            self._observe[names] = jax.jit(
                 functools.partial(self._measure, measuring),
                 out_shardings=meshes.replicated(self.mesh),
             )
@@ -136,7 +137,7 @@ class Evaluation:
             batch = filled(local, self.batch_size, first, self.count)
             if self.last:
                 batch = self.only_last(batch)
-            found, known = self._observe(part, parts, meshes.global_batch(batch, self.mesh))
+            found, known = self._observe[names](part, parts, meshes.global_batch(batch, self.mesh))
             known = np.asarray(known)
             for evaluator in measuring:
                 for method, state in found[evaluator.name].items():

@@ -3,6 +3,8 @@ verdicts are those of the reports.
 """
 
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.evaluation.study import claims, runs
+from re2pix_jax.evaluation.study import claims, numbers, rows
 from re2pix_jax.evaluation.study import page as report
 from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer
 from re2pix_jax.generator import backbone
@@ -28,35 +30,59 @@ def fake_report(miou, video, clips=8):
     """
     steps = [
         {
-            'seconds': 0.2 * number,
             're2pix': {'miou': miou, 'psnr': 20.0, 'frechet_frames': video * number},
             'copy_last': {'miou': 0.2, 'psnr': 15.0, 'frechet_frames': 0.3},
             'vae': {'miou': 0.6, 'psnr': 27.0},
         }
         for number in (1, 2)
     ]
+    overall = {
+        # A mean over steps is what the table shows, so that these two are not read.
+        're2pix': {'miou': 0.0, 'psnr': 0.0, 'frechet_frames': video, 'frechet_video': video},
+        'copy_last': {'frechet_video': 9.0},
+        'vae': {'frechet_video': 0.5},
+    }
+    protocol = {
+        'model': 'model',
+        'source': 'world',
+        'split': 'validation',
+        'clips': clips,
+        'start_frame': 0,
+        'window': 'start',
+        'stride': 3,
+        'fps': 5.0,
+        'size': [64, 128],
+        'label_size': [64, 128],
+        'context_frames': 4,
+        'horizon': 2,
+        'last': False,
+        'seed': 0,
+        'sampler': 'euler',
+        'sampler_steps': 20,
+        'guidance': 0.0,
+        'guidance_channels': 8,
+        'channels': 0,
+        'target': [],
+        'context': [],
+        'evals': {},
+    }
     return {
-        'protocol': {
-            'clips': clips,
-            'source': 'world',
-            'split': 'validation',
-            'context_frames': 4,
-            'horizon': 2,
-            'stride': 3,
-            'size': [64, 128],
-            'sampler_steps': 20,
-        },
+        'format': 3,
+        'overall': overall,
         'steps': steps,
-        'distances': {'frechet_video': {'re2pix': video, 'copy_last': 9.0, 'vae': 0.5}},
+        'about': {},
+        'warnings': [],
+        'left_out': [],
+        'protocol': protocol,
     }
 
 
-def points(**rows):
+def points(**seeds_of):
     """{label: [(miou, frechet_video) of each seed]} → final `Point`s."""
     return [
-        runs.Point(label.replace('_with_', ', '), str(seed), 100, 8, True, fake_report(*numbers))
-        for label, seeds in rows.items()
-        for seed, numbers in enumerate(seeds)
+        rows.Point(label.replace('_with_', ', '), str(seed), 100, 8, True, fake_report(*found))
+        for label, seeds in seeds_of.items()
+        for seed, found in enumerate(seeds)
     ]
 
 
@@ -134,17 +160,31 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_each_checkpoint_is_evaluated_once_for_each_way_of_using_it(folder, monkeypatch):
-    config, asked = load_config('study_evaluate'), []
+@pytest.fixture
+def asked(monkeypatch):
+    """Settings of each evaluation that the study asked for, with the run and step it is of."""
+    asked = []
 
-    def fake(workdir, step, settings):
-        asked.append((workdir.parent.name, workdir.name, step, settings.clips, settings.channels))
-        return fake_report(0.3, 1.0, settings.clips)
+    def evaluate(model, settings):
+        workdir, step = model
+        asked.append((workdir.parent.name, workdir.name, step, settings))
+        return {'': fake_report(0.3, 1.0, settings.clips)}, {'': []}
 
-    monkeypatch.setattr(runs, '_evaluate', fake)
-    found = runs.evaluate(folder, config, note=lambda line: None)
+    monkeypatch.setattr(rows.held_out, 'evaluate', evaluate)
+    return asked
+
+
+def study(folder, config, **given):
+    """The points of a study whose models are where they come from."""
+    opened = lambda workdir, step: (pathlib.Path(workdir), step)
+    return rows.evaluate(folder, config, opened, note=lambda line: None, **given)
+
+
+def test_each_checkpoint_is_evaluated_once_for_each_way_of_using_it(folder, asked):
+    config = load_config('study_evaluate')
+    found = study(folder, config)
     base, clips, few = ('baseline', '0'), config.evaluation.clips, config.curve.clips
-    assert set(asked) == {
+    assert {(*run, settings.clips, settings.channels) for *run, settings in asked} == {
         (*base, 2, few, 0),
         (*base, 4, few, 0),
         (*base, 4, clips, 0),
@@ -157,36 +197,49 @@ def test_each_checkpoint_is_evaluated_once_for_each_way_of_using_it(folder, monk
     }
     assert len(asked) == len(found) == 11  # guidance is another way again
     asked.clear()
-    assert runs.evaluate(folder, config, note=lambda line: None) == found and not asked
+    assert study(folder, config) == found and not asked
     with config.unlocked():
         config.evaluation.seed = 1
-    runs.evaluate(folder, config, note=lambda line: None)
+    study(folder, config)
     assert len(asked) == 11
 
 
-def test_some_rows_are_evaluated_alone_into_another_folder(folder, monkeypatch):
-    config, asked = load_config('study_evaluate'), []
+def test_a_run_that_was_trained_anew_in_its_folder_is_evaluated_anew(folder, asked):
+    config = load_config('study_evaluate')
+    study(folder, config)
+    asked.clear()
+    shutil.rmtree(folder / 'runs' / 'full' / '1')
+    fields = {'steps': 4, 'checkpoint_every': 2, 'seed': 7}
+    toy.train(folder / 'runs' / 'full' / '1', toy.make_config(**fields))
+    study(folder, config)
+    assert {(*run, settings.channels, settings.guidance) for *run, settings in asked} == {
+        ('full', '1', 4, 0, 0.0),
+        ('full', '1', 4, 8, 0.0),
+        ('full', '1', 4, 0, 0.4),
+    }
+    asked.clear()
+    study(folder, config)
+    assert not asked
+
+
+def test_some_rows_are_evaluated_alone_into_another_folder(folder, asked):
+    config = load_config('study_evaluate')
     config.curve.seeds = 0
-
-    def fake(workdir, step, settings):
-        asked.append((workdir.parent.name, workdir.name, settings.references))
-        return fake_report(0.3, 1.0, settings.clips)
-
-    monkeypatch.setattr(runs, '_evaluate', fake)
-    evaluate = lambda: runs.evaluate(folder, config, note=lambda line: None, out=folder / 'other')
+    evaluate = lambda: study(folder, config, out=folder / 'other')
     config.only = ('full',)
     assert [point.label for point in evaluate()] == ['full', 'full']
-    assert asked == [('full', '0', True), ('full', '1', False)]
-    assert (
-        not (folder / 'evaluations').exists()
-        and len(list((folder / 'other' / 'evaluations').iterdir())) == 2
-    )
-    config.only = (
-        'baseline',
-        'full',
-    )  # what was evaluated beside the references is not evaluated again without them
+    assert [(row, seed, settings.methods) for row, seed, _, settings in asked] == [
+        ('full', '0', ()),
+        ('full', '1', ('re2pix',)),
+    ]
+    assert not (folder / 'evaluations').exists()
+    assert len(list((folder / 'other' / 'evaluations').iterdir())) == 2
+    # What was evaluated beside the references is not evaluated again without them.
+    config.only = ('baseline', 'full')
     assert [point.label for point in evaluate()] == ['baseline', 'full', 'full']
-    assert asked[2:] == [('baseline', '0', True)]
+    assert [(row, seed, settings.methods) for row, seed, _, settings in asked[2:]] == [
+        ('baseline', '0', ())
+    ]
     config.only = ('ful', 'full')
     with pytest.raises(
         UserError, match='config.only: there is no row ful; choose among baseline; .*full, guided'
@@ -201,11 +254,11 @@ def test_runs_that_end_at_different_steps_are_not_compared(folder):
         match=r'runs/truth_only/0 at step 2, and others at 4: rows are compared after equal '
         r'steps; train on by',
     ):
-        runs.evaluate(folder, load_config('study_evaluate'), note=lambda line: None)
+        study(folder, load_config('study_evaluate'))
 
 
 def test_metrics_by_time_are_means_over_seeds_at_the_frames_that_have_them():
-    found = runs.by_time(
+    found = numbers.by_time(
         points(full=[(0.3, 1.0), (0.5, 3.0)], baseline=[(0.25, 4.0)]), 'frechet_frames'
     )
     assert found == {
@@ -216,11 +269,13 @@ def test_metrics_by_time_are_means_over_seeds_at_the_frames_that_have_them():
         'baseline': {0.2: (4.0, None, 1), 0.4: (8.0, None, 1)},
         'copy-last': {0.2: (0.3, None, 1), 0.4: (0.3, None, 1)},
     }
-    assert runs.by_time(points(full=[(0.3, 1.0)]), 'frechet_video') == {}  # of one window alone
+    assert numbers.by_time(points(full=[(0.3, 1.0)]), 'frechet_video') == {}  # of one window alone
 
 
 def test_a_table_by_time_shows_a_few_frames_from_the_first_to_the_last():
-    cells = {round(0.1 * number, 1): runs.Cell(float(number), None, 1) for number in range(1, 17)}
+    cells = {
+        round(0.1 * number, 1): numbers.Cell(float(number), None, 1) for number in range(1, 17)
+    }
     title, header, _, row = report.describe_by_time('frechet_frames', {'full': cells}).split('\n')
     assert title == 'Fréchet frames by time'
     assert header.split() == '+0.10 s +0.40 s +0.70 s +1.00 s +1.30 s +1.60 s'.split()
@@ -242,7 +297,7 @@ def test_a_study_without_runs_is_one_line(tmp_path):
 
 
 def test_numbers_are_means_and_sample_deviations_over_seeds():
-    table = runs.summarise(points(full=[(0.3, 1.0), (0.5, 3.0)], baseline=[(0.25, 4.0)]))
+    table = numbers.summarise(points(full=[(0.3, 1.0), (0.5, 3.0)], baseline=[(0.25, 4.0)]))
     assert table['full']['miou'] == pytest.approx((40, 10 * np.sqrt(2), 2))
     assert table['full']['frechet_video'] == pytest.approx((2, np.sqrt(2), 2))
     assert table['baseline']['miou'] == (25.0, None, 1)
@@ -254,7 +309,7 @@ def test_numbers_are_means_and_sample_deviations_over_seeds():
 
 
 def test_findings_are_judged_by_the_means_and_the_spread():
-    rows = {
+    table = {
         'full': [(0.3, 1.0), (0.3, 1.2)],
         'truth_only': [(0.35, 5.0), (0.35, 5.1)],
         'baseline': [(0.25, 4.0), (0.25, 4.2)],
@@ -262,7 +317,8 @@ def test_findings_are_judged_by_the_means_and_the_spread():
         'full_with_8 channels': [(0.3, 1.5)],
     }
     verdicts = {
-        verdict.claim: verdict.verdict for verdict in claims.judge(runs.summarise(points(**rows)))
+        verdict.claim: verdict.verdict
+        for verdict in claims.judge(numbers.summarise(points(**table)))
     }
     assert verdicts['mIoU %: full is better than baseline'] == 'reproduced'
     assert verdicts['mIoU %: truth_only is better than full'] == 'reproduced'
@@ -287,16 +343,16 @@ def test_how_much_sooner_the_baselines_end_is_reached(values, step, times):
         'full': ([100, 200, 300], list(values)),
         'baseline': ([100, 200, 300], [0.0, 0.1, 0.2]),
     }
-    assert runs.sooner(found, 'miou') == pytest.approx((step, times))
+    assert numbers.sooner(found, 'miou') == pytest.approx((step, times))
     lower = {label: (steps, [-value for value in curve]) for label, (steps, curve) in found.items()}
-    assert runs.sooner(lower, 'frechet_video') == pytest.approx((step, times))
-    assert runs.sooner(found, 'miou', 'baseline', 'full') is None
+    assert numbers.sooner(lower, 'frechet_video') == pytest.approx((step, times))
+    assert numbers.sooner(found, 'miou', 'baseline', 'full') is None
 
 
 def test_tables_curves_and_page_are_written(tmp_path):
     finals = points(full=[(0.3, 1.0), (0.32, 1.2)], baseline=[(0.25, 4.0)])
     early = [
-        runs.Point(label, '0', step, 4, False, fake_report(0.001 * step, 500 / step, 4))
+        rows.Point(label, '0', step, 4, False, fake_report(0.001 * step, 500 / step, 4))
         for label in ('full', 'baseline')
         for step in (50, 100)
     ]
@@ -316,7 +372,7 @@ def test_tables_curves_and_page_are_written(tmp_path):
     assert (
         page.count('<img src="data:image/png;base64,')
         == len(list((tmp_path / 'curves').glob('*.png'))) + 1
-        == 5
+        == 6
     )
     assert (
         tmp_path / 'curves' / 'frechet_frames_by_time.png'
