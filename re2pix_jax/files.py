@@ -136,6 +136,10 @@ def staging(out):
             yield folder
             for file in sorted(folder.iterdir()):
                 os.replace(file, out / file.name)
+    except UserError as error:  # it names the place that was meant
+        if folder is None or str(folder) not in str(error):
+            raise
+        raise UserError(str(error).replace(str(folder), str(out))) from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

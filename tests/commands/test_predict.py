@@ -56,7 +56,7 @@ BAD = {
     ),
     'full disk': (
         '--world=validation:0',
-        r'full disk: the disk is full; nothing half-written was left, free some space',
+        r'full disk/future.mp4: the disk is full; nothing half-written was left, free some space',
     ),
     'neither': ('', r'--video and --world: expected one of them, got neither'),
     'both': ('--video={dir}/good.mp4 --world=validation:0', r'expected one of them, got both'),
@@ -227,7 +227,7 @@ def test_a_prediction_is_written(name, outcomes):
     assert video.probe(folder / 'future.mp4').frames == 6
     assert video.probe(folder / 'future.mp4').fps == pytest.approx(17 / 3, abs=1e-3)
     assert ('there is no truth' in out) == (name == 'context only')
-    assert out.count('\n') >= 5 and str(folder) in out
+    assert out.count('\n') >= (3 if name == 'context only' else 5) and str(folder) in out
 
 
 def test_futures_are_reported_one_by_one_and_on_average(outcomes):
@@ -281,9 +281,11 @@ def test_rows_are_what_the_parts_say(model):
     encode = lambda frames: np.asarray(model.forecaster.encode(frames[None])[0])
     components = encode(frames)
     reconstructed = np.asarray(model.vae.decode(model.vae.encode(frames[None]))[0])
-    assert row['re2pix']['psnr'] == pytest.approx(image.psnr(found.future.frames[0, 1], truth))
-    assert row['copy_last']['ssim'] == pytest.approx(image.ssim(frames[3], truth), abs=1e-5)
-    assert row['vae']['psnr'] == pytest.approx(image.psnr(reconstructed[5], truth), abs=0.05)
+    assert row['re2pix']['psnr'] == pytest.approx(
+        float(image.psnr(found.future.frames[0, 1], truth))
+    )
+    assert row['copy_last']['ssim'] == pytest.approx(float(image.ssim(frames[3], truth)), abs=1e-5)
+    assert row['vae']['psnr'] == pytest.approx(float(image.psnr(reconstructed[5], truth)), abs=0.05)
     error = errors.smooth_l1(components[3], components[5])
     assert row['copy_last']['feature_error'] == pytest.approx(float(error), rel=1e-4)
     error = errors.smooth_l1(encode(found.future.frames[0])[1], components[5])
