@@ -28,5 +28,5 @@ for variant in "dense 1.0 0.0" "distill 0.0 1.0" "both 1.0 0.3"; do
   fi
   re2pix evaluate --config=evaluate --config.model="$parts/forecaster" --workdir="$run/evaluation" \
     --config.source="records:$out/world" --config.clips=64 --config.workers=0 \
-    --config.probe.steps=150
+    --config.evals.probe.steps=150 --config.evals.depth.head=
 done

@@ -10,7 +10,7 @@ re2pix_jax.data.video.write("future.mp4", future.frames, fps=5.67)
 import importlib
 import pkgutil
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 
 def load(name):
