@@ -15,7 +15,9 @@ from re2pix_jax.commands import (
 
 # isort: split
 import contextlib
+import sys
 
+import jax
 from absl import flags
 
 from re2pix_jax import evaluation, tasks
@@ -42,6 +44,9 @@ def main(argv):
                 evaluation.open(config.evals, config.eval_data, config.batch_size, config.seed)
             )
             measured.check(task.judged(task.shapes))
+            for evaluator in measured.evaluators:
+                if evaluator.left_out and not jax.process_index():
+                    print(f'evaluation leaves out: {evaluator.left_out}', file=sys.stderr)
             evaluate = lambda variables: measured.run(task.judged(variables)).scalars()
         state = loop.train(task, config, _WORKDIR.value, data, evaluate)
     return 0 if int(state.step) >= config.steps else 143

@@ -132,18 +132,19 @@ def _there(name) -> bool:
         return False
 
 
-def check_label_size(source, name: str, size, label_size) -> None:
+def check_label_size(source, name: str, size, label_size, fields) -> None:
     """Refuses labels and depth that would have to be enlarged: scores of invented pixels mean
     nothing.
 
     Args:
         source: of the clips; name: what the config calls it.
         size: (height, width) of frames; label_size: of labels and depth.
+        fields: of a batch that are compared; others may have any size.
     """
     for stored in _stored_sizes(source):
         box = windows.centre_box(*stored['frames'], size)
         for field, words in (('labels', 'labels'), ('depth', 'depth maps')):
-            if stored[field] is None:
+            if stored[field] is None or field not in fields:
                 continue
             found = [
                 round(side * of / frame)

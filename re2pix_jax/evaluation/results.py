@@ -35,6 +35,9 @@ class Report(NamedTuple):
                 method: state for (name, method), state in totals.items() if name == evaluator.name
             }
             if not states:
+                evaluator.left_out = (
+                    f'{evaluator.titles}: what is evaluated shows no {", ".join(evaluator.methods)}'
+                )
                 continue
             reported = evaluator.report(states)
             if reported and all(

@@ -87,13 +87,6 @@ class Evaluation:
         if self.sampling:
             with errors.blaming('config'):
                 views.trace_rollout(part, self.horizon, self.sampling)
-        if self.data.get('label_size'):
-            compatibility.check_label_size(
-                self.batches.sources[0],
-                self.data.sources[0],
-                tuple(self.data.size),
-                tuple(self.data.label_size),
-            )
         clips = evaluators.Clips(
             source=', '.join(self.data.sources),
             split=self.data.split,
@@ -107,16 +100,23 @@ class Evaluation:
         for evaluator in self.evaluators:
             evaluator.left_out = evaluator.closed
             evaluator.check(part, clips)
+        measuring = [evaluator for evaluator in self.evaluators if evaluator.measures]
+        fields = frozenset().union(*(evaluator.FIELDS for evaluator in measuring))
+        if self.data.get('label_size'):  # what is asked for is held against the labels anyway
+            fields |= {'labels'}
+        for source, name in zip(self.batches.sources, self.data.sources, strict=True):
+            size = tuple(self.data.size)
+            compatibility.check_label_size(source, name, size, clips.label_size, fields)
         self.clips = clips
 
     def run(self, part) -> Report:
         """All numbers of `part`, anything that bundles.load or a task gives."""
         self.check(part)
-        measuring = [evaluator for evaluator in self.evaluators if not evaluator.left_out]
+        measuring = [evaluator for evaluator in self.evaluators if evaluator.measures]
         with jax.set_mesh(self.mesh):
             for evaluator in measuring:
                 evaluator.prepare(part, self.clips)
-            measuring = [evaluator for evaluator in measuring if not evaluator.left_out]
+            measuring = [evaluator for evaluator in measuring if evaluator.measures]
             totals = self._totals(self._placed(part), measuring)
         return Report.of(measuring, totals, self.evaluators)
 

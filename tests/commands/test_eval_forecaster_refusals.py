@@ -122,14 +122,17 @@ def test_classes_are_compared_with_classes_and_metres_with_metres(
     assert found['overall']['truth']['abs_rel'] == pytest.approx(np.mean(errors), rel=1e-6)
 
 
-def test_depth_smaller_than_the_labels_asked_for_is_refused(forecaster, heads, others):
-    given = {'depth': heads['depth']}
+def test_depth_smaller_than_the_labels_is_refused_where_it_is_needed(forecaster, heads, others):
+    """At the size of the frames, too, which the config asks for when it says nothing."""
     words = (
         r'config.label_size = \(32, 64\): depth maps of records:.* have 16x32 pixels; '
         'ask for no more'
     )
-    refused(forecaster, words, config(others['half'], given, label_size=SIZE))
-    found = short(forecaster, others['half'], given, label_size=(16, 32))
+    for name in ('depth', 'normals'):
+        refused(forecaster, words, config(others['half'], {name: heads[name]}))
+    found = short(forecaster, others['half'], {'segmentation': heads['segmentation']})
+    assert found['overall']['forecast']['miou'] is not None
+    found = short(forecaster, others['half'], {'depth': heads['depth']}, label_size=(16, 32))
     assert found['overall']['forecast']['abs_rel'] > 0
 
 

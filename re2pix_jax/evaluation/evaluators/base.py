@@ -90,6 +90,11 @@ class Evaluator:
         asked = self.options['methods']
         return tuple(method for method in self.METHODS if not asked or method in asked)
 
+    @property
+    def measures(self) -> bool:
+        """Whether it has anything to do."""
+        return bool(self.methods) and not self.left_out
+
     def open(self) -> None:
         """Opens the bundles that the options name; what is not there is `left_out`, and named."""
 

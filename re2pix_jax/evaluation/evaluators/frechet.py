@@ -184,7 +184,8 @@ class Frechet(Evaluator):
 
     @property
     def methods(self):
-        return tuple(dict.fromkeys((*super().methods, 'truth')))
+        asked = super().methods
+        return asked and tuple(dict.fromkeys((*asked, 'truth')))
 
     def open(self):
         if self.kind in ('inception', 'i3d'):
