@@ -47,6 +47,7 @@ def get_config():
                 'probe': {'type': 'probe', 'clips': 400, 'steps': 300, 'batch_size': 8},
                 'components': {'type': 'components'},
                 'image': {'type': 'image'},
+                'sharpness': {'type': 'sharpness'},
                 'lpips': {'type': 'lpips', 'network': ''},  # `re2pix convert lpips`
                 'segmentation': {'type': 'segmentation', 'head': ''},  # '': the model's own
                 'depth': {

@@ -15,10 +15,12 @@ from re2pix_jax.evaluation.evaluators.normals import Normals
 from re2pix_jax.evaluation.evaluators.probe import LinearProbe
 from re2pix_jax.evaluation.evaluators.reconstruction import Reconstruction
 from re2pix_jax.evaluation.evaluators.segmentation import Segmentation
+from re2pix_jax.evaluation.evaluators.sharpness import Sharpness
 
 TYPES: dict[str, type[Evaluator]] = {
     'reconstruction': Reconstruction,
     'image': Image,
+    'sharpness': Sharpness,
     'lpips': Lpips,
     'components': Components,
     'latents': Latents,
