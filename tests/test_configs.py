@@ -96,7 +96,7 @@ def test_config_traces_at_its_own_size(name, size, monkeypatch):
     """Grids, channels and frames of all configs of a size fit together, forward and backward."""
     parts = abstract_parts(size)
     monkeypatch.setattr(bundles, 'load', lambda path, *_: parts[path])
-    monkeypatch.setattr(bundles, 'digest', lambda path: path)
+    monkeypatch.setattr(bundles, 'digest', lambda path, *_: path)
     config = config_of(name, size)
     for part in config.frozen:
         config.frozen[part] = part

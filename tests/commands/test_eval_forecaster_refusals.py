@@ -11,7 +11,7 @@ from re2pix_jax.heads.dpt import DPTHead
 from tests.commands import stage1
 from tests.commands.stage1 import config
 from tests.commands.test_predict import stirred
-from tests.conftest import MICRO, SIZE, random_variables
+from tests.conftest import MICRO, SIZE, load_config, random_variables
 from tests.running import outcomes
 
 
@@ -120,6 +120,16 @@ def test_classes_are_compared_with_classes_and_metres_with_metres(
         distance = abs(np.asarray(read, float)[0, 0] - truth)
         errors.append((distance[truth > 0] / truth[truth > 0]).mean())
     assert found['overall']['truth']['abs_rel'] == pytest.approx(np.mean(errors), rel=1e-6)
+
+
+def test_metres_and_classes_are_not_compared_by_the_evals_of_evaluate_either(
+    forecaster, heads, others
+):
+    asked = load_config('evaluate')
+    asked.update(source=others['classes'], clips=2, horizon=2, batch_size=2, workers=0)
+    asked.evals.depth.head = str(heads['depth'])
+    words = 'config.evals.depth.head: gives metres, and the depth of records:.* is ordinal classes'
+    refused(forecaster, words, asked)
 
 
 def test_depth_smaller_than_the_labels_is_refused_where_it_is_needed(forecaster, heads, others):
