@@ -31,7 +31,6 @@ FIELDS = {
     'depth': _Layers,
     'layers_per_block': _Layers,
     'blocks': _Layers,
-    'components': schema.Positive,
     'features': schema.Positive,
     'grid': _Grid,
     'latent_grid': _Grid,
