@@ -31,6 +31,7 @@ FIELDS = {
     'depth': _Layers,
     'layers_per_block': _Layers,
     'blocks': _Layers,
+    'components': Annotated[int, INTEGERS],  # 0: the baseline, which is given none
     'features': schema.Positive,
     'grid': _Grid,
     'latent_grid': _Grid,
