@@ -1,11 +1,9 @@
 """What a pickle of weights may name, and what stands there in its place.
 
 A pickle may call whatever it gets hold of, set the state of it, and set its attributes where it has
-no `__setstate__`. So it gets
-hold of nothing that is shared or checked only once: types and storages are their names, functions
-    cannot be altered, a tensor keeps
-the bounds that it was made with, and an array is made of bytes and never handed out while it can
-still change.
+no `__setstate__`. So it gets hold of nothing that is shared or checked only once: types and
+storages are their names, functions cannot be altered, a tensor keeps the bounds that it was made
+with, and an array is made of bytes and never handed out while it can still change.
 """
 
 import collections

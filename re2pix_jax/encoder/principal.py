@@ -167,8 +167,8 @@ def fit(moments: Moments, num_components: int) -> Principal:
     """The leading principal components of what `moments` has seen.
 
     A channel that never varies is given deviation 1. Each direction's sign is fixed so that its
-    largest entry in magnitude
-    is positive: another run over the same data finds the same components.
+    largest entry in magnitude is positive: another run over the same data finds the same
+    components.
 
     Raises:
         ValueError: if the features have fewer channels than components were asked for, if fewer

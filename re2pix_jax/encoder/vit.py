@@ -2,9 +2,8 @@
 DINOv3 (Siméoni et al. 2025).
 
 They are one architecture that differs in sizes and in its positions: DINOv2 adds a learned table to
-    the patches, DINOv3 has
-none and turns the queries and keys of the patches instead. Module names follow DINOv2's published
-state dict, so that the table that reads it is one to one.
+the patches, DINOv3 has none and turns the queries and keys of the patches instead. Module names
+follow DINOv2's published state dict, so that the table that reads it is one to one.
 """
 
 import functools

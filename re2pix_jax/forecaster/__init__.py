@@ -41,8 +41,7 @@ class Forecaster:
         """Frames [B, T, H, W, 3] -> the encoder's features [B, T, h, w, C].
 
         Frames of any size are brought to the grid that the forecaster was trained on: the VAE's
-            frames (256x512) are larger
-        than the encoder's (224x448).
+        frames (256x512) are larger than the encoder's (224x448).
         """
         patch = self.encoder.net.patch_size
         encoder = self.encoder.replace(image_size=tuple(side * patch for side in self.net.grid))

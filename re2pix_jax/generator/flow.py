@@ -2,8 +2,7 @@
 and the loss.
 
 Time runs from noise (t = 0) to data (t = 1), one scalar per sample. A point z of the path mixes
-data x with noise eps, and its
-velocity v points to the data:
+data x with noise eps, and its velocity v points to the data:
 
     z = a x + s eps,    v = p x + q eps,    p s - q a = 1,    and so    x = s v - q z,    eps = p z
     - a v
@@ -146,9 +145,8 @@ def loss(prediction, x, eps, z, t, diffusion=FLOW):
     predicted for ddpm.
 
     Of flow only the implied velocity is clamped: it is what the sampler integrates, so it is what
-        must come out as x - eps,
-    also in the last 5 % of the path, where a prediction of x is then not x itself but a little
-    beyond it (and one of epsilon in the first 5 %).
+    must come out as x - eps, also in the last 5 % of the path, where a prediction of x is then not
+    x itself but a little beyond it (and one of epsilon in the first 5 %).
     """
     prediction, path = prediction.astype(jnp.float32), diffusion.at(t, x)
     v = path.p * x + path.q * eps

@@ -3,10 +3,9 @@ the same fusion and objective. [O]
 
 The image U-Net of diffusion models (arXiv 2006.11239, 2105.05233), made one of video by attention
 over time after every residual block (arXiv 2204.03458). As in the transformer, a clean *context*
-stream at t = 1 and a noised *future* stream share every weight and meet in
-time alone: the future attends to [keys and values of the context; its own], which are computed
-    once. Convolutions, norms and spatial
-attention stay within a frame.
+stream at t = 1 and a noised *future* stream share every weight and meet in time alone: the future
+attends to [keys and values of the context; its own], which are computed once. Convolutions, norms
+and spatial attention stay within a frame.
 """
 
 import functools

@@ -108,9 +108,8 @@ class Head:
         never 0.
 
         Metres with a `depth_range`, else ordinal classes. Of the resized logits, as for `labels`,
-        the most likely class but 0
-        decides: 0 is no answer, and no head is trained to give it. [O: the reference lets it
-            compete]
+        the most likely class but 0 decides: 0 is no answer, and no head is trained to give it. [O:
+        the reference lets it compete]
         """
         return self._only('depth', features, size)
 
@@ -137,8 +136,7 @@ class Head:
         whichever it reads.
 
         Step by step in time and some rows at once: at full resolution the 256 logits of one frame
-            alone take 2 GB. Never clip
-        by clip, for clips may lie on several devices.
+        alone take 2 GB. Never clip by clip, for clips may lie on several devices.
         """
         height, width = logits.shape[2:4]
         if size is None or tuple(size) == (height, width):

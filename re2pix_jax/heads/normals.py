@@ -28,9 +28,8 @@ def from_depth(depth, field_of_view: float):
     of the frame. [O]
 
     Inverse depth is linear in the pixel's coordinates on a plane, so its slopes give a plane's
-    normal exactly. Of the two
-    neighbours along an axis that with the smaller step is taken: the other one may lie on another
-        surface.
+    normal exactly. Of the two neighbours along an axis that with the smaller step is taken: the
+    other one may lie on another surface.
 
     Args:
         depth: [..., H, W] along the optical axis, 0 = unknown.

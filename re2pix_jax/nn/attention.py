@@ -1,9 +1,9 @@
 """Multi-head attention over one axis of tokens.
 
 Time and space are attended to separately everywhere in this package, so one function is enough: the
-    caller brings the axis
-it wants mixed to the second place from the end. (Measured on a CPU at 5 frames of 8x16 tokens: that
-transposition costs less, forward and backward, than any formulation which keeps the axes in place.)
+caller brings the axis it wants mixed to the second place from the end. (Measured on a CPU at 5
+frames of 8x16 tokens: that transposition costs less, forward and backward, than any formulation
+which keeps the axes in place.)
 """
 
 import functools

@@ -70,8 +70,8 @@ class DoublingConv(nn.Module):
 
     The repeated map is never made. A 3x3 window over it sees 2x2 different pixels, and which taps
     fall on the same pixel depends only on whether row and column are even or odd. So the four kinds
-    of output pixel are four 2x2 convolutions of the
-    small map, computed as one: 4/9 of the multiplications.
+    of output pixel are four 2x2 convolutions of the small map, computed as one: 4/9 of the
+    multiplications.
     """
 
     dtype: str = 'float32'

@@ -248,11 +248,10 @@ class Autoencoder(flax.struct.PyTreeNode):
     generator wants them.
 
     Memory: `frames_at_once` bounds how many frames are in work together, and changes nothing else.
-        `tile` cuts larger frames
-    into overlapping tiles of that many latent positions a side, one in work at a time, so that
-    memory no longer grows with the frame; as normalisation and attention then see a tile and not
-    the frame, results differ a little. `autoencoder.replace(tile=64, frames_at_once=1)` works on
-    frames of any size in the memory of 512x512 pixels (f = 8).
+    `tile` cuts larger frames into overlapping tiles of that many latent positions a side, one in
+    work at a time, so that memory no longer grows with the frame; as normalisation and attention
+    then see a tile and not the frame, results differ a little. `autoencoder.replace(tile=64,
+    frames_at_once=1)` works on frames of any size in the memory of 512x512 pixels (f = 8).
     """
 
     params: dict

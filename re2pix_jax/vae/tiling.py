@@ -2,12 +2,10 @@
 serves every tile.
 
 Tiles overlap and are blended linearly, with a quarter of a tile shared by neighbours, as diffusers'
-tiled VAE does. Unlike
-there, all tiles are of one size, spread evenly: no narrow rest at the right and lower edge, where a
-    group normalisation would see
-almost nothing. Where an image is tiled the same way both agree, but for the corners that four tiles
-    share: there the
-weights here are the products of the ramps along both sides.
+tiled VAE does. Unlike there, all tiles are of one size, spread evenly: no narrow rest at the right
+and lower edge, where a group normalisation would see almost nothing. Where an image is tiled the
+same way both agree, but for the corners that four tiles share: there the weights here are the
+products of the ramps along both sides.
 """
 
 import jax

@@ -3,8 +3,8 @@ other roads, evaluation.
 
 Gradients are checked against automatic differentiation of torch's own modules in float64 (where
 torch is installed), and against central differences of a forward pass in numpy float64. Both read
-the checkpoint by its own names. As in
-tests/convert/test_published.py the files lie beside the repository: without them this is skipped.
+the checkpoint by its own names. As in tests/convert/test_published.py the files lie beside the
+repository: without them this is skipped.
 """
 
 import pathlib

@@ -38,8 +38,8 @@ class Cityscapes(ImageClips):
 
     Labels where gtFine has them; its own labelIds are mapped to train ids, and the labelTrainIds
     that its devkit makes are taken first. Depth is the classes of the teacher where the split has a
-    folder of them, otherwise metres, which are baseline *
-    focal length / disparity: the clips of a split have one kind (`depth_kind`).
+    folder of them, otherwise metres, which are baseline * focal length / disparity: the clips of a
+    split have one kind (`depth_kind`).
     """
 
     NAME = 'Cityscapes'
