@@ -12,8 +12,17 @@ os.environ.setdefault(
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
+
+from tests import typecheck
+
+# The shapes that the networks' annotations state are checked; before anything imports them.
+ROOMS = ('nn', 'encoder', 'forecaster', 'generator', 'vae', 'heads')
+jaxtyping.install_import_hook(
+    [f're2pix_jax.{room}' for room in ROOMS], f'{typecheck.__name__}.check'
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = (32, 64)

@@ -13,6 +13,7 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
 
 from re2pix_jax.encoder.principal import Principal
 from re2pix_jax.encoder.vit import VisionTransformer
@@ -25,7 +26,7 @@ IMAGE_MEAN = (
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
-def normalise(frames):
+def normalise(frames: Real[Array, '... 3']) -> Float[Array, '... 3']:
     """uint8 RGB [..., 3] -> float32 with ImageNet's mean and deviation removed; floating frames
     pass unchanged.
     """
@@ -50,7 +51,7 @@ class Encoder:
     image_size: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
 
     @jax.jit
-    def encode(self, frames):
+    def encode(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w C']:
         """Frames [B, T, H, W, 3] -> features [B, T, h, w, C], float.
 
         uint8 frames are RGB and get normalised, floating frames are taken as normalised already.

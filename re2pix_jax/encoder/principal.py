@@ -11,6 +11,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from re2pix_jax.nn.sums import two_sum
 
@@ -37,13 +38,13 @@ class Principal:
         return self.components.shape[0]
 
     @jax.jit
-    def project(self, features):
+    def project(self, features: Float[Array, '*grid C']) -> Float[Array, '*grid P']:
         """Features [..., C] -> components [..., P], float32."""
         centred = (features.astype(jnp.float32) - self.mean) / self.std - self.pca_mean
         return jnp.matmul(centred, self.components.T, precision='highest')
 
     @jax.jit
-    def reconstruct(self, components):
+    def reconstruct(self, components: Float[Array, '*grid P']) -> Float[Array, '*grid C']:
         """Components [..., P] -> features [..., C], float32; what the P directions do not hold is
         lost.
         """

@@ -11,6 +11,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float
 
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import SelfAttention
@@ -146,7 +147,7 @@ class VisionTransformer(nn.Module):
         self.blocks = Layers(block, self.depth, unroll=self.unroll)
         self.norm = nn.LayerNorm(self.norm_eps, dtype=jnp.dtype(self.dtype))
 
-    def __call__(self, images):
+    def __call__(self, images: Float[Array, 'B H W 3']) -> Float[Array, 'B h w C']:
         """Normalised images float [B, H, W, 3] -> features [B, H/patch, W/patch, len(layers) *
         width].
         """
@@ -154,7 +155,9 @@ class VisionTransformer(nn.Module):
         _, kept = self.blocks(x, self._code(grid), taps=self.layers)
         return jnp.concatenate([self._patches(self.norm(x), grid) for x in kept], axis=-1)
 
-    def tokens(self, images, mask=None):
+    def tokens(
+        self, images: Float[Array, 'B H W 3'], mask: Bool[Array, 'B h w'] | None = None
+    ) -> tuple[Float[Array, 'B D'], Float[Array, 'B h w D']]:
         """The last block's tokens after the final norm, for self-distillation.
 
         Args:

@@ -6,6 +6,7 @@ from typing import Any
 import flax
 import flax.linen as nn
 import jax
+from jaxtyping import Array, Float, Real
 
 from re2pix_jax.encoder import Encoder
 from re2pix_jax.encoder.principal import Principal
@@ -30,14 +31,14 @@ class Forecaster:
     principal: Principal
 
     @jax.jit
-    def encode(self, frames):
+    def encode(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w P']:
         """Frames [B, T, H, W, 3] -> components [B, T, h, w, P] (see `Encoder.encode` for
         dtypes).
         """
         return self.principal.project(self.encode_features(frames))
 
     @jax.jit
-    def encode_features(self, frames):
+    def encode_features(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w C']:
         """Frames [B, T, H, W, 3] -> the encoder's features [B, T, h, w, C].
 
         Frames of any size are brought to the grid that the forecaster was trained on: the VAE's
@@ -48,14 +49,16 @@ class Forecaster:
         return encoder.encode(frames)
 
     @functools.partial(jax.jit, static_argnames='steps')
-    def forecast(self, components, steps: int):
+    def forecast(
+        self, components: Float[Array, 'B T h w P'], steps: int
+    ) -> Float[Array, 'B {steps} h w P']:
         """Components [B, >= T - 1, h, w, P] -> the next `steps` frames' components [B, steps, h, w,
         P].
         """
         return rollout.forecast(self.params, self.net, components, steps)
 
     @jax.jit
-    def features(self, components):
+    def features(self, components: Float[Array, '*grid P']) -> Float[Array, '*grid C']:
         """Components [..., P] -> the encoder's features [..., C], as far as the components hold
         them.
         """

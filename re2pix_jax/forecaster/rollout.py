@@ -2,9 +2,16 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 
-def forecast(params, net, components, steps: int, key=None):
+def forecast(
+    params,
+    net,
+    components: Float[Array, 'B T h w P'],
+    steps: int,
+    key: Key[Array, ''] | None = None,
+) -> Float[Array, 'B {steps} h w P']:
     """Rolls the masked feature transformer out.
 
     Args:

@@ -9,6 +9,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
 
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import Mlp
@@ -158,7 +159,9 @@ def adapt_grid(params, grid: tuple[int, int]):
     return {**params, 'params': {**params['params'], **tables}}
 
 
-def smooth_l1(prediction, target, beta: float = 0.1):
+def smooth_l1(
+    prediction: Float[Array, '...'], target: Float[Array, '...'], beta: float = 0.1
+) -> Float[Array, '...']:
     """0.5 d^2 / beta where |d| < beta, |d| - beta / 2 elsewhere, as torch's SmoothL1Loss; float32,
     per element.
     """

@@ -4,14 +4,17 @@ Components are ordered by explained variance, so keeping the first c of them kee
 forecasts best.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 SMALLEST = 8
 
 
-def nested_counts(kind, components):
+def nested_counts(kind: str, components: int) -> tuple[int, ...]:
     """The set of c that nested dropout draws from, ending in all `components`.
 
     'doublings': 8, 16, 32, ... [O, the default]; 'multiples': 8, 16, 24, ...; the paper's "{8, 16,
@@ -28,7 +31,9 @@ def nested_counts(kind, components):
     return (*(count for count in counts if count < components), components)
 
 
-def keep_first(components, count):
+def keep_first(
+    components: Float[Array, '*grid P'], count: int | Int[Array, '...']
+) -> Float[Array, '*grid P']:
     """Zero all but the first `count` channels; components [..., P], count an int or array that
     broadcasts to [...].
     """
@@ -36,7 +41,7 @@ def keep_first(components, count):
     return jnp.where(kept, components, 0)
 
 
-def limit(components, channels):
+def limit(components: Float[Array, '*grid P'], channels: int | None) -> Float[Array, '*grid P']:
     """`keep_first` for inference: None keeps all; ValueError unless `channels` lies between 1 and
     P.
     """
@@ -50,7 +55,9 @@ def limit(components, channels):
     return keep_first(components, channels)
 
 
-def nested_dropout(key, components, counts):
+def nested_dropout(
+    key: Key[Array, ''], components: Float[Array, 'B T h w P'], counts: tuple[int, ...]
+) -> Float[Array, 'B T h w P']:
     """Per sample, draw c with equal probability from the tuple `counts` and zero the channels from
     c on.
 
@@ -89,7 +96,15 @@ def mixed_places(batch: int, fraction: float) -> tuple[int, ...]:
     return tuple(places)
 
 
-def mixed_supervision(predict, context, future, fraction, places=None, batch_size=None, keys=None):
+def mixed_supervision(
+    predict: Callable,
+    context: Float[Array, 'B M h w P'],
+    future: Float[Array, 'B F h w P'],
+    fraction: float,
+    places: Int[Array, ' B'] | None = None,
+    batch_size: int | None = None,
+    keys: Key[Array, ' B'] | None = None,
+) -> Float[Array, 'B F h w P']:
     """Replace the future components of some clips by stage 1's own predictions.
 
     `predict(context [n, M, h, w, P]) -> [n, F, h, w, P]`; no gradient goes through it. A fraction

@@ -18,10 +18,12 @@ takes the place of the two. [O]
 import functools
 import math
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
 
 from re2pix_jax.generator.fusion import EarlyFusion
 from re2pix_jax.generator.interface import Backbone
@@ -59,27 +61,19 @@ ATTENTION = {
 }  # chunks of modulation: shift, scale and gate for each part of a block
 
 
-def patchify(latents, patch_size):
+def patchify(latents: Float[Array, 'B T H W c'], patch_size: int) -> Float[Array, 'B T h w d']:
     """[B, T, H, W, c] → [B, T, H/p, W/p, p p c], the channels of a patch ordered (row, column,
     c).
     """
-    batch, frames, height, width, channels = latents.shape
-    h, w, p = height // patch_size, width // patch_size, patch_size
-    return (
-        latents.reshape(batch, frames, h, p, w, p, channels)
-        .swapaxes(3, 4)
-        .reshape(batch, frames, h, w, -1)
+    return einops.rearrange(
+        latents, 'b t (h p) (w q) c -> b t h w (p q c)', p=patch_size, q=patch_size
     )
 
 
-def unpatchify(patches, patch_size):
+def unpatchify(patches: Float[Array, 'B T h w d'], patch_size: int) -> Float[Array, 'B T H W c']:
     """The inverse of `patchify`."""
-    batch, frames, h, w, _ = patches.shape
-    p = patch_size
-    return (
-        patches.reshape(batch, frames, h, w, p, p, -1)
-        .swapaxes(3, 4)
-        .reshape(batch, frames, h * p, w * p, -1)
+    return einops.rearrange(
+        patches, 'b t h w (p q c) -> b t (h p) (w q) c', p=patch_size, q=patch_size
     )
 
 

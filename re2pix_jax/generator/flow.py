@@ -4,14 +4,14 @@ and the loss.
 Time runs from noise (t = 0) to data (t = 1), one scalar per sample. A point z of the path mixes
 data x with noise eps, and its velocity v points to the data:
 
-    z = a x + s eps,    v = p x + q eps,    p s - q a = 1,    and so    x = s v - q z,    eps = p z
-    - a v
+    z = a x + s eps,    v = p x + q eps,    p s - q a = 1,    so x = s v - q z,  eps = p z - a v
 
     path   a                         s              p, q    dz/dt
-    flow   t                         1 - t          1, -1   v          rectified flow: the authors'
-    later flow model [R]
-    ddpm   from 0 to 1 by schedule   sqrt(1 - a^2)  s, -a   rate v     variance-preserving; v is
-    minus that of Salimans and Ho (2022)
+    flow   t                         1 - t          1, -1   v
+    ddpm   from 0 to 1 by schedule   sqrt(1 - a^2)  s, -a   rate v
+
+flow is rectified flow, the authors' later model [R]; ddpm preserves the variance, its v is minus
+that of Salimans and Ho (2022).
 
 Whatever the network predicts is turned into v at once; samplers and losses know nothing else. The
 default is rectified flow whose network predicts x and is trained on the velocity this implies [R];
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 CLAMP = 0.05  # of what flow's velocity is divided by [R]
 TINY = 1e-4  # ddpm's schedules stay away from both ends; this is for rounding
@@ -99,7 +100,13 @@ class Diffusion(NamedTuple):
 FLOW = Diffusion()
 
 
-def sample_time(key, shape, mean=TIME_MEAN, std=TIME_STD, distribution='logit_normal'):
+def sample_time(
+    key: Key[Array, ''],
+    shape: tuple[int, ...],
+    mean: float = TIME_MEAN,
+    std: float = TIME_STD,
+    distribution: str = 'logit_normal',
+) -> Float[Array, '...']:
     """Times in (0, 1), float32 of `shape`: sigmoid(N(mean, std^2)), or 'uniform' ones, which need
     neither mean nor std.
     """
@@ -112,13 +119,23 @@ def sample_time(key, shape, mean=TIME_MEAN, std=TIME_STD, distribution='logit_no
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
 
 
-def interpolate(x, eps, t, diffusion=FLOW):
+def interpolate(
+    x: Float[Array, '...'],
+    eps: Float[Array, 'B ...'],
+    t: Float[Array, ' B'],
+    diffusion: Diffusion = FLOW,
+) -> Float[Array, 'B ...']:
     """The point z of the path at times t [B]; x and eps [B, ...]."""
     path = diffusion.at(t, x)
     return path.a * x + path.s * eps
 
 
-def velocity(prediction, z, t, diffusion=FLOW):
+def velocity(
+    prediction: Float[Array, 'B ...'],
+    z: Float[Array, 'B ...'],
+    t: Float[Array, ' B'],
+    diffusion: Diffusion = FLOW,
+) -> Float[Array, 'B ...']:
     """The velocity v that a prediction [B, ...] of x, v or epsilon implies at the point z [B, ...]
     and times t [B].
 
@@ -132,7 +149,12 @@ def velocity(prediction, z, t, diffusion=FLOW):
     return prediction
 
 
-def ends(v, z, t, diffusion=FLOW):
+def ends(
+    v: Float[Array, 'B ...'],
+    z: Float[Array, 'B ...'],
+    t: Float[Array, ' B'],
+    diffusion: Diffusion = FLOW,
+) -> tuple[Float[Array, 'B ...'], Float[Array, 'B ...']]:
     """The data and the noise (x, eps), [B, ...] each, between which z moves with velocity v at
     times t [B].
     """
@@ -140,7 +162,14 @@ def ends(v, z, t, diffusion=FLOW):
     return path.s * v - path.q * z, path.p * z - path.a * v
 
 
-def loss(prediction, x, eps, z, t, diffusion=FLOW):
+def loss(
+    prediction: Float[Array, 'B ...'],
+    x: Float[Array, '...'],
+    eps: Float[Array, 'B ...'],
+    z: Float[Array, 'B ...'],
+    t: Float[Array, ' B'],
+    diffusion: Diffusion = FLOW,
+) -> Float[Array, '']:
     """Mean squared error, a float32 scalar: of the implied velocity for flow [R], of what is
     predicted for ddpm.
 

@@ -4,6 +4,7 @@ not grow [P].
 
 import flax.linen as nn
 import jax
+from jaxtyping import Array, Float
 
 from re2pix_jax.nn.dense import Dense
 
@@ -19,7 +20,9 @@ class EarlyFusion(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, patches, components):
+    def __call__(
+        self, patches: Float[Array, 'B T h w D'], components: Float[Array, '_ _ _ _ _'] | None
+    ) -> Float[Array, 'B T h w D']:
         """patches [B, T, h, w, D], components [B, T, h', w', P] → [B, T, h, w, D]; ValueError when
         they do not fit.
         """

@@ -9,16 +9,19 @@ sample.
 """
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from re2pix_jax.generator.conditioning import keep_first
 
 
-def double(x):
+def double(x: Float[Array, 'B ...']) -> Float[Array, '2*B ...']:
     """Repeat [B, ...] to [2B, ...], every sample twice in a row."""
     return jnp.repeat(x, 2, axis=0)
 
 
-def full_and_coarse(components, channels):
+def full_and_coarse(
+    components: Float[Array, 'B *grid P'], channels: int
+) -> Float[Array, '2*B *grid P']:
     """Components [B, ..., P] → [2B, ..., P]: of every sample whole, then with only the first
     `channels` kept.
 
@@ -33,7 +36,9 @@ def full_and_coarse(components, channels):
     return pairs.reshape(-1, *components.shape[1:])
 
 
-def combine(predictions, weight):
+def combine(
+    predictions: Float[Array, 'BB ...'], weight: float | Float[Array, '']
+) -> Float[Array, 'B ...']:
     """Predictions [2B, ...] in the order of `full_and_coarse` → guided predictions [B, ...]."""
     pairs = predictions.reshape(-1, 2, *predictions.shape[1:])
     full, coarse = pairs[:, 0], pairs[:, 1]

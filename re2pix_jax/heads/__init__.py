@@ -9,6 +9,7 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Num, UInt8
 
 from re2pix_jax.heads import ordinal
 from re2pix_jax.heads.dpt import DPTHead
@@ -72,7 +73,7 @@ class Head:
         """How many channels the features have that it takes."""
         return 4 * self.params['params']['projects_0']['kernel'].shape[-2]
 
-    def logits(self, features):
+    def logits(self, features: Float[Array, '...']) -> Float[Array, 'B T H W K']:
         """Features [B, T, h, w, C] -> the network's output [B, T, 8h, 8w, K], float32."""
         if features.ndim != 5:
             raise ValueError(
@@ -94,7 +95,9 @@ class Head:
         logits = self.net.apply(self.params, features.reshape(batch * time, *features.shape[2:]))
         return logits.reshape(batch, time, *logits.shape[1:])
 
-    def labels(self, features, size: tuple[int, int] | None = None):
+    def labels(
+        self, features: Float[Array, '...'], size: tuple[int, int] | None = None
+    ) -> UInt8[Array, 'B T H W']:
         """Features [B, T, h, w, C] -> most likely class, uint8 [B, T, *size] (the logits' size if
         None).
 
@@ -103,7 +106,9 @@ class Head:
         """
         return self._only('segmentation', features, size)
 
-    def depth(self, features, size: tuple[int, int] | None = None):
+    def depth(
+        self, features: Float[Array, '...'], size: tuple[int, int] | None = None
+    ) -> Float[Array, 'B T H W']:
         """Features [B, T, h, w, C] -> depth, float32 [B, T, *size] (the logits' size if None),
         never 0.
 
@@ -113,7 +118,9 @@ class Head:
         """
         return self._only('depth', features, size)
 
-    def normals(self, features, size: tuple[int, int] | None = None):
+    def normals(
+        self, features: Float[Array, '...'], size: tuple[int, int] | None = None
+    ) -> Float[Array, 'B T H W 3']:
         """Features [B, T, h, w, C] -> surface normals of length 1, float32 [B, T, *size, 3] (the
         logits' size if None).
 
@@ -131,7 +138,9 @@ class Head:
         return self.read(self.logits(features), size)
 
     @functools.partial(jax.jit, static_argnames='size')
-    def read(self, logits, size: tuple[int, int] | None = None):
+    def read(
+        self, logits: Float[Array, 'B T H W K'], size: tuple[int, int] | None = None
+    ) -> Num[Array, 'B T ...']:
         """What the head says by its logits [B, T, H, W, K]: as `labels`, `depth` or `normals`,
         whichever it reads.
 

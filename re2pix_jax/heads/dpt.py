@@ -5,6 +5,7 @@ DINO-Foresight trains it.
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
 
 from re2pix_jax.nn.positions import resize
 
@@ -101,7 +102,9 @@ class DPTHead(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, features, train: bool = False):
+    def __call__(
+        self, features: Float[Array, 'B h w C'], train: bool = False
+    ) -> Float[Array, 'B 8*h 8*w K']:
         """Features [B, h, w, 4 D] -> logits [B, 8h, 8w, classes], float32.
 
         With `train=True` batch norm uses the batch's statistics (make 'batch_stats' mutable) and

@@ -8,9 +8,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
-def angle(one, other):
+def angle(one: Float[Array, '*grid 3'], other: Float[Array, '*grid 3']) -> Float[Array, '*grid']:
     """Angle between vectors [..., 3] of any length -> float32 [...], degrees; 90 where one of them
     is zero.
 
@@ -23,7 +24,9 @@ def angle(one, other):
 
 
 @functools.partial(jax.jit, static_argnames='field_of_view')
-def from_depth(depth, field_of_view: float):
+def from_depth(
+    depth: Float[Array, '*batch H W'], field_of_view: float
+) -> Float[Array, '*batch H W 3']:
     """Normals of the surfaces that depth shows, for a pinhole camera that looks through the middle
     of the frame. [O]
 

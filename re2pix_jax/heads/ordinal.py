@@ -9,9 +9,13 @@ everywhere, as AbsRel and δ count it (1 % for 255 classes from 1 to 200 m).
 import math
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Real
 
 
-def to_depth(classes, count: int, depth_range: tuple[float, float] | None):
+def to_depth(
+    classes: Int[Array | np.ndarray, '*shape'], count: int, depth_range: tuple[float, float] | None
+) -> Float[Array, '*shape']:
     """Classes, integers of any shape -> float32 depths: the middle of the class, 0 for class 0.
 
     Args:
@@ -25,7 +29,9 @@ def to_depth(classes, count: int, depth_range: tuple[float, float] | None):
     return jnp.where(classes > 0, near * jnp.exp(place * math.log(far / near)), 0.0)
 
 
-def to_classes(depth, count: int, depth_range: tuple[float, float] | None):
+def to_classes(
+    depth: Real[Array | np.ndarray, '*shape'], count: int, depth_range: tuple[float, float] | None
+) -> Int[Array, '*shape']:
     """Depths of any shape -> int32 classes; what is nearer or farther than `depth_range` is in the
     first or last class.
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.rotary import rotate
@@ -138,7 +139,7 @@ def _one_by_one(query, key, value, dropout, rng):
     return jnp.moveaxis(mixed, 0, 1).reshape(shape)
 
 
-def split_heads(qkv, heads: int):
+def split_heads(qkv: Float[Array, '*batch N D'], heads: int) -> list[Float[Array, '*batch N h d']]:
     """[..., N, 3 width] -> query, key and value, [..., N, heads, d] each.
 
     Split before the reshape: the gradient is then one concatenation instead of three padded sums.

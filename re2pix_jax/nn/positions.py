@@ -9,6 +9,7 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 
 def _cubic(x, a):
@@ -71,7 +72,9 @@ def resize_matrix(
     return matrix
 
 
-def resize(image, size: tuple[int, int], **convention):
+def resize(
+    image: Float[Array, '*batch H W C'], size: tuple[int, int], **convention
+) -> Float[Array, '*batch h w C']:
     """Resamples [..., H, W, C] to [..., *size, C] with `resize_matrix`'s keyword arguments; the
     dtype is kept.
     """
@@ -85,7 +88,9 @@ def resize(image, size: tuple[int, int], **convention):
     return image
 
 
-def resize_table(table, grid: tuple[int, int], antialias: bool, offset: float):
+def resize_table(
+    table: Float[Array, 'H W D'], grid: tuple[int, int], antialias: bool, offset: float
+) -> Float[Array, 'h w D']:
     """Brings DINOv2's learned position table [H, W, D] to another grid [h, w, D]; unchanged where
     the grids are equal.
     """

@@ -14,6 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Real, UInt8
 
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
 from re2pix_jax.vae import tiling
@@ -216,7 +217,9 @@ class AutoencoderKL(nn.Module):
                 f'{self.factor}: crop or resize them first'
             )
 
-    def encode(self, images):
+    def encode(
+        self, images: Float[Array, 'B H W 3']
+    ) -> tuple[Float[Array, 'B h w c'], Float[Array, 'B h w c']]:
         """Images float [B, H, W, 3] in [-1, 1] → posterior mean and log-variance, float32 [B, H/f,
         W/f, c] each.
         """
@@ -227,7 +230,7 @@ class AutoencoderKL(nn.Module):
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
-    def decode(self, latents):
+    def decode(self, latents: Float[Array, 'B h w c']) -> Float[Array, 'B H W 3']:
         """Latents [B, h, w, c] → images float32 [B, f h, f w, 3], nominally in [-1, 1] but not
         clipped.
         """
@@ -289,7 +292,9 @@ class Autoencoder(flax.struct.PyTreeNode):
         return results.reshape(*clips.shape[:2], *results.shape[1:])
 
     @jax.jit
-    def moments(self, frames):
+    def moments(
+        self, frames: Real[Array, 'B T H W 3']
+    ) -> tuple[Float[Array, 'B T h w c'], Float[Array, 'B T h w c']]:
         """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → unscaled mean and log-variance.
 
         Both are float32 [B, T, H/f, W/f, c]. Raises ValueError when H or W is not a multiple of f.
@@ -306,14 +311,14 @@ class Autoencoder(flax.struct.PyTreeNode):
         return mean, logvar
 
     @jax.jit
-    def encode(self, frames):
+    def encode(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w c']:
         """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → latents float32 [B, T, H/f, W/f, c];
         no randomness.
         """
         return (self.moments(frames)[0] - self.shift_factor) * self.scaling_factor
 
     @jax.jit
-    def decode_float(self, latents):
+    def decode_float(self, latents: Float[Array, 'B T h w c']) -> Float[Array, 'B T H W 3']:
         """Latents [B, T, h, w, c] → frames float32 [B, T, f h, f w, 3], clipped to [-1, 1]."""
         decode = functools.partial(self.net.apply, self.params, method='decode')
         images = self._apply(
@@ -322,6 +327,6 @@ class Autoencoder(flax.struct.PyTreeNode):
         return jnp.clip(images, -1.0, 1.0)
 
     @jax.jit
-    def decode(self, latents):
+    def decode(self, latents: Float[Array, 'B T h w c']) -> UInt8[Array, 'B T H W 3']:
         """Latents [B, T, h, w, c] → frames uint8 [B, T, f h, f w, 3]."""
         return jnp.round((self.decode_float(latents) + 1.0) * 127.5).astype(jnp.uint8)

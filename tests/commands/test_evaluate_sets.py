@@ -124,8 +124,8 @@ def test_a_baseline_without_head_and_components_through_networks(model, monkeypa
         expected = np.abs(predicted[:, step] - 1.0 * frames[:, 4 + step]).mean()
         assert row['re2pix']['lpips'] == pytest.approx(expected, rel=1e-3)
         windows = {'frechet_video'} if step >= 3 else set()  # of the first and the last four frames
-        frame = {'psnr', 'ssim', 'feature_error', 'error_ratio', 'lpips', 'frechet_frames'}
-        assert set(row['re2pix']) == frame | windows
+        frame = {'psnr', 'ssim', 'feature_error', 'error_ratio', 'lpips', 'sharpness'}
+        assert set(row['re2pix']) == frame | {'frechet_frames'} | windows
         assert not {'copy_last', 'vae'} & set(row)
     evals = found['protocol']['evals']
     assert evals['fvd'] == {

@@ -176,7 +176,8 @@ def test_the_source_can_be_drawn_per_sample():
 @pytest.mark.parametrize('keys', [None, jax.random.split(jax.random.key(0), 4)])
 def test_no_fraction_never_calls_the_predictor(keys):
     future = COMPONENTS[:4]
-    assert mixed_supervision(None, COMPONENTS[:4], future, 0.0, keys=keys) is future
+    never = lambda context: pytest.fail('stage 1 was asked')
+    assert mixed_supervision(never, COMPONENTS[:4], future, 0.0, keys=keys) is future
 
 
 def test_channels_at_inference_keep_a_prefix():
