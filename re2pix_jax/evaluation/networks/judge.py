@@ -10,10 +10,11 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
-import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
+
+from re2pix_jax.nn.convolution import beside_in_time, conv
 
 SHARDING = (
     (r'kernel$', P('fsdp', 'tensor')),
@@ -43,11 +44,10 @@ class VideoNetwork(nn.Module):
     def __call__(self, clips):
         x, features, maps = clips, [], []
         for stage, width in enumerate(self.widths):
-            size = 3 if stage else 5
-            x = nn.Conv(
-                width, (1, size, size), (1, 2, 2), 'SAME', dtype=self.dtype, name=f'space_{stage}'
-            )(x)
-            y = nn.Conv(width, (3, 1, 1), dtype=self.dtype, name=f'time_{stage}')(nn.relu(x))
+            frames = x.reshape(-1, *x.shape[2:])
+            frames = conv(width, 4, self.dtype, stride=2, padding=1, name=f'space_{stage}')(frames)
+            x = frames.reshape(*x.shape[:2], *frames.shape[1:])
+            y = nn.Dense(width, dtype=self.dtype, name=f'time_{stage}')(beside_in_time(nn.relu(x)))
             x = nn.relu(x + y)
             read = nn.relu(nn.Dense(self.reads, dtype=self.dtype, name=f'read_{stage}')(x))
             features.append(read.astype(jnp.float32).mean((1, 2, 3)))

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from re2pix_jax.nn.convolution import beside_in_time
+
 WIDTHS = (16, 32, 64)
 KERNEL = (3, 3, 3)
 STRIDE = (1, 2, 2)
@@ -54,12 +56,11 @@ class Random3D(flax.struct.PyTreeNode):
         """Means over time and place of the last layer's channels, behind the ReLU: [B, 64]."""
         x = clips.astype(jnp.float32) / 127.5 - 1
         for kernel in self.kernels:
-            x = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                STRIDE,
-                'SAME',
-                dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+            # Time's taps become channels: [3, 3, 3, C, C'] → [3, 3, 3C, C'].
+            flat = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
+            frames = beside_in_time(x).reshape(-1, *x.shape[2:4], flat.shape[2])
+            frames = jax.lax.conv_general_dilated(
+                frames, flat, STRIDE[1:], 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
             )
-            x = jax.nn.relu(x)
+            x = jax.nn.relu(frames).reshape(*x.shape[:2], *frames.shape[1:])
         return x.mean((1, 2, 3))
