@@ -114,6 +114,13 @@ class Evaluator:
     def prepare(self, part, clips: Clips) -> None:
         """Fits what has to be fitted before the evaluation."""
 
+    def views(self, parts, views: dict) -> dict:
+        """Views that it measures beside those of the evaluated part, of what `prepare` found;
+        traced.
+        """
+        del parts, views
+        return {}
+
     def measure(self, parts, view, views: dict, batch: dict):
         """The metric state of one method on a batch, a leading axis of steps; traced."""
         raise NotImplementedError
