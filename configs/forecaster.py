@@ -61,7 +61,9 @@ def get_config(size='tiny'):
     )
     config.loss.update(
         unroll=1,  # frames predicted by roll-out that the loss is over; data.frames: 4 + this [O]
-        cut=False,  # whether the gradient of a step stops at the predictions it goes on from [O]
+        # Whether the gradient of a step stops at the predictions that it goes on from. It saves no
+        # memory, every step's activations are kept all the same: model.remat does. [O]
+        cut=False,
         noise=0.0,  # on the context, in units of the error of the next frame [O]
     )
     config.steps = pick(tiny=4500, small=30_000)

@@ -90,6 +90,7 @@ class Evaluation:
         clips = evaluators.Clips(
             source=', '.join(self.data.sources),
             split=self.data.split,
+            count=self.count,
             context=context,
             horizon=1 if self.last else self.horizon,
             fields=frozenset(self.batches.fields),

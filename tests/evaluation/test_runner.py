@@ -85,7 +85,7 @@ def test_the_mean_map_is_that_of_the_compared_frames(forecaster):
     true, maps = forecaster.features(future.astype(np.float32)), forecaster.features(mean)
     cosines = component_errors.cosine(np.broadcast_to(maps, true.shape), true)
     assert found.overall['mean_map']['cosine'] == pytest.approx(float(cosines.mean()), rel=1e-4)
-    assert found.about == {'components': {'mean_map_of_clips': 5}}
+    assert found.about == {'components': {'clips_of_mean_map': 5}}
     without = run(forecaster, {'components': {'type': 'components'}}, 'world', frames=7)
     assert set(without.overall) == {'forecast', 'copy_last'} and not without.about
     with pytest.raises(UserError, match='mean_clips = -1: expected the number of clips'):

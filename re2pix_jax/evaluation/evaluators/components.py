@@ -72,8 +72,8 @@ class FeatureErrors(FrameMeans):
 
 
 def mean_map(part, clips, count: int, batch_size: int = 8) -> np.ndarray:
-    """Mean of the components of the future frames, over `count` clips of the evaluated split and
-    their times: float32 [h, w, P].
+    """Mean of the components of the compared frames, over their times and the first `count` of the
+    evaluated clips: float32 [h, w, P].
 
     The best that one map could do that knows the place of things and nothing of the clip [O].
     """
@@ -109,8 +109,8 @@ class Components(Evaluator):
     )
     METHODS = ('re2pix', 'copy_last', 'vae', 'forecast', 'mean_map')
     FIELDS = frozenset()
-    # Whether the features' cosine is measured too; clips of the split that the mean map is of,
-    # 0 = without it.
+    # Whether the features' cosine is measured too; how many of the evaluated clips the mean map is
+    # of, 0 = without it.
     OPTIONS = {'cosine': False, 'mean_clips': 0}
 
     def __init__(self, name, settings):
@@ -122,8 +122,9 @@ class Components(Evaluator):
             )
 
     def prepare(self, part, clips):
-        if self.options['mean_clips'] and 'mean_map' in self.methods:
-            self.parts = mean_map(part, clips, self.options['mean_clips'])
+        self.count = min(self.options['mean_clips'], clips.count)
+        if self.count and 'mean_map' in self.methods:
+            self.parts = mean_map(part, clips, self.count)
 
     def views(self, parts, views):
         if not len(parts):
@@ -143,7 +144,7 @@ class Components(Evaluator):
         return by_step(FeatureErrors.empty().update, truth, found, last, cosines, known)
 
     def about(self):
-        return {'mean_map_of_clips': self.options['mean_clips']} if len(self.parts) else {}
+        return {'clips_of_mean_map': self.count} if len(self.parts) else {}
 
     def scores(self, state):
         found = super().scores(state)
