@@ -27,7 +27,7 @@ SIZES = [
     for name in TRAINED
     for size in ('tiny', 'small', 'base')
     if (name, size) != ('forecaster', 'base')
-] + [('judge', 'tiny')]
+] + [('judge', 'tiny'), ('forecaster', 'tiny-unrolled'), ('forecaster', 'small-unrolled')]
 
 
 def test_every_config_is_known_here():
@@ -96,7 +96,7 @@ def abstract_parts(size):
 @pytest.mark.parametrize(('name', 'size'), [*SIZES, *((name, 'base') for name in PUBLISHED)])
 def test_config_traces_at_its_own_size(name, size, monkeypatch):
     """Grids, channels and frames of all configs of a size fit together, forward and backward."""
-    parts = abstract_parts(size)
+    parts = abstract_parts(size.partition('-')[0])
     monkeypatch.setattr(bundles, 'load', lambda path, *_: parts[path])
     monkeypatch.setattr(bundles, 'digest', lambda path, *_: path)
     config = config_of(name, size)

@@ -4,6 +4,8 @@
   VAE, the best that the decoder allows; truth: the true frames, what heads can score at best.
 - forecast: stage 1's components, without frames; encoder: the true frames' features as they are,
   not through the principal components as all others'.
+- mean_map: one map of components for all clips and times, their mean over the split; only where an
+  evaluator has measured it (`evaluators.components`).
 
 What no evaluator asks for is never computed, and nothing twice: all of it is traced together.
 """
@@ -23,6 +25,7 @@ TITLES = {
     'vae': 'VAE',
     'truth': 'truth',
     'forecast': 'stage 1',
+    'mean_map': 'mean map',
     'encoder': 'encoder',
 }
 FRAMES_AT_ONCE = 16
@@ -45,6 +48,10 @@ class View:
         from frames and features from components by the `forecaster`'s own networks.
         """
         self._forecaster, self._given = forecaster, given
+
+    def another(self, **given) -> 'View':
+        """A view of something else by the same networks."""
+        return View(self._forecaster, **given)
 
     def __getattr__(self, name):
         if name.startswith('_') or name not in (
