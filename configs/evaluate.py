@@ -48,6 +48,7 @@ def get_config():
                 'components': {'type': 'components'},
                 'image': {'type': 'image'},
                 'sharpness': {'type': 'sharpness'},
+                'motion': {'type': 'motion'},
                 'lpips': {'type': 'lpips', 'network': ''},  # `re2pix convert lpips`
                 'segmentation': {'type': 'segmentation', 'head': ''},  # '': the model's own
                 'depth': {
@@ -58,6 +59,9 @@ def get_config():
                 },
                 'frames': {'type': 'frechet', 'of': 'frames'},
                 'video': {'type': 'frechet', 'of': 'video'},
+                # on pixels: by a network of our own, and by random kernels as a check on it
+                'frechet_judge': {'type': 'frechet', 'of': 'judge', 'network': 'tiny/judge'},
+                'frechet_random3d': {'type': 'frechet', 'of': 'random3d', 'seed': 0},
                 'fid': {'type': 'frechet', 'of': 'inception', 'network': ''},
                 'fvd': {'type': 'frechet', 'of': 'i3d', 'network': ''},
             },

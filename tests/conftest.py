@@ -61,6 +61,7 @@ MICRO = {
         heads=2,
         ffn_multiple=8,
     ),
+    'judge': dict(widths=(4, 6, 8), reads=4),
 }
 
 
@@ -144,6 +145,7 @@ def micro_bundles(tmp_path_factory):
     from re2pix_jax.data.sources.world import World
     from re2pix_jax.encoder import Encoder, principal
     from re2pix_jax.encoder.vit import VisionTransformer
+    from re2pix_jax.evaluation.networks.judge import Judge, VideoNetwork
     from re2pix_jax.forecaster import Forecaster
     from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer
     from re2pix_jax.generator import Generator
@@ -187,6 +189,8 @@ def micro_bundles(tmp_path_factory):
     generator = Generator(
         params=random_variables(net, latents, latents, jnp.zeros((1,)), parts, parts), net=net
     )
+    net = VideoNetwork(**MICRO['judge'])
+    judge = Judge(params=random_variables(net, jnp.zeros((1, 5, *SIZE, 3))), net=net)
     model = Re2Pix(
         forecaster=forecaster, vae=vae, generator=generator, head=head, size=SIZE, sampler_steps=2
     )
@@ -197,6 +201,7 @@ def micro_bundles(tmp_path_factory):
         forecaster=forecaster,
         head=head,
         generator=generator,
+        judge=judge,
         re2pix=model,
     ).items():
         bundles.save(str(folder / name), part)

@@ -27,13 +27,15 @@ SIZES = [
     for name in TRAINED
     for size in ('tiny', 'small', 'base')
     if (name, size) != ('forecaster', 'base')
-]
+] + [('judge', 'tiny')]
 
 
 def test_every_config_is_known_here():
     assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == {
         *TRAINED,
         *PUBLISHED,
+        'judge',
+        'damages',
         'principal',
         'evaluate',
         'eval_forecaster',

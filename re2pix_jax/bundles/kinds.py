@@ -293,6 +293,12 @@ KINDS = {
             lambda net, tensors: (_array(1, 16, 224, 224, 3),),
         ),
         Kind(
+            'judge',
+            're2pix_jax.evaluation.networks.judge:Judge',
+            're2pix_jax.evaluation.networks.judge:VideoNetwork',
+            lambda net, tensors: (_array(1, 2, 1 << len(net.widths), 1 << len(net.widths), 3),),
+        ),
+        Kind(
             'lpips',
             're2pix_jax.evaluation.networks.lpips:LPIPS',
             're2pix_jax.evaluation.networks.lpips:AlexLPIPS',

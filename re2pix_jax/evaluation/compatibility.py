@@ -9,10 +9,12 @@ from re2pix_jax.encoder import Encoder
 from re2pix_jax.errors import UserError
 
 WORDS = {'classes': 'ordinal classes', 'metres': 'metres'}
-FILES = {
-    'inception': 'pt_inception-2015-12-05-6726825d.pth of pytorch-fid',
-    'i3d': 'rgb_imagenet.pt of pytorch-i3d',
-    'lpips': "torchvision's alexnet-owt-7be5be79.pth and the lpips package's v0.1/alex.pth",
+MADE_BY = {
+    'inception': '`convert inception` from pt_inception-2015-12-05-6726825d.pth of pytorch-fid',
+    'i3d': '`convert i3d` from rgb_imagenet.pt of pytorch-i3d',
+    'lpips': "`convert lpips` from torchvision's alexnet-owt-7be5be79.pth and the lpips package's "
+    'v0.1/alex.pth',
+    'judge': '`train --config=judge:tiny` and `export`',
 }
 
 
@@ -117,7 +119,7 @@ def open_network(evaluator, kind: str):
     if not _there(path):
         evaluator.left_out = (
             f'{evaluator.titles}: config.evals.{evaluator.name}.network = {path!r} names no '
-            f'bundle; make one by `convert {kind}` from {FILES[kind]}'
+            f'bundle; make one by {MADE_BY[kind]}'
         )
         return ()
     return bundles.load(path, kind)

@@ -52,6 +52,17 @@ def conv(features, size, dtype, stride=1, padding=None, name=None):
     return nn.Conv(features, (size, size), (stride, stride), padding, dtype=dtype, name=name)
 
 
+def beside_in_time(x):
+    """[B, T, ..., C] → [B, T, ..., 3C]: each frame's channels between those of its neighbours in
+    time, zeros beyond the ends.
+
+    A product or a 2-D convolution of this is one over three frames too, on CPUs several times
+    faster than a 3-D convolution.
+    """
+    padded = jnp.pad(x, [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.concatenate([padded[:, :-2], x, padded[:, 2:]], axis=-1)
+
+
 class Downsample(nn.Module):
     """3x3 convolution of stride 2, padded by one row below and one column to the right only, as in
     the original.

@@ -9,7 +9,7 @@ def create(config, load: bool = True):
     """The task that `config.task` names, with its frozen parts loaded from the bundles in
     `config.frozen`, or without them where shapes are all that is asked for.
     """
-    from re2pix_jax.tasks import autoencoder, encoder, forecaster, generator, head
+    from re2pix_jax.tasks import autoencoder, encoder, forecaster, generator, head, judge
 
     tasks = {
         'autoencoder': autoencoder.AutoencoderTask,
@@ -17,6 +17,7 @@ def create(config, load: bool = True):
         'head': head.HeadTask,
         'forecaster': forecaster.ForecasterTask,
         'generator': generator.GeneratorTask,
+        'judge': judge.JudgeTask,
     }
     if config.task not in tasks:
         raise errors.UserError(

@@ -126,7 +126,7 @@ def every_value(tensors) -> None:
 
 def bundle_config(folder, micro_bundles):
     """Files of every kind of bundle, in turn."""
-    kinds = ('encoder', 'principal', 'vae', 'forecaster', 'head', 'generator', 're2pix')
+    kinds = ('encoder', 'principal', 'vae', 'forecaster', 'head', 'generator', 'judge', 're2pix')
     for kind in kinds:
         shutil.copytree(micro_bundles / kind, folder / kind)
 

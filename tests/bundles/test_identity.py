@@ -9,7 +9,7 @@ from re2pix_jax import bundles
 from re2pix_jax.bundles import kinds
 from re2pix_jax.bundles.identity import contents
 
-KINDS = ('encoder', 'principal', 'vae', 'forecaster', 'head', 'generator', 're2pix')
+KINDS = ('encoder', 'principal', 'vae', 'forecaster', 'head', 'generator', 'judge', 're2pix')
 
 
 @pytest.mark.parametrize('kind', KINDS)

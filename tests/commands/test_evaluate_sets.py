@@ -106,9 +106,11 @@ def test_a_baseline_without_head_and_components_through_networks(model, monkeypa
     latents = np.zeros((1, 4, 8, 16, 4), np.float32)
     params = random_variables(net, latents, latents, np.zeros(1, np.float32))
     plain = model.replace(head=None, generator=Generator(params=params, net=net))
-    stand_ins = {'inception': Means(3), 'i3d': Means(), 'lpips': Means()}
+    stand_ins = {'inception': Means(3), 'i3d': Means(), 'lpips': Means(), 'judge': Means()}
     monkeypatch.setattr(compatibility, 'open_network', lambda _, kind: stand_ins[kind])
-    monkeypatch.setattr(compatibility, 'origin', lambda name: {'fvd': 'b', 'fid': 'a'}[name] * 64)
+    monkeypatch.setattr(
+        compatibility, 'origin', lambda name: {'fvd': 'b', 'fid': 'a'}.get(name, 'c') * 64
+    )
     asked = config(probe=False, clips=4, horizon=5, methods=('re2pix',))
     asked.evals.fid.network, asked.evals.fvd.network = 'fid', 'fvd'
     found = held_out.evaluate(plain, asked)[0]['']
@@ -123,9 +125,13 @@ def test_a_baseline_without_head_and_components_through_networks(model, monkeypa
     for step, row in enumerate(found['steps']):
         expected = np.abs(predicted[:, step] - 1.0 * frames[:, 4 + step]).mean()
         assert row['re2pix']['lpips'] == pytest.approx(expected, rel=1e-3)
-        windows = {'frechet_video'} if step >= 3 else set()  # of the first and the last four frames
-        frame = {'psnr', 'ssim', 'feature_error', 'error_ratio', 'lpips', 'sharpness'}
-        assert set(row['re2pix']) == frame | {'frechet_frames'} | windows
+        # Of the first and the last four frames.
+        windows = {'frechet_video', 'frechet_judge', 'frechet_random3d'} if step >= 3 else set()
+        frame = {'psnr', 'ssim', 'feature_error', 'error_ratio', 'lpips', 'frechet_frames'}
+        frame |= {'sharpness', 'motion'}
+        assert {name for name, value in row['re2pix'].items() if value is not None} == (
+            (frame | windows) - ({'motion'} if step == 0 else set())
+        )
         assert not {'copy_last', 'vae'} & set(row)
     evals = found['protocol']['evals']
     assert evals['fvd'] == {

@@ -23,7 +23,9 @@ def clips(count, frames, seed=0):
     }
 
 
-@pytest.mark.parametrize('name', ['autoencoder', 'encoder', 'head', 'forecaster', 'generator'])
+@pytest.mark.parametrize(
+    'name', ['autoencoder', 'encoder', 'head', 'forecaster', 'generator', 'judge']
+)
 def test_what_is_exported_is_what_was_trained(name, micro_bundles, tmp_path):
     """And the same part is there to be evaluated, without a pass of data."""
     task = tasks.create(shrink(load_config(name), micro_bundles))
@@ -31,7 +33,7 @@ def test_what_is_exported_is_what_was_trained(name, micro_bundles, tmp_path):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), task.shapes
     )
-    data = {name: jnp.asarray(value) for name, value in clips(2, 8).items()}
+    data = {name: jnp.asarray(value) for name, value in clips(2, 13).items()}
     task.save(variables, tmp_path / 'bundle', [data])
     part, saved = task.part(variables), bundles.load(tmp_path / 'bundle', task.kind)
     assert type(part) is type(saved)
@@ -40,7 +42,7 @@ def test_what_is_exported_is_what_was_trained(name, micro_bundles, tmp_path):
         assert (part.shift_factor, part.scaling_factor) == (0.0, 1.0)
         latents = np.asarray(saved.encode(data['frames']))
         assert abs(latents.mean()) < 1e-2 and abs(latents.std() - 1) < 1e-2
-    elif name == 'encoder':
+    elif name in ('encoder', 'judge'):
         with pytest.raises(errors.UserError, match='starts from random parameters only'):
             task.load(tmp_path / 'bundle')
     else:

@@ -11,6 +11,7 @@ from re2pix_jax.evaluation.evaluators.frechet import Frechet
 from re2pix_jax.evaluation.evaluators.image import Image
 from re2pix_jax.evaluation.evaluators.latents import Latents
 from re2pix_jax.evaluation.evaluators.lpips import Lpips
+from re2pix_jax.evaluation.evaluators.motion import Motion
 from re2pix_jax.evaluation.evaluators.normals import Normals
 from re2pix_jax.evaluation.evaluators.probe import LinearProbe
 from re2pix_jax.evaluation.evaluators.reconstruction import Reconstruction
@@ -21,6 +22,7 @@ TYPES: dict[str, type[Evaluator]] = {
     'reconstruction': Reconstruction,
     'image': Image,
     'sharpness': Sharpness,
+    'motion': Motion,
     'lpips': Lpips,
     'components': Components,
     'latents': Latents,

@@ -59,6 +59,21 @@ def of_videos(components):
     )
 
 
+def by_window(features, clip):
+    """What a network of pixels says of the same windows, each with the frame before it.
+
+    Args:
+        features: clips [N, 1 + WINDOW, H, W, 3] → [N, D].
+        clip: [B, 1 + T, H, W, 3]: the last context frame, and T frames.
+
+    Returns:
+        [B, windows, D].
+    """
+    return jnp.stack(
+        [features(clip[:, start : end + 1]) for start, end in windows(clip.shape[1] - 1)], axis=1
+    )
+
+
 def windows(time) -> list[tuple[int, int]]:
     """(first frame, the one after the last) of each window of `of_videos` in `time` frames."""
     length = min(WINDOW, time)

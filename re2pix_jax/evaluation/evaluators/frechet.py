@@ -19,6 +19,7 @@ from re2pix_jax.evaluation import compatibility
 from re2pix_jax.evaluation.evaluators import descriptors
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator
 from re2pix_jax.evaluation.networks import i3d, inception
+from re2pix_jax.evaluation.networks.random3d import Random3D
 
 
 class Moments:
@@ -158,7 +159,8 @@ class Frechet(Evaluator):
     """The distance between the set of a method's frames, or videos, and that of the true ones.
 
     Option `of`: 'frames' and 'video' describe them by the model's own encoder and are always to be
-    had; 'inception' is FID and 'i3d' is FVD, of the bundle that option `network` names.
+    had; 'inception' is FID, 'i3d' is FVD and 'judge' is that of a network of our own, of the bundle
+    that option `network` names; 'random3d' is that of the random kernels of option `seed`.
     """
 
     OF = {
@@ -166,10 +168,14 @@ class Frechet(Evaluator):
         'video': Column('frechet_video', 'Fréchet video'),
         'inception': Column('fid', 'FID'),
         'i3d': Column('fvd', 'FVD'),
+        'judge': Column('frechet_judge', 'Fréchet judge'),
+        'random3d': Column('frechet_random3d', 'Fréchet random 3-D'),
     }
+    BUNDLES = ('inception', 'i3d', 'judge')
+    BY_WINDOW = ('video', 'judge', 'random3d')
     COLUMNS = tuple(OF.values())
     METHODS = ('re2pix', 'copy_last', 'vae', 'truth')
-    OPTIONS = {'of': 'frames', 'network': ''}
+    OPTIONS = {'of': 'frames', 'network': '', 'seed': 0}
 
     def __init__(self, name, settings):
         super().__init__(name, settings)
@@ -188,8 +194,11 @@ class Frechet(Evaluator):
         return asked and tuple(dict.fromkeys((*asked, 'truth')))
 
     def open(self):
-        if self.kind in ('inception', 'i3d'):
+        if self.kind in self.BUNDLES:
             self.parts = compatibility.open_network(self, self.kind)
+        elif self.kind == 'random3d':
+            with blaming(f'config.evals.{self.name}.seed'):
+                self.parts = Random3D.create(self.options['seed'])
 
     def check(self, part, clips):
         super().check(part, clips)
@@ -210,6 +219,10 @@ class Frechet(Evaluator):
             frames = jnp.broadcast_to(view.frames, views['truth'].frames.shape)
             clip = jnp.concatenate([views['context'].frames, frames], axis=1)
             return parts.features(clip)[:, None]
+        if self.kind in ('judge', 'random3d'):
+            frames = jnp.broadcast_to(view.frames, views['truth'].frames.shape)
+            clip = jnp.concatenate([views['context'].frames[:, -1:], frames], axis=1)
+            return descriptors.by_window(parts.features, clip)
         last, found = views['context'].components[:, -1:], view.components
         found = jnp.broadcast_to(found, (len(found), horizon, *found.shape[2:]))
         if self.kind == 'frames':
@@ -253,7 +266,9 @@ class Frechet(Evaluator):
         horizon = self.clips.horizon
         steps = [{} for _ in range(horizon)]
         ends = [end - 1 for _, end in descriptors.windows(horizon)]
-        places = {'frames': range(horizon), 'video': ends if len(ends) > 1 else ()}
+        places = {'frames': range(horizon)} | dict.fromkeys(
+            self.BY_WINDOW, ends if len(ends) > 1 else ()
+        )
         for place, step in enumerate(places.get(self.kind, ())):
             if truth[place] is not None:
                 steps[step] = self._column(truth[place], sets[place])
@@ -262,17 +277,20 @@ class Frechet(Evaluator):
     def about(self):
         if self.features is None:
             return {}
-        path = self.options['network']
-        network = (
-            {'network': path, 'sha256': compatibility.origin(path)}
-            if path
-            else {'network': "the model's encoder", 'sha256': bundles.identity(self.encoder)}
-        )
-        return network | {
+        return self._network() | {
             'sample': self._sample(),
             'dimensions': self.features[0],
             'samples': self.features[1],
         }
+
+    def _network(self):
+        if self.kind == 'random3d':
+            words = f'random 3-D convolutions, seed {self.parts.seed}'
+            return {'network': words, 'sha256': self.parts.sha256}
+        if self.kind in self.BUNDLES:
+            path = self.options['network']
+            return {'network': path, 'sha256': compatibility.origin(path)}
+        return {'network': "the model's encoder", 'sha256': bundles.identity(self.encoder)}
 
     def _sample(self):
         context, horizon = self.clips.context, self.clips.horizon
@@ -280,6 +298,10 @@ class Frechet(Evaluator):
             'frames': 'a future frame each: mean and deviation of its leading components',
             'video': f'windows of {min(descriptors.WINDOW, horizon)} future frames: leading '
             'components and their changes',
+            **dict.fromkeys(
+                ('judge', 'random3d'),
+                f'windows of {min(descriptors.WINDOW, horizon)} future frames and the one before',
+            ),
             'inception': f'a future frame each, resized to {inception.SIDE}x{inception.SIDE}',
             'i3d': f'a clip of {context} context + {horizon} future frames each, resized to '
             f'{i3d.SIDE}x{i3d.SIDE}',
