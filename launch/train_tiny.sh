@@ -40,6 +40,8 @@ train head head:tiny "${world[@]}" "${features[@]}"
 # These two judge forecasts, no model holds them.
 train depth head:tiny-depth "${world[@]}" "${features[@]}"
 train normals head:tiny-normals "${world[@]}" "${features[@]}"
+# So does the judge, a network of video of its own.
+train judge judge:tiny "${mixed[@]}"
 # The frozen networks see every frame once, not at every step of both stages.
 encode() {  # encode NAME SOURCE
   [ -d "$out/$1_encoded" ] || re2pix prepare encode --source="$2" --out="$out/$1_encoded" \
@@ -58,7 +60,8 @@ train forecaster forecaster:tiny "${encoded[@]}" "${features[@]}"
 train generator generator:tiny "${encoded[@]}" --config.frozen.forecaster="$parts/forecaster" \
   --config.frozen.vae="$parts/autoencoder" --config.frozen.head="$parts/head"
 
-# What is shipped: the whole model and the two heads that judge it, stored in half precision.
+# What is shipped: the whole model, and the two heads and the network that judge it, stored in half
+# precision.
 ship() {  # ship RUN BUNDLE CARD
   [ -d "$2" ] || re2pix export --workdir="$out/$1" --out="$2" --storage=float16 --card="$3"
 }
@@ -66,6 +69,7 @@ cards=re2pix_jax/bundles/shipped/tiny
 ship generator "$out/tiny" "$cards/MODEL_CARD.md"
 ship depth "$out/tiny/depth" "$cards/depth/MODEL_CARD.md"
 ship normals "$out/tiny/normals" "$cards/normals/MODEL_CARD.md"
+ship judge "$out/tiny/judge" "$cards/judge/MODEL_CARD.md"
 echo "The model is $out/tiny; evaluate it with"
 echo "  re2pix evaluate --config=evaluate --config.model=$out/tiny --config.evals.depth.head= \\"
 echo "    --workdir=$out/evaluation"
