@@ -36,7 +36,8 @@ def get_config():
             'guidance_channels': 8,  # leading components that guidance's coarse prediction keeps
             'sampler': 'euler',  # 'euler' | 'heun' | 'ddim'
             'sampler_steps': 0,  # 0 = the model's own
-            # 're2pix' | 'copy_last' | 'vae' | 'truth' | 'forecast' | 'encoder'; () = all
+            # 're2pix' | 'copy_last' | 'vae' | 'truth' | 'forecast' | 'encoder'; () = all; and, only
+            # where it is named, 'oracle': re2pix given the true future features, as costly again
             'methods': (),
             'pictures': 0,  # clips that are shown
             'mesh': {'data': -1, 'model': 1},  # devices that share the clips

@@ -83,6 +83,7 @@ def get_config(size='tiny'):
     config.loss.update(
         nested_dropout=True,
         nested_counts='doublings',  # or 'multiples': which the paper means is not known [O]
+        nested_share=1.0,  # of the steps that have nested dropout, the first ones [O]
         # of the samples are trained on stage 1's own forecast [P]; 0: ground truth only, 1:
         # predictions only
         predicted_fraction=0.1,

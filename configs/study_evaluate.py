@@ -12,31 +12,39 @@ _evaluate = runpy.run_path(str(pathlib.Path(__file__).with_name('evaluate.py')))
 
 def get_config():
     config = ConfigDict()
-    config.evaluation = _evaluate()  # of the last checkpoint; `model` is each run's own
-    # 160 clips: a Fréchet distance of 128 dimensions takes more than as many. Half of the usual
-    # sampler steps: there are many runs.
-    config.evaluation.update(clips=160, sampler_steps=10)
+    # Of the last checkpoint; `model` is each run's own, and `methods` are those that differ.
+    config.evaluation = _evaluate()
+    # As many frames as the longest horizon. 128 clips: a Fréchet distance of 64 dimensions takes
+    # more than as many. Heun in 5 steps, 9 evaluations of the generator: there are many runs.
+    config.evaluation.update(clips=128, horizon=16, sampler='heun', sampler_steps=5)
     for name in ('probe', 'depth', 'reconstruction'):
         del config.evaluation.evals[name]
+    config.horizons = (4, 16)  # future frames that the tables and findings are over
+    config.bootstrap = 200  # draws of clips and seeds that intervals are made of
     config.curve = ConfigDict(
         {
-            'clips': 64,  # of an evaluation of the checkpoints before the last
-            'seeds': 1,  # how many seeds' runs have a curve; 0 = none
+            # of an evaluation of the checkpoints before the last, at the first horizon
+            'clips': 64,
+            'seeds': 0,  # how many seeds' runs have a curve; 0 = none
         }
     )
-    config.sheets = ConfigDict({'clips': 3})  # that the page shows as every row continues them
+    # What the page shows as every row continues it.
+    config.sheets = ConfigDict({'clips': 3, 'horizon': 8})
     config.only = ()  # labels of the rows below that the table has; () = all
-    # label → the run that is evaluated, and what of `evaluation` is changed.
+    # label → the run that is evaluated, of how many seeds (without: all), and what of `evaluation`
+    # is changed.
     config.rows = ConfigDict(
         {
-            'baseline': {'run': 'baseline'},
-            'baseline_large': {'run': 'baseline_large'},
+            'full': {'run': 'full'},
             'truth_only': {'run': 'truth_only'},
             'predicted_only': {'run': 'predicted_only'},
             'no_nested_dropout': {'run': 'no_nested_dropout'},
-            'full': {'run': 'full'},
-            'full, 8 channels': {'run': 'full', 'channels': 8},
-            'full, guided': {'run': 'full', 'guidance': 0.4},
+            'full_doublings': {'run': 'full_doublings'},
+            'final_tenth_whole': {'run': 'final_tenth_whole'},
+            'baseline': {'run': 'baseline'},
+            'baseline_large': {'run': 'baseline_large'},
+            'full, 8 channels': {'run': 'full', 'seeds': 1, 'channels': 8},
+            'full, guided': {'run': 'full', 'seeds': 1, 'guidance': 0.4},
         }
     )
     return config

@@ -1,12 +1,18 @@
-r"""The study of the paper's table: one generator, trained in six ways, each one thing apart.
+r"""The study of the paper's table: one generator, trained on in several ways, each one thing apart.
 
     re2pix train --config=study_train:full --workdir=runs/study/runs/full/0 \
+        --config.init=runs/study/starts/shared \
         --config.frozen.forecaster=tiny/forecaster --config.frozen.vae=tiny/vae \
         --config.frozen.head=tiny/head
 
 A row by itself is of size tiny; study_train:full-small is of another. `bash launch/study.sh` trains
-all rows with all seeds and makes the tables. All rows have the steps, batches and optimiser of the
-same base, and nested dropout unless it is what is left out.
+all rows with all seeds and makes the tables.
+
+All rows start from the generator that `shared` trains, without features, and so without anything
+in which they differ; a row with features adds their embedding, at zero. `baseline_large` is of
+other shapes and starts from `shared_large`, which has as many steps. [O] All rows have the steps,
+batches and optimiser of the same base, patches of 2 (the features' own grid, nothing is pooled
+[P]), and nested dropout over 8, 16, 24, ... unless that is what differs.
 """
 
 import pathlib
@@ -15,13 +21,18 @@ import runpy
 from re2pix_jax.errors import UserError
 
 ROWS = {
-    'baseline': {'model.components': 0},
-    'baseline_large': {'model.components': 0},  # and wider, see below
+    'shared': {'model.components': 0},
+    'shared_large': {'model.components': 0},  # and wider, see below
+    'full': {},
     'truth_only': {'loss.predicted_fraction': 0.0},
     'predicted_only': {'loss.predicted_fraction': 1.0},
     'no_nested_dropout': {'loss.nested_dropout': False},
-    'full': {},
+    'full_doublings': {'loss.nested_counts': 'doublings'},
+    'final_tenth_whole': {'loss.nested_share': 0.9},
+    'baseline': {'model.components': 0},
+    'baseline_large': {'model.components': 0},  # and wider, too
 }
+SHARED_STEPS, STEPS = 600, 300
 POINTS = 5  # checkpoints of a run that become points of its curve
 
 _generator = runpy.run_path(str(pathlib.Path(__file__).with_name('generator.py')))['get_config']
@@ -34,14 +45,12 @@ def get_config(row='full'):
         raise UserError(
             f'study row {row!r}: expected one of {", ".join(ROWS)}, as in --config=study_train:full'
         )
-    large = row == 'baseline_large'  # at least the parameters of generator and forecaster
+    large = row.endswith('_large')  # at least the parameters of generator and forecaster
     config = _generator(f'{size}-baseline-large' if large else size)
-    if (
-        size == 'tiny'
-    ):  # many runs on two cores: a smaller network, and fewer steps, than the shipped bundle's
-        config.model.update(patch_size=4, width=192 if large else 144, depth=5 if large else 3)
-        config.steps = 400
+    if size == 'tiny':  # many runs on two cores
+        config.steps = SHARED_STEPS if row.startswith('shared') else STEPS
     config.optimizer.warmup_steps = 50
+    config.loss.nested_counts = 'multiples'
     config.update_from_flattened_dict(ROWS[row])
     config.checkpoint_every = (
         config.get_ref('steps') // POINTS

@@ -112,11 +112,14 @@ class Re2Pix:
         sampler_steps=None,
         channels=None,
         sampler='euler',
+        future_components=None,
     ):
         """`rollout` of contexts as the encoder and the VAE see them.
 
         Args:
             context_components: [B, M, h, w, P]; context_latents: [B, M, H/f, W/f, c].
+            future_components: [B, horizon, h, w, P] that stage 2 is given; None for the forecast of
+                stage 1.
         """
         batch = context_components.shape[0]
         if horizon < 1:
@@ -127,7 +130,8 @@ class Re2Pix:
             )
 
         # Stage 1: what will be where.
-        future_components = self.forecaster.forecast(context_components, horizon)
+        if future_components is None:
+            future_components = self.forecaster.forecast(context_components, horizon)
 
         # Stage 2: what it looks like, chunk by chunk.
         net, futures = self.generator.net, keys.shape[0] // batch

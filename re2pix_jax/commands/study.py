@@ -2,12 +2,14 @@ r"""Evaluates the runs of a study and makes its tables, curves and page.
 
     re2pix study --config=study_evaluate --workdir=runs/study
 
-The workdir holds runs/ROW/SEED, as launch/study.sh trains them; it gets evaluations/, study.txt,
-study.json, curves/*.png and study.html. What is evaluated already is not evaluated again. With
---out another folder gets them, as for an evaluation over longer futures:
+The workdir holds runs/ROW/SEED and shared/NAME, what they start from, as launch/study.sh trains
+them; it gets evaluations/, study.txt, study.json, curves/*.png and study.html. What is evaluated
+already is not evaluated again. With --out another folder gets them, as for an evaluation over
+longer futures:
 
-    re2pix study --config=study_evaluate --workdir=runs/study --out=runs/study_16 \
-        --config.evaluation.source=records:data/world_long --config.evaluation.horizon=16
+    re2pix study --config=study_evaluate --workdir=runs/study --out=runs/study_32 \
+        --config.evaluation.source=records:data/world_long --config.evaluation.horizon=32 \
+        --config.horizons="(16,32)"
 """
 
 from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
@@ -32,7 +34,9 @@ def main(argv):
     out = pathlib.Path(_OUT.value or folder)
     note = lambda line: print(line, flush=True)
     points = rows.evaluate(folder, config, _model, note, out)
-    print(page.write(out, points, sheets.draw(folder, config, _model)))
+    shared = {path.name: rows.trained(path) for path in sorted(folder.glob('shared/*'))}
+    shown = sheets.draw(folder, config, _model)
+    print(page.write(out, points, config.horizons, config.bootstrap, shown, shared))
     print(f'written to {out}: study.txt, study.json, curves, study.html')
 
 

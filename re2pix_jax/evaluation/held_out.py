@@ -19,16 +19,23 @@ SAMPLING = ('guidance', 'guidance_channels', 'channels', 'sampler', 'sampler_ste
 
 
 def evaluate(part, config, mesh=None) -> tuple[dict, dict]:
+    """`measure` with reports that are JSON-able, as `Report.to_dict` makes them."""
+    reports, shown = measure(part, config, mesh)
+    return {term: report.to_dict() for term, report in reports.items()}, shown
+
+
+def measure(part, config, mesh=None, keep=False) -> tuple[dict, dict]:
     """All numbers of a part.
 
     Args:
         part: a Re2Pix model or a Forecaster.
         config: as configs/evaluate.py makes it.
         mesh: the devices; None: as config.mesh says.
+        keep: whether the reports keep what single clips gave.
 
     Returns:
-        ({term: report, JSON-able}, {term: [(caption, uint8 [H, W, 3])]}); without config.terms the
-        one term is ''.
+        ({term: Report}, {term: [(caption, uint8 [H, W, 3])]}); without config.terms the one term
+        is ''.
 
     Raises:
         UserError: settings, bundles or clips that cannot be used, or do not fit each other.
@@ -38,13 +45,13 @@ def evaluate(part, config, mesh=None) -> tuple[dict, dict]:
     opened = {}
     try:
         for term in config.terms or ('',):  # what does not fit is refused before any of them runs
-            opened[term] = open_for(part, config, mesh, term)
+            opened[term] = open_for(part, config, mesh, term, keep)
             opened[term].check(part)
         reports, shown = {}, {}
         for term, evaluation in opened.items():
             report = evaluation.run(part)
-            report = report._replace(protocol=protocol_of(part, config, evaluation, report))
-            reports[term] = report.to_dict()
+            about = protocol_of(part, config, evaluation, report)
+            reports[term] = report._replace(protocol=about)
             shown[term] = pictures.draw(part, evaluation, config.pictures, term)
     finally:
         for evaluation in opened.values():
@@ -84,7 +91,7 @@ def check(config) -> None:
         )
 
 
-def open_for(part, config, mesh=None, term: str = '') -> Evaluation:
+def open_for(part, config, mesh=None, term: str = '', keep: bool = False) -> Evaluation:
     """The evaluation that a config describes for a part, opened."""
     return Evaluation(
         config.evals,
@@ -96,6 +103,7 @@ def open_for(part, config, mesh=None, term: str = '') -> Evaluation:
         last=bool(term),
         mesh=mesh,
         label=f'evaluate {term}'.strip(),
+        keep=keep,
     )
 
 

@@ -17,6 +17,7 @@ class Report(NamedTuple):
         about: {evaluator: what of it belongs into the protocol}.
         warnings, left_out: lines.
         protocol: see `protocol`; filled in by who knows it.
+        kept: {column/...: array} of single clips, where that was asked for; no part of `to_dict`.
     """
 
     overall: dict
@@ -25,11 +26,12 @@ class Report(NamedTuple):
     warnings: list
     left_out: list
     protocol: dict
+    kept: dict = {}  # noqa: RUF012 (a NamedTuple's default, never changed)
 
     @classmethod
     def of(cls, measured, totals, evaluators) -> 'Report':
         """From the totals {(evaluator, method): state} of the evaluators that `measured`."""
-        overall, steps, about, warnings = {}, {}, {}, []
+        overall, steps, about, warnings, kept = {}, {}, {}, [], {}
         for evaluator in measured:
             states = {
                 method: state for (name, method), state in totals.items() if name == evaluator.name
@@ -54,6 +56,7 @@ class Report(NamedTuple):
             if found := evaluator.about():
                 about[evaluator.name] = found
             warnings += getattr(evaluator, 'warnings', [])
+            kept |= evaluator.kept
         ordered = [method for method in views.TITLES if method in overall]
         return cls(
             {method: overall[method] for method in ordered},
@@ -62,6 +65,7 @@ class Report(NamedTuple):
             warnings,
             [evaluator.left_out for evaluator in evaluators if evaluator.left_out],
             {},
+            kept,
         )
 
     def scalars(self) -> dict[str, float]:
@@ -76,7 +80,9 @@ class Report(NamedTuple):
 
     def to_dict(self) -> dict:
         """JSON-able."""
-        return {'format': FORMAT, **self._asdict()}
+        fields = self._asdict()
+        del fields['kept']
+        return {'format': FORMAT, **fields}
 
 
 def shown(name: str, value: float | None) -> str | None:

@@ -33,6 +33,7 @@ class Evaluation:
         last: whether only the last of the future frames is measured.
         mesh: the devices that share the clips; None: all.
         label: what progress is told under.
+        keep: whether the report keeps what single clips gave (`Report.kept`).
 
     Raises:
         UserError: data, bundles or settings that cannot be used.
@@ -49,6 +50,7 @@ class Evaluation:
         last=False,
         mesh=None,
         label='evaluate',
+        keep=False,
     ):
         self.mesh = meshes.create() if mesh is None else mesh
         meshes.check_batch_size(batch_size, self.mesh)
@@ -57,7 +59,7 @@ class Evaluation:
         self.label, self._observe = label, {}
         self.evaluators = evaluators.create(evals)
         for evaluator in self.evaluators:
-            evaluator.seed = seed
+            evaluator.seed, evaluator.keep = seed, keep
             evaluator.options['methods'] = tuple(evaluator.options['methods'] or methods)
             evaluator.open()
             evaluator.closed = evaluator.left_out

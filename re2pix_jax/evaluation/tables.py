@@ -13,7 +13,8 @@ COLUMNS_AT_ONCE = 14
 LEGEND = """copy: the last context frame repeated; VAE: the true frame through the VAE, the best
 that the decoder allows; truth: the true frame; stage 1: its forecast, which has no frames;
 mean map: the mean over clips and times of the compared frames' components;
-encoder: features that did not go through the principal components"""
+encoder: features that did not go through the principal components; oracle: Re2Pix, had stage 1
+forecast the true features"""
 
 
 def describe(report: dict) -> str:

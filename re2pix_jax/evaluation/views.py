@@ -2,6 +2,7 @@
 
 - re2pix: the predicted frames; copy_last: the last context frame; vae: the true frames through the
   VAE, the best that the decoder allows; truth: the true frames, what heads can score at best.
+- oracle: the predicted frames, had stage 1 forecast the true components: what stage 2 can do.
 - forecast: stage 1's components, without frames; encoder: the true frames' features as they are,
   not through the principal components as all others'.
 - mean_map: one map of components for all clips and times, their mean over the split; only where an
@@ -21,6 +22,7 @@ from re2pix_jax.vae import Autoencoder
 
 TITLES = {
     're2pix': 'Re2Pix',
+    'oracle': 'oracle',
     'copy_last': 'copy',
     'vae': 'VAE',
     'truth': 'truth',
@@ -130,16 +132,20 @@ def views_of(part, batch: dict, horizon: int, last: bool, sampling: dict, seed: 
         raw = functools.cache(lambda: by_frames(forecaster.encode_features, batch['frames']))
         found['encoder'] = View(features=lambda: raw()[:, context:])
     if isinstance(part, Re2Pix):
-        rolled = functools.cache(
-            lambda: part.rollout_encoded(
-                past.components, past.latents, keys(seed, batch['record']), horizon, **sampling
+        roll = functools.cache(
+            lambda known: part.rollout_encoded(
+                past.components,
+                past.latents,
+                keys(seed, batch['record']),
+                horizon,
+                future_components=truth.components if known else None,
+                **sampling,
             )
         )
-        found['re2pix'] = View(
-            forecaster,
-            frames=lambda: take(rolled()['frames']),
-            latents=lambda: take(rolled()['latents']),
-        )
+        rolled = functools.partial(roll, known=False)
+        found['re2pix'] = _predicted(forecaster, rolled, take)
+        if part.generator.net.components and not last:  # what lies before the last is not known
+            found['oracle'] = _predicted(forecaster, functools.partial(roll, known=True), take)
         forecast = lambda: take(rolled()['components'])
         if 'frames' in batch:
             decoded = functools.cache(lambda: by_frames(part.vae.decode, true['latents']()))
@@ -149,6 +155,14 @@ def views_of(part, batch: dict, horizon: int, last: bool, sampling: dict, seed: 
     else:
         forecast = lambda: take(forecaster.forecast(past.components, horizon))
     return found | {'forecast': View(forecaster, components=forecast)}
+
+
+def _predicted(forecaster, rolled, take) -> View:
+    return View(
+        forecaster,
+        frames=lambda: take(rolled()['frames']),
+        latents=lambda: take(rolled()['latents']),
+    )
 
 
 def _true(forecaster, vae, batch) -> dict:

@@ -17,8 +17,9 @@ SMALLEST = 8
 def nested_counts(kind: str, components: int) -> tuple[int, ...]:
     """The set of c that nested dropout draws from, ending in all `components`.
 
-    'doublings': 8, 16, 32, ... [O, the default]; 'multiples': 8, 16, 24, ...; the paper's "{8, 16,
-    ..., 1152}" can mean either. ValueError for another kind or when there are no components.
+    'multiples': 8, 16, 24, ..., which ends in 1152 by itself; 'doublings': 8, 16, 32, ..., 1024 and
+    then 1152; the paper's "{8, 16, ..., 1152}" can mean either [O]. ValueError for another kind or
+    when there are no components.
     """
     if components < 1:
         raise ValueError(f'nested dropout needs at least one component, got {components}')

@@ -30,6 +30,11 @@ class GeneratorTask(Task):
             conditioning.mixed_places(self.config.batch_size, settings.predicted_fraction)
             self.diffusion = flow.Diffusion(settings.path, settings.target, settings.schedule)
             self.diffusion.check()
+            self.nested_share = settings.get('nested_share', 1.0)
+            if not 0 <= self.nested_share <= 1:
+                raise ValueError(
+                    f'nested_share is {self.nested_share}; it must lie between 0 and 1'
+                )
         if settings.mixed not in MIXED:
             raise errors.UserError(
                 f"config.loss.mixed: '{settings.mixed}' is unknown; choose one of "
@@ -40,7 +45,15 @@ class GeneratorTask(Task):
         return self.net.example()
 
     def load(self, name):
-        return bundles.load(name, 'generator').params
+        """A generator without features serves one with them as well: their embedding starts at
+        zero, so that at first the two compute the same. [O]
+        """
+        loaded = bundles.load(name, 'generator')
+        if loaded.net.components or not self.net.components:
+            return loaded.params
+        new = {'fusion': self.shapes['params']['fusion']}
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), new)
+        return {**loaded.params, 'params': {**loaded.params['params'], **zeros}}
 
     def _split(self, array):
         if array is None:
@@ -80,14 +93,14 @@ class GeneratorTask(Task):
                 mixed_keys if settings.mixed == 'per_sample' else None,
             )
             if settings.nested_dropout:
-                context_components, future_components = self._split(
-                    jax.vmap(
-                        lambda key, x: conditioning.nested_dropout(key, x[None], self.counts)[0]
-                    )(
-                        nested_keys,
-                        jnp.concatenate([context_components, future_components], axis=1),
-                    )
-                )
+                components = jnp.concatenate([context_components, future_components], axis=1)
+                kept = jax.vmap(
+                    lambda key, x: conditioning.nested_dropout(key, x[None], self.counts)[0]
+                )(nested_keys, components)
+                if self.nested_share < 1:
+                    whole = batch['step'] >= round(self.nested_share * self.config.steps)
+                    kept = jnp.where(whole.reshape(-1, 1, 1, 1, 1), components, kept)
+                context_components, future_components = self._split(kept)
         t = jax.vmap(
             lambda key: flow.sample_time(
                 key, (), settings.time_mean, settings.time_std, settings.times

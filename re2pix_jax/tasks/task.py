@@ -83,7 +83,8 @@ class Task:
             variables: as `init` gives them.
             frozen: as `self.frozen`.
             batch: arrays [B, ...]; 'place' int32 [B] says where in the global batch each clip
-                stands, 0 to B - 1 where it is not given.
+                stands, 0 to B - 1 where it is not given; 'step' int32 [B] how many steps were taken
+                before.
             key: of the step: see `clip_keys`.
             teacher: the averaged variables.
 

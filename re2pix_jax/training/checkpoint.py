@@ -10,6 +10,7 @@ checkpoint as the latest.
 import hashlib
 import json
 import os
+import pathlib
 import shutil
 
 import jax
@@ -90,6 +91,14 @@ class Checkpoints:
                 f'the version that wrote it ({WRITTEN_BY.get(meta.get("format"), "a later one")})'
             )
         return meta
+
+    def digest(self, step: int) -> str:
+        """sha256 of the files that hold the state of a checkpoint."""
+        folder, found = pathlib.Path(self.path, str(step), 'state'), hashlib.sha256()
+        for file in sorted(path for path in folder.rglob('*') if path.is_file()):
+            found.update(f'{file.relative_to(folder)} {file.stat().st_size}\n'.encode())
+            found.update(file.read_bytes())
+        return found.hexdigest()
 
     def restore(self, step: int, abstract_state) -> tuple:
         """Reads a checkpoint.

@@ -105,8 +105,8 @@ def make_step(
       task: its `loss(variables, frozen, batch, key, teacher) -> (scalar, (metrics, updates))` is
         descended; `teacher` is the average of the variables, updates['batch_stats'] replaces the
         running statistics. The batch gets 'place' int32 [B], each clip's place in the global batch,
-        and the key is that of the step: what is drawn by the two does not depend on how the batch
-        is cut.
+        and 'step' int32 [B], the steps taken before, and the key is that of the step: what is drawn
+        by the two does not depend on how the batch is cut.
       optimizer, rate: from training.optimizer.create.
       seed, decay, accumulate: of the config (`decay` is its `ema`).
 
@@ -122,6 +122,8 @@ def make_step(
             value, (metrics, updates) = task.loss(variables, frozen, batch, key, state.ema)
             return value, ({**metrics, 'loss': value}, updates)
 
+        clips = len(jax.tree.leaves(batch)[0])
+        batch = {**batch, 'step': jnp.full(clips, number, jnp.int32)}
         gradients, (metrics, updates) = _gradients(
             loss, state.params, batch, run_key(seed, 'loss', number), accumulate
         )

@@ -1,8 +1,5 @@
-"""The study: its configs differ in one thing, every checkpoint is evaluated once, its numbers and
-verdicts are those of the reports.
-"""
+"""The study: its configs differ in one thing, and every checkpoint is evaluated once."""
 
-import json
 import pathlib
 import shutil
 import subprocess
@@ -12,78 +9,27 @@ import jax
 import numpy as np
 import pytest
 
+from re2pix_jax import bundles
 from re2pix_jax.errors import UserError
-from re2pix_jax.evaluation.study import claims, numbers, rows
-from re2pix_jax.evaluation.study import page as report
+from re2pix_jax.evaluation import results
+from re2pix_jax.evaluation.study import rows
 from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer
 from re2pix_jax.generator import backbone
 from re2pix_jax.training.defaults import flatten
 from tests.conftest import ROOT, load_config
+from tests.evaluation.studies import fake_report
 from tests.training import toy
 
-ROWS = ('baseline', 'baseline_large', 'truth_only', 'predicted_only', 'no_nested_dropout', 'full')
-
-
-def fake_report(miou, video, clips=8):
-    """An evaluation in which every frame has the same numbers, but for a Fréchet distance that
-    grows with time.
-    """
-    steps = [
-        {
-            're2pix': {'miou': miou, 'psnr': 20.0, 'frechet_frames': video * number},
-            'copy_last': {'miou': 0.2, 'psnr': 15.0, 'frechet_frames': 0.3},
-            'vae': {'miou': 0.6, 'psnr': 27.0},
-        }
-        for number in (1, 2)
-    ]
-    overall = {
-        # A mean over steps is what the table shows, so that these two are not read.
-        're2pix': {'miou': 0.0, 'psnr': 0.0, 'frechet_frames': video, 'frechet_video': video},
-        'copy_last': {'frechet_video': 9.0},
-        'vae': {'frechet_video': 0.5},
-    }
-    protocol = {
-        'model': 'model',
-        'source': 'world',
-        'split': 'validation',
-        'clips': clips,
-        'start_frame': 0,
-        'window': 'start',
-        'stride': 3,
-        'fps': 5.0,
-        'size': [64, 128],
-        'label_size': [64, 128],
-        'context_frames': 4,
-        'horizon': 2,
-        'last': False,
-        'seed': 0,
-        'sampler': 'euler',
-        'sampler_steps': 20,
-        'guidance': 0.0,
-        'guidance_channels': 8,
-        'channels': 0,
-        'target': [],
-        'context': [],
-        'evals': {},
-    }
-    return {
-        'format': 3,
-        'overall': overall,
-        'steps': steps,
-        'about': {},
-        'warnings': [],
-        'left_out': [],
-        'protocol': protocol,
-    }
-
-
-def points(**seeds_of):
-    """{label: [(miou, frechet_video) of each seed]} → final `Point`s."""
-    return [
-        rows.Point(label.replace('_with_', ', '), str(seed), 100, 8, True, fake_report(*found))
-        for label, seeds in seeds_of.items()
-        for seed, found in enumerate(seeds)
-    ]
+ROWS = (
+    'full',
+    'truth_only',
+    'predicted_only',
+    'no_nested_dropout',
+    'full_doublings',
+    'final_tenth_whole',
+    'baseline',
+    'baseline_large',
+)
 
 
 @pytest.mark.parametrize('size', ['tiny', 'small', 'base'])
@@ -103,10 +49,19 @@ def test_rows_differ_from_full_in_what_their_name_says(size):
         'truth_only': {'loss.predicted_fraction': 0.0},
         'predicted_only': {'loss.predicted_fraction': 1.0},
         'no_nested_dropout': {'loss.nested_dropout': False},
+        'full_doublings': {'loss.nested_counts': 'doublings'},
+        'final_tenth_whole': {'loss.nested_share': 0.9},
         'full': {},
     }
+    assert full['loss.nested_counts'] == 'multiples' and full['model.patch_size'] == 2
     assert large.pop('model.components') == 0
     assert {name.split('.')[0] for name in large} == {'model'}
+
+
+@pytest.mark.parametrize('size', ['tiny', 'small', 'base'])
+def test_what_is_shared_is_the_generator_of_the_baselines(size):
+    model = lambda row: load_config('study_train', f'{row}-{size}').model.to_dict()
+    assert model('shared') == model('baseline') and model('shared_large') == model('baseline_large')
 
 
 def test_points_of_the_curve_follow_the_steps():
@@ -148,7 +103,7 @@ def test_the_large_baseline_has_at_least_the_parameters_of_both_stages(size):
 
 
 def test_an_unknown_row_is_one_line():
-    with pytest.raises(UserError, match="study row 'ful': expected one of baseline, "):
+    with pytest.raises(UserError, match="study row 'ful': expected one of shared, "):
         load_config('study_train', 'ful')
 
 
@@ -165,12 +120,15 @@ def asked(monkeypatch):
     """Settings of each evaluation that the study asked for, with the run and step it is of."""
     asked = []
 
-    def evaluate(model, settings):
+    def measure(model, settings, keep):
         workdir, step = model
         asked.append((workdir.parent.name, workdir.name, step, settings))
-        return {'': fake_report(0.3, 1.0, settings.clips)}, {'': []}
+        report = fake_report(0.3, 1.0, settings.clips)
+        del report['format']
+        kept = {'frechet_judge/ends': np.arange(1)} if keep else {}
+        return {'': results.Report(**report, kept=kept)}, {'': []}
 
-    monkeypatch.setattr(rows.held_out, 'evaluate', evaluate)
+    monkeypatch.setattr(rows.held_out, 'measure', measure)
     return asked
 
 
@@ -182,6 +140,7 @@ def study(folder, config, **given):
 
 def test_each_checkpoint_is_evaluated_once_for_each_way_of_using_it(folder, asked):
     config = load_config('study_evaluate')
+    config.curve.seeds = 1
     found = study(folder, config)
     base, clips, few = ('baseline', '0'), config.evaluation.clips, config.curve.clips
     assert {(*run, settings.clips, settings.channels) for *run, settings in asked} == {
@@ -193,15 +152,20 @@ def test_each_checkpoint_is_evaluated_once_for_each_way_of_using_it(folder, aske
         ('full', '0', 4, clips, 0),
         ('full', '1', 4, clips, 0),
         ('full', '0', 4, clips, 8),
-        ('full', '1', 4, clips, 8),
     }
-    assert len(asked) == len(found) == 11  # guidance is another way again
+    # The last with guidance is a ninth way.
+    assert len(asked) == len(found) == 9
+    assert {(settings.clips, settings.horizon) for *_, settings in asked} == {
+        (clips, config.evaluation.horizon),
+        (few, config.horizons[0]),
+    }
     asked.clear()
     assert study(folder, config) == found and not asked
+    assert all(bool(point.features) == point.final for point in found)
     with config.unlocked():
         config.evaluation.seed = 1
     study(folder, config)
-    assert len(asked) == 11
+    assert len(asked) == 9
 
 
 def test_a_run_that_was_trained_anew_in_its_folder_is_evaluated_anew(folder, asked):
@@ -212,14 +176,56 @@ def test_a_run_that_was_trained_anew_in_its_folder_is_evaluated_anew(folder, ask
     fields = {'steps': 4, 'checkpoint_every': 2, 'seed': 7}
     toy.train(folder / 'runs' / 'full' / '1', toy.make_config(**fields))
     study(folder, config)
-    assert {(*run, settings.channels, settings.guidance) for *run, settings in asked} == {
-        ('full', '1', 4, 0, 0.0),
-        ('full', '1', 4, 8, 0.0),
-        ('full', '1', 4, 0, 0.4),
-    }
+    assert [run for *run, _ in asked] == [['full', '1', 4]]
     asked.clear()
     study(folder, config)
     assert not asked
+
+
+def test_what_a_checkpoint_learned_anew_is_evaluated_anew(folder, asked, monkeypatch):
+    config = load_config('study_evaluate')
+    study(folder, config)
+    asked.clear()
+    workdir = folder / 'runs' / 'full' / '1'
+    before = rows.checkpoint.Checkpoints(workdir, read_only=True).digest(4)
+    shutil.rmtree(workdir)
+    # By the same config, on other batches.
+    create = toy.Data.__init__
+    monkeypatch.setattr(
+        toy.Data, '__init__', lambda self, *given: (create(self, *given), next(self))[0]
+    )
+    toy.train(workdir, toy.make_config(steps=4, checkpoint_every=2))
+    assert rows.checkpoint.Checkpoints(workdir, read_only=True).digest(4) != before
+    study(folder, config)
+    assert [run for *run, _ in asked] == [['full', '1', 4]]
+
+
+def test_another_network_of_a_measure_evaluates_anew(folder, asked, micro_bundles, tmp_path):
+    config = load_config('study_evaluate')
+    config.only = ('baseline',)
+    judge = tmp_path / 'judge'
+    config.evaluation.evals.frechet_judge.network = str(judge)
+    study(folder, config)
+    shutil.copytree(micro_bundles / 'judge', judge)
+    study(folder, config)
+    assert len(asked) == 2  # it was not there, and then it was
+    part = bundles.load(judge)
+    bundles.save(judge, part, storage='float16', overwrite=True)
+    study(folder, config)
+    assert len(asked) == 2  # a copy is the same network
+    halved = jax.tree.map(lambda leaf: leaf / 2, part.params)
+    bundles.save(judge, part.replace(params=halved), overwrite=True)
+    study(folder, config)
+    assert len(asked) == 3
+
+
+def test_a_run_that_is_under_way_is_left_out_and_named(folder, asked):
+    toy.train(folder / 'runs' / 'full' / '2', toy.make_config(steps=4, checkpoint_every=2), stop=2)
+    said = []
+    opened = lambda workdir, step: (pathlib.Path(workdir), step)
+    found = rows.evaluate(folder, load_config('study_evaluate'), opened, said.append)
+    assert {point.seed for point in found if point.label == 'full'} == {'0', '1'}
+    assert f'left out: {folder}/runs/full/2 is at step 2 of 4' in said
 
 
 def test_some_rows_are_evaluated_alone_into_another_folder(folder, asked):
@@ -229,16 +235,18 @@ def test_some_rows_are_evaluated_alone_into_another_folder(folder, asked):
     config.only = ('full',)
     assert [point.label for point in evaluate()] == ['full', 'full']
     assert [(row, seed, settings.methods) for row, seed, _, settings in asked] == [
-        ('full', '0', ()),
-        ('full', '1', ('re2pix',)),
+        ('full', '0', ('re2pix', 'oracle', 'copy_last', 'vae')),
+        ('full', '1', ('re2pix', 'oracle')),
     ]
     assert not (folder / 'evaluations').exists()
-    assert len(list((folder / 'other' / 'evaluations').iterdir())) == 2
+    # A report of each, and the features beside it.
+    assert len(list((folder / 'other' / 'evaluations').iterdir())) == 2 * 2
     # What was evaluated beside the references is not evaluated again without them.
+    config.rows = {name: config.rows[name] for name in ('baseline', 'full', 'full, guided')}
     config.only = ('baseline', 'full')
     assert [point.label for point in evaluate()] == ['baseline', 'full', 'full']
     assert [(row, seed, settings.methods) for row, seed, _, settings in asked[2:]] == [
-        ('baseline', '0', ())
+        ('baseline', '0', ('re2pix', 'oracle', 'copy_last', 'vae'))
     ]
     config.only = ('ful', 'full')
     with pytest.raises(
@@ -257,31 +265,6 @@ def test_runs_that_end_at_different_steps_are_not_compared(folder):
         study(folder, load_config('study_evaluate'))
 
 
-def test_metrics_by_time_are_means_over_seeds_at_the_frames_that_have_them():
-    found = numbers.by_time(
-        points(full=[(0.3, 1.0), (0.5, 3.0)], baseline=[(0.25, 4.0)]), 'frechet_frames'
-    )
-    assert found == {
-        'full': {
-            0.2: pytest.approx((2, np.sqrt(2), 2)),
-            0.4: pytest.approx((4, 2 * np.sqrt(2), 2)),
-        },
-        'baseline': {0.2: (4.0, None, 1), 0.4: (8.0, None, 1)},
-        'copy-last': {0.2: (0.3, None, 1), 0.4: (0.3, None, 1)},
-    }
-    assert numbers.by_time(points(full=[(0.3, 1.0)]), 'frechet_video') == {}  # of one window alone
-
-
-def test_a_table_by_time_shows_a_few_frames_from_the_first_to_the_last():
-    cells = {
-        round(0.1 * number, 1): numbers.Cell(float(number), None, 1) for number in range(1, 17)
-    }
-    title, header, _, row = report.describe_by_time('frechet_frames', {'full': cells}).split('\n')
-    assert title == 'Fréchet frames by time'
-    assert header.split() == '+0.10 s +0.40 s +0.70 s +1.00 s +1.30 s +1.60 s'.split()
-    assert row.split() == ['full', '1', '4', '7', '10', '13', '16']
-
-
 def test_a_study_without_runs_is_one_line(tmp_path):
     command = [
         sys.executable,
@@ -293,88 +276,7 @@ def test_a_study_without_runs_is_one_line(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1)
-    assert f'{tmp_path}/runs holds no run of the rows baseline, baseline_large, full' in done.stderr
-
-
-def test_numbers_are_means_and_sample_deviations_over_seeds():
-    table = numbers.summarise(points(full=[(0.3, 1.0), (0.5, 3.0)], baseline=[(0.25, 4.0)]))
-    assert table['full']['miou'] == pytest.approx((40, 10 * np.sqrt(2), 2))
-    assert table['full']['frechet_video'] == pytest.approx((2, np.sqrt(2), 2))
-    assert table['baseline']['miou'] == (25.0, None, 1)
     assert (
-        table['copy-last']['miou'] == (20.0, None, 1)
-        and table['VAE of the truth']['frechet_video'].mean == 0.5
+        f'{tmp_path}/runs holds no run of the rows baseline, baseline_large, final_tenth_whole'
+        in done.stderr
     )
-    assert 'fid' not in table['full']  # was not measured
-
-
-def test_findings_are_judged_by_the_means_and_the_spread():
-    table = {
-        'full': [(0.3, 1.0), (0.3, 1.2)],
-        'truth_only': [(0.35, 5.0), (0.35, 5.1)],
-        'baseline': [(0.25, 4.0), (0.25, 4.2)],
-        'no_nested_dropout': [(0.2, 1.0), (0.4, 0.9)],
-        'full_with_8 channels': [(0.3, 1.5)],
-    }
-    verdicts = {
-        verdict.claim: verdict.verdict
-        for verdict in claims.judge(numbers.summarise(points(**table)))
-    }
-    assert verdicts['mIoU %: full is better than baseline'] == 'reproduced'
-    assert verdicts['mIoU %: truth_only is better than full'] == 'reproduced'
-    assert (
-        verdicts['mIoU %: no_nested_dropout is better than baseline']
-        == 'reproduced (within spread)'
-    )
-    assert verdicts['Fréchet video: full is better than no_nested_dropout'] == 'not reproduced'
-    assert verdicts['Fréchet video: baseline is better than truth_only'] == 'reproduced'
-    assert (
-        verdicts['Fréchet video: with 8 channels nearer to full than the baseline is']
-        == 'reproduced'
-    )
-    assert not any('predicted_only' in claim for claim in verdicts)  # not in this table
-
-
-@pytest.mark.parametrize(
-    ('values', 'step', 'times'), [((0.1, 0.3, 0.5), 150, 2.0), ((0.25, 0.3, 0.5), 100, 3.0)]
-)
-def test_how_much_sooner_the_baselines_end_is_reached(values, step, times):
-    found = {
-        'full': ([100, 200, 300], list(values)),
-        'baseline': ([100, 200, 300], [0.0, 0.1, 0.2]),
-    }
-    assert numbers.sooner(found, 'miou') == pytest.approx((step, times))
-    lower = {label: (steps, [-value for value in curve]) for label, (steps, curve) in found.items()}
-    assert numbers.sooner(lower, 'frechet_video') == pytest.approx((step, times))
-    assert numbers.sooner(found, 'miou', 'baseline', 'full') is None
-
-
-def test_tables_curves_and_page_are_written(tmp_path):
-    finals = points(full=[(0.3, 1.0), (0.32, 1.2)], baseline=[(0.25, 4.0)])
-    early = [
-        rows.Point(label, '0', step, 4, False, fake_report(0.001 * step, 500 / step, 4))
-        for label in ('full', 'baseline')
-        for step in (50, 100)
-    ]
-    text = report.write(tmp_path, early + finals, [('a clip', np.zeros((8, 16, 3), np.uint8))])
-    assert '31 ± 1.4' in text and 'copy-last' in text
-    assert (
-        'mIoU %: 10 of baseline at step 100 is reached by full at step 100, 1.0 times sooner'
-        in text
-    )
-    assert (tmp_path / 'study.txt').read_text() == text + '\n'
-    assert json.loads((tmp_path / 'study.json').read_text())['table']['baseline']['psnr'] == {
-        'mean': 20.0,
-        'spread': None,
-        'count': 1,
-    }
-    page = (tmp_path / 'study.html').read_text()
-    assert (
-        page.count('<img src="data:image/png;base64,')
-        == len(list((tmp_path / 'curves').glob('*.png'))) + 1
-        == 6
-    )
-    assert (
-        tmp_path / 'curves' / 'frechet_frames_by_time.png'
-    ).is_file() and 'Fréchet frames by time' in text
-    assert not list(tmp_path.rglob('*.partial'))

@@ -59,10 +59,12 @@ class Evaluator:
 
     Attributes:
         COLUMNS: what it reports.
-        METHODS: the methods that it measures, where the evaluated part has them.
+        METHODS: the methods that it measures, where the evaluated part has them; what is predicted
+            is measured of the oracle too, where the config asks for that.
         FIELDS: of a batch that it needs.
         OPTIONS: names and defaults of its settings; 'methods' says which of METHODS, () all.
         parts: what `measure` is given: a pytree that passes through jit (heads, networks, probes).
+        keep: whether what single clips gave is kept; kept: {name: array} of it, once reported.
         left_out: why nothing will be measured; None where all is well. closed: what `open` said.
     """
 
@@ -82,14 +84,16 @@ class Evaluator:
             name,
             known | {key: value for key, value in settings.items() if key != 'type'},
         )
-        self.parts, self.left_out, self.closed = (), None, None
-        self.seed = 0
+        self.parts, self.left_out, self.closed, self.kept = (), None, None, {}
+        self.seed, self.keep = 0, False
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Those of METHODS that the config asks for."""
         asked = self.options['methods']
-        return tuple(method for method in self.METHODS if not asked or method in asked)
+        oracle = ('oracle',) if 're2pix' in self.METHODS and 'oracle' in asked else ()
+        known = tuple(method for method in self.METHODS if not asked or method in asked)
+        return (*known, *oracle)
 
     @property
     def measures(self) -> bool:

@@ -22,6 +22,16 @@ from re2pix_jax.evaluation.networks import i3d, inception
 from re2pix_jax.evaluation.networks.random3d import Random3D
 
 
+class Sets(list):
+    """The `Moments` of every place; features: of the batches, [B, places, D] each, where they are
+    kept.
+    """
+
+    def __init__(self, places: int):
+        super().__init__(Moments() for _ in range(places))
+        self.features = []
+
+
 class Moments:
     """Count, mean and scatter of features, gathered batch by batch in memory that does not grow
     with their number.
@@ -231,13 +241,20 @@ class Frechet(Evaluator):
 
     def add(self, total, found, known):
         """A set a place, float64 on the host: a singular covariance has no digits to lose."""
-        features = np.asarray(found)[known].swapaxes(0, 1)
-        sets = [Moments() for _ in features] if total is None else total
-        for moments, part in zip(sets, features, strict=True):
+        features = np.asarray(found)[known]
+        sets = Sets(features.shape[1]) if total is None else total
+        for moments, part in zip(sets, features.swapaxes(0, 1), strict=True):
             moments.update(part)
+        if self.keep:
+            sets.features.append(features)
         return sets
 
     def report(self, states):
+        if self.keep:
+            name = self.COLUMNS[0].name
+            self.kept = {f'{name}/ends': np.asarray(self.ends)} | {
+                f'{name}/{method}': np.concatenate(sets.features) for method, sets in states.items()
+            }
         truth = states.pop('truth')
         joined = functools.reduce(Moments.merge, truth, Moments())
         try:
@@ -263,16 +280,22 @@ class Frechet(Evaluator):
         """At every step, or at the last step of every window; a single window is no measure by
         time, nor are FID and FVD.
         """
-        horizon = self.clips.horizon
-        steps = [{} for _ in range(horizon)]
-        ends = [end - 1 for _, end in descriptors.windows(horizon)]
-        places = {'frames': range(horizon)} | dict.fromkeys(
-            self.BY_WINDOW, ends if len(ends) > 1 else ()
-        )
-        for place, step in enumerate(places.get(self.kind, ())):
+        steps = [{} for _ in range(self.clips.horizon)]
+        several = self.kind in self.BY_WINDOW and len(self.ends) > 1
+        for place, end in enumerate(self.ends if self.kind == 'frames' or several else ()):
             if truth[place] is not None:
-                steps[step] = self._column(truth[place], sets[place])
+                steps[end - 1] = self._column(truth[place], sets[place])
         return steps
+
+    @property
+    def ends(self) -> list[int]:
+        """How many future frames have passed at the end of every place."""
+        horizon = self.clips.horizon
+        if self.kind == 'i3d':
+            return [horizon]
+        if self.kind in self.BY_WINDOW:
+            return [end for _, end in descriptors.windows(horizon)]
+        return list(range(1, horizon + 1))
 
     def about(self):
         if self.features is None:

@@ -7,35 +7,56 @@ from typing import NamedTuple
 import numpy as np
 
 from re2pix_jax.evaluation.evaluators import COLUMNS, Frechet
+from re2pix_jax.evaluation.study import intervals
 
 SHOWN = (
     'miou',
     'moving_miou',
-    'frechet_video',
-    'frechet_frames',
-    'fid',
     'fvd',
+    'frechet_judge',
+    'frechet_random3d',
+    'frechet_video',
+    'fid',
+    'frechet_frames',
+    'sharpness',
+    'motion',
     'feature_error',
     'psnr',
 )
 """Columns of a study's table, where its evaluations have them."""
 
+WAYS = {'re2pix': 'forecast', 'oracle': 'oracle'}
+"""Methods that differ from run to run, and what they are called: after the features that stage 2
+is given.
+"""
+
 REFERENCES = {'copy_last': 'copy-last', 'vae': 'VAE of the truth'}
 """Methods that are the same for all runs, and what they are called."""
 
-_OF_SETS = {column.name for column in Frechet.COLUMNS}
+OF_SETS = {column.name for column in Frechet.COLUMNS}
 
 
-def read(name: str, report: dict, method: str) -> float | None:
-    """The number of a column, as it is shown: of the set of all future frames for distances, else
-    the mean over the future frames; None where the evaluation has none.
+def read(name: str, point, method: str, horizon: int) -> float | None:
+    """The number of a column over the first `horizon` future frames, as it is shown: of the set of
+    them all for distances, else the mean over those that have one; None where the evaluation has
+    none.
     """
-    if name in _OF_SETS:
-        value = report['overall'].get(method, {}).get(name)
+    if name in OF_SETS:
+        value = _distance(name, point, method, horizon)
     else:
-        values = [step.get(method, {}).get(name) for step in report['steps']]
-        value = None if not values or None in values else float(np.mean(values))
+        steps = point.report['steps'][:horizon]
+        values = [step.get(method, {}).get(name) for step in steps]
+        known = [value for value in values if value is not None]
+        value = float(np.mean(known)) if known else None
     return None if value is None else COLUMNS[name].scale * value
+
+
+def _distance(name, point, method, horizon):
+    found = intervals.of_point(name, point, method, horizon)
+    if found is not None:
+        return float(intervals.distances(*found, np.ones((1, len(found[0]))))[0])
+    whole = point.report['protocol']['horizon'] == horizon
+    return point.report['overall'].get(method, {}).get(name) if whole else None
 
 
 def read_by_time(name: str, report: dict, method: str) -> dict[float, float]:
@@ -56,24 +77,26 @@ class Cell(NamedTuple):
     count: int
 
 
-def summarise(points) -> dict[str, dict[str, Cell]]:
-    """{label: {metric: Cell}} of the last checkpoints, and of copy-last and the VAE, which are the
-    same for all runs.
+def summarise(points, horizon: int) -> dict[str, dict[str, dict[str, Cell]]]:
+    """{label: {way: {metric: Cell}}} over the first `horizon` future frames, of the last
+    checkpoints, and of copy-last and the VAE, which are the same for all runs: ways are 'forecast',
+    'oracle', and '' of the two.
     """
     finals = [point for point in points if point.final]
     table = {}
     for label in dict.fromkeys(point.label for point in finals):
-        reports = [point.report for point in finals if point.label == label]
-        table[label] = _cells(reports, 're2pix')
+        own = [point for point in finals if point.label == label]
+        found = {way: _cells(own, method, horizon) for method, way in WAYS.items()}
+        table[label] = {way: cells for way, cells in found.items() if cells}
     for method, title in REFERENCES.items():
-        table[title] = _cells([finals[0].report], method)
+        table[title] = {'': _cells(finals[:1], method, horizon)}
     return table
 
 
-def _cells(reports, method):
+def _cells(points, method, horizon):
     cells = {}
     for name in SHOWN:
-        values = [read(name, report, method) for report in reports]
+        values = [read(name, point, method, horizon) for point in points]
         if None not in values:
             cells[name] = _cell(values)
     return cells
@@ -117,7 +140,7 @@ def curves(points, name) -> dict[str, tuple[list[int], list[float]]]:
     for point in sorted(
         (point for point in points if not point.final), key=lambda point: point.step
     ):
-        value = read(name, point.report, 're2pix')
+        value = read(name, point, 're2pix', point.report['protocol']['horizon'])
         if value is not None:
             steps, values = found.setdefault(point.label, ([], []))
             steps.append(point.step)

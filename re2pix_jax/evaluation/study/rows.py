@@ -1,29 +1,54 @@
 """What a study evaluates: the checkpoints of every row's runs, alike, and once each.
 
-A study's folder holds runs/ROW/SEED (workdirs of `re2pix train`) and evaluations/*.json, one a
-checkpoint and way of using it.
+A study's folder holds runs/ROW/SEED (workdirs of `re2pix train`) and, for each checkpoint and way
+of using it, evaluations/*.json and beside it *.npz, the features that the Fréchet distances of its
+clips are made of.
 """
 
+import io
 import json
 import pathlib
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from re2pix_jax import files
+import numpy as np
+
+from re2pix_jax import bundles, files
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import held_out
-from re2pix_jax.training import checkpoint
+from re2pix_jax.training import checkpoint, writer
+
+OWN = ('re2pix', 'oracle')
+"""Methods that differ from run to run: what a row predicts, and what it would with stage 1's
+forecast replaced by the truth.
+"""
+REFERENCES = ('copy_last', 'vae')
+"""Methods that are the same for all runs."""
 
 
 class Point(NamedTuple):
-    """One evaluation."""
+    """One evaluation.
+
+    Attributes:
+        label, seed, step: of the row and its run.
+        final: whether `step` is the run's last.
+        report: as `Report.to_dict` makes it; features: its `kept`; seconds: that it took.
+        trained: seconds that its run took to train; 0 but for the last of a row of its own.
+    """
 
     label: str
     seed: str
     step: int
-    clips: int
     final: bool
     report: dict
+    features: dict
+    seconds: float = 0.0
+    trained: float = 0.0
+
+    @property
+    def clips(self) -> int:
+        return self.report['protocol']['clips']
 
 
 def evaluate(folder, config, open_model: Callable, note=print, out=None) -> list[Point]:
@@ -41,7 +66,7 @@ def evaluate(folder, config, open_model: Callable, note=print, out=None) -> list
             config.only names a row that there is not.
     """
     folder, out = pathlib.Path(folder), pathlib.Path(out or folder)
-    jobs = list(_jobs(folder, config))
+    jobs = list(_jobs(folder, config, note))
     if not jobs:
         raise UserError(
             f'{folder}/runs holds no run of the rows '
@@ -49,24 +74,43 @@ def evaluate(folder, config, open_model: Callable, note=print, out=None) -> list
             'train them first, as launch/study.sh does'
         )
     _check_equal_steps(jobs)
-    points = []
+    points, networks = [], _networks(config.evaluation.evals)
     for number, (label, workdir, step, final, settings) in enumerate(jobs, 1):
         name = f'{label}-{workdir.name}-{step}{"" if final else "-curve"}.json'.replace(
             ', ', '-'
         ).replace(' ', '_')
         path = out / 'evaluations' / name
-        run = _identity(workdir, step)
-        report = _known(path, settings, run)
-        if report is None:
+        of = {'run': _identity(workdir, step), 'networks': networks}
+        stored = _known(path, settings, of)
+        if stored is None:
             note(
                 f'{number}/{len(jobs)}: {label}, seed {workdir.name}, step {step}, '
                 f'{settings["clips"]} clips'
             )
-            reports, _ = held_out.evaluate(open_model(str(workdir), step), settings)
-            report = reports['']
-            stored = {'settings': checkpoint.plain(settings), 'run': run, 'report': report}
+            began = time.monotonic()
+            model = open_model(str(workdir), step)
+            report = held_out.measure(model, settings, keep=final)[0]['']
+            stored = of | {
+                'settings': checkpoint.plain(settings),
+                'report': report.to_dict(),
+                'seconds': time.monotonic() - began,
+            }
+            # The features first: with the report the evaluation is there, whole.
+            if report.kept:
+                files.write_bytes(path.with_suffix('.npz'), _packed(report.kept))
             files.write_text(path, json.dumps(stored, allow_nan=False) + '\n')
-        points.append(Point(label, workdir.name, step, report['protocol']['clips'], final, report))
+        points.append(
+            Point(
+                label,
+                workdir.name,
+                step,
+                final,
+                stored['report'],
+                _features(path.with_suffix('.npz')) if final else {},
+                stored['seconds'],
+                trained(workdir) if final and not changes_of(rows(config)[label]) else 0.0,
+            )
+        )
     return points
 
 
@@ -84,41 +128,46 @@ def rows(config) -> dict:
     }
 
 
-def runs(folder, row) -> list[tuple[pathlib.Path, list[int]]]:
-    """(workdir, steps of its checkpoints) of each seed's run of a row, those without a checkpoint
-    left out.
+def runs(folder, row, note=lambda line: None) -> list[tuple[pathlib.Path, list[int]]]:
+    """(workdir, steps of its checkpoints) of each seed's run of a row, those that have not come to
+    their end left out.
     """
     workdirs = sorted(
-        path for path in (pathlib.Path(folder) / 'runs' / row).glob('*') if path.is_dir()
+        path for path in (pathlib.Path(folder) / 'runs' / row.run).glob('*') if path.is_dir()
     )
-    found = [
-        (workdir, checkpoint.Checkpoints(workdir, read_only=True).steps()) for workdir in workdirs
-    ]
-    return [(workdir, steps) for workdir, steps in found if steps]
+    found = []
+    for workdir in workdirs:
+        checkpoints = checkpoint.Checkpoints(workdir, read_only=True)
+        if steps := checkpoints.steps():
+            goal = checkpoints.meta(steps[-1])['config']['steps']
+            if steps[-1] >= goal:
+                found.append((workdir, steps))
+            else:
+                note(f'left out: {workdir} is at step {steps[-1]} of {goal}')
+    return found[: row.get('seeds')]
 
 
 def changes_of(row) -> dict:
     """What of the evaluation a row changes."""
-    return {name: value for name, value in row.items() if name != 'run'}
+    return {name: value for name, value in row.items() if name not in ('run', 'seeds')}
 
 
-def _jobs(folder, config):
+def _jobs(folder, config, note):
     """Yields (label, workdir, step, whether it is the last, settings). Only the first run of all is
     beside the references, which are the same for each.
     """
     references = True
     for label, row in rows(config).items():
-        for index, (workdir, steps) in enumerate(runs(folder, row.run)):
-            few = {'clips': config.curve.clips}
+        for index, (workdir, steps) in enumerate(runs(folder, row, note)):
+            few = {'clips': config.curve.clips, 'horizon': config.horizons[0]}
             curve = steps if index < config.curve.seeds and not changes_of(row) else ()
             for step, final, changes in [
                 *((step, False, few) for step in curve),
                 (steps[-1], True, {}),
             ]:
                 settings = config.evaluation.copy_and_resolve_references()
-                settings.update(
-                    changes | changes_of(row) | {'methods': () if references else ('re2pix',)}
-                )
+                methods = (*OWN, *REFERENCES) if references else OWN
+                settings.update(changes | changes_of(row) | {'methods': methods})
                 yield label, workdir, step, final, settings
             references = False
 
@@ -135,19 +184,66 @@ def _check_equal_steps(jobs):
 
 
 def _identity(workdir, step) -> dict:
-    """What tells a run from another in the same folder: its config and the bundles it used."""
-    meta = checkpoint.Checkpoints(workdir, read_only=True).meta(step)
-    return {'config': meta['config_sha256'], 'bundles': meta['bundles']}
+    """What tells a run from another in the same folder: its config, the bundles it used, and what
+    it has learned.
+    """
+    checkpoints = checkpoint.Checkpoints(workdir, read_only=True)
+    meta = checkpoints.meta(step)
+    head = meta['config']['frozen'].get('head')
+    return {
+        'config': meta['config_sha256'],
+        'bundles': meta['bundles'],
+        'head': bundles.digest(head) if head else None,
+        'state': checkpoints.digest(step),
+    }
 
 
-def _known(path, settings, run):
-    """The report that lies at `path`, if it is of this run and was made with the same settings; one
-    of all methods serves where fewer are asked for.
+def _networks(evals) -> dict:
+    """{eval.option: the identity of the head or network that it names, None of one that is not
+    there}.
+    """
+    found = {}
+    for name, settings in evals.items():
+        for option in ('head', 'network'):
+            if path := settings.get(option):
+                try:
+                    found[f'{name}.{option}'] = bundles.digest(path)
+                except UserError:  # the evaluation says what of it is left out, or refuses it
+                    found[f'{name}.{option}'] = None
+    return found
+
+
+def _known(path, settings, of):
+    """What lies at `path`, if it is of this run and these networks and was made with the same
+    settings; one of more methods serves where fewer are asked for.
     """
     if not path.is_file():
         return None
-    stored, asked = json.loads(path.read_text()), json.loads(json.dumps(checkpoint.plain(settings)))
-    if stored.get('run') != json.loads(json.dumps(run)):
-        return None
-    methods = stored['settings']['methods'] and asked['methods']
-    return stored['report'] if stored['settings'] == asked | {'methods': methods} else None
+    stored, asked = json.loads(path.read_text()), checkpoint.plain(settings)
+    same = {name: stored.get(name) for name in of} == checkpoint.plain(of)
+    methods = stored['settings']['methods']
+    fits = set(asked['methods']) <= set(methods)
+    return stored if same and fits and stored['settings'] == asked | {'methods': methods} else None
+
+
+def _packed(arrays: dict) -> bytes:
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    return packed.getvalue()
+
+
+def _features(path) -> dict:
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def trained(workdir) -> float:
+    """Seconds of the steps that timing.jsonl tells of; those before an interruption count once."""
+    path, seconds, before = workdir / writer.TIMING, 0.0, 0
+    lines = path.read_text().splitlines() if path.is_file() else ()
+    for row in map(json.loads, lines):
+        seconds += (row['step'] - before) / row['steps_per_second']
+        before = row['step']
+    return seconds

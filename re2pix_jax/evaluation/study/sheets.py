@@ -5,29 +5,39 @@ import numpy as np
 
 from re2pix_jax.data import loader
 from re2pix_jax.evaluation import held_out, views
-from re2pix_jax.evaluation.study import rows
+from re2pix_jax.evaluation.study import numbers, rows
 from re2pix_jax.report import panels
 
 
 def draw(folder, config, open_model) -> list[tuple[str, np.ndarray]]:
     """(caption, uint8 [H, W, 3]) of the first config.sheets.clips clips: truth, the VAE's
-    reconstruction, and each row's first seed; arguments as of `rows.evaluate`.
+    reconstruction, and what each row's first seed makes of stage 1's forecast and of the true
+    features; arguments as of `rows.evaluate`.
     """
     count, clips, lines = config.sheets.clips, None, {}
     for label, row in rows.rows(config).items() if count else ():
-        for workdir, steps in rows.runs(folder, row.run)[:1]:
+        for workdir, steps in rows.runs(folder, row)[:1]:
             model = open_model(str(workdir), steps[-1])
             settings = config.evaluation.copy_and_resolve_references()
-            settings.update(rows.changes_of(row))
+            settings.update(rows.changes_of(row) | {'horizon': config.sheets.horizon})
             if clips is None:
                 clips = _clips(model, settings, count)
                 decoded = model.vae.decode(model.vae.encode(clips['frames']))
                 lines['VAE of the truth'] = np.asarray(decoded)
             past = clips['frames'][:, : model.context_frames]
-            keys = views.keys(settings.seed, clips['record'])
             sampling = held_out.sampling_of(model, settings)
-            predicted = model.rollout(past, keys, settings.horizon, **sampling)['frames']
-            lines[label] = np.concatenate([past, np.asarray(predicted)], axis=1)
+            shown = jax.jit(
+                lambda model, batch, settings=settings, sampling=sampling: {
+                    method: view.frames
+                    for method, view in views.views_of(
+                        model, batch, settings.horizon, False, sampling, settings.seed
+                    ).items()
+                    if method in numbers.WAYS
+                }
+            )(model, clips)
+            for method, frames in shown.items():
+                name = f'{label}, {numbers.WAYS[method]}'
+                lines[name] = np.concatenate([past, np.asarray(frames)], axis=1)
     if clips is None:
         return []
     seconds = (np.arange(clips['frames'].shape[1]) - model.context_frames + 1) / model.fps
