@@ -19,7 +19,8 @@ def get_config(size='tiny'):
     config.task = 'principal'
     config.frozen.encoder = ''
     config.components = pick(tiny=144, small=576, base=1152)
-    config.clips = pick(tiny=1000, small=4000, base=defaults.CITYSCAPES_CLIPS)  # windows that are looked at
+    # windows that are looked at
+    config.clips = pick(tiny=1000, small=4000, base=defaults.CITYSCAPES_CLIPS)
     config.batch_size = pick(tiny=50, small=32, base=17)
     config.data.update(
         size=pick(tiny=(64, 128), small=(112, 224), base=(448, 896)),

@@ -7,9 +7,6 @@ Nothing is trained: steps are traced on shapes. Of one config, all its sizes or 
 named; without a name, of all, in some minutes.
 """
 
-from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
-
-# isort: split
 import functools
 
 from absl import flags
@@ -48,4 +45,3 @@ def _asked(name) -> list[str]:
     if name not in recipes.RECIPES:
         raise UserError(f'{name}: expected one of {", ".join(recipes.RECIPES)}, with :SIZE or not')
     return [f'{name}:{size}'.rstrip(':') for size in recipes.RECIPES[name]]
-
