@@ -30,8 +30,13 @@ class Packet(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike) -> Iterator[tuple]:
+def opened(path: str | os.PathLike, careful: bool = False) -> Iterator[tuple]:
     """(container, stream of pictures) of a file.
+
+    Args:
+        path: of the file.
+        careful: decode one frame after the other: slower, but of frames at work beside a damaged
+            one none is lost.
 
     Raises:
         UserError: not a readable video, none in it, or one of a kind that is not known.
@@ -55,7 +60,7 @@ def opened(path: str | os.PathLike) -> Iterator[tuple]:
                 f'{path}: its pictures are coded in a way that is not known here; convert the file '
                 'to H.264, for instance by ffmpeg'
             )
-        stream.thread_type = 'AUTO'
+        stream.thread_type = 'NONE' if careful else 'AUTO'
         yield container, stream
 
 
@@ -95,8 +100,9 @@ def frames(container, stream, keyed: bool = True) -> Iterator[av.VideoFrame]:
             lost = True
             continue
         yield from decoded
-    with contextlib.suppress(*FAILURES):
-        yield from stream.codec_context.decode(None)  # what the decoder still holds
+    for _ in range(2):  # what the decoder still holds; it may tell of damage before
+        with contextlib.suppress(*FAILURES):
+            yield from stream.codec_context.decode(None)
 
 
 def stated_rates(stream) -> list[float]:

@@ -113,7 +113,7 @@ def image(path: str | os.PathLike) -> Picture:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f'{path}: no such file, expected an image') from error
+        raise UserError(f'{path}: no such file') from error
     except Exception as error:  # a damaged image shows in many ways
         raise UserError(f'{path}: not a readable image ({decoding.reason(error)})') from error
     return _turned(picture, turned)

@@ -231,7 +231,7 @@ def _of_frames(path):
         told = decoding.listed(container, stream)
         keyed = any(packet.key for packet in told)
     pts, keys, size = [], [], None
-    with decoding.opened(path) as (container, stream):
+    with decoding.opened(path, careful=True) as (container, stream):
         rates, base = decoding.stated_rates(stream), float(stream.time_base or 0)
         rates = rates[1:2] + rates if container.format.name in ('h264', 'hevc') else rates
         screen = shown.Screen(decoding.aspect(stream))
@@ -299,11 +299,13 @@ def _pauses(times) -> list[int]:
     return [int(k) + 1 for k in long if steps[k] > PERIODS * usual(k)]
 
 
-def numbered(path: str | os.PathLike, line: Timeline, key: int | None = None):
+def numbered(
+    path: str | os.PathLike, line: Timeline, key: int | None = None, careful: bool = False
+):
     """Yields (number on the time axis, decoded frame), from the frame `key` of `line.keys` on where
-    the container can go there; None: from the beginning.
+    the container can go there; None: from the beginning. `careful` as in `decoding.opened`.
     """
-    with decoding.opened(path) as (container, stream):
+    with decoding.opened(path, careful) as (container, stream):
         if key:
             try:
                 container.seek(int(line.pts[key]), stream=stream)

@@ -150,18 +150,23 @@ def take(
 
 def _pictures(path, wanted, folder_fps):
     """Yields the frames of these ascending numbers as they are shown."""
-    if path.is_dir():
-        found = folders.images(path).files
+    found = folders.images(path).files if path.is_dir() else None
+    line = None if found else timeline.of(path, folder_fps)
+    count = len(found or line.times)
+    if wanted[-1] >= count:
+        raise UserError(
+            f'{path}: {count} frames, but frame {wanted[-1]} is asked for; has the file changed?'
+        )
+    if found:
         yield from (shown.image(found[number]) for number in wanted)
         return
-    line = timeline.of(path, folder_fps)
     with decoding.opened(path) as (_, stream):
         screen = shown.Screen(decoding.aspect(stream))
     done = 0
     # Where a seek lands is the container's business: if too late, go there from further back.
     before = [int(key) for key in line.keys if 0 < key <= wanted[0]] if len(line.pts) else []
-    for key in (*before[:-3:-1], None):
-        for number, frame in timeline.numbered(path, line, key):
+    for key, careful in (*((key, False) for key in before[:-3:-1]), (None, False), (None, True)):
+        for number, frame in timeline.numbered(path, line, key, careful):
             if number == wanted[done]:
                 try:
                     yield screen(frame)
