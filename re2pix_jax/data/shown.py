@@ -6,6 +6,7 @@ range. Images: EXIF orientation, 16 bits, palettes, CMYK. Alpha is dropped, as f
 
 import fractions
 import os
+import threading
 
 import av
 import numpy as np
@@ -43,7 +44,6 @@ class Screen:
 
     def __init__(self, aspect: fractions.Fraction = fractions.Fraction(1)):
         self.aspect = aspect
-        self._kind = self._ends = None
 
     def __call__(self, frame: av.VideoFrame) -> Picture:
         """A decoded frame as it is shown.
@@ -76,7 +76,7 @@ class Screen:
         # One field of two [O]: the other was taken at another time.
         steps = [('field', 'type=top')] if interlaced else []
         steps += [('scale', TONE_MAPPED)] if hdr else []
-        picture = self._filtered(frame, [*steps, ('format', 'rgb24')]).to_ndarray()
+        picture = _filtered(frame, [*steps, ('format', 'rgb24')]).to_ndarray()
         if not interlaced:
             return picture
         filled = picture.repeat(2, axis=0)
@@ -84,21 +84,33 @@ class Screen:
         filled[1 : 2 * len(between) : 2] = between
         return np.ascontiguousarray(filled[: frame.height])
 
-    def _filtered(self, frame, steps):
-        kind = frame.width, frame.height, frame.format.name, tuple(steps)
-        if kind != self._kind:
-            graph = Graph()
-            first = graph.add_buffer(
-                width=frame.width,
-                height=frame.height,
-                format=frame.format.name,
-                time_base=fractions.Fraction(1, 1000),
-            )
-            last = graph.add('buffersink')
-            graph.link_nodes(first, *(graph.add(*step) for step in steps), last).configure()
-            self._kind, self._ends, self._graph = kind, (first, last), graph
-        self._ends[0].push(frame)
-        return self._ends[1].pull()
+
+_graphs = threading.local()
+
+
+def _filtered(frame, steps):
+    """A frame after these filters of ffmpeg. Their graphs are kept, a thread its own: the table of
+    a tone mapping takes seconds to make.
+    """
+    colours = frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc
+    kind = frame.width, frame.height, frame.format.name, colours, tuple(steps)
+    kept = _graphs.__dict__.setdefault('kept', {})
+    if kind not in kept:
+        graph = Graph()
+        first = graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format.name,
+            time_base=fractions.Fraction(1, 1000),
+        )
+        last = graph.add('buffersink')
+        graph.link_nodes(first, *(graph.add(*step) for step in steps), last).configure()
+        while len(kept) >= 4:
+            kept.pop(next(iter(kept)))
+        kept[kind] = graph, first, last
+    _, first, last = kept[kind]
+    first.push(frame)
+    return last.pull()
 
 
 def image(path: str | os.PathLike) -> Picture:

@@ -279,11 +279,13 @@ def _timeline(times, cuts, rates, size, pts=(), keys=()):
         rate = rate or round(len(steps) / steps.sum(), 4)
     else:
         rate = rates[0] if rates else windows.BASE_FPS
-    notes = tuple(
-        f'pauses for {times[cut] - times[cut - 1]:.3g} s after {times[cut - 1]:.2f} s'
-        for cut in cuts
-        if times[cut] - times[cut - 1] > PAUSE
-    )
+    long = [cut for cut in cuts if times[cut] - times[cut - 1] > PAUSE]
+    notes = ()
+    if long:
+        longest = max(long, key=lambda cut: times[cut] - times[cut - 1])
+        seconds, after = times[longest] - times[longest - 1], times[longest - 1]
+        often = f'{len(long)} times, longest ' if len(long) > 1 else ''
+        notes = (f'pauses {often}for {seconds:.3g} s after {after:.2f} s',)
     return Timeline(times, float(rate), cuts, size, notes, pts, keys)
 
 

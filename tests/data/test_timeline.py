@@ -1,6 +1,7 @@
 """The time axis: nearest frames whatever the times, pauses, clips of one rate, what is kept."""
 
 import os
+import pathlib
 import tempfile
 
 import av
@@ -92,7 +93,7 @@ def recordings(draw):
 def test_files_are_read_at_the_nearest_frames(recording, b_frames, gop, start, fps):
     ending, seconds = recording
     with tempfile.TemporaryDirectory() as folder:
-        path = timeline.pathlib.Path(folder, f'a.{ending}')
+        path = pathlib.Path(folder, f'a.{ending}')
         index_coded.write(path, range(len(seconds)), seconds, b_frames=b_frames, gop=gop)
         line = timeline.of(path)
         np.testing.assert_allclose(line.times, seconds, atol=2e-3)
@@ -158,9 +159,8 @@ def test_a_long_pause_does_not_fill_the_memory(tmp_path):
 
 def test_a_file_is_measured_once_and_again_when_it_changes(tmp_path, monkeypatch):
     opened, real = [], av.open
-    monkeypatch.setattr(av, 'open', lambda path, **rest: opened.append(path) or real(path, **rest))
     path = index_coded.write(tmp_path / 'a.mp4', range(20), np.arange(20) / 30)
-    opened.clear()
+    monkeypatch.setattr(av, 'open', lambda *a, **rest: opened.append(a) or real(*a, **rest))
     line = timeline.of(path)
     count = len(opened)
     assert count and len(timeline.of(path).times) == 20 and len(opened) == count
