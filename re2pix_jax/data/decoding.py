@@ -18,6 +18,9 @@ from re2pix_jax.errors import UserError
 FAILURES = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
 """What libav and its binding raise for damaged files."""
 
+MOST_PIXELS = 1 << 26
+"""Of a frame: twice those of 8K. What a header claims beyond is not allocated. [O]"""
+
 
 class Packet(NamedTuple):
     """What a container says of a coded picture, in its order; times count the stream's base."""
@@ -60,6 +63,7 @@ def opened(path: str | os.PathLike, careful: bool = False) -> Iterator[tuple]:
                 f'{path}: its pictures are coded in a way that is not known here; convert the file '
                 'to H.264, for instance by ffmpeg'
             )
+        stream.codec_context.options = {'max_pixels': str(MOST_PIXELS)}
         stream.thread_type = 'NONE' if careful else 'AUTO'
         yield container, stream
 

@@ -39,11 +39,12 @@ class Screen:
     """Shows the frames of one video.
 
     Args:
+        name: of the video, for messages.
         aspect: width of a stored pixel over its height.
     """
 
-    def __init__(self, aspect: fractions.Fraction = fractions.Fraction(1)):
-        self.aspect = aspect
+    def __init__(self, name, aspect: fractions.Fraction = fractions.Fraction(1)):
+        self.name, self.aspect = name, aspect
 
     def __call__(self, frame: av.VideoFrame) -> Picture:
         """A decoded frame as it is shown.
@@ -55,8 +56,9 @@ class Screen:
             picture = self._colours(frame)
         except decoding.FAILURES as error:
             raise UserError(
-                f'frames of {frame.width}x{frame.height} pixels of kind {frame.format.name} cannot '
-                f'be shown ({decoding.reason(error)})'
+                f'{self.name}: frames of {frame.width}x{frame.height} pixels of kind '
+                f'{frame.format.name} cannot be shown ({decoding.reason(error)}); convert the '
+                'video, for instance by ffmpeg -pix_fmt yuv420p'
             ) from error
         height, width = picture.shape[:2]
         if self.aspect != 1:
@@ -121,6 +123,11 @@ def image(path: str | os.PathLike) -> Picture:
     """
     try:
         with Image.open(path) as opened:
+            if opened.width * opened.height > decoding.MOST_PIXELS:
+                raise UserError(
+                    f'{path}: an image of {opened.width}x{opened.height} pixels, expected at most '
+                    f'{decoding.MOST_PIXELS}; scale it down'
+                )
             picture, turned = _rgb(path, opened), UPRIGHT.get(_orientation(opened))
     except UserError:
         raise

@@ -159,11 +159,11 @@ def even(
     times = times - times[0]
     steps = np.diff(times)
     mean = len(steps) / times[-1]
-    rate = stated if _bears_out(stated, len(steps), times[-1]) else round(float(mean), 4)
+    rate = stated if _bears_out(stated, len(steps), times[-1]) else _rounded(mean)
     if np.abs(times - np.arange(len(times)) / rate).max() <= 0.5 / rate + 1e-6:
         return rate, None
     short = steps[steps <= 1.25 * np.quantile(steps, 0.1)]
-    rate = round(float(min(1 / short.mean(), 4 * mean)), 4)
+    rate = _rounded(min(1 / short.mean(), 4 * mean))
     return rate, nearest(times, rate, rate)
 
 
@@ -173,6 +173,10 @@ def _closest(times, wanted):
     before = (after - 1).clip(0)
     earlier = wanted - times[before] < times[after] - wanted - 1e-9
     return np.where(earlier, before, after)
+
+
+def _rounded(rate) -> float:
+    return float(f'{rate:.6g}')
 
 
 def _bears_out(rate, steps, seconds) -> bool:
@@ -219,7 +223,7 @@ def _of_packets(path):
         top = next(decoding.frames(container, stream), None)
         if top is None or top.pts != pts[0]:
             return None
-        size = shown.Screen(decoding.aspect(stream))(top).shape[:2]
+        size = shown.Screen(path, decoding.aspect(stream))(top).shape[:2]
     last = int(keys[-1])
     end = [number for number, _ in numbered(path, line, last) if number >= last]
     return line._replace(size=size) if end == list(range(last, len(pts))) else None
@@ -234,7 +238,7 @@ def _of_frames(path):
     with decoding.opened(path, careful=True) as (container, stream):
         rates, base = decoding.stated_rates(stream), float(stream.time_base or 0)
         rates = rates[1:2] + rates if container.format.name in ('h264', 'hevc') else rates
-        screen = shown.Screen(decoding.aspect(stream))
+        screen = shown.Screen(path, decoding.aspect(stream))
         for frame in decoding.frames(container, stream, keyed):
             if frame.key_frame:
                 keys.append(len(pts))
@@ -276,7 +280,7 @@ def _timeline(times, cuts, rates, size, pts=(), keys=()):
     steps = np.delete(np.diff(times), [cut - 1 for cut in cuts])
     if len(steps):
         rate = next((r for r in rates if _bears_out(r, len(steps), steps.sum())), None)
-        rate = rate or round(len(steps) / steps.sum(), 4)
+        rate = rate or _rounded(len(steps) / steps.sum())
     else:
         rate = rates[0] if rates else windows.BASE_FPS
     long = [cut for cut in cuts if times[cut] - times[cut - 1] > PAUSE]

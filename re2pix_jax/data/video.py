@@ -161,17 +161,14 @@ def _pictures(path, wanted, folder_fps):
         yield from (shown.image(found[number]) for number in wanted)
         return
     with decoding.opened(path) as (_, stream):
-        screen = shown.Screen(decoding.aspect(stream))
+        screen = shown.Screen(path, decoding.aspect(stream))
     done = 0
     # Where a seek lands is the container's business: if too late, go there from further back.
     before = [int(key) for key in line.keys if 0 < key <= wanted[0]] if len(line.pts) else []
     for key, careful in (*((key, False) for key in before[:-3:-1]), (None, False), (None, True)):
         for number, frame in timeline.numbered(path, line, key, careful):
             if number == wanted[done]:
-                try:
-                    yield screen(frame)
-                except UserError as error:
-                    raise UserError(f'{path}: {error}') from error
+                yield screen(frame)
                 done += 1
             if done == len(wanted):
                 return
@@ -255,7 +252,7 @@ def fit(
 
 def _existing(path) -> pathlib.Path:
     path = pathlib.Path(path)
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise UserError(
             f'{path}: no such file or folder, expected a video file or a folder of images'
         )

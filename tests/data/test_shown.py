@@ -136,10 +136,10 @@ def by_hand(frame, kr, kb, full):
 def test_colours_are_those_of_the_matrix_and_range(matrix, size, weights, full):
     frame = coloured(matrix, full, *size)
     truth = by_hand(coloured(matrix, full, *size), *weights, full)
-    assert np.abs(shown.Screen()(frame) - truth)[2::4, 2::4].max() < 3
+    assert np.abs(shown.Screen('a.mp4')(frame) - truth)[2::4, 2::4].max() < 3
     if matrix != 2:
         ffmpeg = rendered(coloured(matrix, full, *size), ('scale', ''))
-        np.testing.assert_array_equal(shown.Screen()(frame), ffmpeg)
+        np.testing.assert_array_equal(shown.Screen('a.mp4')(frame), ffmpeg)
 
 
 def test_what_is_written_says_its_colours(tmp_path):
@@ -205,7 +205,7 @@ def test_high_dynamic_range_is_tone_mapped(transfer):
         plane.update(values.tobytes())
     frame.colorspace, frame.color_range, frame.color_primaries = 9, 1, 9
     frame.color_trc = transfer
-    ramp = shown.Screen()(frame)[0].astype(int)
+    ramp = shown.Screen('a.mp4')(frame)[0].astype(int)
     assert (np.diff(ramp.mean(-1)) >= -0.5).all() and np.ptp(ramp, axis=-1).max() <= 2
     assert ramp[0].max() <= 2 and ramp[-1].min() > 200
     plain = rendered(frame, ('scale', 'out_range=full'))[0].astype(int)
@@ -219,8 +219,10 @@ def test_pixels_that_cannot_be_shown_are_refused(monkeypatch):
     frame = coloured(1, False)
     monkeypatch.setattr(shown, '_filtered', broken)
     frame.color_trc = 16
-    with pytest.raises(UserError, match='frames of 64x32 pixels of kind yuv420p cannot be shown'):
-        shown.Screen()(frame)
+    with pytest.raises(
+        UserError, match='a.mp4: frames of 64x32 pixels of kind yuv420p cannot be shown'
+    ):
+        shown.Screen('a.mp4')(frame)
     assert decoding.reason(ValueError('two\nlines')) == 'two lines'
 
 
