@@ -61,7 +61,13 @@ def create(
             f'{count}'
         )
     sources = [
-        open_source(name, settings.split, settings.size_of_source(name), settings.clips)
+        open_source(
+            name,
+            settings.split,
+            settings.size_of_source(name),
+            settings.clips,
+            settings.folder_fps,
+        )
         for name in settings.sources
     ]
     records, left_out = [], []

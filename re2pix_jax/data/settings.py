@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.errors import UserError
 
 ENCODED = 'encoded:'
@@ -42,6 +43,7 @@ class Settings:
         source_size: (height, width) at which the world is rendered and videos are fitted before the
             crop; empty: `size` for the world and for evaluation, `size` / lo for videos in
             training, so that crops of these are not blown up.
+        folder_fps: frames a second of image folders among videos.
         workers: processes that read; 0: threads of this one.
         training: batches without end, random windows; otherwise one pass.
     """
@@ -62,6 +64,7 @@ class Settings:
     start: int = 0
     unreadable: str = 'stop'
     source_size: tuple[int, ...] = ()
+    folder_fps: float = BASE_FPS
     workers: int = 0
     training: bool = True
 
@@ -117,6 +120,7 @@ class Settings:
             ('size', pair(self.size), '(height, width)'),
             ('frames', self.frames > 0, 'at least 1'),
             ('start', self.start >= 0, 'at least 0'),
+            ('folder_fps', self.folder_fps > 0, 'frames per second'),
             ('workers', self.workers >= 0, 'at least 0'),
         ):
             if not right:

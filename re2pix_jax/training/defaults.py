@@ -126,6 +126,7 @@ def data(split: str) -> ConfigDict:
             'window': 'start',
             'start': 0,  # first native frame of the window in evaluation
             'source_size': (),  # height, width before the crop; () = as the loader finds best
+            'folder_fps': 17.0,  # frames a second of image folders among videos
         }
     )
 
