@@ -7,8 +7,7 @@ import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # What is kept of a video between runs is kept for these tests alone.
-_cache = tempfile.TemporaryDirectory(prefix='re2pix_tests_')
-os.environ['XDG_CACHE_HOME'] = _cache.name
+os.environ['XDG_CACHE_HOME'] = (_cache := tempfile.TemporaryDirectory(prefix='re2pix_tests_')).name
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault(
     'JAX_DISABLE_MOST_OPTIMIZATIONS', 'true'
