@@ -28,13 +28,14 @@ _OF_SETS = {column.name for column in Frechet.COLUMNS}
 
 def read(name: str, report: dict, method: str) -> float | None:
     """The number of a column, as it is shown: of the set of all future frames for distances, else
-    the mean over the future frames; None where the evaluation has none.
+    the mean over the future frames that have one; None where the evaluation has none.
     """
     if name in _OF_SETS:
         value = report['overall'].get(method, {}).get(name)
     else:
         values = [step.get(method, {}).get(name) for step in report['steps']]
-        value = None if not values or None in values else float(np.mean(values))
+        known = [value for value in values if value is not None]
+        value = float(np.mean(known)) if known else None
     return None if value is None else COLUMNS[name].scale * value
 
 

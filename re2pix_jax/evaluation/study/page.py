@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from re2pix_jax import files
+from re2pix_jax.evaluation import protocol
 from re2pix_jax.evaluation.evaluators import COLUMNS
 from re2pix_jax.evaluation.study import claims, numbers
 from re2pix_jax.report import curves, page
@@ -21,10 +22,17 @@ def write(folder, points, sheets=()) -> str:
 
     Args:
         folder: of the study.
-        points: of `study.rows.evaluate`.
+        points: of `study.rows.evaluate`, the last of every run judged by one protocol.
         sheets: (caption, uint8 [H, W, 3]) of predicted frames for the page.
     """
     folder = pathlib.Path(folder)
+    protocol.check_alike(
+        {
+            f'{point.label}, seed {point.seed}': point.report['protocol']
+            for point in points
+            if point.final
+        }
+    )
     summary = numbers.summarise(points)
     verdicts = claims.judge(summary)
     times = {name: numbers.by_time(points, name) for name in BY_TIME}
