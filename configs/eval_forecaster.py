@@ -2,9 +2,10 @@ r"""Evaluation of stage 1 by the protocol of its field: short- and mid-term fore
 
     re2pix evaluate --config=eval_forecaster --workdir=runs/eval_forecaster
     re2pix evaluate --config=eval_forecaster --config.model=bundles/dino_foresight \
-        --config.evals.segmentation.head=bundles/head_segm --config.evals.depth.head= \
-        --config.evals.normals.head= --config.source=records:data/cityscapes \
-        --config.label_size="(1024,2048)" --config.clips=0 --workdir=runs/eval_cityscapes
+        --config.protocol=dino-foresight-short --config.source=cityscapes:DIR \
+        --config.evals.segmentation.head=bundles/head_segm \
+        --config.evals.depth.head=bundles/head_depth --config.evals.normals.head= \
+        --workdir=runs/eval_cityscapes
 
 How a roll-out drifts, step by step to 30 (5.3 s), beside the last frame repeated and the mean map
 of the split, in components alone; the clips of the world are rendered longer for it:

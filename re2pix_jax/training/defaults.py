@@ -122,7 +122,7 @@ def data(split: str) -> ConfigDict:
             'workers': 0,  # processes that read; 0 = the training process
             'clips': 0,  # clips of the procedural world; 0 = all
             # 'start' | 'native': strides count native frames | 'target': so too, up to the frame
-            # that the protocol predicts
+            # that the protocol predicts | 'keyframes', in evaluation: so too, from each of them on
             'window': 'start',
             'start': 0,  # first native frame of the window in evaluation
             'source_size': (),  # height, width before the crop; () = as the loader finds best
