@@ -21,6 +21,7 @@ def get_config():
         del config.evaluation.evals[name]
     config.horizons = (4, 16)  # future frames that the tables and findings are over
     config.bootstrap = 200  # draws of clips and seeds that intervals are made of
+    config.oracle_seeds = 1  # how many seeds' runs are given the true features, too
     config.curve = ConfigDict(
         {
             # of an evaluation of the checkpoints before the last, at the first horizon

@@ -32,7 +32,7 @@ ROWS = {
     'baseline': {'model.components': 0},
     'baseline_large': {'model.components': 0},  # and wider, too
 }
-SHARED_STEPS, STEPS = 600, 300
+SHARED_STEPS, STEPS = 500, 200
 POINTS = 5  # checkpoints of a run that become points of its curve
 
 _generator = runpy.run_path(str(pathlib.Path(__file__).with_name('generator.py')))['get_config']

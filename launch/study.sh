@@ -14,6 +14,7 @@
 # mixed supervision and nested dropout (the rows show what a few steps without them undo):
 #   START=tiny/generator SEEDS=0 ONCE= STEPS=100 bash launch/study.sh runs/look
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 out="${1:-runs/study}"

@@ -120,7 +120,7 @@ def missing(points, horizon: int) -> list[str]:
                 for line in point.report['left_out']
                 if line.startswith(f'{title}: ')
             }
-            why = '; '.join(sorted(reasons)) or f'none within {horizon} future frames'
+            why = '; '.join(sorted(reasons)) or f'not measured within {horizon} future frames'
             lines.append(f'no claim about {title}: {why}')
     return lines
 

@@ -97,7 +97,7 @@ def _cells(points, method, horizon):
     cells = {}
     for name in SHOWN:
         values = [read(name, point, method, horizon) for point in points]
-        if None not in values:
+        if values := [value for value in values if value is not None]:
             cells[name] = _cell(values)
     return cells
 

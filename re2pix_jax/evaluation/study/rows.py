@@ -21,7 +21,7 @@ from re2pix_jax.training import checkpoint, writer
 
 OWN = ('re2pix', 'oracle')
 """Methods that differ from run to run: what a row predicts, and what it would with stage 1's
-forecast replaced by the truth.
+forecast replaced by the truth (of config.oracle_seeds runs of a row).
 """
 REFERENCES = ('copy_last', 'vae')
 """Methods that are the same for all runs."""
@@ -166,7 +166,8 @@ def _jobs(folder, config, note):
                 (steps[-1], True, {}),
             ]:
                 settings = config.evaluation.copy_and_resolve_references()
-                methods = (*OWN, *REFERENCES) if references else OWN
+                methods = OWN if index < config.oracle_seeds else OWN[:1]
+                methods += REFERENCES if references else ()
                 settings.update(changes | changes_of(row) | {'methods': methods})
                 yield label, workdir, step, final, settings
             references = False
