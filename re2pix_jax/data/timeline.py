@@ -207,10 +207,10 @@ def _of_packets(path):
         and seen
         and claimed <= len(told)
         and told[0].key
-        and not any(packet.damaged or None in packet[:2] for packet in told)
+        and not any(packet.damaged or packet.pts is None for packet in told)
     ):
         return None
-    decoding_times = np.array([packet.dts for packet in told], np.int64)
+    decoding_times = np.array([packet.dts for packet in told if packet.dts is not None], np.int64)
     shown_times = np.array([packet.pts for packet in seen], np.int64)
     pts = np.sort(shown_times)
     keys = np.searchsorted(pts, sorted({pts[0], *(packet.pts for packet in seen if packet.key)}))
