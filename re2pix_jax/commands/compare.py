@@ -1,4 +1,4 @@
-"""Puts the scores of several evaluations into one table, if they stand under one protocol.
+"""Puts the scores of evaluations that stand under one protocol into one table.
 
     re2pix compare runs/evaluation runs/evaluation_guided
 

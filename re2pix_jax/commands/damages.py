@@ -1,4 +1,4 @@
-r"""Measures the measures of video: damages whose order is known have to rank in that order.
+r"""Measures the measures of video by damages whose order is known.
 
     re2pix damages --config=damages
     re2pix damages --config=damages --config.evals.frechet_judge.network=runs/bundles/judge

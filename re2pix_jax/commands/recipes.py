@@ -1,4 +1,4 @@
-"""Counts what training by every config would take: epochs, steps, operations, hours by card.
+"""Counts what every config would take to train: epochs, operations, hours by card.
 
     re2pix recipes
     re2pix recipes generator:base-xl --mfu=0.3

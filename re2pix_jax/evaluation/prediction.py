@@ -199,9 +199,9 @@ def _measure(model, clip, future) -> list[Report]:
     context, known = model.context_frames, len(clip.frames) - model.context_frames
     labelled = clip.labels is not None and model.head is not None
     measuring = evaluators.create(EVALS | (LABELLED if labelled else {}))
-    parts = {
-        evaluator.name: model.head if evaluator.name in LABELLED else () for evaluator in measuring
-    }
+    for evaluator in measuring:
+        evaluator.parts = model.head if evaluator.name in LABELLED else ()
+    parts = {evaluator.name: evaluator.parts for evaluator in measuring}
     batch = {
         'frames': clip.frames[None],
         'known': np.ones(1, bool),

@@ -78,7 +78,7 @@ def test_equal_sets_have_no_distance_and_frozen_ones_have(of, clips):
     settings = {'type': 'frechet', 'of': of} | ({'network': 'tiny/judge'} if of == 'judge' else {})
     (evaluator,) = evaluators.create({'mine': settings})
     evaluator.open()
-    evaluator.clips = evaluators.Clips('', '', 1, 4, frozenset(), frozenset(), (), None)
+    evaluator.clips = evaluators.Clips('', '', 8, 1, 4, frozenset(), frozenset(), (), None)
     views = {
         name: View(frames=lambda part=part: part)
         for name, part in (

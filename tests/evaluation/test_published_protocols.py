@@ -14,9 +14,9 @@ from re2pix_jax.evaluation import held_out, protocol, published, tables
 from re2pix_jax.evaluation.study import numbers, page, rows
 from tests.commands.test_evaluate import config
 from tests.commands.test_predict import stirred
-from tests.commands.test_study import points
 from tests.conftest import SIZE, load_config
 from tests.data import layouts
+from tests.evaluation.studies import points
 from tests.running import outcomes
 
 
