@@ -247,16 +247,20 @@ def _of_frames(path):
         no_pts = container.format.name == 'avi'
     if not pts:
         raise UserError(f'{path}: no frame of the video can be decoded; is the file complete?')
+    stored = sum(not packet.hidden for packet in told)
+    lost = stored - len(pts)
+    damage = (f'{lost} of its {stored} frames cannot be decoded',) if lost > stored / 10 else ()
+    noted = lambda line: line._replace(notes=(*damage, *line.notes))
     keys = np.array(keys or [0] * keyed, np.int64)
     known = [time for time in pts if time is not None]
     if len(known) == len(pts) and (np.diff(known) > 0).all():
         ticks = np.array(known, np.int64)
-        return _timeline((ticks - ticks[0]) * base, (), rates, size, ticks, keys)
+        return noted(_timeline((ticks - ticks[0]) * base, (), rates, size, ticks, keys))
     # An AVI counts packets in their order: so do the frames, in theirs.
     counted = sorted(packet.dts for packet in told if packet.dts is not None)
     if no_pts and len(counted) >= len(pts) and (np.diff(counted) > 0).all():
         ticks = np.array(counted[: len(pts)], np.int64)
-        return _timeline((ticks - ticks[0]) * base, (), rates, size, (), keys)
+        return noted(_timeline((ticks - ticks[0]) * base, (), rates, size, (), keys))
     if not rates:
         raise UserError(
             f'{path}: the file states no times and no frame rate; write it again with one, for '
@@ -266,13 +270,12 @@ def _of_frames(path):
     back = np.flatnonzero(steps <= 0)
     if len(known) < len(pts) or 20 * len(back) > len(pts):
         note = f'states no times of its frames, counted at its nominal {rates[0]:g} per second'
-        return _timeline(np.arange(len(pts)) / rates[0], (), rates, size, (), keys)._replace(
-            notes=(note,)
-        )
+        line = _timeline(np.arange(len(pts)) / rates[0], (), rates, size, (), keys)
+        return noted(line._replace(notes=(note,)))
     # Recordings one after another, each with a clock of its own.
     steps[back] = 1 / rates[0]
     times = np.concatenate([[0.0], np.cumsum(steps)])
-    return _timeline(times, tuple(int(k) + 1 for k in back), rates, size, (), keys)
+    return noted(_timeline(times, tuple(int(k) + 1 for k in back), rates, size, (), keys))
 
 
 def _timeline(times, cuts, rates, size, pts=(), keys=()):
