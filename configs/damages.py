@@ -2,7 +2,7 @@
 
     re2pix damages --config=damages
 
-About four minutes on one core. What it printed: configs/README.md.
+Not yet run at its full length.
 """
 
 import pathlib
