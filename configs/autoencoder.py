@@ -5,8 +5,9 @@
 tiny: 64×128 frames, f = 4, 8 channels; about 40 minutes on one core; score in
 re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: 128×256 frames, f = 8, 4 channels, one GPU; not yet run.
-base: Stable Diffusion's own sizes at 256×512, to fine-tune or train anew; the published weights are
-what the method assumes. Not yet run.
+base: Stable Diffusion's own sizes at 256×512 on Cityscapes, to fine-tune or train anew; the
+published weights are what the method assumes. An epoch is one frame of each clip: 300 see every
+frame ten times [O]. Not yet run; hours by `re2pix recipes autoencoder`.
 """
 
 import functools
@@ -49,11 +50,15 @@ def get_config(size='tiny'):
         )
     )
     config.loss.update(l2=4.0, kl=1e-5)
-    config.steps = pick(tiny=2400, small=50_000, base=200_000)
+    config.steps = pick(tiny=2400, small=50_000, base=1)
     config.batch_size = pick(tiny=8, small=32, base=32)
     config.optimizer.learning_rate = pick(tiny=2e-3, small=3e-4, base=1e-4)
     config.ema = pick(tiny=0.995, small=0.9999, base=0.9999)
     config.data.update(size=frames, frames=1, labels=False)
     config.eval_data.update(size=frames, frames=1, labels=False, clips=32)
+    if size == 'base':
+        defaults.on_cityscapes(config, epochs=300, evaluated=10)
+        config.optimizer.warmup_steps = 1000
+        config.data.flip = 0.5
     config.evals.reconstruction = {'type': 'reconstruction'}
     return config

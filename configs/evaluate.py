@@ -3,6 +3,9 @@ r"""Evaluation of a model on held-out clips: every stage, then the predicted fra
     re2pix evaluate --config=evaluate --workdir=runs/evaluation
     re2pix evaluate --config=evaluate --config.model=runs/bundles/re2pix \
         --config.evals.depth.head= --workdir=runs/evaluation
+    re2pix evaluate --config=evaluate --config.model=bundles/cityscapes \
+        --config.protocol=re2pix-cityscapes --config.source=cityscapes:DIR \
+        --config.evals.depth.head= --workdir=runs/cityscapes
 
 About seven minutes on 2 cores. Scores of the shipped bundle: its MODEL_CARD.md and
 configs/README.md.
@@ -18,10 +21,14 @@ def get_config():
             'kind': '',  # 'forecaster': of a whole model, its stage 1 alone
             # 'world' | 'records:FOLDER' (prepared clips) | 'videos:FOLDER' (no labels, so no mIoU)
             'source': 'world',
+            # Of evaluation.published: 'dino-foresight-short', 'dino-foresight-mid',
+            # 'vista-nuscenes-25', 're2pix-cityscapes'. It sets split, clips, start, horizon, terms
+            # and label_size where they are as they come; '' = as the fields say
+            'protocol': '',
             'split': 'validation',
             'clips': 256,  # at most; 0 = all
-            # native frame where the context begins; Cityscapes, horizon 1: 7, for frame 19 has the
-            # labels
+            # native frame where the context begins; Cityscapes: 1 with horizon 6, for frame 19 has
+            # the labels, and ten frames are enough for FVD
             'start': 0,
             'horizon': 4,  # future frames, 0.18 s a step at stride 3 [R]
             'terms': (),  # 'short' | 'mid' | 'long': the protocol of stage 1 instead, see there

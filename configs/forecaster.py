@@ -3,6 +3,12 @@ r"""Stage 1: forecasts the components of the next frame from those of four.
     re2pix train --config=forecaster:tiny --workdir=runs/forecaster \
         --config.frozen.encoder=runs/bundles/encoder \
         --config.frozen.principal=runs/bundles/principal
+    re2pix train --config=forecaster:tiny-unrolled --workdir=runs/forecaster_unrolled \
+        --config.init=runs/bundles/forecaster --config.frozen.encoder=runs/bundles/encoder \
+        --config.frozen.principal=runs/bundles/principal
+
+tiny-unrolled, small-unrolled: the end of the training, from the bundle of a first run: a loss over
+four frames, each predicted from the predictions before it, at a lower rate [O].
 
 tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in
 re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
@@ -12,10 +18,17 @@ The published sizes are forecaster_lowres and forecaster_highres.
 
 import functools
 
+from re2pix_jax.errors import UserError
 from re2pix_jax.training import defaults
 
 
 def get_config(size='tiny'):
+    size, _, variant = size.partition('-')
+    if variant not in ('', 'unrolled'):
+        raise UserError(
+            f'config variant {variant!r}: expected unrolled or none, as in '
+            f'--config=forecaster:{size}-unrolled'
+        )
     pick = functools.partial(defaults.by_size, size)
     config = defaults.defaults()
     config.task = 'forecaster'
@@ -46,8 +59,12 @@ def get_config(size='tiny'):
             ),
         )
     )
-    config.loss.unroll = (
-        1  # frames predicted by roll-out that the loss is over; data.frames = context + this  [O]
+    config.loss.update(
+        unroll=1,  # frames predicted by roll-out that the loss is over; data.frames: 4 + this [O]
+        # Whether the gradient of a step stops at the predictions that it goes on from. It saves no
+        # memory, every step's activations are kept all the same: model.remat does. [O]
+        cut=False,
+        noise=0.0,  # on the context, in units of the error of the next frame [O]
     )
     config.steps = pick(tiny=4500, small=30_000)
     config.batch_size = pick(tiny=4, small=32)
@@ -69,4 +86,10 @@ def get_config(size='tiny'):
         )  # the one it is used at: so small a network has nothing to spare for others [O]
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
     config.evals.components = {'type': 'components', 'methods': ('forecast',)}
+    if variant == 'unrolled':
+        config.loss.unroll, config.data.frames = 4, 8
+        config.steps = pick(tiny=240, small=3000)
+        config.optimizer.learning_rate = pick(tiny=1.5e-3, small=8e-5)
+        config.optimizer.warmup_steps = pick(tiny=20, small=0)
+        config.ema = pick(tiny=0.98, small=0.999)
     return config

@@ -7,14 +7,14 @@ weights, 20 epochs of Cityscapes [R].
         --config.frozen.encoder=bundles/dinov2_b --config.frozen.principal=bundles/principal
 
 A converted low-resolution checkpoint (`convert dino-foresight`) serves as --config.init too. Row
-and column codes are interpolated to the grid of 32x64. Published at 64 clips a step. Where memory
-is short: --config.accumulate=8. Hardware, hours and score: not yet run.
+and column codes are interpolated to the grid of 32x64. Published at 64 clips a step on 8 GPUs, each
+with 1 clip at a time (--config.accumulate=8). Not yet run; hours by
+`re2pix recipes forecaster_highres`.
 """
 
 import pathlib
 import runpy
 
-EPOCHS = 20
 FRAMES = (448, 896)
 
 _lowres = runpy.run_path(str(pathlib.Path(__file__).with_name('forecaster_lowres.py')))
@@ -24,8 +24,7 @@ def get_config():
     config = _lowres['get_config']()
     config.init = 'bundles/forecaster_lowres'
     config.model.update(grid=(32, 64), remat=True)
-    batch_size = config.get_ref('batch_size')
-    config.steps = EPOCHS * _lowres['CLIPS'] // batch_size
-    config.optimizer.learning_rate = 1e-5 * batch_size.to_float() / 8
+    config.epochs = 20
+    config.optimizer.learning_rate = 1e-5 * config.get_ref('batch_size').to_float() / 8
     config.data.size = config.eval_data.size = FRAMES
     return config

@@ -6,7 +6,9 @@ r"""Stage 2: renders forecast semantics into frames.
 tiny: about two hours on one core from encoded clips (launch/train_tiny.sh); score in
 re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: one GPU; not yet run.
-base: DiT-B at 256×512 over Stable Diffusion's latents [O]; not yet run.
+base: DiT-B at 256×512 over Stable Diffusion's latents [O] on Cityscapes: 800 epochs at 64 clips a
+step [R: what the authors' flow model takes], a warm-up [O], and every 20 epochs 64 held-out clips
+whose first future frame has the labels. Not yet run; hours by `re2pix recipes generator`.
 
 A variant follows the size, as in generator:tiny-unet, in all sizes:
   unet            a video U-Net in the place of the transformer
@@ -99,12 +101,12 @@ def get_config(size='tiny'):
         sampler='euler',
         sampler_steps=20,
     )  # or 'heun' or 'ddim'; of the evaluation while training
-    config.steps = pick(tiny=5000, small=50_000, base=200_000)
+    config.steps = pick(tiny=5000, small=50_000, base=1)
     config.batch_size = pick(tiny=8, small=32, base=64)
     config.optimizer.update(
         name=pick(tiny='muon', small='adamw', base='adamw'),
         schedule='cosine',
-        warmup_steps=pick(tiny=100, small=0, base=0),
+        warmup_steps=pick(tiny=100, small=0, base=1000),
         b2=0.95,
         clip=1.0,
     )
@@ -115,4 +117,9 @@ def get_config(size='tiny'):
         config.data.crop = (1.0, 1.0)  # half of a 64-pixel frame is too little to enlarge
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
     config.evals.latents = {'type': 'latents'}
+    if size == 'base':
+        defaults.on_cityscapes(config, epochs=800, evaluated=20)
+        config.eval_data.update(start=7, labels=True, clips=64)
+        config.evals.image = {'type': 'image', 'methods': ('re2pix',)}
+        config.evals.segmentation = {'type': 'segmentation', 'methods': ('re2pix',)}
     return config

@@ -7,7 +7,8 @@ r"""The DPT head that reads segmentation, depth or surface normals from PCA-reco
 head:tiny-depth and head:tiny-normals read the other two, and so for each size.
 
 tiny: about 5 minutes on 2 cores. small, base: one GPU, sizes and recipe of the published heads [R];
-not yet run.
+base on Cityscapes, for depth by the ordinal classes of its published teacher (with disparity alone,
+--config.loss.depth_range="(1.0,200.0)"). Not yet run; hours by `re2pix recipes head`.
 """
 
 import functools
@@ -42,21 +43,20 @@ def get_config(size='tiny'):
     )
     config.loss.update(
         reads=reads,  # 'segmentation' | 'depth' | 'normals'
-        depth_range=(
-            1.0,
-            200.0,
-        ),  # metres of a depth head's classes; () = the data holds ordinal classes, as published
+        # metres of a depth head's classes; () = the data holds ordinal classes, as published
+        depth_range=pick(tiny=(1.0, 200.0), small=(1.0, 200.0), base=()),
+        # horizontal, degrees: with which normals are derived from depth
         field_of_view=60.0,
-    )  # horizontal, degrees: with which normals are derived from depth
-    config.steps = pick(
-        tiny=300, small=20_000, base=18_600
-    )  # base: 100 epochs of 2975 frames at batch 16 [R]
+    )
+    config.steps = pick(tiny=300, small=20_000, base=1)
     config.batch_size = 16
+    if size == 'base':
+        defaults.on_cityscapes(config, epochs=100, evaluated=10)  # one frame of each clip [R]
     schedule = 'cosine' if reads == 'depth' else 'poly'
     config.optimizer.update(
         name='adamw',
         schedule=schedule,
-        warmup_steps=pick(tiny=120, small=2000, base=1860),
+        warmup_steps=pick(tiny=120, small=2000, base=config.get_ref('steps') // 10),
         weight_decay=1e-4,
     )
     config.optimizer.update(
@@ -73,6 +73,7 @@ def get_config(size='tiny'):
     config.data.update(
         size=frames, frames=1, flip=pick(tiny=0.0, small=0.0, base=0.5), window=window
     )
-    config.eval_data.update(size=frames, frames=1, clips=32, window=window)
+    clips = pick(tiny=32, small=32, base=0)
+    config.eval_data.update(size=frames, frames=1, clips=clips, window=window)
     config.evals[reads] = {'type': reads, 'methods': ('truth',)}
     return config

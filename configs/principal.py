@@ -4,7 +4,8 @@ r"""The principal components of the encoder's features.
         --config.frozen.encoder=runs/bundles/encoder
 
 tiny keeps 144 of 384 channels, base 1152 of 3072 [P]. Minutes on any machine: one pass over `clips`
-windows of the training data.
+windows of the training data. base: the labelled frame of each Cityscapes clip at 448×896, for both
+resolutions of stage 1 [R].
 """
 
 import functools
@@ -18,12 +19,16 @@ def get_config(size='tiny'):
     config.task = 'principal'
     config.frozen.encoder = ''
     config.components = pick(tiny=144, small=576, base=1152)
-    config.clips = pick(tiny=1000, small=4000, base=2975)  # windows that are looked at
+    # windows that are looked at
+    config.clips = pick(tiny=1000, small=4000, base=defaults.CITYSCAPES_CLIPS)
     config.batch_size = pick(tiny=50, small=32, base=17)
     config.data.update(
-        size=pick(tiny=(64, 128), small=(112, 224), base=(224, 448)),
+        size=pick(tiny=(64, 128), small=(112, 224), base=(448, 896)),
         frames=1,
         labels=False,
-        flip=0.5,
+        flip=pick(tiny=0.5, small=0.5, base=0.0),
+        window=pick(tiny='start', small='start', base='target'),
     )
+    if size == 'base':
+        config.data.sources = ('records:data/cityscapes',)
     return config

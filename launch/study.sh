@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# The paper's table at our scale: trains one generator on the driving world, goes on from it in every
-# row of the table with every seed, evaluates them alike, makes tables, findings and a page.
+# The paper's table at our scale: trains one generator on the driving world, goes on from it in
+# every row of the table with every seed, evaluates them alike, makes tables, findings and a page.
 #   bash launch/study.sh [OUT]      a second call goes on where the first was cut off
 # Rows come in the order of what they tell, seed by seed, and the tables are made anew after every
-# seed. MODEL names the frozen networks (a re2pix bundle; tiny), SIZE the generator (tiny), SEEDS and
-# ROWS what is trained with each seed, ONCE what is trained with the first seed alone, SHARED and
-# STEPS other numbers of training steps of what is shared and of a row. START is a bundle to start
-# from instead of the shared generator: one with features serves rows with features alone. CLIPS are
-# rendered for training unless ENCODED, a folder that `re2pix prepare encode` made with MODEL's
-# networks, is there; FUTURES are rendered for the evaluation unless WORLD, a prepared folder whose
-# validation clips are long enough, is. Flags of training go in TRAINING, those of the evaluation in
-# EVALUATION. A first look in half an hour, from the shipped generator, which has seen mixed
-# supervision and nested dropout (the rows show what a few steps without them undo):
+# seed. MODEL names the frozen networks (a re2pix bundle; tiny), SIZE the generator (tiny), SEEDS
+# and ROWS what is trained with each seed, ONCE what is trained with the first seed alone, SHARED
+# and STEPS other numbers of training steps of what is shared and of a row. START is a bundle to
+# start from instead of the shared generator: one with features serves rows with features alone.
+# CLIPS are rendered for training unless ENCODED, a folder that `re2pix prepare encode` made with
+# MODEL's networks, is there; FUTURES are rendered for the evaluation unless WORLD, a prepared
+# folder whose validation clips are long enough, is. Flags of training go in TRAINING, those of the
+# evaluation in EVALUATION. A first look in half an hour, from the shipped generator, which has seen
+# mixed supervision and nested dropout (the rows show what a few steps without them undo):
 #   START=tiny/generator SEEDS=0 ONCE= STEPS=100 bash launch/study.sh runs/look
 set -euo pipefail
 shopt -s inherit_errexit

@@ -56,7 +56,9 @@ if [ -n "${VIDEOS:-}" ]; then
     --config.data.sources="('encoded:$out/world_encoded','encoded:$out/videos_encoded')"
     --config.data.weights="(0.86,0.14)" --config.data.flip=0.0)
 fi
-train forecaster forecaster:tiny "${encoded[@]}" "${features[@]}"
+train forecaster_one_step forecaster:tiny "${encoded[@]}" "${features[@]}"
+train forecaster forecaster:tiny-unrolled "${encoded[@]}" "${features[@]}" \
+  --config.init="$parts/forecaster_one_step"
 train generator generator:tiny "${encoded[@]}" --config.frozen.forecaster="$parts/forecaster" \
   --config.frozen.vae="$parts/autoencoder" --config.frozen.head="$parts/head"
 

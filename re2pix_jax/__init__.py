@@ -2,9 +2,9 @@
 
 import re2pix_jax
 model = re2pix_jax.load("tiny")
-clip = re2pix_jax.data.video.read("drive.mp4", fps=5.67)
+clip = re2pix_jax.data.video.read("drive.mp4", fps=model.fps, size=model.size)
 future = model.predict(clip, horizon=8, seed=0)
-re2pix_jax.data.video.write("future.mp4", future.frames, fps=5.67)
+re2pix_jax.data.video.write("future.mp4", future.frames, fps=model.fps)
 """
 
 import importlib

@@ -3,8 +3,11 @@
 import importlib.util
 import os
 import pathlib
+import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# What is kept of a video between runs is kept for these tests alone.
+os.environ['XDG_CACHE_HOME'] = (_cache := tempfile.TemporaryDirectory(prefix='re2pix_tests_')).name
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault(
     'JAX_DISABLE_MOST_OPTIMIZATIONS', 'true'

@@ -2,22 +2,17 @@
 the published high resolution here.
 """
 
+import functools
 import runpy
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from re2pix_jax import bundles, tasks
+from re2pix_jax import tasks
 from re2pix_jax.data import loader
-from re2pix_jax.encoder import Encoder, Principal
-from re2pix_jax.encoder.vit import VisionTransformer
-from re2pix_jax.forecaster import Forecaster
-from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer
+from re2pix_jax.tasks import recipes
 from re2pix_jax.training import loop, writer
-from re2pix_jax.vae import Autoencoder
-from re2pix_jax.vae.autoencoder import AutoencoderKL
 from tests.conftest import ROOT, load_config, shrink
 
 TRAINED = ('autoencoder', 'encoder', 'head', 'forecaster', 'generator')
@@ -27,7 +22,7 @@ SIZES = [
     for name in TRAINED
     for size in ('tiny', 'small', 'base')
     if (name, size) != ('forecaster', 'base')
-] + [('judge', 'tiny')]
+] + [('judge', 'tiny'), ('forecaster', 'tiny-unrolled'), ('forecaster', 'small-unrolled')]
 
 
 def test_every_config_is_known_here():
@@ -52,67 +47,23 @@ def config_of(name, size):
     return load_config(name, size)
 
 
-def network(cls, name, size):
-    """The network that a config describes."""
-    fields = {
-        key: tuple(value) if isinstance(value, (list, tuple)) else value
-        for key, value in config_of(name, size).model.items()
-    }
-    return cls(**fields)
+@functools.cache
+def parts_of(size):
+    return recipes.abstract_parts(by_name, size)
 
 
-def abstract_parts(size):
-    """The frozen parts of a size, with shapes for arrays: enough to trace a loss, too little to
-    cost memory.
-    """
-    key = jax.random.key(0)
-    encoder_net, vae_net = (
-        network(VisionTransformer, 'encoder', size),
-        network(AutoencoderKL, 'autoencoder', size),
-    )
-    net = network(MaskedFeatureTransformer, 'forecaster', size)
-    channels = encoder_net.width * len(encoder_net.layers)
-    height, width = config_of('forecaster', size).data.size
-    vae_frames = config_of('autoencoder', size).data.size
-    array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-    encoder = Encoder(
-        params=jax.eval_shape(encoder_net.init, key, array(1, height, width, 3)), net=encoder_net
-    )
-    count = config_of('principal', size).components
-    principal = Principal(
-        array(channels), array(channels), array(channels), array(count, channels), array(count)
-    )
-    params = jax.eval_shape(net.init, key, array(1, net.frames - 1, *net.grid, net.components))
-    return {
-        'encoder': encoder,
-        'principal': principal,
-        'forecaster': Forecaster(params=params, net=net, encoder=encoder, principal=principal),
-        'vae': Autoencoder(
-            params=jax.eval_shape(vae_net.init, key, array(1, *vae_frames, 3)), net=vae_net
-        ),
-    }
+def by_name(recipe):
+    """'NAME[:SIZE]' → its config."""
+    name, _, size = recipe.partition(':')
+    return load_config(name, *filter(None, [size]))
 
 
 @pytest.mark.parametrize(('name', 'size'), [*SIZES, *((name, 'base') for name in PUBLISHED)])
-def test_config_traces_at_its_own_size(name, size, monkeypatch):
+def test_config_traces_at_its_own_size(name, size):
     """Grids, channels and frames of all configs of a size fit together, forward and backward."""
-    parts = abstract_parts(size)
-    monkeypatch.setattr(bundles, 'load', lambda path, *_: parts[path])
-    monkeypatch.setattr(bundles, 'digest', lambda path, *_: path)
     config = config_of(name, size)
-    for part in config.frozen:
-        config.frozen[part] = part
-    task = tasks.create(config)
-    shape = (config.batch_size, config.data.frames, *config.data.size)
-    batch = {
-        'frames': jax.ShapeDtypeStruct((*shape, 3), np.uint8),
-        'record': jax.ShapeDtypeStruct(shape[:1], np.int32),
-    }
-    if config.data.labels:
-        batch |= {
-            'labels': jax.ShapeDtypeStruct(shape, np.uint8),
-            'depth': jax.ShapeDtypeStruct(shape, np.float32),
-        }
+    task = tasks.create(config, frozen=parts_of(recipes.size_of(f'{name}:{size}')))
+    batch = recipes.abstract_batch(config)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(task.shapes))
 
     def step(variables, frozen, batch):
@@ -156,6 +107,36 @@ def test_published_high_resolution_starts_from_the_low_one(micro_bundles, tmp_pa
     state = loop.train(tasks.create(config), config, str(tmp_path), loader_of())
     assert int(state.step) == 2 and state.params['d_2'].shape == (16, 8)
     assert writer.read_log(str(tmp_path))[0]['loss'] > 0
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'epochs', 'steps'),
+    [
+        ('autoencoder:base', 300, 27890),
+        ('head:base', 100, 18593),
+        ('head:base-depth', 100, 18593),
+        ('generator:base', 800, 37187),
+        ('generator:base-xl', 800, 37187),
+        ('study_train:full-base', 800, 37187),
+    ],
+)
+def test_base_trains_on_cityscapes_by_epochs_and_is_evaluated_on_the_way(recipe, epochs, steps):
+    config = by_name(recipe)
+    assert config.epochs == epochs and config.steps == steps
+    assert config.data.sources == config.eval_data.sources == ('records:data/cityscapes',)
+    assert config.eval_data.split == 'validation'
+    assert 0 < config.eval_every <= steps // 10 and config.evals
+    assert 0 < config.optimizer.warmup_steps <= steps // 10
+    config.epoch_clips, config.epochs, config.batch_size = 100, 7, 10
+    assert config.steps == 70
+    config.steps = 5  # given by itself it counts
+    assert config.steps == 5
+
+
+def test_components_of_the_published_recipe_are_of_the_labelled_frames():
+    config = load_config('principal', 'base')
+    assert config.data.sources == ('records:data/cityscapes',) and config.clips == 2975
+    assert (config.data.size, config.data.window, config.data.flip) == ((448, 896), 'target', 0)
 
 
 @pytest.mark.parametrize('name', [*TRAINED, 'principal'])

@@ -103,6 +103,11 @@ def _overrides(argv):
             yield index, match.group(2), text
 
 
+def load(name: str) -> ConfigDict:
+    """The config that --config=NAME[:variant] would give."""
+    return _load(located(name))
+
+
 def _load(value):
     try:
         config = config_flags.ConfigFileFlagParser('config').parse(value)

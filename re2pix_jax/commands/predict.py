@@ -14,10 +14,14 @@ from absl import flags
 
 from re2pix_jax import files
 from re2pix_jax.commands import cli  # noqa: F401 (quietens native libraries while they load)
+from re2pix_jax.data import windows
 from re2pix_jax.evaluation import prediction
 
 VIDEO = flags.DEFINE_string(
-    'video', '', 'video file, or folder of .png/.jpg frames at 17 per second'
+    'video', '', 'video file, or folder of images, in order of their numbers'
+)
+FOLDER_FPS = flags.DEFINE_float(
+    'folder_fps', windows.BASE_FPS, 'frames per second of a folder of images', lower_bound=0.01
 )
 WORLD = flags.DEFINE_string(
     'world', '', 'instead of a video: a clip of the procedural world, SPLIT:INDEX'
@@ -61,8 +65,12 @@ def main(argv):
     prediction.check_source(VIDEO.value, WORLD.value)
     with files.staging(OUT.value) as folder:
         model = prediction.load_model(MODEL.value, DTYPE.value)
-        read = prediction.read_video if VIDEO.value else prediction.read_world
-        clip = read(model, VIDEO.value or WORLD.value, HORIZON.value, START.value)
+        if VIDEO.value:
+            clip = prediction.read_video(
+                model, VIDEO.value, HORIZON.value, START.value, FOLDER_FPS.value
+            )
+        else:
+            clip = prediction.read_world(model, WORLD.value, HORIZON.value, START.value)
         options = {
             flag.name: flag.value
             for flag in (SAMPLER, SAMPLER_STEPS, CHANNELS, GUIDANCE, GUIDANCE_CHANNELS)

@@ -12,10 +12,11 @@ r"""Prepares driving clips once, so that training reads them fast.
 Frames, labels and depth go to ArrayRecord files; train on them with
 --config.data.sources="('records:data/videos',)".
 
-cityscapes, nuscenes, covla, kitti: the folder as it was downloaded and unpacked. video_folder: mp4
-files or image folders; the subfolders `train` and `validation` are the splits, or
---validation_file lists the second, else about a tenth of the files is. world: the procedural
-driving world.
+cityscapes, nuscenes, covla, kitti: the folder as it was downloaded and unpacked. video_folder:
+videos of any common kind, or folders of images, taken at --folder_fps; the subfolders `train` and
+`validation` are the splits, or --validation_file lists the second, else about a tenth of the files
+is. Each file is named with the windows it gives, and with what stands against it: too slow, too
+short, a shape of which a centre crop keeps less than half. world: the procedural driving world.
 
 encode: components and latents of every frame of a source, for the forecaster and the generator to
 train on without computing them at each step:
@@ -32,7 +33,7 @@ after an interruption, goes on.
 from absl import flags
 
 from re2pix_jax.commands import cli
-from re2pix_jax.data import prepare, sources
+from re2pix_jax.data import prepare, sources, windows
 from re2pix_jax.errors import UserError
 
 RAW = flags.DEFINE_string('raw', None, 'Folder with the raw data.')
@@ -40,6 +41,12 @@ OUT = flags.DEFINE_string('out', None, 'Folder to write; must not exist yet.')
 SPLITS = flags.DEFINE_list('splits', None, 'Splits to prepare; none: those that the raw data has.')
 VALIDATION_FILE = flags.DEFINE_string(
     'validation_file', None, 'File that names the validation videos, one a line (video_folder).'
+)
+FOLDER_FPS = flags.DEFINE_float(
+    'folder_fps',
+    windows.BASE_FPS,
+    'Frames per second of image folders (video_folder, encode).',
+    lower_bound=0.01,
 )
 SIZE = cli.size_flag(
     'size',
@@ -91,9 +98,9 @@ def main(argv):
         print(prepare.check(CHECK.value))
         return 0
     if len(argv) == 1 and LOOK.value:
-        from re2pix_jax.report import windows
+        from re2pix_jax.report import windows as pages
 
-        print(windows.write(LOOK.value))
+        print(pages.write(LOOK.value))
         return 0
     if len(argv) == 1 or argv[1] not in DATASETS:
         raise UserError(
@@ -130,7 +137,7 @@ def _world(_):
 
 def _raw(name):
     _need(name, RAW)
-    given = SPLITS.value, VALIDATION_FILE.value, SIZE.value
+    given = SPLITS.value, VALIDATION_FILE.value, SIZE.value, FOLDER_FPS.value
     return prepare.raw(OUT.value, name, RAW.value, *given, **_storing())
 
 
@@ -143,7 +150,8 @@ def _encode(name):
     digests = {kind: bundles.digest(path, kind) for kind, path in paths.items()}
     if ENCODER_SIZE.value:
         parts['encoder'] = parts['encoder'].replace(image_size=ENCODER_SIZE.value)
-    return prepare.encode(OUT.value, SOURCE.value, parts, digests, SPLITS.value, SIZE.value)
+    given = SPLITS.value, SIZE.value, FOLDER_FPS.value
+    return prepare.encode(OUT.value, SOURCE.value, parts, digests, *given)
 
 
 DATASETS = {

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import selection, windows
 from re2pix_jax.data.settings import ENCODED, Settings
-from re2pix_jax.data.sources import Source, open_source
+from re2pix_jax.data.sources import Source, keyframes, open_source
 from re2pix_jax.errors import UserError
 
 _SOURCE = 1 << 40  # record = source * _SOURCE + clip
@@ -61,9 +61,19 @@ def create(
             f'{count}'
         )
     sources = [
-        open_source(name, settings.split, settings.size_of_source(name), settings.clips)
+        open_source(
+            name,
+            settings.split,
+            settings.size_of_source(name),
+            settings.clips,
+            settings.folder_fps,
+        )
         for name in settings.sources
     ]
+    if settings.window == 'keyframes':  # of native frames, as their strides count
+        span = windows.span(settings.frames, settings.strides[0], None)
+        named = zip(sources, settings.sources, strict=True)
+        sources = [keyframes.FromKeyframes(source, name, span) for source, name in named]
     records, left_out = [], []
     for number, (name, source) in enumerate(zip(settings.sources, sources, strict=True)):
         clips, problems = selection.usable(source, name, settings)

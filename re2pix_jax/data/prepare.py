@@ -12,6 +12,7 @@ import numpy as np
 
 from re2pix_jax.data import frame_records, records, sources
 from re2pix_jax.data.sources import encoded
+from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.errors import UserError
 
 WORLD_SIZE = (64, 128)
@@ -38,8 +39,18 @@ def world(out, clips: dict[str, int], frames: int, size=None, **storing) -> dict
     return _write(out, splits, None, about, 'png', **storing)
 
 
-def raw(out, name: str, folder, splits=None, validation_file=None, size=None, **storing) -> dict:
-    """Prepares a published dataset, or a folder of videos, as it lies on disk.
+def raw(
+    out,
+    name: str,
+    folder,
+    splits=None,
+    validation_file=None,
+    size=None,
+    folder_fps: float = BASE_FPS,
+    **storing,
+) -> dict:
+    """Prepares a published dataset, or a folder of videos, as it lies on disk. Of videos stderr is
+    told what each file gives.
 
     Args:
         out: folder to write.
@@ -48,17 +59,26 @@ def raw(out, name: str, folder, splits=None, validation_file=None, size=None, **
         splits: those that are prepared; None: those that the folder has.
         validation_file: names the validation videos, one a line (video_folder).
         size: (height, width) that frames are scaled down to cover; `RAW_SIZE` without it.
+        folder_fps: frames a second of image folders (video_folder).
         **storing: as `world`.
 
     Raises:
         UserError: the folder has none of the splits, or not one that was asked for.
     """
+    from re2pix_jax.data import footage
     from re2pix_jax.data.sources import videos
 
+    size = size or RAW_SIZE
     if name == 'video_folder':
         known = videos.SPLITS
         open_split = lambda split: videos.Videos(
-            folder, split, None, validation=validation_file, keep_unreadable=True
+            folder,
+            split,
+            None,
+            validation=validation_file,
+            keep_unreadable=True,
+            cover=size,
+            folder_fps=folder_fps,
         )
     else:
         source = sources.published(name)
@@ -74,7 +94,11 @@ def raw(out, name: str, folder, splits=None, validation_file=None, size=None, **
         raise next(iter(absent.values()))
     for split, error in absent.items():
         print(f'no split {split}: {error}', file=sys.stderr)
-    return _write(out, there, size or RAW_SIZE, name, 'jpeg', **storing)
+    written = _write(out, there, size, name, 'jpeg', **storing)
+    if name == 'video_folder':
+        for line in (line for source in there.values() for line in footage.lines(source, size)):
+            print(line, file=sys.stderr)
+    return written
 
 
 def _write(out, splits, size, source, usual, image_format, quality, processes, strict):
@@ -85,7 +109,15 @@ def _write(out, splits, size, source, usual, image_format, quality, processes, s
     )
 
 
-def encode(out, source: str, parts: dict, digests: dict[str, str], splits=None, size=None) -> dict:
+def encode(
+    out,
+    source: str,
+    parts: dict,
+    digests: dict[str, str],
+    splits=None,
+    size=None,
+    folder_fps: float = BASE_FPS,
+) -> dict:
     """Computes components, and latents where there is a VAE, of every frame of a source.
 
     Args:
@@ -96,6 +128,7 @@ def encode(out, source: str, parts: dict, digests: dict[str, str], splits=None, 
         splits: those that are encoded; None: train and validation.
         size: (height, width) that frames are fitted to; without it that of the source's frames,
             down to the next multiple that the networks take.
+        folder_fps: frames a second of image folders among videos.
 
     Raises:
         UserError: the networks do not take frames of that size, or what `encoded.write` raises.
@@ -117,7 +150,9 @@ def encode(out, source: str, parts: dict, digests: dict[str, str], splits=None, 
             {'latents': parts['vae'].encode(frames[None])[0]} if 'vae' in parts else {}
         )
 
-    opened = {split: sources.open_source(source, split, size) for split in splits}
+    opened = {
+        split: sources.open_source(source, split, size, folder_fps=folder_fps) for split in splits
+    }
     empty = np.zeros((encoded.BLOCK, *size, 3), np.uint8)
     shapes = {name: values.shape[1:] for name, values in compute(empty).items()}
     return encoded.write(out, opened, compute, size, shapes, digests, source)

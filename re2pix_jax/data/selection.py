@@ -27,7 +27,7 @@ def window(
         return windows.target_window(target, frames, strides[0])
     # With None strides are native ones already.
     length = source.num_frames(index)
-    fps = None if settings.window == 'native' else source.fps(index)
+    fps = None if settings.window in ('native', 'keyframes') else source.fps(index)
     if settings.training:
         return windows.window(rng, length, fps, frames, strides)
     return windows.evaluation_window(length, fps, frames, strides[0], settings.start)

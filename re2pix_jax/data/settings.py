@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.errors import UserError
 
 ENCODED = 'encoded:'
@@ -32,9 +33,10 @@ class Settings:
         clips: how many clips of the world; 0: its default.
         window: 'start' (anywhere in training; evaluation windows begin at the native frame
             `start`), 'native' (so too, but `strides` count native frames, as the published training
-            on nuScenes and CoVLA does), or 'target' (in training too they end at the frame that the
+            on nuScenes and CoVLA does), 'target' (in training too they end at the frame that the
             dataset's protocol predicts, the one with labels in Cityscapes; `strides` count native
-            frames).
+            frames), or in evaluation 'keyframes' (one from each key frame of a clip on; `strides`
+            count native frames).
         start: native frame at which evaluation windows begin.
         unreadable: 'stop' at a clip that cannot be read, or in evaluation is too short, or 'skip':
             in training another one takes its place, in evaluation it counts for nothing; each is
@@ -42,6 +44,7 @@ class Settings:
         source_size: (height, width) at which the world is rendered and videos are fitted before the
             crop; empty: `size` for the world and for evaluation, `size` / lo for videos in
             training, so that crops of these are not blown up.
+        folder_fps: frames a second of image folders among videos.
         workers: processes that read; 0: threads of this one.
         training: batches without end, random windows; otherwise one pass.
     """
@@ -62,6 +65,7 @@ class Settings:
     start: int = 0
     unreadable: str = 'stop'
     source_size: tuple[int, ...] = ()
+    folder_fps: float = BASE_FPS
     workers: int = 0
     training: bool = True
 
@@ -99,6 +103,7 @@ class Settings:
 
     def _check(self):
         low, high = self.crop if len(self.crop) == 2 else (0, 0)
+        places = ('start', 'native', 'target', *(() if self.training else ('keyframes',)))
         pair = lambda sides: len(sides) == 2 and min(sides) > 0
         one_kind = len({name.startswith(ENCODED) for name in self.sources}) <= 1
         positive = len(self.weights) == len(self.sources) and min(self.weights, default=1) > 0
@@ -110,13 +115,14 @@ class Settings:
             ('crop', 0 < low <= high <= 1, '0 < lo <= hi <= 1'),
             ('flip', 0 <= self.flip <= 1, 'a probability'),
             ('time_flip', 0 <= self.time_flip <= 1, 'a probability'),
-            ('window', self.window in ('start', 'native', 'target'), '"start", "native", "target"'),
+            ('window', self.window in places, ', '.join(f'"{place}"' for place in places)),
             ('unreadable', self.unreadable in ('stop', 'skip'), '"stop" or "skip"'),
             ('label_size', not self.label_size or pair(self.label_size), '(height, width)'),
             ('source_size', not self.source_size or pair(self.source_size), '(height, width)'),
             ('size', pair(self.size), '(height, width)'),
             ('frames', self.frames > 0, 'at least 1'),
             ('start', self.start >= 0, 'at least 0'),
+            ('folder_fps', self.folder_fps > 0, 'frames per second'),
             ('workers', self.workers >= 0, 'at least 0'),
         ):
             if not right:

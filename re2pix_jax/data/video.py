@@ -1,31 +1,35 @@
 """Video files and image folders: read at a wanted frame rate, write as H.264 mp4.
 
-Reading is streamed: only the frames that are asked for are kept (and fitted to the wanted size one
-at a time), so memory grows with the result and not with the file.
+Frames are those that a player shows, as it shows them (`shown`), at their times (`timeline`).
+Reading is streamed: each frame is fitted to the wanted size as it comes, so memory grows with the
+result and not with the file.
 """
 
 import fractions
 import io
-import itertools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from jaxtyping import UInt8
-from PIL import Image
 
 from re2pix_jax import files
-from re2pix_jax.data import windows
+from re2pix_jax.data import decoding, folders, shown, timeline, windows
 from re2pix_jax.errors import UserError
 
-IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg')
-VIDEO_ENDINGS = ('.mp4', '.mov', '.mkv', '.avi', '.webm', '.m4v')
+Clip = UInt8[np.ndarray, 't h w 3']
+
+
+class Missing(UserError):
+    """Frames that the packets of a file promise do not decode."""
 
 
 class Probe(NamedTuple):
-    """What a video says of itself: Hz, frames, pixels."""
+    """What there is to see: frames a second where the recording runs, frames, pixels as shown."""
 
     fps: float
     frames: int
@@ -33,40 +37,14 @@ class Probe(NamedTuple):
     width: int
 
 
-def images(path: str | os.PathLike) -> list[pathlib.Path]:
-    """The png and jpg files of a folder, sorted by name (hidden files left out)."""
-    found = sorted(
-        p
-        for p in pathlib.Path(path).iterdir()
-        if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith('.')
-    )
-    if not found:
-        raise UserError(
-            f'{path}: the folder holds no images, expected .png or .jpg frames, their names in '
-            'order'
-        )
-    return found
-
-
 def probe(path: str | os.PathLike, folder_fps: float = windows.BASE_FPS) -> Probe:
-    """Frame rate (Hz), number of frames, height and width (pixels) of a video file or a folder of
-    images (taken to run at `folder_fps`).
+    """What a player shows of a video file, or of a folder of images (taken to run at `folder_fps`).
 
     Raises:
-        UserError: no such file, not a video, no frame rate in the file, a folder without images.
+        UserError: no such file, not a video, no frame in it, a folder without images.
     """
-    path = _existing(path)
-    if path.is_dir():
-        found = images(path)
-        width, height = _open_image(found[0]).size
-        return Probe(float(folder_fps), len(found), height, width)
-    with _open_video(path) as container:
-        stream = container.streams.video[0]
-        fps = _rate(path, stream)
-        # Some containers do not say how many frames they hold: count packets, which needs no
-        # decoding.
-        frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
-        return Probe(fps, frames, stream.height, stream.width)
+    line = timeline.of(_existing(path), folder_fps)
+    return Probe(line.rate, len(line.times), *line.size)
 
 
 def read(
@@ -79,14 +57,15 @@ def read(
     min_frames: int = 1,
     min_size: int = 1,
     folder_fps: float = windows.BASE_FPS,
-) -> UInt8[np.ndarray, 't h w 3']:
-    """Frames of a video file or of a folder of images.
+) -> Clip:
+    """Frames of a video file or of a folder of images. What a user should know of the file (a
+    pause, no times) is said once on stderr.
 
     Args:
-        path: a video file, or a folder of .png/.jpg frames in the order of their sorted names.
-        fps: wanted frame rate in Hz: for every wanted time the frame nearest to it is taken. None:
-            every frame.
-        start: time of the first frame in seconds from the beginning.
+        path: a video file, or a folder of images in the order of their numbers.
+        fps: wanted frame rate in Hz: for k = 0, 1, ... the frame nearest to start + k / fps is
+            taken. None: every frame.
+        start: time of the first frame in seconds after the first that is shown.
         max_frames: stop after so many frames. None: read to the end.
         size: (height, width): each frame is fitted to it (see `fit`) as it is read.
         min_frames: fewer frames than this are an error.
@@ -94,39 +73,115 @@ def read(
         folder_fps: the rate at which a folder of images was taken.
 
     Returns:
-        uint8 [T, H, W, 3], RGB.
+        uint8 [T, H, W, 3], RGB, as shown.
 
     Raises:
-        UserError: no such file, not a video, no frame rate in the file, a folder without images, a
-            source slower than `fps`, fewer than `min_frames` frames, or frames that are too small.
+        UserError: no such file, not a video, a folder without images, a source slower than `fps`,
+            fewer than `min_frames` frames, or frames that are too small.
     """
     path = _existing(path)
-    if fps is not None and fps <= 0:
+    if fps is not None and not fps > 0:
         raise UserError(f'fps={fps}: the frame rate must be positive')
     check_start(start)
     if max_frames is not None and max_frames < 1:
         raise UserError(f'max_frames={max_frames}: must be at least 1')
-    frames = []
-    for frame in _wanted(path, fps, start, max_frames, folder_fps):
-        if frames and size is None and frame.shape != frames[0].shape:
+    options = dict(size=size, min_size=min_size, folder_fps=folder_fps)
+    for decoded in (False, True):
+        line = timeline.of(path, folder_fps, decoded)
+        timeline.tell(path, line)
+        _check_rate(path, fps, line.rate)
+        try:
+            indices = timeline.nearest(line.times, line.rate, fps, start, max_frames)
+        except UserError as error:
+            raise UserError(f'{path}: {error}') from error
+        if len(indices) < max(min_frames, 1):
+            rate = '' if fps is None else f' at {fps:g} frames per second'
+            after = f' from {start:g} s on' if start else ''
             raise UserError(
-                f'{path}: the frames have different sizes ({_size(frames[0])} and {_size(frame)}); '
+                f'{path}: {len(indices)} frames{rate}{after}, expected at least '
+                f'{max(min_frames, 1)}; give a longer clip'
+            )
+        try:
+            return take(path, indices, **options)
+        except Missing:  # then a clip is as long as what decodes
+            if decoded:
+                raise
+
+
+def take(
+    path: str | os.PathLike,
+    indices: Sequence[int],
+    *,
+    size: tuple[int, int] | None = None,
+    cover: tuple[int, int] | None = None,
+    min_size: int = 1,
+    folder_fps: float = windows.BASE_FPS,
+) -> Clip:
+    """Frames by their numbers on the time axis of the file (`timeline.of`).
+
+    Args:
+        path, size, min_size, folder_fps: as `read` takes them.
+        indices: numbers of frames, in any order, also several times.
+        cover: (height, width): each frame is scaled down to just cover it (`windows.cover`).
+
+    Returns:
+        uint8 [T, H, W, 3], in the order of `indices`.
+
+    Raises:
+        UserError: as `read`, or a frame that does not decode.
+    """
+    path, indices = pathlib.Path(path), np.asarray(indices, np.int64)
+    wanted, places = np.unique(indices, return_inverse=True)
+    clip = None
+    for number, frame in enumerate(_pictures(path, wanted.tolist(), folder_fps)):
+        _check_size(path, frame, min_size)
+        frame = frame if size is None else fit(frame[None], size)[0]
+        frame = frame if cover is None else windows.cover(frame, cover)
+        if clip is None:
+            clip = np.empty((len(indices), *frame.shape), np.uint8)
+        if frame.shape != clip.shape[1:]:
+            raise UserError(
+                f'{path}: the frames have different sizes ({_size(clip[0])} and {_size(frame)}); '
                 'expected one size throughout, or ask for a size to fit them to'
             )
-        _check_size(path, frame, min_size)
-        frames.append(frame if size is None else fit(frame[None], size)[0])
-    if len(frames) < max(min_frames, 1):
-        rate = '' if fps is None else f' at {fps:g} frames per second'
-        after = f' from {start:g} s on' if start else ''
+        clip[places == number] = frame
+    return clip
+
+
+def _pictures(path, wanted, folder_fps):
+    """Yields the frames of these ascending numbers as they are shown."""
+    found = folders.images(path).files if path.is_dir() else None
+    line = None if found else timeline.of(path, folder_fps)
+    count = len(found or line.times)
+    if wanted[-1] >= count:
         raise UserError(
-            f'{path}: {len(frames)} frames{rate}{after}, expected at least {max(min_frames, 1)}; '
-            'give a longer clip'
+            f'{path}: {count} frames, but frame {wanted[-1]} is asked for; has the file changed?'
         )
-    return np.stack(frames)
+    if found:
+        yield from (shown.image(found[number]) for number in wanted)
+        return
+    with decoding.opened(path) as (_, stream):
+        screen = shown.Screen(path, decoding.aspect(stream))
+    done = 0
+    # Where a seek lands is the container's business: if too late, go there from further back.
+    before = [int(key) for key in line.keys if 0 < key <= wanted[0]] if len(line.pts) else []
+    for key, careful in (*((key, False) for key in before[:-3:-1]), (None, False), (None, True)):
+        for number, frame in timeline.numbered(path, line, key, careful):
+            if number == wanted[done]:
+                yield screen(frame)
+                done += 1
+            if done == len(wanted):
+                return
+            if number > wanted[done]:
+                break
+    raise Missing(
+        f'{path}: the video is damaged, its frame {wanted[done]} of {len(line.times)} does not '
+        'decode; leave it out or cut the damage away'
+    )
 
 
 def write(path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
-    """Writes frames uint8 [T, H, W, 3] as an H.264 mp4 (yuv420p, plays everywhere).
+    """Writes frames uint8 [T, H, W, 3] as an H.264 mp4 (yuv420p of BT.709, plays everywhere).
 
     That pixel format needs even sizes: an odd height or width is extended by repeating the last row
     or column. The file is there complete or not at all.
@@ -158,9 +213,19 @@ def write(path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
         )
         stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = 'yuv420p'
+        coded = stream.codec_context
+        coded.colorspace, coded.color_range = Colorspace.ITU709, ColorRange.MPEG
+        coded.color_primaries, coded.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         for frame in frames:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+            picture = av.VideoFrame.from_ndarray(frame, format='rgb24').reformat(
+                format='yuv420p',
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                dst_color_primaries=ColorPrimaries.BT709,
+                dst_color_trc=ColorTrc.BT709,
+            )
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     # Encoded in memory first, where it is far smaller than the frames.
     files.write_bytes(path, encoded.getbuffer())
@@ -187,7 +252,7 @@ def fit(
 
 def _existing(path) -> pathlib.Path:
     path = pathlib.Path(path)
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise UserError(
             f'{path}: no such file or folder, expected a video file or a folder of images'
         )
@@ -206,40 +271,6 @@ def _check_size(name, frame, least: int) -> None:
         )
 
 
-def _open_image(path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except OSError as error:
-        raise UserError(f'{path}: not a readable image ({_reason(error)})') from error
-
-
-def _open_video(path):
-    try:
-        container = av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
-        raise UserError(
-            f'{path}: not a readable video ({_reason(error)}), expected a file such as mp4'
-        ) from error
-    if not container.streams.video:
-        container.close()
-        raise UserError(f'{path}: the file holds no video stream, expected a video such as mp4')
-    return container
-
-
-def _reason(error) -> str:
-    return ' '.join(str(getattr(error, 'strerror', None) or error).split())
-
-
-def _rate(path, stream) -> float:
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    if not rate:
-        raise UserError(
-            f'{path}: the file states no frame rate; write it again with one, for instance ffmpeg '
-            '-r 17'
-        )
-    return float(rate)
-
-
 def check_start(start: float) -> None:
     """Checks that `start` is a time in seconds that a video can have.
 
@@ -254,52 +285,6 @@ def check_start(start: float) -> None:
         )
 
 
-def _wanted(path, fps, start, max_frames, folder_fps):
-    """Yields the wanted frames uint8 [H, W, 3] of a file or folder, converting none but these to
-    RGB.
-    """
-    if path.is_dir():
-        found = images(path)
-        _check_rate(path, fps, folder_fps)
-        timed = ((index / folder_fps, file) for index, file in enumerate(found))
-        return (
-            np.asarray(_decode_image(file))
-            for file in _nearest(timed, folder_fps, fps, start, max_frames)
-        )
-    return _wanted_of_video(path, fps, start, max_frames)
-
-
-def _wanted_of_video(path, fps, start, max_frames):
-    with _open_video(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = 'AUTO'
-        rate = _rate(path, stream)
-        _check_rate(path, fps, rate)
-        first = (stream.start_time or 0) * stream.time_base
-        if start > 0:
-            # Goes to the key frame before.
-            wanted = first + fractions.Fraction(start)
-            container.seek(int(wanted / stream.time_base), stream=stream)
-        decoded = _decoded(path, container, stream)
-        timed = ((float(frame.time - first), frame) for frame in decoded if frame.time is not None)
-        for frame in _nearest(timed, rate, fps, start, max_frames):
-            yield frame.to_ndarray(format='rgb24')
-
-
-def _decoded(path, container, stream):
-    try:
-        yield from container.decode(stream)
-    except av.error.FFmpegError as error:
-        raise UserError(f'{path}: the video is damaged ({_reason(error)})') from error
-
-
-def _decode_image(file) -> Image.Image:
-    try:
-        return _open_image(file).convert('RGB')
-    except OSError as error:
-        raise UserError(f'{file}: not a readable image ({_reason(error)})') from error
-
-
 def _check_rate(path, fps, rate: float) -> None:
     if fps is not None and fps > rate * 1.01:  # 29.97 may pass for 30
         raise UserError(
@@ -307,27 +292,3 @@ def _check_rate(path, fps, rate: float) -> None:
             'from: '
             f'expected at least {fps:.4g}; give a faster video or a larger stride'
         )
-
-
-def _nearest(timed, rate: float, fps, start: float, max_frames):
-    """From (time, item) in order, the items nearest to start, start + 1/fps, ... (fps None: all
-    from `start` on).
-    """
-    half = 0.5 / rate
-    if fps is None:
-        later = (item for time, item in timed if time > start - half)
-        yield from itertools.islice(later, max_frames)
-        return
-    count, before = 0, None
-    for time, item in timed:
-        while start + count / fps <= time:
-            closer = before is not None and start + count / fps - before[0] < time - (
-                start + count / fps
-            )
-            yield before[1] if closer else item
-            count += 1
-            if count == max_frames:
-                return
-        before = (time, item)
-    if before is not None and start + count / fps - before[0] < half:
-        yield before[1]

@@ -96,11 +96,10 @@ def check_head(evaluator, part, clips) -> None:
 
 
 def about_head(evaluator) -> dict:
-    """What the protocol says of a head that the config names, {} of the model's own."""
+    """What the protocol says of a head, of one that the config names or of the model's own."""
     name = evaluator.options['head']
-    if not name:
-        return {}
-    return {'network': f'head {name}', 'sha256': bundles.identity(evaluator.parts)}
+    about = f'head {name}' if name else "the model's own head"
+    return {'network': about, 'sha256': bundles.identity(evaluator.parts)}
 
 
 def own_field(head) -> str:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
-from re2pix_jax.evaluation import pictures, protocol, views
+from re2pix_jax.evaluation import pictures, protocol, published, views
 from re2pix_jax.evaluation.runner import Evaluation
 from re2pix_jax.model import Re2Pix
 from re2pix_jax.training import defaults
@@ -41,11 +41,13 @@ def measure(part, config, mesh=None, keep=False) -> tuple[dict, dict]:
         UserError: settings, bundles or clips that cannot be used, or do not fit each other.
     """
     check(config)
+    config = published.applied(config)
     mesh = mesh or meshes.create(config.mesh.data, config.mesh.model)
     opened = {}
     try:
         for term in config.terms or ('',):  # what does not fit is refused before any of them runs
             opened[term] = open_for(part, config, mesh, term, keep)
+            published.check_dataset(config, dataset_of(opened[term], config))
             opened[term].check(part)
         reports, shown = {}, {}
         for term, evaluation in opened.items():
@@ -84,6 +86,7 @@ def check(config) -> None:
     for term in config.terms:
         if term not in windows.TERMS:
             raise UserError(f'config.terms: {term!r} is none of {", ".join(windows.TERMS)}')
+    published.named(config)
     if config.source.startswith('encoded:'):
         raise UserError(
             f'config.source = {config.source}: encoded clips hold neither frames nor labels; give '
@@ -110,14 +113,17 @@ def open_for(part, config, mesh=None, term: str = '', keep: bool = False) -> Eva
 def data_of(part, config, term: str = '', split: str = '', clips: int | None = None) -> ConfigDict:
     """The loader's fields for fixed windows at the part's own size and stride."""
     horizon = windows.TERMS[term] if term else config.horizon
+    named = published.named(config)
+    keyframes = named is not None and named.window == 'keyframes'
+    native = named.stride if keyframes else windows.STRIDE
     data = defaults.data(split or config.split)
     data.update(
         sources=(config.source,),
         size=size_of(part),
         frames=views.context_of(part) + horizon,
-        strides=(windows.STRIDE if term else stride_of(part),),
+        strides=(native if term or keyframes else stride_of(part),),
         clips=config.clips if clips is None else clips,
-        window='target' if term else 'start',
+        window='target' if term else 'keyframes' if keyframes else 'start',
         start=config.start,
         label_size=tuple(config.label_size),
         workers=config.workers,
@@ -159,6 +165,12 @@ def stride_of(part) -> int:
     return stride
 
 
+def dataset_of(evaluation, config) -> str:
+    """What the source holds: the dataset that clips were prepared from, or the source's kind."""
+    manifest = getattr(evaluation.batches.sources[0], 'manifest', {})
+    return manifest.get('source') or config.source.partition(':')[0]
+
+
 def protocol_of(part, config, evaluation, report) -> dict:
     """`Protocol` of a report, JSON-able."""
     data, sampling = evaluation.data, evaluation.sampling
@@ -170,7 +182,10 @@ def protocol_of(part, config, evaluation, report) -> dict:
         if evaluation.last
         else ([], [])
     )
-    return protocol.Protocol(
+    named, fps = published.named(config), windows.BASE_FPS / stride
+    if data.window == 'keyframes':  # as far as it tells, the rate that the model is made for
+        fps = getattr(part, 'fps', named.fps)
+    found = protocol.Protocol(
         model=config.model,
         source=config.source,
         split=config.split,
@@ -178,7 +193,7 @@ def protocol_of(part, config, evaluation, report) -> dict:
         start_frame=data.start,
         window=data.window,
         stride=stride,
-        fps=windows.BASE_FPS / stride,
+        fps=fps,
         size=list(data.size),
         label_size=list(data.label_size or data.size),
         context_frames=context,
@@ -188,5 +203,10 @@ def protocol_of(part, config, evaluation, report) -> dict:
         target=target,
         context=before,
         evals=report.about,
+        name=config.get('protocol', ''),
+        dataset=dataset_of(evaluation, config),
+        contents=getattr(evaluation.batches.sources[0], 'contents', lambda: '')(),
         **{name: value or 0 for name, value in sampling.items()},
     ).to_dict()
+    kind = config.source.partition(':')[0]
+    return found | {'departures': published.departures(config, found, kind)}

@@ -97,9 +97,9 @@ def parse_world(text):
     return split, int(index)
 
 
-def read_video(model, path, horizon, start=0.0):
-    """`Clip` of a video file or an image folder from `start` seconds on, at the model's rate and
-    size.
+def read_video(model, path, horizon, start=0.0, folder_fps=windows.BASE_FPS):
+    """`Clip` of a video file, or of an image folder taken at `folder_fps`, from `start` seconds on,
+    at the model's rate and size.
 
     Raises:
         UserError: no such file, not a video, too slow for the model's rate, fewer frames than the
@@ -113,6 +113,7 @@ def read_video(model, path, horizon, start=0.0):
         size=model.size,
         min_frames=model.context_frames,
         min_size=round(MINIMUM_SIZE * min(model.size)),
+        folder_fps=folder_fps,
     )
     return Clip(str(path), frames, start=start)
 

@@ -6,6 +6,15 @@ import dataclasses
 
 from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import published
+
+ALIKE = (
+    *('name', 'departures', 'contents', 'split', 'clips', 'start_frame', 'window', 'target'),
+    *('context', 'stride', 'fps', 'size', 'label_size', 'context_frames', 'horizon', 'last'),
+)
+"""Fields in which scores of one table agree; and the source, where clips have no checksum."""
+NETWORK = ('sha256', 'sample', 'field_of_view')
+"""What an evaluator says of itself in which they agree."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +33,8 @@ class Protocol:
         sampler, sampler_steps, guidance, guidance_channels, channels, seed: of the generator;
             channels: components that it is given, 0 for all.
         evals: {evaluator: what it says of itself: networks with their hashes, sets, fits}.
+        name, departures: of a protocol that is known by name, see `published`.
+        dataset: what the source holds. contents: checksum of prepared clips, '' of others.
     """
 
     model: str
@@ -48,6 +59,10 @@ class Protocol:
     target: list = dataclasses.field(default_factory=list)
     context: list = dataclasses.field(default_factory=list)
     evals: dict = dataclasses.field(default_factory=dict)
+    name: str = ''
+    departures: list = dataclasses.field(default_factory=list)
+    dataset: str = ''
+    contents: str = ''
 
     def to_dict(self) -> dict:
         """JSON-able."""
@@ -97,9 +112,52 @@ def describe(protocol: dict) -> str:
             line += f' of the first {protocol["guidance_channels"]} channels'
         line += f', {protocol["channels"]} channels' if protocol['channels'] else ''
         line += f', seed {protocol["seed"]}'
-    return '\n'.join(
-        [line, *(_evaluator(name, about) for name, about in protocol['evals'].items())]
-    )
+    named = []
+    if name := protocol.get('name'):
+        found = '; '.join(protocol['departures'])
+        named.append(f'protocol {name}: {published.PROTOCOLS[name].about}')
+        if found:
+            named.append(f'departs from it: {found}; not to be compared with its scores')
+    evals = (_evaluator(name, about) for name, about in protocol['evals'].items())
+    return '\n'.join([*named, line, *evals])
+
+
+def check_alike(protocols: dict[str, dict]) -> None:
+    """Refuses to put scores of different protocols into one table.
+
+    Args:
+        protocols: {what is scored: `Protocol.to_dict`}. Model, sampler, guidance and seed may
+            differ; data, windows, sizes and the networks that judge may not.
+
+    Raises:
+        UserError: naming two that differ, and in what.
+    """
+    (first, one), *others = protocols.items()
+    for name, other in others:
+        if found := differences(one, other):
+            raise UserError(
+                f'{first} was judged by {_title(one)} and {name} by {_title(other)}: scores of '
+                f'different protocols do not go into one table; they differ in {", ".join(found)}'
+            )
+
+
+def differences(one: dict, other: dict) -> list[str]:
+    """In what two protocols differ that scores depend on, a text each."""
+    data = ALIKE if one.get('contents') and other.get('contents') else ('source', *ALIKE)
+    found = [
+        f'{field} ({one.get(field)} against {other.get(field)})'
+        for field in data
+        if one.get(field) != other.get(field)
+    ]
+    for name in one['evals'].keys() & other['evals'].keys():
+        mine, theirs = one['evals'][name], other['evals'][name]
+        keys = [key for key in NETWORK if mine.get(key) != theirs.get(key)]
+        found += [f'{name} {key} ({mine.get(key)} against {theirs.get(key)})' for key in keys]
+    return sorted(found)
+
+
+def _title(protocol) -> str:
+    return protocol.get('name') or 'a protocol without name'
 
 
 def _evaluator(name, about) -> str:

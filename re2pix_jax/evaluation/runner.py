@@ -92,6 +92,7 @@ class Evaluation:
         clips = evaluators.Clips(
             source=', '.join(self.data.sources),
             split=self.data.split,
+            count=self.count,
             context=context,
             horizon=1 if self.last else self.horizon,
             fields=frozenset(self.batches.fields),
@@ -154,14 +155,15 @@ class Evaluation:
                 name: values[:, self.clips.context :] if name in ('labels', 'depth') else values
                 for name, values in batch.items()
             }
-        found = {
-            evaluator.name: {
-                method: evaluator.measure(parts[evaluator.name], shown[method], shown, batch)
+        found = {}
+        for evaluator in measuring:
+            own = parts[evaluator.name]
+            of = shown | evaluator.views(own, shown)
+            found[evaluator.name] = {
+                method: evaluator.measure(own, of[method], shown, batch)
                 for method in evaluator.methods
-                if method in shown
+                if method in of
             }
-            for evaluator in measuring
-        }
         return found, batch['known']
 
     def only_last(self, batch):

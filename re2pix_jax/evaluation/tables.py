@@ -10,8 +10,12 @@ from re2pix_jax.report.table import Number, table
 COLUMNS_AT_ONCE = 14
 """Of a table by time, beside step and time."""
 
+EVALUATED = ('re2pix', 'forecast')
+"""Methods that differ from model to model; the others are what it is held against."""
+
 LEGEND = """copy: the last context frame repeated; VAE: the true frame through the VAE, the best
 that the decoder allows; truth: the true frame; stage 1: its forecast, which has no frames;
+mean map: the mean over clips and times of the compared frames' components;
 encoder: features that did not go through the principal components; oracle: Re2Pix, had stage 1
 forecast the true features"""
 
@@ -25,6 +29,31 @@ def describe(report: dict) -> str:
     notes = [f'warning: {line}' for line in report['warnings']]
     notes += [f'left out: {line}' for line in report['left_out']]
     return '\n\n'.join(blocks + (['\n'.join(notes)] if notes else []))
+
+
+def joined(reports: dict[str, dict]) -> str:
+    """{name: report} of one protocol as one table: what is evaluated of each, and of the first what
+    is the same for all.
+
+    Raises:
+        UserError: they stand under different protocols.
+    """
+    protocol.check_alike({name: report['protocol'] for name, report in reports.items()})
+    columns, references = {}, {}
+    for name, report in reports.items():
+        for method, found in report['overall'].items():
+            if method in EVALUATED:
+                columns[f'{name}\n{views.TITLES[method]}'] = found
+            else:
+                references.setdefault(views.TITLES[method], found)
+    columns |= references
+    rows = [
+        [column.title, *(_cell(name, found.get(name)) for found in columns.values())]
+        for name, column in COLUMNS.items()
+        if any(found.get(name) is not None for found in columns.values())
+    ]
+    about = protocol.describe(next(iter(reports.values()))['protocol'])
+    return f'{about}\n\n{table(["over all steps", *columns], rows)}'
 
 
 def by_method(overall: dict) -> str:

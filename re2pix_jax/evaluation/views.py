@@ -5,6 +5,8 @@
 - oracle: the predicted frames, had stage 1 forecast the true components: what stage 2 can do.
 - forecast: stage 1's components, without frames; encoder: the true frames' features as they are,
   not through the principal components as all others'.
+- mean_map: one map of components for all clips and times, their mean over the split; only where an
+  evaluator has measured it (`evaluators.components`).
 
 What no evaluator asks for is never computed, and nothing twice: all of it is traced together.
 """
@@ -25,6 +27,7 @@ TITLES = {
     'vae': 'VAE',
     'truth': 'truth',
     'forecast': 'stage 1',
+    'mean_map': 'mean map',
     'encoder': 'encoder',
 }
 FRAMES_AT_ONCE = 16
@@ -47,6 +50,10 @@ class View:
         from frames and features from components by the `forecaster`'s own networks.
         """
         self._forecaster, self._given = forecaster, given
+
+    def another(self, **given) -> 'View':
+        """A view of something else by the same networks."""
+        return View(self._forecaster, **given)
 
     def __getattr__(self, name):
         if name.startswith('_') or name not in (

@@ -11,6 +11,7 @@ def forecast(
     components: Float[Array, 'B T h w P'],
     steps: int,
     key: Key[Array, ''] | None = None,
+    cut: bool = False,
 ) -> Float[Array, 'B {steps} h w P']:
     """Rolls the masked feature transformer out.
 
@@ -20,6 +21,7 @@ def forecast(
         components: [B, >= T - 1, h, w, P]; the last T - 1 frames are the context.
         steps: frames to predict, static.
         key: of dropout, another one in every step; None for no dropout.
+        cut: keep the gradient of a step from going back into the predictions that it goes on from.
 
     Returns:
         The predicted components [B, steps, h, w, P], float32.
@@ -41,7 +43,8 @@ def forecast(
             else {'deterministic': False, 'rngs': {'dropout': jax.random.fold_in(key, number)}}
         )
         predicted = net.apply(params, context, **dropout)
-        return jnp.concatenate([context[:, 1:], predicted[:, None]], axis=1), predicted
+        seen = jax.lax.stop_gradient(predicted) if cut else predicted
+        return jnp.concatenate([context[:, 1:], seen[:, None]], axis=1), predicted
 
     _, predictions = jax.lax.scan(step, context, jnp.arange(steps))
     return jnp.moveaxis(predictions, 0, 1)

@@ -8,8 +8,9 @@ import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from re2pix_jax.nn.attention import SelfAttention
 from re2pix_jax.nn.feedforward import Mlp
@@ -160,7 +161,9 @@ def adapt_grid(params, grid: tuple[int, int]):
 
 
 def smooth_l1(
-    prediction: Float[Array, '...'], target: Float[Array, '...'], beta: float = 0.1
+    prediction: Real[Array | np.ndarray, '...'],
+    target: Real[Array | np.ndarray, '...'],
+    beta: float = 0.1,
 ) -> Float[Array, '...']:
     """0.5 d^2 / beta where |d| < beta, |d| - beta / 2 elsewhere, as torch's SmoothL1Loss; float32,
     per element.

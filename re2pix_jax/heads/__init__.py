@@ -9,6 +9,7 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Num, UInt8
 
 from re2pix_jax.heads import ordinal
@@ -73,7 +74,7 @@ class Head:
         """How many channels the features have that it takes."""
         return 4 * self.params['params']['projects_0']['kernel'].shape[-2]
 
-    def logits(self, features: Float[Array, '...']) -> Float[Array, 'B T H W K']:
+    def logits(self, features: Float[Array | np.ndarray, '...']) -> Float[Array, 'B T H W K']:
         """Features [B, T, h, w, C] -> the network's output [B, T, 8h, 8w, K], float32."""
         if features.ndim != 5:
             raise ValueError(
@@ -96,7 +97,7 @@ class Head:
         return logits.reshape(batch, time, *logits.shape[1:])
 
     def labels(
-        self, features: Float[Array, '...'], size: tuple[int, int] | None = None
+        self, features: Float[Array | np.ndarray, '...'], size: tuple[int, int] | None = None
     ) -> UInt8[Array, 'B T H W']:
         """Features [B, T, h, w, C] -> most likely class, uint8 [B, T, *size] (the logits' size if
         None).
@@ -107,7 +108,7 @@ class Head:
         return self._only('segmentation', features, size)
 
     def depth(
-        self, features: Float[Array, '...'], size: tuple[int, int] | None = None
+        self, features: Float[Array | np.ndarray, '...'], size: tuple[int, int] | None = None
     ) -> Float[Array, 'B T H W']:
         """Features [B, T, h, w, C] -> depth, float32 [B, T, *size] (the logits' size if None),
         never 0.
@@ -119,7 +120,7 @@ class Head:
         return self._only('depth', features, size)
 
     def normals(
-        self, features: Float[Array, '...'], size: tuple[int, int] | None = None
+        self, features: Float[Array | np.ndarray, '...'], size: tuple[int, int] | None = None
     ) -> Float[Array, 'B T H W 3']:
         """Features [B, T, h, w, C] -> surface normals of length 1, float32 [B, T, *size, 3] (the
         logits' size if None).

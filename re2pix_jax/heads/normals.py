@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def angle(one: Float[Array, '*grid 3'], other: Float[Array, '*grid 3']) -> Float[Array, '*grid']:
+def angle(one: Float[Array, '... 3'], other: Float[Array, '... 3']) -> Float[Array, '...']:
     """Angle between vectors [..., 3] of any length -> float32 [...], degrees; 90 where one of them
     is zero.
 

@@ -5,9 +5,10 @@ train any of them.
 from re2pix_jax import errors
 
 
-def create(config, load: bool = True):
+def create(config, load: bool = True, frozen: dict | None = None):
     """The task that `config.task` names, with its frozen parts loaded from the bundles in
-    `config.frozen`, or without them where shapes are all that is asked for.
+    `config.frozen`, or without them where shapes are all that is asked for; or with `frozen`,
+    {name: part}, in their place.
     """
     from re2pix_jax.tasks import autoencoder, encoder, forecaster, generator, head, judge
 
@@ -23,4 +24,4 @@ def create(config, load: bool = True):
         raise errors.UserError(
             f'config.task: expected one of {", ".join(tasks)}, got {config.task!r}'
         )
-    return tasks[config.task](config, load)
+    return tasks[config.task](config, load, frozen)

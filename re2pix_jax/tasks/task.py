@@ -25,9 +25,10 @@ class Task:
     kind = ''  # of the bundle that `part` becomes
     starts_from = True  # whether such a bundle holds all that is trained
 
-    def __init__(self, config, load: bool = True):
+    def __init__(self, config, load: bool = True, frozen: dict | None = None):
         """Builds the network of `config.model` and, with `load`, opens the bundles of
-        `config.frozen`; without, shapes are all that can be asked for.
+        `config.frozen`; without, shapes are all that can be asked for. `frozen` parts, of shapes
+        for arrays where nothing is computed, take the place of bundles.
 
         Raises:
             UserError: fields of the config that do not fit each other, or bundles that do not fit
@@ -36,7 +37,9 @@ class Task:
         self.config, self.frozen, self.bundles = config, {}, {}
         with errors.blaming('config.model'):
             self.net = self.build(**self._network_fields())
-        for name in self.frozen_parts if load else ():
+        for name in self.frozen_parts if frozen is not None else ():
+            self.frozen[name] = with_dtype(frozen[name], config.dtype)
+        for name in self.frozen_parts if load and frozen is None else ():
             path = config.frozen.get(name, '')
             if not path:
                 raise errors.UserError(

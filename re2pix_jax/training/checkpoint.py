@@ -31,6 +31,8 @@ _SLACK = 200_000  # bytes of a checkpoint that are not arrays
 # computed. (Another `steps` does change a falling learning rate from there on.)
 FREE = (
     'steps',
+    'epochs',
+    'epoch_clips',
     'log_every',
     'eval_every',
     'checkpoint_every',

@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from re2pix_jax.errors import UserError
 
+CITYSCAPES_CLIPS = 2975  # of the training split
+
 
 def defaults() -> ConfigDict:
     """Returns an unlocked ConfigDict with all fields of a training run."""
@@ -15,6 +17,10 @@ def defaults() -> ConfigDict:
     config.task = ''  # what is trained: a name that re2pix_jax.tasks knows
     config.seed = 0  # every random number of the run follows from this
     config.steps = 1000  # optimiser steps in all
+    # What steps follow from where a recipe says how often its data is seen (`by_epochs`): passes,
+    # and the clips of one. 0 = steps are given by themselves
+    config.epochs = 0
+    config.epoch_clips = 0
     config.batch_size = 8  # clips a step, over all devices and processes
     # parts that the batch is cut into, one after the other in memory; their gradients are averaged
     config.accumulate = 1
@@ -61,6 +67,29 @@ def defaults() -> ConfigDict:
     return config
 
 
+def by_epochs(config: ConfigDict, epochs: int, clips: int) -> None:
+    """Lets config.steps follow from passes over so many clips and the batch size, also where the
+    command line sets one of these; steps that it sets are taken as they are.
+    """
+    config.epochs, config.epoch_clips = epochs, clips
+    config.steps = _batches(config, config.get_ref('epochs'))
+
+
+def on_cityscapes(config: ConfigDict, epochs: int, evaluated: int) -> None:
+    """Trains on Cityscapes, prepared in data/cityscapes, and evaluates on its validation split:
+    `epochs` passes over the training split, an evaluation every `evaluated` of them.
+    """
+    by_epochs(config, epochs, CITYSCAPES_CLIPS)
+    config.eval_every = _batches(config, evaluated)
+    for data in (config.data, config.eval_data):
+        data.sources = ('records:data/cityscapes',)
+
+
+def _batches(config, epochs):
+    """Reference to the batches of so many epochs."""
+    return epochs * config.get_ref('epoch_clips') // config.get_ref('batch_size')
+
+
 def by_size(size: str, **values):
     """The entry of `values` that `size` names: a config file lists its sizes side by side with
     it.
@@ -93,10 +122,11 @@ def data(split: str) -> ConfigDict:
             'workers': 0,  # processes that read; 0 = the training process
             'clips': 0,  # clips of the procedural world; 0 = all
             # 'start' | 'native': strides count native frames | 'target': so too, up to the frame
-            # that the protocol predicts
+            # that the protocol predicts | 'keyframes', in evaluation: so too, from each of them on
             'window': 'start',
             'start': 0,  # first native frame of the window in evaluation
             'source_size': (),  # height, width before the crop; () = as the loader finds best
+            'folder_fps': 17.0,  # frames a second of image folders among videos
         }
     )
 
@@ -126,6 +156,8 @@ def optimizer() -> ConfigDict:
 RANGES = {
     'seed': (0, 2**32 - 1),
     'steps': (1, math.inf),
+    'epochs': (0, math.inf),
+    'epoch_clips': (0, math.inf),
     'batch_size': (1, math.inf),
     'accumulate': (1, math.inf),
     'log_every': (1, math.inf),

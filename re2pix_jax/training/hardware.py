@@ -12,11 +12,23 @@ import jax
 PEAKS = (
     ('h100', 989.0),
     ('h200', 989.0),
+    ('a100', 312.0),
+    ('4090', 165.0),
     ('v5 lite', 197.0),
     ('v5e', 197.0),
     ('v5', 459.0),
     ('v6', 918.0),
 )
+CARDS = {
+    'H100': (989.0, 'cards'),
+    'A100': (312.0, 'cards'),
+    'RTX 4090': (165.0, 'cards'),
+    'TPU v5e': (197.0, 'cards'),
+    'CPU core': (0.1, 'cores'),
+}
+"""Nominal dense peaks, TFLOP/s, by which recipes count hours: of cards in bf16 with float32 sums;
+of a CPU core in float32, two 256-bit FMAs a cycle at 3 GHz.
+"""
 _ATTENTION = {'dot_product_attention_fwd': 4, 'dot_product_attention_bwd': 10}
 
 

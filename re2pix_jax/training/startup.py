@@ -25,8 +25,7 @@ def describe(task, config, workdir: str, mesh, state, placed: dict, clips: int |
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     held = sum(at.bytes for at in placed.values())
     data = f'{clips:,} clips, {clips / config.batch_size:.4g} steps an epoch' if clips else '?'
-    if config.accumulate > 1:
-        data += f', in {config.accumulate} parts'
+    parts = f', in {config.accumulate} parts' if config.accumulate > 1 else ''
     lines = [
         ('devices', ', '.join(f'{number} x {kind}' for kind, number in kinds.items())),
         ('nominal peak', f'{peak:.0f} TFLOP/s in bf16, each' if peak else 'not known'),
@@ -36,7 +35,8 @@ def describe(task, config, workdir: str, mesh, state, placed: dict, clips: int |
         ('state', f'{config.sharding}, {held / 1e6:.1f} MB of parameters on each device'),
         *[('kept whole', f'{path}: {at.note}') for path, at in placed.items() if at.note],
         ('data', f'{", ".join(config.data.sources)}: {data}'),
-        ('batch', f'{config.batch_size} clips'),
+        ('length', _length(config, clips)),
+        ('batch', f'{config.batch_size} clips{parts}'),
         *[
             (f'frozen {name}', f'{bundle["path"]} {bundle["identity"][:12]}')
             for name, bundle in task.bundles.items()
@@ -53,3 +53,19 @@ def describe(task, config, workdir: str, mesh, state, placed: dict, clips: int |
         max_lines=None if config.log.parameters < 0 else config.log.parameters,
     )
     return f'{text}\n{overview}'
+
+
+def _length(config, clips: int | None) -> str:
+    """Steps, and how often they see the data that there is; what to set where the config counts
+    other clips.
+    """
+    if not clips:
+        return f'{config.steps:,} steps'
+    text = f'{config.steps:,} steps, {config.steps * config.batch_size / clips:.4g} epochs'
+    counted = config.epochs * config.epoch_clips // config.batch_size
+    if counted == config.steps and config.epoch_clips != clips:
+        text += (
+            f'; the config counts {config.epoch_clips:,} clips an epoch: with '
+            f'--config.epoch_clips={clips} these are {config.epochs:,} epochs'
+        )
+    return text

@@ -63,9 +63,9 @@ def test_long_videos_are_cut_into_snippets(drives):
 
 
 def test_decoded_clips_are_kept_up_to_a_limit(drives, monkeypatch):
-    reads, read = [], video.read
+    reads, take = [], video.take
     monkeypatch.setattr(
-        video, 'read', lambda path, **options: reads.append(path) or read(path, **options)
+        video, 'take', lambda path, *a, **options: reads.append(path) or take(path, *a, **options)
     )
     source = videos.Videos(drives, 'train', size=(16, 32), cache_bytes=120 * 16 * 32 * 3)
     for index in (0, 0, 2, 0, 1, 0, 2):  # 65 and 40 frames fit, a third clip does not

@@ -50,13 +50,13 @@ def test_covla_clips(raw, name):
 
 
 def test_covla_decodes_only_a_block_of_a_video(raw, monkeypatch):
-    asked, read = [], video.read
+    asked, take = [], video.take
     monkeypatch.setattr(
-        video, 'read', lambda path, **options: asked.append(options) or read(path, **options)
+        video, 'take', lambda path, indices: asked.append(list(indices)) or take(path, indices)
     )
     source = pickle.loads(pickle.dumps(CoVLA(raw['covla_videos'], 'train')))
     source.read(0, [20, 16, 18], labels=False)
-    assert asked == [{'start': 0.8, 'max_frames': 5, 'min_frames': 5}]
+    assert asked == [[20, 16, 18]]
 
 
 def test_where_covla_may_lie(tmp_path):
@@ -100,11 +100,6 @@ def test_what_is_wrong_with_covla_is_said(copied, monkeypatch):
     assert source.num_frames(1) == 9 and source.target(1) == 28
     video.write(file, np.stack([layouts.frame(k) for k in range(4)]), 20)
     assert f'{file}: 4 frames' in layouts.message(source.read, 1, range(9))
-    probe = video.probe(file)
-    monkeypatch.setattr(video, 'probe', lambda path: probe._replace(frames=0))
-    assert layouts.message(CoVLA(folder, 'train').num_frames, 1).startswith(
-        f'{file}: the video holds no frames; '
-    )
     one = layouts.covla(folder / 'one', clips=1, frames=2)
     assert f"{one}: no clips of split 'train', there are some of validation" in layouts.message(
         CoVLA, one, 'train'

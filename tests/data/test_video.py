@@ -176,14 +176,6 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, clip30):
         assert options.keys() & {'fps', 'start', 'max_frames'} or str(path.name) in str(error.value)
 
 
-def test_a_file_without_frame_rate_is_refused(clip30, monkeypatch):
-    class Stream:
-        average_rate = guessed_rate = base_rate = None
-
-    with pytest.raises(UserError, match='states no frame rate'):
-        video._rate(clip30, Stream())
-
-
 @pytest.mark.parametrize(
     'frames, fps, words',
     [

@@ -71,6 +71,27 @@ def test_an_evaluator_is_a_class_and_a_line(forecaster, monkeypatch):
     assert only.overall == {'truth': {'brightness': truth}}
 
 
+def test_the_mean_map_is_that_of_the_compared_frames(forecaster):
+    asked = {'components': {'type': 'components', 'mean_clips': 5, 'cosine': True}}
+    found = run(forecaster, asked, 'world', batch_size=4, frames=7)
+    world = World('validation', CLIPS, 30, SIZE)
+    frames = np.stack([world.read(k, range(0, 21, 3))['frames'] for k in range(CLIPS)])
+    future = np.asarray(forecaster.encode(frames)[:, 4:], np.float64)
+    mean = future[:5].mean((0, 1))
+    distance = abs(future - mean)
+    expected = np.where(distance < 0.1, 5 * distance**2, distance - 0.05).mean((0, 2, 3, 4))
+    by_step = [row['mean_map']['feature_error'] for row in found.steps]
+    np.testing.assert_allclose(by_step, expected, rtol=1e-4)
+    true, maps = forecaster.features(future.astype(np.float32)), forecaster.features(mean)
+    cosines = component_errors.cosine(np.broadcast_to(maps, true.shape), true)
+    assert found.overall['mean_map']['cosine'] == pytest.approx(float(cosines.mean()), rel=1e-4)
+    assert found.about == {'components': {'clips_of_mean_map': 5}}
+    without = run(forecaster, {'components': {'type': 'components'}}, 'world', frames=7)
+    assert set(without.overall) == {'forecast', 'copy_last'} and not without.about
+    with pytest.raises(UserError, match='mean_clips = -1: expected the number of clips'):
+        run(forecaster, {'components': {'type': 'components', 'mean_clips': -1}}, 'world')
+
+
 def damaged(folder):
     """Prepared clips of which some cannot be read, and the numbers of the others."""
     frame_records.write_frames(folder, {'validation': World('validation', CLIPS, 18, SIZE)})
@@ -90,7 +111,10 @@ def damaged(folder):
 
 def test_clips_that_cannot_be_read_count_for_nothing(forecaster, tmp_path):
     readable = damaged(tmp_path / 'clips')
-    evals = {'image': {'type': 'image'}}
+    evals = {
+        'image': {'type': 'image'},
+        'components': {'type': 'components', 'mean_clips': CLIPS},
+    }
     source = f'records:{tmp_path}/clips'
     with pytest.raises(UserError, match="can't be read"):
         run(forecaster, evals, source)
@@ -100,6 +124,10 @@ def test_clips_that_cannot_be_read_count_for_nothing(forecaster, tmp_path):
     truth, last = frames[:, 4:], frames[:, 3:4].repeat(2, 1)
     expected = float(np.mean(image.psnr(last, truth)))
     assert found.overall['copy_last']['psnr'] == pytest.approx(expected, rel=1e-5)
+    future = np.asarray(forecaster.encode(frames)[:, 4:])
+    mean = np.broadcast_to(future.mean((0, 1)), future.shape)
+    expected = float(np.mean(component_errors.smooth_l1(mean, future)))
+    assert found.overall['mean_map']['feature_error'] == pytest.approx(expected, rel=1e-4)
 
 
 def test_encoded_clips_are_measured_in_components_and_latents(micro_bundles, tmp_path):

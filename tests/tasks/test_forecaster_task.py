@@ -29,9 +29,10 @@ def cut(clips, frames):
     return clips | {'components': clips['components'][:, :frames]}
 
 
-def make_task(bundles, unroll=1, **model):
+def make_task(bundles, unroll=1, frames=None, loss=(), **model):
     config = shrink(load_config('forecaster'), bundles)
-    config.loss.unroll = unroll
+    config.loss.update(unroll=unroll, **dict(loss))
+    config.data.frames = frames or CONTEXT + unroll
     config.model.update(model)
     return tasks.create(config)
 
@@ -41,31 +42,99 @@ def params(micro_bundles):
     return bundles.load(micro_bundles / 'forecaster').params
 
 
-def by_hand(task, params, components, steps):
+def by_hand(task, params, components, steps, cut=False):
     """The mean error of `steps` predictions, written as a plain loop."""
     window, errors = components[:, :CONTEXT], []
     for step in range(steps):
         prediction = task.net.apply(params, window)
         distance = jnp.abs(prediction - components[:, CONTEXT + step])
         errors.append(jnp.where(distance < 0.1, distance**2 / 0.2, distance - 0.05).mean())
+        prediction = jax.lax.stop_gradient(prediction) if cut else prediction
         window = jnp.concatenate([window[:, 1:], prediction[:, None]], axis=1)
     return sum(errors) / steps
 
 
-@pytest.mark.parametrize('unroll', [1, 3])
-def test_unrolled_loss_and_its_gradient_are_those_of_a_plain_loop(
-    unroll, micro_bundles, params, clips
-):
-    task, data = make_task(micro_bundles, unroll), cut(clips, CONTEXT + unroll)
-    ours = jax.jit(
+def loss_and_gradient(task, params, data):
+    return jax.jit(
         jax.value_and_grad(
             lambda params: task.loss(params, task.frozen, data, jax.random.key(0))[0]
         )
     )(params)
+
+
+@pytest.mark.parametrize(('unroll', 'stops'), [(1, False), (3, False), (3, True)])
+def test_unrolled_loss_and_its_gradient_are_those_of_a_plain_loop(
+    unroll, stops, micro_bundles, params, clips
+):
+    task = make_task(micro_bundles, unroll, loss={'cut': stops})
+    data = cut(clips, CONTEXT + unroll)
+    ours = loss_and_gradient(task, params, data)
     plain = jax.jit(
-        jax.value_and_grad(lambda params: by_hand(task, params, data['components'], unroll))
+        jax.value_and_grad(lambda params: by_hand(task, params, data['components'], unroll, stops))
     )(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6), ours, plain)
+
+
+def test_a_cut_gradient_is_another_one_of_the_same_loss(micro_bundles, params, clips):
+    data = cut(clips, CONTEXT + 3)
+    (whole, gradient), (loss, other) = (
+        loss_and_gradient(make_task(micro_bundles, 3, loss={'cut': stops}), params, data)
+        for stops in (False, True)
+    )
+    assert loss == whole
+    flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    away = np.linalg.norm(flat(gradient) - flat(other)) / np.linalg.norm(flat(gradient))
+    assert away > 0.01
+
+
+class Recorded:
+    """A network that predicts zeros and keeps the context that it was last given."""
+
+    def __init__(self, net):
+        self.frames, self.net = net.frames, net
+
+    def apply(self, params, context, **_):
+        self.context = context
+        return jnp.zeros_like(context[:, -1])
+
+
+def test_noise_has_the_deviation_of_the_error_by_clip_and_component(micro_bundles):
+    """With a prediction of zeros the error of a frame is the frame."""
+    scale = jnp.array([[0.1], [3.0]]) * jnp.linspace(0, 2, 32)
+    frames = scale[:, None, None, None] * jax.random.normal(jax.random.key(0), (2, 5, 64, 64, 32))
+    task = make_task(micro_bundles, loss={'noise': 0.5})
+    net = Recorded(task.net)
+    task.net = net
+    noisy = task._noisy({}, frames[:, :4], frames[:, 4], jax.random.split(jax.random.key(1), 2))
+    np.testing.assert_array_equal(net.context, frames[:, :4])  # the error is that of clean frames
+    added = np.asarray(noisy - frames[:, :4])
+    expected = 0.5 * np.sqrt(np.square(frames[:, 4]).mean((1, 2)))
+    np.testing.assert_allclose(added.std((1, 2, 3)), expected, rtol=0.03)
+    assert abs(np.corrcoef(added[0, 0, ..., 9].ravel(), added[1, 0, ..., 9].ravel())[0, 1]) < 0.05
+    assert abs(np.corrcoef(added[0, 0, ..., 9].ravel(), added[0, 1, ..., 9].ravel())[0, 1]) < 0.05
+
+
+def test_noise_follows_the_step_and_the_place_of_a_clip_alone(micro_bundles, params, clips):
+    noisy, still = (make_task(micro_bundles, loss={'noise': noise}) for noise in (0.5, 0.0))
+    data = cut(clips, 5)
+    loss = lambda task, data, key=0: float(
+        jax.jit(task.loss)(params, task.frozen, data, jax.random.key(key))[0]
+    )
+    assert loss(noisy, data) == loss(noisy, data) != loss(noisy, data, key=1)
+    assert loss(still, data) == loss(still, data, key=1) == loss(make_task(micro_bundles), data)
+    # Cut into parts, each clip keeps its noise.
+    parts = [
+        {name: values[k : k + 1] for name, values in data.items()} | {'place': jnp.array([k])}
+        for k in range(2)
+    ]
+    mean = np.mean([loss(noisy, part) for part in parts])
+    assert mean == pytest.approx(loss(noisy, data), rel=1e-5)
+
+
+@pytest.mark.parametrize('noise', [-0.1, float('nan'), float('inf')])
+def test_noise_out_of_range_is_refused(noise, micro_bundles):
+    with pytest.raises(errors.UserError, match='config.loss.noise is .*: at least 0 expected'):
+        make_task(micro_bundles, loss={'noise': noise})
 
 
 def test_dropout_follows_the_key(micro_bundles, params, clips):
@@ -81,10 +150,9 @@ def test_dropout_follows_the_key(micro_bundles, params, clips):
 
 
 @pytest.mark.parametrize(('unroll', 'frames'), [(1, 4), (3, 6), (1, 7)])
-def test_clips_of_another_length_are_refused(unroll, frames, micro_bundles, params, clips):
-    task = make_task(micro_bundles, unroll)
+def test_clips_of_another_length_are_refused(unroll, frames, micro_bundles):
     with pytest.raises(errors.UserError) as error:
-        task.loss(params, task.frozen, cut(clips, frames), jax.random.key(0))
+        make_task(micro_bundles, unroll, frames)
     assert str(error.value) == (
         f'config.data.frames is {frames}: a loss over {unroll} predicted frames '
         '(config.loss.unroll) with 4 frames '

@@ -154,7 +154,7 @@ def test_unknown_task_is_named():
     config.task = 'painter'
     with pytest.raises(
         errors.UserError,
-        match="expected one of autoencoder, encoder, head, forecaster, generator, got 'painter'",
+        match='one of autoencoder, encoder, head, forecaster, generator, judge, got .painter',
     ):
         tasks.create(config)
 

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.errors import UserError
 
 CLIP_SECONDS = 30 / 17  # a Cityscapes snippet: 30 frames at 17 Hz
@@ -56,7 +57,13 @@ class Source(Protocol):
         """
 
 
-def open_source(name: str, split: str, size: tuple[int, int] | None, clips: int = 0) -> Source:
+def open_source(
+    name: str,
+    split: str,
+    size: tuple[int, int] | None,
+    clips: int = 0,
+    folder_fps: float = BASE_FPS,
+) -> Source:
     """The source that a config names.
 
     Args:
@@ -68,6 +75,7 @@ def open_source(name: str, split: str, size: tuple[int, int] | None, clips: int 
             they were prepared.
         clips: how many clips of the world; 0: its default for the split. Other sources give all
             they have.
+        folder_fps: frames a second of image folders among videos.
 
     Raises:
         UserError: an unknown kind of source, a folder that is missing or holds no clips, or no such
@@ -85,7 +93,7 @@ def open_source(name: str, split: str, size: tuple[int, int] | None, clips: int 
     if kind == 'videos' and path:
         from re2pix_jax.data.sources import videos
 
-        return videos.Videos(path, split, size=size)
+        return videos.Videos(path, split, size=size, folder_fps=folder_fps)
     if kind == 'encoded' and path:
         from re2pix_jax.data.sources import encoded
 

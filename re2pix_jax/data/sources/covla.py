@@ -6,9 +6,10 @@ depth.
 `images` comes first where there are both; without either, the clips lie in the folder itself.
 """
 
-from re2pix_jax.data import video
+import numpy as np
+
+from re2pix_jax.data import folders, timeline, video
 from re2pix_jax.data.sources.image_clips import Clip, ImageClips, names
-from re2pix_jax.errors import UserError
 
 FPS = 20.0  # of folders of images; a video tells its own
 TARGET = 28  # predicted from frames 3 apart [R]
@@ -18,7 +19,7 @@ VIDEO = '.mp4'
 class CoVLA(ImageClips):
     """The first 80 % of the clips, sorted by name, are for training, the others for validation. [R]
 
-    Reading frames of a video decodes and holds all from the first to the last of them.
+    Reading frames of a video decodes all from the key frame before the first to the last of them.
     """
 
     NAME = 'CoVLA'
@@ -29,7 +30,7 @@ class CoVLA(ImageClips):
         """Paths of folders and videos. What is in them is looked up when asked for: six million
         images, in all of CoVLA.
         """
-        self._probes = {}
+        self._axes = {}  # of videos: rate, and the number of each frame in the file
         paths = sorted(
             next(filter(None, map(self._paths, ('images/', 'videos/', ''))), []), key=_name
         )
@@ -38,17 +39,17 @@ class CoVLA(ImageClips):
 
     def _paths(self, below):
         """Clips in this folder: the folders of images or, without any, the videos."""
-        visible = [name for name in names(self.path / below) if not name.startswith('.')]
-        folders = [below + name for name in visible if (self.path / below / name).is_dir()]
+        visible = [name for name in names(self.path / below) if not folders.hidden(name)]
+        clips = [below + name for name in visible if (self.path / below / name).is_dir()]
         if not below:  # captions and states may lie beside the clips
-            folders = [folder for folder in folders if self._images(folder)]
-        return folders or [below + name for name in visible if _is_video(name)]
+            clips = [folder for folder in clips if self._images(folder)]
+        return clips or [below + name for name in visible if _is_video(name)]
 
     def _images(self, folder):
         return [
             f'{folder}/{name}'
-            for name in names(self.path / folder)
-            if name.lower().endswith(video.IMAGE_ENDINGS) and not name.startswith('.')
+            for name in sorted(names(self.path / folder), key=folders.form)
+            if name.lower().endswith(folders.IMAGE_ENDINGS) and not folders.hidden(name)
         ]
 
     def _clip(self, index):
@@ -58,14 +59,12 @@ class CoVLA(ImageClips):
             return Clip(
                 _name(path), files, FPS, TARGET, problem=None if files else f'no images in {path}'
             )
-        if path not in self._probes:
-            probe = video.probe(self.path / path)
-            if not probe.frames:
-                raise UserError(
-                    f'{self.path / path}: the video holds no frames; take it from the dataset again'
-                )
-            self._probes[path] = probe
-        return Clip(_name(path), [path] * self._probes[path].frames, self._probes[path].fps, TARGET)
+        if path not in self._axes:
+            line = timeline.of(self.path / path)
+            fps, picks = timeline.even(line.times, line.rate)
+            self._axes[path] = fps, np.arange(len(line.times)) if picks is None else picks
+        fps, picks = self._axes[path]
+        return Clip(_name(path), [path] * len(picks), fps, TARGET)
 
     def name(self, index):
         return _name(self.clips[index])
@@ -78,11 +77,8 @@ class CoVLA(ImageClips):
     def _frames(self, clip, indices):
         if not _is_video(clip.files[0]):
             return super()._frames(clip, indices)
-        first, count = min(indices), max(indices) - min(indices) + 1
-        frames = video.read(
-            self.path / clip.files[0], start=first / clip.fps, max_frames=count, min_frames=count
-        )
-        return frames[[k - first for k in indices]]
+        path = clip.files[0]
+        return video.take(self.path / path, self._axes[path][1][indices])
 
 
 def _is_video(path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from re2pix_jax.cityscapes import IGNORE
-from re2pix_jax.data import records
+from re2pix_jax.data import records, shown
 from re2pix_jax.errors import UserError
 
 
@@ -136,7 +136,7 @@ class ImageClips:
         """uint8 [T, H, W, 3]"""
         frames = []
         for file in (clip.files[k] for k in indices):
-            frames.append(self._open(file, 'RGB'))
+            frames.append(self._shown(file))
             if frames[0].shape != frames[-1].shape:
                 raise self._wrong_size(file, frames[-1], frames[0].shape[:2])
         return np.stack(frames)
@@ -159,11 +159,17 @@ class ImageClips:
             'take the file from the dataset again'
         )
 
-    def _open(self, file, mode=None) -> np.ndarray:
+    def _shown(self, file) -> np.ndarray:
+        try:
+            return shown.image(self.path / file)
+        except UserError as error:
+            raise UserError(f'{error}; take it from the dataset again') from error
+
+    def _open(self, file) -> np.ndarray:
         path = self.path / file
         try:
             with Image.open(path) as image:
-                return np.asarray(image.convert(mode) if mode else image)
+                return np.asarray(image)
         except FileNotFoundError as error:
             raise UserError(f'{path}: no such file; take it from the dataset again') from error
         except Exception as error:  # a damaged image shows in many ways

@@ -73,6 +73,10 @@ class NuScenes(ImageClips):
         chains = self._chains(version, scenes(version, split))
         return [_clip(name, chains[name], there) for name in sorted(chains)]
 
+    def keyframes(self, index) -> list[int]:
+        """The native frames of a clip that are key frames."""
+        return [k for k, file in enumerate(self._clip(index).files) if file.startswith('samples/')]
+
     def _chains(self, version, wanted) -> dict[str, dict]:
         """Scene → token → frame of it, in no order."""
         folder = self.path / version

@@ -6,20 +6,24 @@ train. Without a validation subfolder the files that a list names are validation
 list about a tenth of them, chosen by a hash of their names (so that adding files moves no other).
 The rest is train.
 
-Long videos are cut into clips of 30/17 s, as long as a Cityscapes snippet; what remains at the end
-lengthens the clips a little.
+A recording is cut where it pauses, and into clips of 30/17 s, as long as a Cityscapes snippet; what
+remains at the end lengthens the clips a little. Every frame that a player shows is in one clip. A
+clip whose frames come at several rates is read at the fastest of them, the frame nearest to each
+time.
 """
 
 import collections
 import hashlib
+import os
 import pathlib
+import sys
 import threading
 from typing import NamedTuple
 
 import numpy as np
 
 from re2pix_jax.cityscapes import IGNORE
-from re2pix_jax.data import video
+from re2pix_jax.data import folders, timeline, video, windows
 from re2pix_jax.data.sources import CLIP_SECONDS
 from re2pix_jax.errors import UserError
 
@@ -27,13 +31,15 @@ SPLITS = ('train', 'validation', 'test')
 
 
 class Piece(NamedTuple):
-    """A clip: `frames` frames of a file from its frame `first` on."""
+    """A clip: `shown` frames of a file from its frame `first` on, read as `frames` at `fps`."""
 
     path: str
     name: str
     first: int
+    shown: int
     frames: int
     fps: float
+    picks: np.ndarray | None = None  # which of the shown ones these are; None: they themselves
     problem: str | None = None
 
 
@@ -51,6 +57,8 @@ class Videos:
         validation: file with the names of the validation videos, one a line.
         keep_unreadable: a file that cannot be opened is a clip with a `problem` instead of an
             error.
+        cover: (height, width) that frames are scaled down to cover where `size` is None.
+        folder_fps: frames a second of the folders of images.
 
     Raises:
         UserError: the folder is missing, holds no videos, has none for the split, or a file in it
@@ -65,14 +73,17 @@ class Videos:
         cache_bytes: int = 512 << 20,
         validation=None,
         keep_unreadable: bool = False,
+        cover=None,
+        folder_fps: float = windows.BASE_FPS,
     ):
         if split not in SPLITS:
             raise UserError(f'split {split!r}: a folder of videos has {", ".join(SPLITS)}')
-        self.size, self.cache_bytes = tuple(size) if size else None, cache_bytes
+        self.size, self.cover = tuple(size) if size else None, tuple(cover) if cover else None
+        self.cache_bytes, self.folder_fps = cache_bytes, folder_fps
         self.pieces = [
             piece
             for file, name in _files_of(pathlib.Path(path), split, validation)
-            for piece in _cut(file, name, keep_unreadable)
+            for piece in _cut(file, name, folder_fps, keep_unreadable)
         ]
         self._cache, self._lock = collections.OrderedDict(), threading.Lock()
 
@@ -104,7 +115,8 @@ class Videos:
         return self.pieces[index].problem
 
     def read(self, index, indices, labels=True):
-        frames = self._decoded(int(index))[np.asarray(indices)]
+        picks, indices = self.pieces[index].picks, np.asarray(indices)
+        frames = self._decoded(int(index))[indices if picks is None else picks[indices]]
         if not labels:
             return {'frames': frames}
         shape = frames.shape[:3]
@@ -120,12 +132,12 @@ class Videos:
                 self._cache.move_to_end(index)
                 return self._cache[index]
         piece = self.pieces[index]
-        frames = video.read(
+        frames = video.take(
             piece.path,
-            start=piece.first / piece.fps,
-            max_frames=piece.frames,
+            range(piece.first, piece.first + piece.shown),
             size=self.size,
-            min_frames=piece.frames,
+            cover=self.cover,
+            folder_fps=self.folder_fps,
         )
         with self._lock:
             self._cache[index] = frames
@@ -140,10 +152,13 @@ def _files_of(folder, split, validation=None):
         raise UserError(
             f'{folder}: no such folder, expected a folder of videos (mp4) or of image folders'
         )
-    names = sorted(_find(folder))
+    names, notes = folders.videos(folder)
+    for note in notes:
+        print(note, file=sys.stderr, flush=True)
     if not names:
         raise UserError(
-            f'{folder}: no videos ({", ".join(video.VIDEO_ENDINGS)}) and no folders of images in it'
+            f'{folder}: no videos ({", ".join(folders.VIDEO_ENDINGS)}) and no folders of images in '
+            'it'
         )
     told = {
         name: name.split('/')[0] if '/' in name and name.split('/')[0] in SPLITS else 'train'
@@ -164,10 +179,10 @@ def _files_of(folder, split, validation=None):
 
 
 def _check_names(folder, names, told):
-    """Refuses a file that lies in the folders of two splits: it would be trained on and judged
-    by.
+    """Refuses a file that lies in the folders of two splits, or that links lead to from two: it
+    would be trained on and judged by.
     """
-    known = {}
+    known, real = {}, {}
     for name in names:
         inside = name.partition('/')[2] if name.split('/')[0] in SPLITS else name
         if inside in known and told[known[inside]] != told[name]:
@@ -177,6 +192,12 @@ def _check_names(folder, names, told):
                 'are the same drive'
             )
         known[inside] = name
+        one = real.setdefault(os.path.realpath(folder / name), name)
+        if told[one] != told[name]:
+            raise UserError(
+                f'{folder}: {one} and {name} are the same file, in two splits; remove one of the '
+                'links'
+            )
 
 
 def _listed(file, names):
@@ -194,33 +215,32 @@ def _listed(file, names):
     return listed
 
 
-def _find(folder):
-    for path in folder.rglob('*'):
-        if any(part.startswith('.') for part in path.relative_to(folder).parts):
-            continue
-        if path.suffix.lower() in video.VIDEO_ENDINGS and path.is_file():
-            yield path.relative_to(folder).as_posix()
-        elif path.is_dir() and any(p.suffix.lower() in video.IMAGE_ENDINGS for p in path.iterdir()):
-            yield path.relative_to(folder).as_posix()
-
-
 def _hash(name):
     """A number in [0, 1) that depends on nothing but the name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big') / 2**48
 
 
-def _cut(path, name, keep_unreadable=False):
+def _cut(path, name, folder_fps, keep_unreadable=False):
+    """The clips of a file: disjoint, and together all that it shows."""
     try:
-        fps, frames, _, _ = video.probe(path)
-        if not frames:
-            raise UserError(f'{path}: the video holds no frames')
+        line = timeline.of(path, folder_fps)
     except UserError as error:
         if not keep_unreadable:
             raise
-        return [Piece(str(path), f'{name}#0', 0, 0, 0.0, str(error))]
-    count = max(1, int(frames / (CLIP_SECONDS * fps) + 1e-6))
-    edges = np.linspace(0, frames, count + 1).round().astype(int)
-    return [
-        Piece(str(path), f'{name}#{first}', int(first), int(last - first), fps)
-        for first, last in zip(edges, edges[1:])
-    ]
+        return [Piece(str(path), f'{name}#0', 0, 0, 0, 0.0, None, str(error))]
+    timeline.tell(path, line)
+    pieces = []
+    for begin, end in zip((0, *line.cuts), (*line.cuts, len(line.times))):
+        times = line.times[begin:end]
+        seconds = times[-1] - times[0] + 1 / line.rate
+        count = min(end - begin, max(1, int(seconds / CLIP_SECONDS + 1e-3)))
+        # By time: where frames come more slowly a clip has fewer.
+        wanted = times[0] + np.arange(1, count) * (seconds / count) - 0.5 / line.rate
+        edges = begin + np.unique([0, *np.searchsorted(times, wanted), end - begin])
+        for first, last in zip(edges.tolist(), edges[1:].tolist()):
+            fps, picks = timeline.even(line.times[first:last], line.rate)
+            frames = last - first if picks is None else len(picks)
+            pieces.append(
+                Piece(str(path), f'{name}#{first}', first, last - first, frames, fps, picks)
+            )
+    return pieces

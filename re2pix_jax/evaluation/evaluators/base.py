@@ -32,7 +32,7 @@ class Clips(NamedTuple):
     """What is known of the clips before any is read.
 
     Attributes:
-        source, split: where they come from, as the config says.
+        source, split: where they come from, as the config says; count: how many are evaluated.
         context, horizon: true frames given, and future frames measured.
         fields: of a batch: 'frames', 'labels', 'depth', 'components', 'latents'.
         depth_kinds: 'metres', 'classes', or both; of the clips whose depth is known.
@@ -42,6 +42,7 @@ class Clips(NamedTuple):
 
     source: str
     split: str
+    count: int
     context: int
     horizon: int
     fields: frozenset
@@ -117,6 +118,13 @@ class Evaluator:
 
     def prepare(self, part, clips: Clips) -> None:
         """Fits what has to be fitted before the evaluation."""
+
+    def views(self, parts, views: dict) -> dict:
+        """Views that it measures beside those of the evaluated part, of what `prepare` found;
+        traced.
+        """
+        del parts, views
+        return {}
 
     def measure(self, parts, view, views: dict, batch: dict):
         """The metric state of one method on a batch, a leading axis of steps; traced."""

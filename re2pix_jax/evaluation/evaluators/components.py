@@ -1,5 +1,6 @@
 """How far predicted features or principal components lie from the true ones, one number a frame."""
 
+import contextlib
 import functools
 import math
 from typing import ClassVar
@@ -7,10 +8,14 @@ from typing import ClassVar
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation import views as views_
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
 from re2pix_jax.evaluation.evaluators.means import FrameMeans
 from re2pix_jax.forecaster import transformer
+from re2pix_jax.progress import track
 
 BETA = 0.1
 """Where SmoothL1 goes from quadratic to linear: stage 1's training loss uses the same. [R]"""
@@ -66,6 +71,34 @@ class FeatureErrors(FrameMeans):
         return values | {'error_ratio': values['feature_error'] / copied if copied else math.nan}
 
 
+def mean_map(part, clips, count: int, batch_size: int = 8) -> np.ndarray:
+    """Mean of the components of the compared frames, over their times and the first `count` of the
+    evaluated clips: float32 [h, w, P].
+
+    The best that one map could do that knows the place of things and nothing of the clip [O].
+    """
+
+    @jax.jit
+    def future(part, batch):
+        return views_.views_of(part, batch, clips.horizon, False, {}, 0)['truth'].components
+
+    batches = clips.open(clips.split, count, clips.context + clips.horizon, batch_size)
+    total, seen = 0.0, 0
+    with contextlib.closing(batches):
+        count = min(count, batches.clips)
+        numbered = zip(batches, range(0, count, batch_size), strict=False)
+        size = lambda item: min(batch_size, count - item[1])
+        for local, first in track(numbered, count, 'mean map', size=size):
+            there = min(len(local['record']), count - first)
+            # Of one length, so that the last batch compiles nothing anew.
+            rows = np.minimum(np.arange(batch_size), there - 1)
+            batch = {name: local[name][rows] for name in ('frames', 'components') if name in local}
+            known = np.broadcast_to(local.get('known', True), len(local['record']))[:there]
+            found = np.asarray(future(part, batch), np.float64)[:there][known]
+            total, seen = total + found.mean(1).sum(0), seen + len(found)
+    return np.asarray(total / max(seen, 1), np.float32)
+
+
 class Components(Evaluator):
     """What the encoder makes of the frames, or what stage 1 forecasts, against the truth."""
 
@@ -74,9 +107,31 @@ class Components(Evaluator):
         Column('error_ratio', 'feature error / copy'),
         Column('cosine', 'feature cosine', higher=True),
     )
-    METHODS = ('re2pix', 'copy_last', 'vae', 'forecast')
+    METHODS = ('re2pix', 'copy_last', 'vae', 'forecast', 'mean_map')
     FIELDS = frozenset()
-    OPTIONS = {'cosine': False}  # whether the features' cosine is measured too
+    # Whether the features' cosine is measured too; how many of the evaluated clips the mean map is
+    # of, 0 = without it.
+    OPTIONS = {'cosine': False, 'mean_clips': 0}
+
+    def __init__(self, name, settings):
+        super().__init__(name, settings)
+        if self.options['mean_clips'] < 0:
+            raise UserError(
+                f'config.evals.{name}.mean_clips = {self.options["mean_clips"]}: expected the '
+                'number of clips that the mean map is of, or 0 to go without'
+            )
+
+    def prepare(self, part, clips):
+        self.count = min(self.options['mean_clips'], clips.count)
+        if self.count and 'mean_map' in self.methods:
+            self.parts = mean_map(part, clips, self.count)
+
+    def views(self, parts, views):
+        if not len(parts):
+            return {}
+        truth = views['truth']
+        shape = (len(truth.components), 1, *parts.shape)
+        return {'mean_map': truth.another(components=lambda: jnp.broadcast_to(parts, shape))}
 
     def measure(self, parts, view, views, batch):
         truth, found = views['truth'].components, view.components
@@ -87,6 +142,9 @@ class Components(Evaluator):
         known = batch['known'][:, None].repeat(truth.shape[1], 1)
         last = views['copy_last'].components
         return by_step(FeatureErrors.empty().update, truth, found, last, cosines, known)
+
+    def about(self):
+        return {'clips_of_mean_map': self.count} if len(self.parts) else {}
 
     def scores(self, state):
         found = super().scores(state)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from re2pix_jax import files
+from re2pix_jax.evaluation import protocol
 from re2pix_jax.evaluation.evaluators import COLUMNS
 from re2pix_jax.evaluation.study import claims, intervals, numbers
 from re2pix_jax.progress import duration
@@ -34,13 +35,20 @@ def write(folder, points, horizons, bootstrap: int, sheets=(), shared=()) -> str
 
     Args:
         folder: of the study.
-        points: of `study.rows.evaluate`.
+        points: of `study.rows.evaluate`, the last of every run judged by one protocol.
         horizons: future frames that the tables are over, each a table.
         bootstrap: resampled sets of clips and seeds that intervals are made of.
         sheets: (caption, uint8 [H, W, 3]) of predicted frames for the page.
         shared: {name: seconds} that what all rows start from took to train.
     """
     folder = pathlib.Path(folder)
+    protocol.check_alike(
+        {
+            f'{point.label}, seed {point.seed}': point.report['protocol']
+            for point in points
+            if point.final
+        }
+    )
     final = next(point for point in points if point.final)
     horizons = [horizon for horizon in horizons if horizon <= len(final.report['steps'])]
     draws = intervals.Resampling(final.clips, bootstrap)

@@ -1,0 +1,61 @@
+"""What videos are good for: how many windows each file gives, and what stands against it."""
+
+import collections
+
+from re2pix_jax.data import timeline, windows
+from re2pix_jax.data.sources.videos import Videos
+from re2pix_jax.errors import UserError
+
+FRAMES = 8
+"""Of a window, as the configs have them."""
+
+LEAST_KEPT = 0.5
+"""Of its picture: a file whose centre crop keeps less is named. [O]"""
+
+
+def lines(source: Videos, size: windows.Size) -> list[str]:
+    """A line for each file of a source: how many windows it gives, of `FRAMES` frames at the stride
+    of evaluation, and what is wrong with it.
+
+    Args:
+        source: opened with `keep_unreadable`.
+        size: (height, width) whose aspect the frames are cropped to.
+    """
+    files = collections.defaultdict(list)
+    for index, piece in enumerate(source.pieces):
+        files[source.origin(index)].append(piece)
+    return [f'{name}: {_line(source, pieces, size)}' for name, pieces in files.items()]
+
+
+def _line(source, pieces, size):
+    if pieces[0].problem:
+        return 'cannot be read, left out'
+    line = timeline.of(pieces[0].path, source.folder_fps)
+    asked = f'{FRAMES} frames at stride {windows.STRIDE}'
+    counts, slow = [], []
+    for piece in pieces:
+        try:
+            needed = windows.span(FRAMES, windows.STRIDE, piece.fps)
+        except UserError:
+            slow.append(piece.fps)
+            needed = piece.frames + 1
+        counts.append(max(0, piece.frames - needed + 1))
+    said = [f'{len(pieces)} clips, {sum(counts)} windows of {asked}']
+    if slow:
+        least = windows.BASE_FPS / windows.STRIDE
+        said.append(
+            f'{len(slow)} clips are too slow, {min(slow):.3g} frames per second where stride '
+            f'{windows.STRIDE} means {least:.3g}: film faster, or train at a larger stride'
+        )
+    short = counts.count(0) - len(slow)
+    if short:
+        said.append(f'{short} clips are too short for a window')
+    height, width = line.size
+    box = windows.centre_box(height, width, size)
+    kept = box.height * box.width / (height * width)
+    if kept < LEAST_KEPT:
+        said.append(
+            f'a centre crop to the shape of {size[0]}x{size[1]} keeps {kept:.0%} of its '
+            f'{height}x{width} pixels: choose a --size nearer to its shape'
+        )
+    return '; '.join(said)
