@@ -55,7 +55,7 @@ def test_it_is_measured_only_where_it_is_named():
 def test_kept_features_give_the_distance_that_was_reported():
     (evaluator,) = evaluators.create({'it': {'type': 'frechet', 'of': 'video'}})
     evaluator.keep = True
-    evaluator.clips = Clips('', '', 4, 8, frozenset(), frozenset(), SIZE, None)
+    evaluator.clips = Clips('', '', 20, 4, 8, frozenset(), frozenset(), SIZE, None)
     rng = np.random.default_rng(0)
     found = {name: rng.normal(size=(20, 2, 3)) for name in ('re2pix', 'truth')}
     states = {}
