@@ -11,12 +11,12 @@ from re2pix_jax import bundles
 from re2pix_jax.data import loader
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import held_out, protocol, published, tables
-from re2pix_jax.evaluation.study import numbers, page, rows
+from re2pix_jax.evaluation.study import numbers, page
 from tests.commands.test_evaluate import config
 from tests.commands.test_predict import stirred
-from tests.commands.test_study import points
 from tests.conftest import SIZE, load_config
 from tests.data import layouts
+from tests.evaluation.studies import point, points
 from tests.running import outcomes
 
 
@@ -72,11 +72,13 @@ def test_one_pass_over_cityscapes_gives_mid_term_labels_and_ten_frames(report):
 
 
 def test_a_study_of_such_clips_has_a_column_of_labels(report):
-    shown = numbers.read('miou', report, 're2pix')
+    one = point('full', 0, report)
+    read = lambda name: numbers.read(name, one, 're2pix', horizon=6)
+    shown = read('miou')
     assert shown == pytest.approx(100 * report['steps'][2]['re2pix']['miou'])
     known = [step['re2pix']['psnr'] for step in report['steps']]
-    assert numbers.read('psnr', report, 're2pix') == pytest.approx(np.mean(known))
-    assert numbers.read('abs_rel', report, 're2pix') is None
+    assert read('psnr') == pytest.approx(np.mean(known))
+    assert read('abs_rel') is None
 
 
 def test_departures_stand_in_the_report(report):
@@ -131,8 +133,8 @@ def test_unknown_names_and_other_datasets_are_refused(micro_bundles):
 
 def test_two_protocols_in_one_study_are_refused(tmp_path):
     found = points(full=[(0.5, 5.0)], baseline=[(0.4, 9.0)])
-    found.append(rows.Point('full', '0', 50, 2, False, found[0].report))
-    page.write(tmp_path, found)
+    found.append(point('full', 0, found[0].report, final=False, step=50))
+    page.write(tmp_path, found, (2,), 10)
     for index, name in enumerate(('dino-foresight-short', 'dino-foresight-mid')):
         about = found[index].report['protocol']
         about |= {'name': name, 'departures': [], 'horizon': 1 + 2 * index}
@@ -141,7 +143,7 @@ def test_two_protocols_in_one_study_are_refused(tmp_path):
         r'dino-foresight-mid: scores of different protocols .* horizon \(1 against 3\), name'
     )
     with pytest.raises(UserError, match=words) as error:
-        page.write(tmp_path, found)
+        page.write(tmp_path, found, (2,), 10)
     assert '\n' not in str(error.value)
 
 
