@@ -89,7 +89,7 @@ def evaluate(folder, config, open_model: Callable, note=print, out=None) -> list
             )
             began = time.monotonic()
             model = open_model(str(workdir), step)
-            report = held_out.measure(model, settings, keep=final)[0]['']
+            (report,) = held_out.measure(model, settings, keep=final)[0].values()
             stored = of | {
                 'settings': checkpoint.plain(settings),
                 'report': report.to_dict(),
