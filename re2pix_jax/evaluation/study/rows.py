@@ -63,7 +63,7 @@ def evaluate(folder, config, open_model: Callable, note=print, out=None) -> list
                 f'{settings["clips"]} clips'
             )
             reports, _ = held_out.evaluate(open_model(str(workdir), step), settings)
-            report = reports['']
+            (report,) = reports.values()
             stored = {'settings': checkpoint.plain(settings), 'run': run, 'report': report}
             files.write_text(path, json.dumps(stored, allow_nan=False) + '\n')
         points.append(Point(label, workdir.name, step, report['protocol']['clips'], final, report))

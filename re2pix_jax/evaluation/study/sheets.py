@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from re2pix_jax.data import loader
-from re2pix_jax.evaluation import held_out, views
+from re2pix_jax.evaluation import held_out, published, views
 from re2pix_jax.evaluation.study import rows
 from re2pix_jax.report import panels
 
@@ -19,6 +19,7 @@ def draw(folder, config, open_model) -> list[tuple[str, np.ndarray]]:
             model = open_model(str(workdir), steps[-1])
             settings = config.evaluation.copy_and_resolve_references()
             settings.update(rows.changes_of(row))
+            settings = published.applied(settings)
             if clips is None:
                 clips = _clips(model, settings, count)
                 decoded = model.vae.decode(model.vae.encode(clips['frames']))
