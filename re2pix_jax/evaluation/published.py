@@ -25,16 +25,18 @@ UNSET = {
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Attributes:
-    about: whose it is, and what is known of it.
-    dataset, split, clips: a dataset as published, and how many clips of it.
-    window: 'target' (ends at the frame that the dataset labels), 'start' or 'keyframes'.
-    start: native frame where a window of 'start' begins.
-    stride: frames from one to the next: at 17 Hz, of 'keyframes' native ones. fps: what they are
-        taken for.
-    context, horizon: true frames given, and future frames. last: only the last is compared.
-    size: (height, width) of frames; label_size: of labels and depth, () where there are none.
-    networks: {evaluator: how the sha256 of its network's published file begins}.
+    """What a protocol asks for.
+
+    Attributes:
+        about: whose it is, and what is known of it.
+        dataset, split, clips: a dataset as published, and how many clips of it.
+        window: 'target' (ends at the frame that the dataset labels), 'start' or 'keyframes'.
+        start: native frame where a window of 'start' begins.
+        stride: frames from one to the next: at 17 Hz, of 'keyframes' native ones. fps: what they
+            are taken for.
+        context, horizon: true frames given, and future frames. last: only the last is compared.
+        size: (height, width) of frames; label_size: of labels and depth, () where there are none.
+        networks: {evaluator: how the sha256 of its network's published file begins}.
     """
 
     about: str

@@ -104,6 +104,10 @@ def test_protocol_stands_beside_the_numbers(report):
         'guidance_channels': 8,
         'channels': 0,
         'seed': 0,
+        'name': '',
+        'departures': [],
+        'dataset': 'world',
+        'contents': '',
     }
     assert evals['probe'] == {'clips': 6, 'steps': 4, 'batch_size': 2, 'split': 'train'}
     for name, samples in (('frames', 10), ('video', 5)):

@@ -30,7 +30,9 @@ def report(micro_bundles, cityscapes):
     """Two snippets, from frame 1 on, six frames ahead."""
     model = stirred(bundles.load(micro_bundles / 're2pix'))
     asked = config(probe=False, clips=256, horizon=4, protocol='re2pix-cityscapes')
+    asked.evals = {name: dict(asked.evals[name]) for name in ('image', 'segmentation')}
     asked.update(source=f'cityscapes:{cityscapes}', label_size=SIZE)
+    asked.methods = ('re2pix', 'copy_last', 'truth')
     return held_out.evaluate(model, asked)[0]['']
 
 
