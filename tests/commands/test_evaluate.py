@@ -81,10 +81,6 @@ def test_protocol_stands_beside_the_numbers(report):
     assert protocol == {
         'model': config().model,
         'source': 'world',
-        'dataset': 'world',
-        'contents': '',
-        'name': '',
-        'departures': [],
         'split': 'validation',
         'clips': 5,
         'start_frame': 0,

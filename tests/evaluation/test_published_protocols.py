@@ -176,7 +176,7 @@ def test_the_compare_command(report, tmp_path):
     assert status == 0 and f'{tmp_path}/a' in out and f'{tmp_path}/b' in out, err
     (line,) = [line for line in out.splitlines() if line.startswith('mIoU %')]
     overall = report['overall']
-    shown = [f'{100 * overall[method]["miou"]:.1f}' for method in ('re2pix', 'forecast', 're2pix')]
+    shown = [f'{100 * overall[method]["miou"]:.1f}' for method in ('re2pix', 're2pix', 'copy_last')]
     assert line.split()[2:5] == shown
     status, out, err = found['not']
     assert status == 2 and not out and err.count('\n') == 1
