@@ -1,9 +1,32 @@
-"""Shares of a batch, filled up to one shape: what fills up counts for nothing."""
+"""Batches of clips, filled up to one shape: what fills up counts for nothing."""
+
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 
 from re2pix_jax.cityscapes import IGNORE
+from re2pix_jax.progress import track
+
+
+def numbered(
+    batches: Iterable[dict], count: int, batch_size: int, label: str
+) -> Iterator[tuple[int, dict]]:
+    """Yields (clips before it, batch) until `count` clips have come, and says how far it is."""
+    pairs = zip(range(0, count, batch_size), batches, strict=False)  # no batch too many is read
+    yield from track(pairs, count, label, size=lambda pair: min(batch_size, count - pair[0]))
+
+
+def of_one_length(
+    batches: Iterable[dict], count: int, batch_size: int, label: str
+) -> Iterator[tuple[dict, int]]:
+    """Yields (batch of `batch_size` clips, how many of them count) where every process reads all
+    clips; the last one is repeated, so that the last batch compiles nothing anew.
+    """
+    for first, local in numbered(batches, count, batch_size, label):
+        there = min(len(local['record']), count - first)
+        rows = np.minimum(np.arange(batch_size), there - 1)
+        yield {name: values[rows] for name, values in local.items()}, there
 
 
 def filled(local: dict, batch_size: int, first: int, limit: int) -> dict:

@@ -14,9 +14,8 @@ from re2pix_jax import errors
 from re2pix_jax.data import loader
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import compatibility, evaluators, views
-from re2pix_jax.evaluation.batches import filled
+from re2pix_jax.evaluation.batches import filled, numbered
 from re2pix_jax.evaluation.results import Report
-from re2pix_jax.progress import track
 from re2pix_jax.training import mesh as meshes
 
 
@@ -134,9 +133,7 @@ class Evaluation:
             )
         totals = {}
         self.batches.set_state(self._start)
-        numbered = zip(self.batches, range(0, self.count, self.batch_size), strict=False)
-        size = lambda item: min(self.batch_size, self.count - item[1])
-        for local, first in track(numbered, self.count, self.label, size=size):
+        for first, local in numbered(self.batches, self.count, self.batch_size, self.label):
             batch = filled(local, self.batch_size, first, self.count)
             if self.last:
                 batch = self.only_last(batch)

@@ -12,10 +12,10 @@ import numpy as np
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import views as views_
+from re2pix_jax.evaluation.batches import of_one_length
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
 from re2pix_jax.evaluation.evaluators.means import FrameMeans
 from re2pix_jax.forecaster import transformer
-from re2pix_jax.progress import track
 
 BETA = 0.1
 """Where SmoothL1 goes from quadratic to linear: stage 1's training loss uses the same. [R]"""
@@ -83,20 +83,15 @@ def mean_map(part, clips, count: int, batch_size: int = 8) -> np.ndarray:
         return views_.views_of(part, batch, clips.horizon, False, {}, 0)['truth'].components
 
     batches = clips.open(clips.split, count, clips.context + clips.horizon, batch_size)
-    total, seen = 0.0, 0
+    total, clips_read = 0.0, 0
     with contextlib.closing(batches):
         count = min(count, batches.clips)
-        numbered = zip(batches, range(0, count, batch_size), strict=False)
-        size = lambda item: min(batch_size, count - item[1])
-        for local, first in track(numbered, count, 'mean map', size=size):
-            there = min(len(local['record']), count - first)
-            # Of one length, so that the last batch compiles nothing anew.
-            rows = np.minimum(np.arange(batch_size), there - 1)
-            batch = {name: local[name][rows] for name in ('frames', 'components') if name in local}
-            known = np.broadcast_to(local.get('known', True), len(local['record']))[:there]
-            found = np.asarray(future(part, batch), np.float64)[:there][known]
-            total, seen = total + found.mean(1).sum(0), seen + len(found)
-    return np.asarray(total / max(seen, 1), np.float32)
+        for batch, there in of_one_length(batches, count, batch_size, 'mean map'):
+            given = {name: batch[name] for name in ('frames', 'components') if name in batch}
+            known = np.broadcast_to(batch.get('known', True), batch_size)[:there]
+            found = np.asarray(future(part, given), np.float64)[:there][known]
+            total, clips_read = total + found.mean(1).sum(0), clips_read + len(found)
+    return np.asarray(total / max(clips_read, 1), np.float32)
 
 
 class Components(Evaluator):

@@ -24,9 +24,9 @@ import optax
 from re2pix_jax.cityscapes import CLASSES, IGNORE
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import compatibility
+from re2pix_jax.evaluation.batches import of_one_length
 from re2pix_jax.evaluation.evaluators.base import Column, Evaluator, by_step
 from re2pix_jax.evaluation.evaluators.segmentation import Confusion
-from re2pix_jax.progress import track
 
 KINDS = ('bilinear', 'subpixel')
 
@@ -173,13 +173,8 @@ class LinearProbe(Evaluator):
         batches = clips.open('train', count, 1, size)
         try:
             count = min(count, batches.clips)
-            numbered = zip(batches, range(0, count, size), strict=False)
-            sizes = lambda item: min(size, count - item[1])
-            for batch, first in track(numbered, count, 'probe: features', size=sizes):
-                known = min(len(batch['record']), count - first)
-                # Of one length, so that the last batch compiles nothing anew.
-                rows = np.minimum(np.arange(size), known - 1)
-                encoded = encode(batch['frames'][rows])
+            for batch, known in of_one_length(batches, count, size, 'probe: features'):
+                encoded = encode(batch['frames'])
                 features.append(np.asarray(encoded[:known, 0], np.float32))
                 labels.append(batch['labels'][:known, 0])
         finally:
