@@ -41,7 +41,7 @@ def get_config():
             'predicted_only': {'run': 'predicted_only'},
             'no_nested_dropout': {'run': 'no_nested_dropout'},
             'full_doublings': {'run': 'full_doublings'},
-            'final_tenth_whole': {'run': 'final_tenth_whole'},
+            'final_tenth_undropped': {'run': 'final_tenth_undropped'},
             'baseline': {'run': 'baseline'},
             'baseline_large': {'run': 'baseline_large'},
             'full, 8 channels': {'run': 'full', 'seeds': 1, 'channels': 8},

@@ -28,7 +28,7 @@ ROWS = {
     'predicted_only': {'loss.predicted_fraction': 1.0},
     'no_nested_dropout': {'loss.nested_dropout': False},
     'full_doublings': {'loss.nested_counts': 'doublings'},
-    'final_tenth_whole': {'loss.nested_share': 0.9},
+    'final_tenth_undropped': {'loss.nested_share': 0.9},
     'baseline': {'model.components': 0},
     'baseline_large': {'model.components': 0},  # and wider, too
 }

@@ -27,7 +27,7 @@ mkdir -p "$out"
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$(realpath "$out")/compiled}"
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
 rows="${ROWS-full truth_only predicted_only no_nested_dropout full_doublings}"
-once="${ONCE-baseline final_tenth_whole baseline_large}"
+once="${ONCE-baseline final_tenth_undropped baseline_large}"
 
 encoded="${ENCODED:-$out/encoded}" world="${WORLD:-$out/world}"
 if [ ! -d "$encoded" ]; then

@@ -208,7 +208,7 @@ def _arguments(content, where) -> dict:
             f"{where}: its 'hyper_parameters' are of type {type(found).__name__}: expected a dict "
             'or a Namespace'
         )
-    whole = lambda value, numbers: (
+    integer = lambda value, numbers: (
         isinstance(value, list | tuple)
         and len(value) in numbers
         and all(type(item) is int for item in value)
@@ -222,8 +222,8 @@ def _arguments(content, where) -> dict:
     right = {
         'heads': type(chosen['heads']) is int,
         'dropout': isinstance(chosen['dropout'], int | float),
-        'd_layers': whole(chosen['d_layers'], range(1, 100)),
-        'img_size': whole(chosen['img_size'], [2]),
+        'd_layers': integer(chosen['d_layers'], range(1, 100)),
+        'img_size': integer(chosen['img_size'], [2]),
     }
     wrong = [
         f'{name} {chosen[name]!r}'

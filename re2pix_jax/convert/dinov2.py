@@ -89,7 +89,7 @@ def to_hub_names(tensors: dict[str, np.ndarray | Stored], where) -> dict[str, np
     return fuse(rename(tensors, hub_name, where), FUSED, where)
 
 
-def fuse(tensors: dict, groups, where, whole: tuple[str, ...] = ('weight', 'bias')) -> dict:
+def fuse(tensors: dict, groups, where, required: tuple[str, ...] = ('weight', 'bias')) -> dict:
     """Joins, along their first axis, the layers that a file holds in pieces; nothing is read before
     it is needed.
 
@@ -98,8 +98,8 @@ def fuse(tensors: dict, groups, where, whole: tuple[str, ...] = ('weight', 'bias
         groups: (names of the pieces in order, name of the whole), each a part of a name between
             dots.
         where: the file, for messages.
-        whole: which of 'weight' and 'bias' must have every piece; the other is joined of the pieces
-            there are.
+        required: which of 'weight' and 'bias' must have every piece; the other is joined of the
+            pieces there are.
 
     Raises:
         UserError: a piece is missing, is not as wide as the others, or is there beside the whole.
@@ -116,7 +116,7 @@ def fuse(tensors: dict, groups, where, whole: tuple[str, ...] = ('weight', 'bias
             names = [f'{start}.{piece}.{end}' for piece in pieces]
             held = [name for name in names if name in joined]
             lacking = [name for name in names if name not in joined]
-            if lacking and end in whole:
+            if lacking and end in required:
                 raise UserError(
                     f'{where}: has {held[0]} and lacks {", ".join(lacking)}, which belong to it: '
                     'fetch it again'

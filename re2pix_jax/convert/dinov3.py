@@ -161,7 +161,7 @@ def encoder_of(
     # A bias is joined of those that exist: none of the published keys has one, and 7B has none at
     # all.
     params = TABLES[net.ffn].convert(
-        fuse(tensors, JOINED[net.ffn], where, whole=('weight',)), expected, where
+        fuse(tensors, JOINED[net.ffn], where, required=('weight',)), expected, where
     )
     return Encoder(params, net, image_size)
 

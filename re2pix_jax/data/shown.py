@@ -63,8 +63,8 @@ class Screen:
         height, width = picture.shape[:2]
         if self.aspect != 1:
             wide = max(1, round(width * self.aspect))
-            whole = windows.Box(0, 0, height, width)
-            picture = windows.resize(picture[None], whole, (height, wide))[0]
+            full_frame = windows.Box(0, 0, height, width)
+            picture = windows.resize(picture[None], full_frame, (height, wide))[0]
         return _turned(picture, _display(frame))
 
     def _colours(self, frame):

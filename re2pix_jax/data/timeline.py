@@ -32,7 +32,7 @@ pause of the recording. [O]
 """
 
 TIMED = {'mov', 'mp4', 'matroska', 'webm', 'mpegts', 'flv'}
-WHOLE = {'h264', 'hevc', 'vp9', 'av1', 'mjpeg', 'mpeg4', 'prores', 'ffv1', 'png'}
+SELF_CONTAINED = {'h264', 'hevc', 'vp9', 'av1', 'mjpeg', 'mpeg4', 'prores', 'ffv1', 'png'}
 """Containers that state when a packet is shown, and codings of a shown picture in every packet."""
 
 REPEATED = 20
@@ -202,7 +202,7 @@ def _of_packets(path):
     seen = [packet for packet in told if not packet.hidden]
     if not (
         container_is & TIMED
-        and coding in WHOLE
+        and coding in SELF_CONTAINED
         and progressive
         and seen
         and claimed <= len(told)

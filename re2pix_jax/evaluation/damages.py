@@ -16,11 +16,10 @@ import numpy as np
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import held_out, protocol
-from re2pix_jax.evaluation.batches import filled
+from re2pix_jax.evaluation.batches import filled, numbered
 from re2pix_jax.evaluation.evaluators import Frechet
 from re2pix_jax.evaluation.results import Report
 from re2pix_jax.evaluation.views import View
-from re2pix_jax.progress import track
 from re2pix_jax.report.table import Number, table
 
 BLOCK = 8
@@ -97,9 +96,9 @@ def block_artefacts(clip, strength, random):
     found = np.einsum('ui,vj,thiwjc->thuwvc', cosines, cosines, blocks, optimize=True)
     found = step * np.round(found / step)
     found = np.einsum('ui,vj,thuwvc->thiwjc', cosines, cosines, found, optimize=True)
-    whole = clip.copy()
-    whole[:, :height, :width] = _pixels(found.reshape(inner.shape))
-    return whole
+    damaged = clip.copy()
+    damaged[:, :height, :width] = _pixels(found.reshape(inner.shape))
+    return damaged
 
 
 def _pixels(values):
@@ -188,9 +187,7 @@ def _states(part, config, opened):
         }
 
     parts = {evaluator.name: evaluator.parts for evaluator in opened.evaluators}
-    numbered = zip(opened.batches, range(0, opened.count, config.batch_size), strict=False)
-    size = lambda item: min(config.batch_size, opened.count - item[1])
-    for local, first in track(numbered, opened.count, 'damages', size=size):
+    for first, local in numbered(opened.batches, opened.count, config.batch_size, 'damages'):
         batch = filled(local, config.batch_size, first, opened.count)
         clips = batch['frames'][:, opened.clips.context - 1 :]
         sets = {'truth': (clips, batch['known'])}

@@ -72,7 +72,7 @@ class Generator(flax.struct.PyTreeNode):
         # A map over a tree leaves a missing (None) entry as it is, for the network to complain
         # about.
         components = jax.tree.map(lambda x: limit(x, channels), components)
-        widen, narrow = (
+        repeat, merge = (
             (double, functools.partial(combine, weight=guidance))
             if guidance
             else (lambda x: x,) * 2
@@ -80,13 +80,13 @@ class Generator(flax.struct.PyTreeNode):
         if guidance:
             components = jax.tree.map(lambda x: full_and_coarse(x, guidance_channels), components)
         params = net.for_sampling(self.params)
-        cache = net.apply(params, widen(context_latents), components[0], method='context')
+        cache = net.apply(params, repeat(context_latents), components[0], method='context')
 
         def velocity(z, t):
             prediction = net.apply(
-                params, cache, widen(z), widen(t), components[1], method='denoise'
+                params, cache, repeat(z), repeat(t), components[1], method='denoise'
             )
-            return flow.velocity(narrow(prediction), z, t, diffusion)
+            return flow.velocity(merge(prediction), z, t, diffusion)
 
         shape = (net.future_frames, *net.latent_grid, net.latent_channels)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -98,8 +98,8 @@ class GeneratorTask(Task):
                     lambda key, x: conditioning.nested_dropout(key, x[None], self.counts)[0]
                 )(nested_keys, components)
                 if self.nested_share < 1:
-                    whole = batch['step'] >= round(self.nested_share * self.config.steps)
-                    kept = jnp.where(whole.reshape(-1, 1, 1, 1, 1), components, kept)
+                    undropped = batch['step'] >= round(self.nested_share * self.config.steps)
+                    kept = jnp.where(undropped.reshape(-1, 1, 1, 1, 1), components, kept)
                 context_components, future_components = self._split(kept)
         t = jax.vmap(
             lambda key: flow.sample_time(

@@ -4,6 +4,7 @@ played, are its frames in order, and what is seen in it.
 
 import itertools
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -103,8 +104,8 @@ class JudgeTask(Task):
         take = jax.vmap(lambda values, places: values[places])
         clips = scaled(take(batch['frames'], shown))
         masked = jax.vmap(self._mask)(keys)
-        seen = jnp.where(self._pixels(masked), 0.0, clips) if weights.patches else clips
-        found = self.net.apply({'params': params['net']}, seen)
+        shown_pixels = jnp.where(self._pixels(masked), 0.0, clips) if weights.patches else clips
+        found = self.net.apply({'params': params['net']}, shown_pixels)
         answers = self.questions.apply({'params': params['questions']}, *found)
         losses, metrics = {}, {}
         for name, truth in (('speed', speed), ('order', order)):
@@ -147,10 +148,9 @@ class JudgeTask(Task):
 
     def _patches(self, clips):
         """[B, T, H, W, 3] → the pixels of every place, [B, T, h, w, cell² · 3]."""
-        batch, time, height, width, _ = clips.shape
-        rows, columns = height // self.cell, width // self.cell
-        cells = clips.reshape(batch, time, rows, self.cell, columns, self.cell, 3)
-        return cells.swapaxes(3, 4).reshape(batch, time, rows, columns, -1)
+        return einops.rearrange(
+            clips, 'b t (h p) (w q) c -> b t h w (p q c)', p=self.cell, q=self.cell
+        )
 
     def part(self, variables, batches=None):
         return Judge(params={'params': variables['params']['net']}, net=self.net)

@@ -174,11 +174,11 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
 
 def _compile(task, config, transform, rate, state, frozen, meta, mesh, progress):
     """(the compiled step, operations of one)"""
-    layout, whole = jax.tree.map(lambda x: x.sharding, state), meshes.replicated(mesh)
+    layout, replicated = jax.tree.map(lambda x: x.sharding, state), meshes.replicated(mesh)
     step = jax.jit(
         states.make_step(task, transform, rate, config.seed, config.ema, config.accumulate),
         donate_argnums=0,
-        out_shardings=(layout, whole, whole),
+        out_shardings=(layout, replicated, replicated),
     )
     began = time.perf_counter()
     progress.note('compiling ...')

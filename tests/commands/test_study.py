@@ -26,7 +26,7 @@ ROWS = (
     'predicted_only',
     'no_nested_dropout',
     'full_doublings',
-    'final_tenth_whole',
+    'final_tenth_undropped',
     'baseline',
     'baseline_large',
 )
@@ -50,7 +50,7 @@ def test_rows_differ_from_full_in_what_their_name_says(size):
         'predicted_only': {'loss.predicted_fraction': 1.0},
         'no_nested_dropout': {'loss.nested_dropout': False},
         'full_doublings': {'loss.nested_counts': 'doublings'},
-        'final_tenth_whole': {'loss.nested_share': 0.9},
+        'final_tenth_undropped': {'loss.nested_share': 0.9},
         'full': {},
     }
     assert full['loss.nested_counts'] == 'multiples' and full['model.patch_size'] == 2
@@ -277,6 +277,6 @@ def test_a_study_without_runs_is_one_line(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1)
     assert (
-        f'{tmp_path}/runs holds no run of the rows baseline, baseline_large, final_tenth_whole'
+        f'{tmp_path}/runs holds no run of the rows baseline, baseline_large, final_tenth_undropped'
         in done.stderr
     )

@@ -170,7 +170,7 @@ def test_what_is_not_judged_is_named_with_the_reason():
     found = drawn_points(full=[0.1], truth_only=[0.3])
     found[0].report['left_out'].append("FVD: config.evals.fvd.network = '' names no bundle")
     lines = claims.missing(found, 4)
-    assert lines[0].startswith('no claim about baseline, baseline_large, final_tenth_whole, ')
+    assert lines[0].startswith('no claim about baseline, baseline_large, final_tenth_undropped, ')
     assert "no claim about FVD: config.evals.fvd.network = '' names no bundle" in lines
     assert not any('Fréchet judge' in line for line in lines)
 

@@ -77,7 +77,7 @@ class Seen:
 
 @pytest.mark.parametrize(('step', 'whole'), [(0, False), (8, False), (9, True)])
 def test_the_last_steps_have_all_channels(step, whole, micro_bundles):
-    task = create('final_tenth_whole', micro_bundles, steps=10)
+    task = create('final_tenth_undropped', micro_bundles, steps=10)
     task.net, task.counts = Seen(), (8,)
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)

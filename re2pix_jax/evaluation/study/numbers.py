@@ -55,8 +55,8 @@ def _distance(name, point, method, horizon):
     found = intervals.of_point(name, point, method, horizon)
     if found is not None:
         return float(intervals.distances(*found, np.ones((1, len(found[0]))))[0])
-    whole = point.report['protocol']['horizon'] == horizon
-    return point.report['overall'].get(method, {}).get(name) if whole else None
+    complete = point.report['protocol']['horizon'] == horizon
+    return point.report['overall'].get(method, {}).get(name) if complete else None
 
 
 def read_by_time(name: str, report: dict, method: str) -> dict[float, float]:
