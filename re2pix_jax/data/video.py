@@ -198,8 +198,8 @@ def write(path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise UserError(
-            f'{path}: frames are {frames.dtype} {list(frames.shape)}, expected uint8 [T, H, W, '
-            '3], T > 0'
+            f'{path}: frames are {frames.dtype} {list(frames.shape)}, expected uint8 [T, H, W, 3], '
+            'T > 0'
         )
     if not fps > 0:
         raise UserError(f'{path}: fps={fps}, the frame rate must be positive')
@@ -289,6 +289,5 @@ def _check_rate(path, fps, rate: float) -> None:
     if fps is not None and fps > rate * 1.01:  # 29.97 may pass for 30
         raise UserError(
             f"{path}: has {rate:g} frames per second, a frame rate that the stride can't be made "
-            'from: '
-            f'expected at least {fps:.4g}; give a faster video or a larger stride'
+            f'from: expected at least {fps:.4g}; give a faster video or a larger stride'
         )

@@ -118,15 +118,13 @@ class Generator(flax.struct.PyTreeNode):
                 if value:
                     raise ValueError(
                         f'{option} = {value} needs a generator with components; this one is a '
-                        'baseline without them: '
-                        'leave it out'
+                        'baseline without them: leave it out'
                     )
             return
         if guidance and channels and guidance_channels > channels:
             raise ValueError(
                 f'representation guidance keeps {guidance_channels} components of the {channels} '
-                'that are given; '
-                'lower guidance_channels or raise channels'
+                'that are given; lower guidance_channels or raise channels'
             )
         for name, array, frames in zip(
             ('context', 'future'), components, (net.context_frames, net.future_frames)
@@ -134,6 +132,6 @@ class Generator(flax.struct.PyTreeNode):
             if array is not None and array.shape[:2] != (batch, frames):
                 raise ValueError(
                     f'the generator expected {name} components of {frames} frames for each of '
-                    f'{batch} samples of latents, '
-                    f'got {array.shape[1]} frames for {array.shape[0]}; cut both to one length'
+                    f'{batch} samples of latents, got {array.shape[1]} frames for '
+                    f'{array.shape[0]}; cut both to one length'
                 )

@@ -65,8 +65,7 @@ class Head:
         ):
             raise ValueError(
                 f'a head that reads {self.reads} has depth_range {self.depth_range}: expected '
-                'None, or for depth '
-                'the nearest and the farthest in metres'
+                'None, or for depth the nearest and the farthest in metres'
             )
 
     @property
@@ -84,9 +83,8 @@ class Head:
         if features.shape[-1] != self.channels:
             raise ValueError(
                 f'the head takes features of {self.channels} channels and was given features of '
-                f'{features.shape[-1]} '
-                'channels: use it with the encoder that it was trained on, or train one for this '
-                'encoder'
+                f'{features.shape[-1]} channels: use it with the encoder that it was trained on, '
+                'or train one for this encoder'
             )
         return self._logits(features)
 
@@ -133,8 +131,7 @@ class Head:
         if self.reads != reads:
             raise ValueError(
                 f'this head reads {self.reads} and was asked for {VERBS[reads]}: ask for '
-                f'{VERBS[self.reads]}, or load a '
-                f'head that reads {reads}'
+                f'{VERBS[self.reads]}, or load a head that reads {reads}'
             )
         return self.read(self.logits(features), size)
 

@@ -213,8 +213,7 @@ class AutoencoderKL(nn.Module):
         if height % self.factor or width % self.factor:
             raise ValueError(
                 f'the autoencoder was given {height}x{width} frames; both sides must be multiples '
-                'of '
-                f'{self.factor}: crop or resize them first'
+                f'of {self.factor}: crop or resize them first'
             )
 
     def encode(
