@@ -121,7 +121,13 @@ class GeneratorTask(Task):
             context_t = jax.vmap(draw)(noise_keys)
             context = conditioning.noised(noise_keys, context, context_t, self.diffusion)
         prediction = self.net.apply(
-            variables, context, noisy, t, context_components, future_components, context_t
+            variables,
+            context,
+            noisy,
+            t,
+            context_components,
+            future_components,
+            context_t=context_t,
         )
         loss = flow.loss(prediction, target, noise, noisy, t, self.diffusion)
         x = flow.ends(
