@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Set up torch, transformers and diffusers beside the rest (once) and compare the frozen networks
-# with theirs on random weights, the samplers with diffusers' schedulers, and the forecaster's gradients with torch's in float64: prints the
-# largest relative error of each. Arguments go to pytest.
+# with theirs on random weights, the samplers with diffusers' schedulers, and the forecaster's
+# gradients with torch's in float64: prints the largest relative error of each. Arguments go to
+# pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRA=parity source launch/environment.sh

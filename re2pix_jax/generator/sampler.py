@@ -49,7 +49,8 @@ def times(steps: int, grid: str = 'even') -> np.ndarray:
     name, _, numbers = grid.partition(':')
     try:
         own = [float(number) for number in numbers.split(',')] if numbers else []
-        found = GRIDS[name](np.linspace(0.0, 1.0, steps + 1), *own).astype(np.float32)
+        with np.errstate(all='ignore'):
+            found = GRIDS[name](np.linspace(0.0, 1.0, steps + 1), *own).astype(np.float32)
     except (KeyError, TypeError, ValueError):
         found = np.zeros(0)
     if not len(found) or found[0] != 0 or found[-1] != 1 or not (np.diff(found) > 0).all():
