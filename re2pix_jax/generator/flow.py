@@ -122,11 +122,10 @@ def sample_time(
 def interpolate(
     x: Float[Array, '...'],
     eps: Float[Array, 'B ...'],
-    t: Float[Array, 'B *T'],
+    t: Float[Array, 'B ...'],
     diffusion: Diffusion = FLOW,
 ) -> Float[Array, 'B ...']:
-    """The point z of the path at times t [B], or [B, T] of frames; x and eps
-    [B, ...]."""
+    """The point z of the path at times t [B], or [B, T] of frames; x and eps [B, ...]."""
     path = diffusion.at(t, x)
     return path.a * x + path.s * eps
 
