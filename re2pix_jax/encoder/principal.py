@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from re2pix_jax.nn.summary import summary
 from re2pix_jax.nn.sums import two_sum
 
 
@@ -32,6 +33,8 @@ class Principal:
     pca_mean: jax.Array
     components: jax.Array
     variance: jax.Array
+
+    __repr__ = summary
 
     @property
     def num_components(self) -> int:

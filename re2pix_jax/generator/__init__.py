@@ -11,6 +11,7 @@ from re2pix_jax.generator import flow, sampler
 from re2pix_jax.generator.conditioning import limit
 from re2pix_jax.generator.dit import SpaceTimeDiT
 from re2pix_jax.generator.guidance import combine, double, full_and_coarse
+from re2pix_jax.nn.summary import summary
 
 __all__ = ['Generator', 'SpaceTimeDiT']
 
@@ -27,6 +28,8 @@ class Generator(flax.struct.PyTreeNode):
     path: str = flax.struct.field(pytree_node=False, default=flow.FLOW.path)
     target: str = flax.struct.field(pytree_node=False, default=flow.FLOW.target)
     schedule: str = flax.struct.field(pytree_node=False, default=flow.FLOW.schedule)
+
+    __repr__ = summary
 
     @functools.partial(
         jax.jit, static_argnames=('steps', 'guidance', 'guidance_channels', 'channels', 'method')
