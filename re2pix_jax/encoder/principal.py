@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from re2pix_jax.nn.summary import summary
 from re2pix_jax.nn.sums import two_sum
 
 
@@ -34,7 +33,8 @@ class Principal:
     components: jax.Array
     variance: jax.Array
 
-    __repr__ = summary
+    def __repr__(self):
+        return f'Principal: {getattr(self.components, "shape", None)} components of channels'
 
     @property
     def num_components(self) -> int:

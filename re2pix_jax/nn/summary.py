@@ -13,10 +13,6 @@ def summary(part) -> str:
     """Kind, networks, sizes and numbers of parameters of a part (a dataclass) and of those in it,
     a line each; arrays as dtype and shape.
     """
-    return '\n'.join(_lines(type(part).__name__, part))
-
-
-def _lines(title, part):
     facts, inner = [], []
     for field in dataclasses.fields(part):
         name, value = field.name, getattr(part, field.name)
@@ -24,7 +20,7 @@ def _lines(title, part):
             sizes = [f'{size} {getattr(value, size)}' for size in SIZES if hasattr(value, size)]
             facts.append(f'{type(value).__name__} ({", ".join(sizes)})')
         elif dataclasses.is_dataclass(value):
-            inner += _lines(name, value)
+            inner += f'{name}: {repr(value).partition(": ")[2]}'.splitlines()
         elif hasattr(value, 'shape'):
             facts.append(f'{name} {value.dtype} {list(value.shape)}')
         elif name == 'params':
@@ -32,4 +28,5 @@ def _lines(title, part):
             facts.append(f'{count:,} parameters')
         elif value != field.default:
             facts.append(f'{name} {f"{value:.4g}" if isinstance(value, float) else value}')
-    return [f'{title}: {", ".join(facts)}', *(f'  {line}' for line in inner)]
+    first = f'{type(part).__name__}: {", ".join(facts)}'
+    return '\n'.join([first, *(f'  {line}' for line in inner)])
