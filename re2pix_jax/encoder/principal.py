@@ -33,6 +33,9 @@ class Principal:
     components: jax.Array
     variance: jax.Array
 
+    def __repr__(self):
+        return f'Principal: {getattr(self.components, "shape", None)} components of channels'
+
     @property
     def num_components(self) -> int:
         return self.components.shape[0]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from re2pix_jax.generator import conditioning, flow, sampler
 from re2pix_jax.generator.dit import SpaceTimeDiT
 from re2pix_jax.generator.guidance import combine, double, full_and_coarse
+from re2pix_jax.nn.summary import summary
 
 __all__ = ['Generator', 'SpaceTimeDiT']
 
@@ -29,6 +30,8 @@ class Generator(flax.struct.PyTreeNode):
     target: str = flax.struct.field(pytree_node=False, default=flow.FLOW.target)
     schedule: str = flax.struct.field(pytree_node=False, default=flow.FLOW.schedule)
     context_noise: float = flax.struct.field(pytree_node=False, default=0.0)
+
+    __repr__ = summary
 
     @functools.partial(
         jax.jit,

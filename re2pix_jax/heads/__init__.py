@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Num, UInt8
 from re2pix_jax.heads import ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.nn.positions import resize_matrix
+from re2pix_jax.nn.summary import summary
 
 VERBS = {'segmentation': 'labels', 'depth': 'depth', 'normals': 'normals'}
 """What a head may read, and the method of `Head` that gives it."""
@@ -43,6 +44,8 @@ class Head:
     reads: str = flax.struct.field(pytree_node=False, default='segmentation')
     depth_range: tuple[float, float] | None = flax.struct.field(pytree_node=False, default=None)
     encoder: str | None = flax.struct.field(pytree_node=False, default=None)
+
+    __repr__ = summary
 
     def __post_init__(self):
         if self.reads not in VERBS:
