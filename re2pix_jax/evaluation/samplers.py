@@ -3,10 +3,10 @@ they cost. From this table a model's own sampler is chosen.
 """
 
 from re2pix_jax import errors
-from re2pix_jax.evaluation import held_out, protocol, tables
+from re2pix_jax.evaluation import held_out, protocol
 from re2pix_jax.evaluation.evaluators import COLUMNS
 from re2pix_jax.generator import sampler as samplers
-from re2pix_jax.report.table import table
+from re2pix_jax.report.table import Number, table
 
 
 def table_of(model, config) -> str:
@@ -34,9 +34,13 @@ def table_of(model, config) -> str:
         found[None, 'VAE of the truth', None, ''] = first.overall['vae']
     names = [name for name in COLUMNS if name in first.overall['re2pix']]
     rows = [
-        [*key, *(tables.cell(name, columns.get(name)) for name in names)]
-        for key, columns in found.items()
+        [*key, *(_cell(name, columns[name]) for name in names)] for key, columns in found.items()
     ]
     header = ['evaluations', 'sampler', 'steps', 'grid', *(COLUMNS[name].title for name in names)]
     about = protocol.describe(first.protocol | {'sampler': ''})
     return f'{about}\n\n{table(header, rows)}'
+
+
+def _cell(name, value):
+    """To four digits: distances may be small."""
+    return None if value is None else Number(f'{COLUMNS[name].scale * value:.4g}')

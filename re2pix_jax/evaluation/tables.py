@@ -48,7 +48,7 @@ def joined(reports: dict[str, dict]) -> str:
                 references.setdefault(views.TITLES[method], found)
     columns |= references
     rows = [
-        [column.title, *(cell(name, found.get(name)) for found in columns.values())]
+        [column.title, *(_cell(name, found.get(name)) for found in columns.values())]
         for name, column in COLUMNS.items()
         if any(found.get(name) is not None for found in columns.values())
     ]
@@ -59,7 +59,7 @@ def joined(reports: dict[str, dict]) -> str:
 def by_method(overall: dict) -> str:
     """{method: {column: number}} as a table: a row a column, a column a method."""
     rows = [
-        [column.title, *(cell(name, found.get(name)) for found in overall.values())]
+        [column.title, *(_cell(name, found.get(name)) for found in overall.values())]
         for name, column in COLUMNS.items()
         if any(found.get(name) is not None for found in overall.values())
     ]
@@ -93,13 +93,12 @@ def _time_table(steps, fps, pairs):
         [
             number,
             Number(f'+{number / fps:.2f} s'),
-            *(cell(name, row.get(method, {}).get(name)) for name, method in pairs),
+            *(_cell(name, row.get(method, {}).get(name)) for name, method in pairs),
         ]
         for number, row in enumerate(steps, 1)
     ]
     return table(header, rows)
 
 
-def cell(name, value):
-    """A number of a column for a table; None stays."""
+def _cell(name, value):
     return None if value is None else Number(shown(name, value))
