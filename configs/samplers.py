@@ -4,7 +4,7 @@ r"""Which sampler a model should have: what each makes of held-out clips, and fo
     re2pix samplers --config=samplers --config.model=runs/bundles/re2pix --config.clips=64 \
         --config.rows="(('euler',50,'even'),('heun',9,'shifted:2'))"
 
-About 15 minutes on 2 cores.
+Not yet run at its full length.
 """
 
 import pathlib
@@ -26,6 +26,6 @@ def get_config():
     config.rows = tuple(
         (sampler, steps, grid)
         for sampler, steps in (('euler', 10), ('euler', 20), ('heun', 5), ('heun', 10))
-        for grid in ('even', 'shifted:3', 'quantiles', OURS)
+        for grid in ('even', 'shifted:3', 'shifted:0.5', 'quantiles', OURS)
     )  # sampler, steps, grid
     return config

@@ -25,10 +25,12 @@ def table_of(model, config) -> str:
         config.update(sampler=sampler, sampler_steps=steps, sampler_grid=grid)
         reports[sampler, steps, grid] = held_out.measure(model, config)[0]['']
     first = next(iter(reports.values()))
-    found = {
-        (model.evaluations(config.horizon, config.guidance, *row), *row): report.overall['re2pix']
-        for row, report in reports.items()
-    }
+    found = {}
+    for (sampler, steps, grid), report in reports.items():
+        count = model.evaluations(
+            config.horizon, config.guidance, sampler=sampler, sampler_steps=steps
+        )
+        found[count, sampler, steps, grid] = report.overall['re2pix']
     found = {key: found[key] for key in sorted(found)}
     if 'vae' in first.overall:
         found[None, 'VAE of the truth', None, ''] = first.overall['vae']

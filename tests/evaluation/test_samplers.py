@@ -80,10 +80,8 @@ def test_the_table_has_a_row_a_sampler_by_evaluations_and_the_vae(model, config)
     assert few.split()[:4] == ['1', 'heun', '1', 'shifted:2']
     assert many.split()[:4] == ['3', 'euler', '3', 'even']
     assert vae.split()[:6] == ['-', 'VAE', 'of', 'the', 'truth', '-']
-    one = load_config('samplers')
-    one.update(config.to_dict())
-    one.update(sampler='euler', sampler_steps=3, sampler_grid='even')
-    overall = held_out.measure(model, one)[0][''].overall
+    config.update(sampler='euler', sampler_steps=3, sampler_grid='even')
+    overall = held_out.measure(model, config)[0][''].overall
     found = [overall['re2pix'][name] for name in ('psnr', 'ssim', 'sharpness')]
     assert many.split()[4:] == [f'{value:.4g}' for value in found]
 
