@@ -49,7 +49,18 @@ def get_config(size='tiny'):
             ),
         )
     )
-    config.loss.update(l2=4.0, kl=1e-5)
+    config.loss.update(
+        l2=4.0,
+        kl=1e-5,
+        features=1.0,  # weight of the distance of frozen.encoder's features
+        # how strongly the discriminator pulls at an image, beside the other terms; 0 = none
+        adversary=0.0,
+        adversary_start=500,  # steps before it does
+        discriminator=pick(tiny=(32, 64), small=(64, 128, 256), base=(64, 128, 256)),  # its widths
+    )
+    # encoder: whose features are compared; vae: whose latents are kept, only a decoder is trained;
+    # '' = neither
+    config.frozen.update(encoder='', vae='')
     config.steps = pick(tiny=2400, small=50_000, base=1)
     config.batch_size = pick(tiny=8, small=32, base=32)
     config.optimizer.learning_rate = pick(tiny=2e-3, small=3e-4, base=1e-4)
