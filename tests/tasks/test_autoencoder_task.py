@@ -1,5 +1,8 @@
 """The VAE's task: its adversary, its feature loss, a decoder by itself, and what it refuses."""
 
+import json
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +45,7 @@ def plain(task, variables, batch):
     """The loss without an adversary, as one writes it down, and its gradient."""
 
     def loss(variables):
-        images = autoencoder._images(batch)
+        images = jnp.asarray(autoencoder._images(batch))
         mean, logvar = task.net.apply(variables, images, method='encode')
         draw = lambda key: jax.random.normal(key, mean.shape[1:])
         noise = jax.vmap(draw)(autoencoder.clip_keys(jax.random.key(0), batch))
@@ -206,6 +209,14 @@ def test_channels_have_their_own_mean_and_deviation(micro_bundles, tmp_path):
     assert bundles.identity(part) == bundles.digest(tmp_path / 'vae')
     other = part.replace(shift_factor=(*part.shift_factor[:3], 0.5))
     assert bundles.identity(other) != bundles.identity(part)
+
+
+def test_a_bundle_of_other_channels_is_refused(micro_bundles, tmp_path):
+    shutil.copytree(micro_bundles / 'vae', tmp_path / 'vae')
+    path = tmp_path / 'vae' / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'shift_factor': [0.0, 1.0]}))
+    with pytest.raises(errors.UserError, match='shift_factor holds 2 numbers for 4 channels'):
+        bundles.load(tmp_path / 'vae', 'vae')
 
 
 @pytest.mark.parametrize(
