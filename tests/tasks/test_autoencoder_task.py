@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
 from re2pix_jax import bundles, errors, tasks
 from re2pix_jax.data import loader
 from re2pix_jax.tasks import autoencoder
-from re2pix_jax.training import loop, resume, state, writer
+from re2pix_jax.training import loop, mesh, resume, state, writer
 from tests.conftest import SIZE, load_config, shrink
 
 ADVERSARY = {'adversary': 0.5, 'adversary_start': 3, 'discriminator': (4, 8)}
@@ -132,6 +133,15 @@ def test_it_learns_the_same_however_the_batch_is_cut(parts, micro_bundles):
     ]
     for metric in ('loss', 'features', 'hinge', 'gradient_norm'):
         np.testing.assert_allclose(found[1][metric], found[0][metric], rtol=1e-4)
+
+
+def test_the_discriminators_kernels_are_cut_as_the_vaes_are(micro_bundles):
+    config = config_of(micro_bundles, loss=ADVERSARY | {'discriminator': (8, 512, 512)})
+    config.sharding = 'fsdp'
+    task = tasks.create(config, load=False)
+    placed = resume.place(task, config, task.shapes['params'], mesh.abstract(8))
+    at = placed['discriminator/conv_2/kernel']
+    assert (at.spec, at.note) == (PartitionSpec(None, None, 'data', None), '')
 
 
 def test_features_are_compared_by_direction(micro_bundles):
