@@ -19,12 +19,12 @@ from tests.conftest import SIZE, load_config, shrink
 ADVERSARY = {'adversary': 0.5, 'adversary_start': 3, 'discriminator': (4, 8)}
 
 
-def config_of(micro_bundles, frozen=(), loss=(), **overrides):
+def config_of(micro_bundles, frozen=(), loss=None, **overrides):
     config = shrink(load_config('autoencoder'), micro_bundles, **overrides)
     config.model.mid_attention = True
     for name in config.frozen:
         config.frozen[name] = str(micro_bundles / name) if name in frozen else ''
-    config.loss.update(loss)
+    config.loss.update(loss or {})
     return config
 
 
