@@ -76,8 +76,8 @@ def check_source(path, world):
     """
     if bool(path) == bool(world):
         raise UserError(
-            f'--video and --world: expected one of them, got {"both" if path else "neither"}; '
-            'give --video=drive.mp4 or --world=validation:3'
+            f'--video and --world: expected one of them, got {"both" if path else "neither"}; give '
+            '--video=drive.mp4 or --world=validation:3'
         )
     if world:
         parse_world(world)
@@ -90,9 +90,8 @@ def parse_world(text):
     split, _, index = text.partition(':')
     if split not in CLIPS or not (index.isascii() and index.isdigit()):
         raise UserError(
-            f'--world={text}: expected SPLIT:INDEX with a split of {", ".join(CLIPS)} and '
-            'an index from 0 on, '
-            'e.g. --world=validation:3'
+            f'--world={text}: expected SPLIT:INDEX with a split of {", ".join(CLIPS)} and an index '
+            'from 0 on, e.g. --world=validation:3'
         )
     return split, int(index)
 
