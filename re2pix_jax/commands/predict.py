@@ -16,6 +16,7 @@ from re2pix_jax import files
 from re2pix_jax.commands import cli  # noqa: F401 (quietens native libraries while they load)
 from re2pix_jax.data import windows
 from re2pix_jax.evaluation import prediction
+from re2pix_jax.model import SAMPLING
 
 VIDEO = flags.DEFINE_string(
     'video', '', 'video file, or folder of images, in order of their numbers'
@@ -36,9 +37,21 @@ START = flags.DEFINE_float(
 NUM_FUTURES = flags.DEFINE_integer(
     'num_futures', 1, 'futures to draw, of distinct noise', lower_bound=1
 )
-SAMPLER = flags.DEFINE_string('sampler', 'euler', 'euler, heun or ddim')
+SAMPLER = flags.DEFINE_string(
+    'sampler', None, "euler, heun or ddim; the model's own if not given, as of the next two"
+)
 SAMPLER_STEPS = flags.DEFINE_integer(
-    'sampler_steps', None, "of every chunk of frames; the model's own if not given", lower_bound=1
+    'sampler_steps', None, 'of every chunk of frames', lower_bound=1
+)
+SAMPLER_GRID = flags.DEFINE_string(
+    'sampler_grid', None, 'of its times: even, shifted:3 or quantiles:-0.4,1'
+)
+CONTEXT_NOISE = flags.DEFINE_float(
+    'context_noise',
+    0.0,
+    'noise on what the model itself predicted, where it goes on from that, from 0 up to what it '
+    'was trained for',
+    lower_bound=0.0,
 )
 CHANNELS = flags.DEFINE_integer(
     'channels',
@@ -71,10 +84,7 @@ def main(argv):
             )
         else:
             clip = prediction.read_world(model, WORLD.value, HORIZON.value, START.value)
-        options = {
-            flag.name: flag.value
-            for flag in (SAMPLER, SAMPLER_STEPS, CHANNELS, GUIDANCE, GUIDANCE_CHANNELS)
-        }
+        options = {name: flags.FLAGS[name].value for name in SAMPLING}
         predicted = prediction.predict(
             model, clip, HORIZON.value, SEED.value, NUM_FUTURES.value, MODEL.value, **options
         )
