@@ -6,7 +6,6 @@ neither the number of processes nor that of workers changes what a run reads, an
 data is one number: the batches it has had.
 """
 
-import bisect
 import gc
 import os
 import sys
@@ -24,7 +23,10 @@ from re2pix_jax.errors import UserError
 
 _SOURCE = 1 << 40  # record = source * _SOURCE + clip
 FAILURES = 8
-"""Clips in a row that cannot be read, at which even data.unreadable = 'skip' stops."""
+"""Clips of a source that may turn out to be unreadable with data.unreadable = 'skip', whatever
+data.least_share says: with few clips a share tells nothing."""
+NAMED = 8
+"""Clips that are left out on opening, by name: the others are counted."""
 
 
 def create(
@@ -48,7 +50,8 @@ def create(
 
     Raises:
         UserError: a source that can't be opened, settings that contradict each other, clips too
-            short for the window, depth of two kinds, a batch that the processes cannot share
+            short for the window, fewer usable ones than data.least_share, crops that enlarge more
+            than data.most_enlarged, depth of two kinds, a batch that the processes cannot share
             evenly.
     """
     settings = Settings.read(data, training)
@@ -74,11 +77,12 @@ def create(
         span = windows.span(settings.frames, settings.strides[0], None)
         named = zip(sources, settings.sources, strict=True)
         sources = [keyframes.FromKeyframes(source, name, span) for source, name in named]
-    records, left_out = [], []
+    records, left_out, enlarged = [], [], {}
     for number, (name, source) in enumerate(zip(settings.sources, sources, strict=True)):
         clips, problems = selection.usable(source, name, settings)
         records.append([number * _SOURCE + clip for clip in clips])
         left_out += problems
+        enlarged[name] = selection.enlarged(source, name, clips, settings)
     if training:
         # Epochs are counted before mixing: every source has its own.
         endless = [
@@ -94,7 +98,7 @@ def create(
     dataset = dataset.batch(batch_size, drop_remainder=training, batch_fn=list)
     sample = _Sample(sources, records, settings, seed)
     shares = dataset.map(_Share(sample, batch_size // count, index))
-    return Loader(shares, sample, batch_size, left_out)
+    return Loader(shares, sample, batch_size, left_out, enlarged)
 
 
 class Loader:
@@ -110,12 +114,14 @@ class Loader:
     Attributes:
         skipped: clips that could not be read, or in evaluation were too short: replaced in
             training, left out in evaluation.
-        clips: how many there are, of all sources together, without those that are too short.
+        clips: how many there are, of all sources together, without those that were left out on
+            opening.
+        enlarged: {source: share of the training windows whose crop is resized to more pixels}.
     """
 
-    def __init__(self, shares, sample: '_Sample', batch_size: int, left_out: list[str]):
-        self._shares, self._sample = shares, sample
-        self.skipped, self.clips = 0, sum(map(len, sample.records))
+    def __init__(self, shares, sample: '_Sample', batch_size: int, left_out=(), enlarged=None):
+        self._shares, self._sample, self.enlarged = shares, sample, enlarged or {}
+        self.skipped, self.clips = len(left_out), sum(map(len, sample.records))
         self._kept = {
             'batch_size': batch_size,
             'records': self.clips,
@@ -123,8 +129,11 @@ class Loader:
         }
         if sample.settings.labels:
             self._check_depth()
-        for message in left_out:
-            self._skip(message)
+        for number, message in enumerate(left_out[:NAMED], 1):
+            self._tell(number, message)
+        if len(left_out) > NAMED:
+            self._tell(len(left_out), f'and {len(left_out) - NAMED} more clips of the same sources')
+        self._bad = set()
         self._go_to(0)
 
     def __iter__(self):
@@ -136,13 +145,12 @@ class Loader:
         except UserError as error:  # grain appends a paragraph of its own about tracebacks
             raise UserError(str(error).partition('\n')[0]) from error
         self._batches += 1
-        messages = batch.pop('skipped')
-        for message in messages:
-            self._skip(message)
-        for known in batch.get('known', ()):
-            self._failures = 0 if known else self._failures + 1
-            if self._failures == min(FAILURES, self.clips):
-                raise UserError(messages[-1])
+        for record, message in batch.pop('skipped'):
+            if record not in self._bad:
+                self._bad.add(record)
+                self.skipped += 1
+                self._tell(self.skipped, message)
+                self._sample.check_share(self._bad, record // _SOURCE, message)
         return batch
 
     def get_state(self) -> dict:
@@ -227,12 +235,11 @@ class Loader:
                 'take sources of one kind, or set data.labels=False'
             )
 
-    def _skip(self, message):
-        self.skipped += 1
-        print(f'skipped, {self.skipped} so far: {message}', file=sys.stderr, flush=True)
+    def _tell(self, count, message):
+        print(f'skipped, {count} so far: {message}', file=sys.stderr, flush=True)
 
     def _go_to(self, batches):
-        self._batches, self._failures = batches, 0
+        self._batches = batches
         self._iterator = _iterate(self._shares[batches:], self._sample.settings.workers)
 
 
@@ -258,28 +265,50 @@ class _Share:
 
 
 class _Sample:
-    """(record, epoch) → one sampled clip, and a message for every one that could not be read."""
+    """(record, epoch) → one sampled clip, and (record, message) of every one that could not be
+    read.
+    """
 
     def __init__(self, sources, records, settings, seed):
         self.sources, self.records, self.settings, self.seed = sources, records, settings, seed
+        self._bad = {}  # record → message: it is not read again
 
     def __call__(self, asked):
         (record, epoch), failed, settings = asked, [], self.settings
-        usable = self.records[record // _SOURCE]
-        place = bisect.bisect_left(usable, record)
+        number, usable = record // _SOURCE, self.records[record // _SOURCE]
+        rng = windows.generator(self.seed, epoch, record)
+        # Of the record that is asked for alone, so that it is the same whoever failed before.
+        others = np.random.default_rng([self.seed, epoch, record, 1])
         while True:
             try:
-                clip = self._read(record, epoch)
+                if record in self._bad:
+                    raise UserError(self._bad[record])
+                clip = self._read(record, rng)
                 return (clip if settings.training else {**clip, 'known': np.True_}), failed
             except UserError as error:
-                failed.append(str(error))
                 if settings.unreadable == 'stop':
                     raise
+                self._bad[record] = str(error)
+                failed.append((record, str(error)))
                 if not settings.training:
                     return self.missing(record), failed
-                if len(failed) == min(FAILURES, len(usable)):
-                    raise
-                record = usable[(place + len(failed)) % len(usable)]
+                self.check_share(self._bad, number, str(error))
+                # Any other: were it the next one, that would be seen twice as often as the rest.
+                record, rng = usable[others.integers(len(usable))], others
+
+    def check_share(self, bad, number, message):
+        """Stops where too many of a source's clips turned out to be unreadable.
+
+        Raises:
+            UserError: fewer than data.least_share are left, and `FAILURES` or all are bad.
+        """
+        count, failed = len(self.records[number]), sum(x // _SOURCE == number for x in [*bad])
+        most = (1 - self.settings.least_share) * count
+        if failed >= max(min(FAILURES, count), most):
+            raise UserError(
+                f'{message}; {failed} of {count} clips of {self.settings.sources[number]} cannot '
+                'be read: mend them, or set data.least_share'
+            )
 
     def missing(self, record):
         """Stands where evaluation has no clip."""
@@ -297,10 +326,9 @@ class _Sample:
             blank |= {'labels': np.full(shape, IGNORE, np.uint8), 'depth': np.zeros(shape, 'f4')}
         return blank
 
-    def _read(self, record, epoch):
+    def _read(self, record, rng):
         number, index = divmod(record, _SOURCE)
         source, settings = self.sources[number], self.settings
-        rng = windows.generator(self.seed, epoch, record)
         window = selection.window(source, index, settings, rng)
         if settings.training and settings.time_flip and rng.random() < settings.time_flip:
             window = window[::-1]

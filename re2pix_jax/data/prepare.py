@@ -16,6 +16,10 @@ from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.errors import UserError
 
 WORLD_SIZE = (64, 128)
+EVALUATED = {
+    'train': 'nothing can be trained on these clips',
+    'validation': 'nothing that is trained on these clips can be evaluated on them',
+}
 RAW_SIZE = (512, 1024)
 """That raw frames just cover: a crop of half the side still is 256x512, the base size."""
 
@@ -93,11 +97,20 @@ def raw(
     if absent and (splits or not there):
         raise next(iter(absent.values()))
     for split, error in absent.items():
-        print(f'no split {split}: {error}', file=sys.stderr)
+        if split != 'test' or name != 'video_folder':
+            print(f'no split {split}: {error}', file=sys.stderr)
     written = _write(out, there, size, name, 'jpeg', **storing)
     if name == 'video_folder':
-        for line in (line for source in there.values() for line in footage.lines(source, size)):
-            print(line, file=sys.stderr)
+        for split, source in there.items():
+            for line in footage.lines(source, size):
+                print(f'{split}: {line}', file=sys.stderr)
+    for split in set(there) | set(absent):
+        if split in EVALUATED and not written.get(split, {}).get('clips'):
+            print(
+                f'warning: split {split} is empty: {EVALUATED[split]}; add footage, or put some '
+                f'into a subfolder {split}',
+                file=sys.stderr,
+            )
     return written
 
 

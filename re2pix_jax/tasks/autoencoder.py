@@ -19,6 +19,7 @@ class AutoencoderTask(Task):
     """
 
     kind = 'vae'
+    measured = True
     build = AutoencoderKL
 
     def inputs(self):
@@ -47,7 +48,11 @@ class AutoencoderTask(Task):
         encode = jax.jit(lambda variables, x: self.net.apply(variables, x, method='encode')[0])
         means, squares = [], []
         for batch in batches:
-            latents = np.asarray(encode(variables, _images(batch)), np.float64)
+            frames = batch['frames'][batch['known']]  # what could not be read is no picture
+            if not len(frames):
+                continue
+            images = _images({'frames': frames})
+            latents = np.asarray(encode(variables, images), np.float64)
             means.append(latents.mean())
             squares.append(np.square(latents).mean())
         shift = float(np.mean(means))

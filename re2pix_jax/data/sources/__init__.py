@@ -27,7 +27,8 @@ class Source(Protocol):
 
     A source may also have, for a clip: `target(index)`, the native frame that its evaluation
     protocol predicts, which the clip may be too short for, or None; `origin(index)`, the file it
-    comes from; `problem(index)`, why it cannot be used, or None; `depth_coding(index)`, how its
+    comes from; `problem(index)`, why it cannot be used, or None; `size_of(index)`, the (height,
+    width) that its frames have before anybody enlarges them; `depth_coding(index)`, how its
     depth is stored in 16 bits (`records.depth_of`); and `depth_kind(index)`, told without opening
     the clip: 'metres', 'classes' (ordinal ones, of a published teacher; 0 is unknown too) or None
     where no depth is known.
@@ -93,7 +94,7 @@ def open_source(
     if kind == 'videos' and path:
         from re2pix_jax.data.sources import videos
 
-        return videos.Videos(path, split, size=size, folder_fps=folder_fps)
+        return videos.Videos(path, split, size=size, folder_fps=folder_fps, keep_unreadable=True)
     if kind == 'encoded' and path:
         from re2pix_jax.data.sources import encoded
 
