@@ -203,7 +203,7 @@ def _held_out(cut) -> set[str]:
     for name in sorted(cut, key=_hash):
         whole, begin, blocks = seconds(cut[name]), 0.0, {}
         for piece in cut[name]:
-            number = int(begin / min(HELD_OUT, max(whole / TENTH, 1e-9)))
+            number = int(begin / min(HELD_OUT, max(whole / TENTH, CLIP_SECONDS)))
             blocks.setdefault(number, []).append(piece)
             begin += seconds([piece])
         blocks, first = list(blocks.values()), int(TENTH * _hash(name))
