@@ -94,8 +94,6 @@ def config_of(run: Run, kind: str, name: str, part) -> ConfigDict:
         config.optimizer.learning_rate = RATES[kind]
         config.update(eval_every=0, keep=1, log_every=20)
         config.log.update(parameters=0, tensorboard=False)
-        if 'ema' in config:
-            config.ema = 0.98
     return config
 
 
@@ -116,6 +114,7 @@ def train(run: Run, kind: str, config: ConfigDict, save: Callable) -> str:
     steps = run.steps.get(kind) or once(run, f'{kind}_steps', lambda: tried(run, kind, config))
     config.steps = steps
     config.optimizer.warmup_steps = min(20, steps // 10)
+    config.ema = min(0.99, max(0.0, 1 - 10 / steps))  # over the last tenth [O]
     config.checkpoint_every = max(10, steps // 20)
     task, state = _trained(config, run.work / kind)
     if int(state.step) < steps:

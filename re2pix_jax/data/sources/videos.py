@@ -202,9 +202,10 @@ def _held_out(cut) -> set[str]:
     held, more = [], []
     for name in sorted(cut, key=_hash):
         whole, begin, blocks = seconds(cut[name]), 0.0, {}
+        # Minutes, or tenths of a file of less than ten, of a clip at the least.
+        count = max(1, min(int(whole / CLIP_SECONDS + 1e-3), max(TENTH, round(whole / HELD_OUT))))
         for piece in cut[name]:
-            number = int(begin / min(HELD_OUT, max(whole / TENTH, CLIP_SECONDS)))
-            blocks.setdefault(number, []).append(piece)
+            blocks.setdefault(int(begin / max(whole, 1e-9) * count + 1e-6), []).append(piece)
             begin += seconds([piece])
         blocks, first = list(blocks.values()), int(TENTH * _hash(name))
         held += blocks[first::TENTH]
