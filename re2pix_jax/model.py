@@ -3,6 +3,7 @@ where the stages meet.
 """
 
 import functools
+import os
 from typing import Any
 
 import flax.struct
@@ -196,13 +197,17 @@ class Re2Pix:
 
         Args:
             clip: uint8 [T, height, width, 3], any size, at `self.fps` frames per second; its last M
-                frames are the context, centre-cropped and resized to `self.size`.
+                frames are the context, centre-cropped and resized to `self.size`. Or the path of a
+                video, or of a folder of images, whose end is the context.
             num_futures: None for one future without a leading axis, n for n of distinct noise.
             others: as in `rollout`.
 
         Raises:
             ValueError: a clip shorter than the context, too small frames, an option out of range.
+            UserError: a path that `data.video.read` cannot read.
         """
+        if isinstance(clip, str | os.PathLike):
+            clip = video.read_end(clip, self.fps, self.context_frames, size=self.size)
         clip = np.asarray(clip)
         if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8:
             raise ValueError(

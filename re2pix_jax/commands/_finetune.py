@@ -30,6 +30,8 @@ from re2pix_jax.training import hardware
 PLAN = 'plan.json'
 HORIZON = 4
 """Future frames of the evaluation: with the context, a window of `footage.FRAMES`."""
+LEAST_SHARE = 0.5
+"""Of the clips of a split that must hold a window, as data.least_share elsewhere."""
 CLIPS = 256
 """Held-out clips that are evaluated, at most."""
 
@@ -100,10 +102,11 @@ def look(run: Run) -> Look:
                 'it was not trained on; add footage, two clips of two seconds at the least'
             ) from error
         usable = [source.pieces[k] for k in usable_of(source)]
-        if not usable:
+        if len(usable) < max(1, LEAST_SHARE * len(source)):
             said = '; '.join(footage.lines(source, run.model.size))
             raise UserError(
-                f'{run.footage}: no {split} clip holds a window of {footage.FRAMES} frames: {said}'
+                f'{run.footage}: {len(usable)} of {len(source)} {split} clips hold a window of '
+                f'{footage.FRAMES} frames, expected {LEAST_SHARE:.0%} at the least: {said}'
             )
         clips[split], frames[split] = len(usable), sum(piece.frames for piece in usable)
         seconds[split] = sum(piece.frames / piece.fps for piece in usable)

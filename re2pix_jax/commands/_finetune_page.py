@@ -66,7 +66,11 @@ def predicted(run: Run, model: Re2Pix) -> list:
         found = prediction.predict(model, clip, HORIZON, run.seed, name=str(run.out))
         with files.staging(run.out / 'moments' / str(number)) as folder:
             prediction.write(folder, model, found)
-        picture = panels.sheet(*prediction.pictures(model, found))
+        shown, seconds = prediction.pictures(model, found)
+        context = clip.frames[: model.context_frames]
+        untuned = run.model.predict(context, HORIZON, run.seed).frames
+        shown.insert(1, panels.Panel('untuned', [*context, *untuned]))
+        picture = panels.sheet(shown, seconds)
         sections.append((f'{file}, from {start:.1f} s on ({clips.name(index)})', picture))
     return sections
 

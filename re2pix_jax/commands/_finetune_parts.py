@@ -91,6 +91,7 @@ def config_of(run: Run, kind: str, name: str, part) -> ConfigDict:
         for data in (config.data, config.eval_data):
             data.update(sources=(run.source,), size=tuple(run.model.size))
             data.update(crop=(1.0, 1.0), unreadable='skip', labels=False, strides=(stride,))
+            data.least_share = 0.0  # of clips with a window, which `look` counted
         config.optimizer.learning_rate = RATES[kind]
         config.update(eval_every=0, keep=1, log_every=20)
         config.log.update(parameters=0, tensorboard=False)

@@ -108,6 +108,16 @@ def read(
                 raise
 
 
+def read_end(path: str | os.PathLike, fps: float, frames: int, **options) -> Clip:
+    """The last `frames` frames of what `read` gives of a file at `fps`; no other is decoded that
+    does not lie before them in their group of pictures. `options` are those of `read`.
+    """
+    line = timeline.of(_existing(path), options.get('folder_fps', windows.BASE_FPS))
+    shown = len(timeline.nearest(line.times, line.rate, fps, 0.0, None))
+    start = max(0, shown - frames) / fps
+    return read(path, fps, start, frames, min_frames=frames, **options)
+
+
 def take(
     path: str | os.PathLike,
     indices: Sequence[int],

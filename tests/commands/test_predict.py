@@ -97,6 +97,10 @@ GOOD = {
     'context only': '--video={dir}/context.mp4 --dtype=bfloat16',
     'world': '--world=validation:0 --num_futures=2 --sampler=heun --channels=16 --guidance=0.4',
 }
+MANY = {
+    'many': '{dir}/both {dir}/good.mp4 --every=0.4',
+    'none of many': '{dir}/text.mp4 {dir}/short.mp4',
+}
 
 
 def drive(count, size=(40, 72)):
@@ -163,7 +167,10 @@ def outcomes(folder, model, micro_bundles, tmp_path_factory):
         outs / 'extra',
         lambda tensors: tensors.update(surplus=np.zeros(3, np.float32)),
     )
-    lines = {name: line for name, (line, _) in BAD.items()} | GOOD
+    (folder / 'both').mkdir()
+    for name in ('good', 'text'):
+        shutil.copy(folder / f'{name}.mp4', folder / 'both')
+    lines = {name: line for name, (line, _) in BAD.items()} | GOOD | MANY
     commands = {}
     for name, line in lines.items():
         first = [
@@ -187,6 +194,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(name, outcomes):
     assert error.startswith('error: ') and error.count('\n') == 1 and error.endswith('\n')
     assert re.search(BAD[name][1], error, re.IGNORECASE), error
     assert not folder.exists()
+
+
+def test_several_videos_and_times_are_predicted_in_one_run(outcomes):
+    status, out, error, folder = outcomes['many']
+    assert status == 1 and 'text.mp4: not a readable video' in error
+    assert sorted(place.name for place in folder.iterdir()) == [
+        'both_good.mp4_0.0s',
+        'both_good.mp4_0.4s',
+        'good.mp4_0.0s',
+        'good.mp4_0.4s',
+    ]
+    for place in folder.iterdir():
+        report = json.loads((place / 'metrics.json').read_text())
+        assert f'{report["protocol"]["start_seconds"]:.1f}s' == place.name.split('_')[-1]
+    assert out.count('compiling and predicting ') == 1, 'the first alone compiles'
+    status, out, error, folder = outcomes['none of many']
+    assert status == 2 and not folder.exists()
+    assert error.splitlines()[-1].startswith('error: none of 2 videos can be predicted, the first')
 
 
 @pytest.mark.parametrize('name', GOOD)
@@ -311,6 +336,29 @@ def test_the_library_predicts_what_the_command_does(outcomes, folder, tmp_path):
     assert (tmp_path / 'future.mp4').read_bytes() == (
         outcomes['video'][3] / 'future.mp4'
     ).read_bytes()
+
+
+def test_the_library_takes_a_path_and_goes_on_from_its_end(folder, model):
+    whole = video.read(folder / 'good.mp4', fps=model.fps, size=model.size)
+    np.testing.assert_array_equal(
+        video.read_end(folder / 'good.mp4', model.fps, 4, size=model.size), whole[-4:]
+    )
+    of_path = model.predict(str(folder / 'good.mp4'), horizon=1)
+    np.testing.assert_array_equal(of_path.frames, model.predict(whole, horizon=1).frames)
+    with pytest.raises(UserError, match='short.mp4: 3 frames'):
+        model.predict(folder / 'short.mp4')
+
+
+def test_where_copying_the_last_frame_was_better_it_is_said():
+    from re2pix_jax.evaluation import prediction
+
+    rows = lambda *pairs: [{'re2pix': {'psnr': a}, 'copy_last': {'psnr': b}} for a, b in pairs]
+    assert prediction._copying(rows((20, 19), (18, 17)) + [{}]) == []
+    (line,) = prediction._copying(rows((20, 19), (15, 18)))
+    assert line == (
+        'Copying the last frame was better in PSNR at 1 of 2 steps: over all 18.50 dB, the '
+        'prediction 17.50 dB.'
+    )
 
 
 def test_the_seed_decides_and_the_truth_does_not(model):
