@@ -8,6 +8,7 @@ data is one number: the batches it has had.
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -23,10 +24,9 @@ from re2pix_jax.errors import UserError
 
 _SOURCE = 1 << 40  # record = source * _SOURCE + clip
 FAILURES = 8
-"""Clips of a source that may turn out to be unreadable with data.unreadable = 'skip', whatever
-data.least_share says: with few clips a share tells nothing."""
+"""Clips of a source that may turn out to be bad, whatever data.least_share says of so few."""
 NAMED = 8
-"""Clips that are left out on opening, by name: the others are counted."""
+"""Clips left out on opening that are named; the others are counted."""
 
 
 def create(
@@ -130,9 +130,9 @@ class Loader:
         if sample.settings.labels:
             self._check_depth()
         for number, message in enumerate(left_out[:NAMED], 1):
-            self._tell(number, message)
-        if len(left_out) > NAMED:
-            self._tell(len(left_out), f'and {len(left_out) - NAMED} more clips of the same sources')
+            _tell(number, message)
+        if more := len(left_out[NAMED:]):
+            _tell(len(left_out), f'and {more} more clips of the same sources')
         self._bad = set()
         self._go_to(0)
 
@@ -149,7 +149,7 @@ class Loader:
             if record not in self._bad:
                 self._bad.add(record)
                 self.skipped += 1
-                self._tell(self.skipped, message)
+                _tell(self.skipped, message)
                 self._sample.check_share(self._bad, record // _SOURCE, message)
         return batch
 
@@ -235,18 +235,13 @@ class Loader:
                 'take sources of one kind, or set data.labels=False'
             )
 
-    def _tell(self, count, message):
-        print(f'skipped, {count} so far: {message}', file=sys.stderr, flush=True)
-
     def _go_to(self, batches):
         self._batches = batches
         self._iterator = _iterate(self._shares[batches:], self._sample.settings.workers)
 
 
 class _Share:
-    """A batch of (record, epoch) → the arrays of one process's rows. Picklable, for it travels to
-    the workers.
-    """
+    """A batch of (record, epoch) → the arrays of one process's rows. Travels to the workers."""
 
     def __init__(self, sample, size, index):
         self.sample, self.rows = sample, slice(index * size, (index + 1) * size)
@@ -258,8 +253,7 @@ class _Share:
             clip, failed = self.sample(row)
             clips.append(clip)
             messages += failed
-        # Of a last batch this process may have none.
-        clips = clips or [self.sample.missing(asked[0][0])]
+        clips = clips or [self.sample.missing(asked[0][0])]  # of a last batch it may have none
         batch = {name: np.stack([clip[name] for clip in clips])[: len(rows)] for name in clips[0]}
         return {**batch, 'skipped': messages}
 
@@ -277,7 +271,6 @@ class _Sample:
         (record, epoch), failed, settings = asked, [], self.settings
         number, usable = record // _SOURCE, self.records[record // _SOURCE]
         rng = windows.generator(self.seed, epoch, record)
-        # Of the record that is asked for alone, so that it is the same whoever failed before.
         others = np.random.default_rng([self.seed, epoch, record, 1])
         while True:
             try:
@@ -293,7 +286,7 @@ class _Sample:
                 if not settings.training:
                     return self.missing(record), failed
                 self.check_share(self._bad, number, str(error))
-                # Any other: were it the next one, that would be seen twice as often as the rest.
+                # Any other, not the next one, which would be seen twice as often as the rest.
                 record, rng = usable[others.integers(len(usable))], others
 
     def check_share(self, bad, number, message):
@@ -386,9 +379,19 @@ def _iterate(dataset, workers):
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         iterable = iterable.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
+            worker_init_fn=_leave_interrupts,
         )
     return iter(iterable)
+
+
+def _tell(count, message):
+    print(f'skipped, {count} so far: {message}', file=sys.stderr, flush=True)
+
+
+def _leave_interrupts(*_):
+    """A terminal sends Ctrl-C to all processes; the first answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _process() -> tuple[int, int]:

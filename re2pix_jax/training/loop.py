@@ -161,6 +161,7 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
                 pending = None
                 # Saved first: an evaluation that fails throws no steps away.
                 if due_save:
+                    log.flush()
                     checkpoints.save(number, state, train_data.get_state(), meta, wait=last)
                 if due_eval:
                     measured(log, number)
