@@ -2,9 +2,8 @@
 
 import re2pix_jax
 model = re2pix_jax.load("tiny")
-clip = re2pix_jax.data.video.read("drive.mp4", fps=model.fps, size=model.size)
-future = model.predict(clip, horizon=8, seed=0)
-re2pix_jax.data.video.write("future.mp4", future.frames, fps=model.fps)
+future = model.predict("drive.mp4", horizon=8, seed=0)
+future.save("out")
 """
 
 import importlib

@@ -4,7 +4,7 @@ where the stages meet.
 
 import functools
 import os
-from typing import Any
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -16,24 +16,11 @@ from re2pix_jax.forecaster import Forecaster
 from re2pix_jax.generator import Generator
 from re2pix_jax.generator.sampler import evaluations
 from re2pix_jax.heads import Head
+from re2pix_jax.nn.summary import summary
+from re2pix_jax.report.future import Future
 from re2pix_jax.vae import Autoencoder
 
 _STATIC = ('horizon', 'guidance', 'guidance_channels', 'sampler_steps', 'channels', 'sampler')
-
-
-@flax.struct.dataclass
-class Future:
-    """What `Re2Pix.predict` returns; every array has a leading axis of futures when `num_futures`
-    was given.
-
-    frames uint8 [horizon, H, W, 3]; components float32 [horizon, h, w, P] and features float32
-    [horizon, h, w, C] of stage 1; latents float32 [horizon, H/f, W/f, c] of stage 2.
-    """
-
-    frames: Any
-    components: Any
-    features: Any
-    latents: Any
 
 
 @flax.struct.dataclass
@@ -52,6 +39,8 @@ class Re2Pix:
     size: tuple[int, int] = flax.struct.field(pytree_node=False, default=(256, 512))
     fps: float = flax.struct.field(pytree_node=False, default=17 / 3)
     sampler_steps: int = flax.struct.field(pytree_node=False, default=20)
+
+    __repr__ = summary
 
     @property
     def context_frames(self) -> int:
@@ -183,66 +172,61 @@ class Re2Pix:
 
     def predict(
         self,
-        clip,
+        clip: str | os.PathLike | np.ndarray | Sequence,
         horizon=8,
         seed=0,
         num_futures=None,
-        guidance=0.0,
-        guidance_channels=8,
-        sampler_steps=None,
-        channels=None,
-        sampler='euler',
-    ) -> Future:
+        start=0.0,
+        **options,
+    ) -> Future | list[Future]:
         """Predicts the frames that follow a clip.
 
         Args:
-            clip: uint8 [T, height, width, 3], any size, at `self.fps` frames per second; its last M
-                frames are the context, centre-cropped and resized to `self.size`. Or the path of a
-                video, or of a folder of images, whose end is the context.
+            clip: a video file or a folder of images, of which the M frames from `start` seconds on
+                are the context; or frames [T, height, width, 3] of any size at `self.fps` frames
+                per second, whose last M are, RGB as uint8, other whole numbers up to 255, or
+                floats from 0 to 1. They are centre-cropped and resized to `self.size`. Or a list
+                of such clips, predicted as one batch, each as it would be alone.
             num_futures: None for one future without a leading axis, n for n of distinct noise.
-            others: as in `rollout`.
+            options: `guidance`, `guidance_channels`, `sampler_steps`, `channels` and `sampler` of
+                `rollout`.
 
         Raises:
-            ValueError: a clip shorter than the context, too small frames, an option out of range.
-            UserError: a path that `data.video.read` cannot read.
+            UserError: a file that can't be read.
+            ValueError: a clip shorter than the context, frames of another kind or too small, an
+                option out of range.
         """
-        if isinstance(clip, str | os.PathLike):
-            clip = video.read_end(clip, self.fps, self.context_frames, size=self.size)
-        clip = np.asarray(clip)
-        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8:
-            raise ValueError(
-                f'clip: expected uint8 frames [time, height, width, 3], got {clip.dtype} '
-                f'{list(clip.shape)}'
-            )
-        if len(clip) < self.context_frames:
-            raise ValueError(
-                f'clip: {len(clip)} frames, but {self.context_frames} context frames are needed; '
-                'give a longer clip'
-            )
+        several = isinstance(clip, Sequence) and not isinstance(clip, str)
+        contexts = np.stack([self._context(one, start) for one in (clip if several else [clip])])
         count = 1 if num_futures is None else num_futures
         if count < 1:
             raise ValueError(f'num_futures: expected at least 1, got {count}')
-        context = video.fit(clip[-self.context_frames :], self.size)
-        keys = jax.random.split(jax.random.key(seed), count)
-        out = self.rollout(
-            context[None],
-            keys,
-            horizon,
-            guidance,
-            guidance_channels,
-            sampler_steps,
-            channels,
-            sampler,
-        )
+        keys = jnp.tile(jax.random.split(jax.random.key(seed), count), len(contexts))
+        out = self.rollout(contexts, keys, horizon, **options)
         # Stage 1 knows no chance: its features are the same in every future, and large.
-        features = np.asarray(self.forecaster.features(out['components'][0]))
-        future = Future(
-            out['frames'],
-            out['components'],
-            np.broadcast_to(features, (count, *features.shape)),
-            out['latents'],
-        )
-        return jax.tree.map(lambda array: np.asarray(array if num_futures else array[0]), future)
+        features = self.forecaster.features(out['components'][::count])
+        futures = []
+        for number, context in enumerate(contexts):
+            of_clip = slice(number * count, (number + 1) * count)
+            arrays = [np.asarray(out[name][of_clip]) for name in ('frames', 'components')]
+            arrays.append(np.broadcast_to(features[number], (count, *features.shape[1:])))
+            arrays.append(np.asarray(out['latents'][of_clip]))
+            arrays = arrays if num_futures else [array[0] for array in arrays]
+            futures.append(Future(*arrays, context=context, fps=self.fps))
+        return futures if several else futures[0]
+
+    def _context(self, clip, start):
+        """The context uint8 [M, H, W, 3] of what `predict` takes."""
+        frames = self.context_frames
+        if isinstance(clip, str | os.PathLike):
+            return video.read(clip, self.fps, start, frames, size=self.size, min_frames=frames)
+        clip = video.whole_numbers(np.asarray(clip))
+        if len(clip) < frames:
+            raise ValueError(
+                f'clip: {len(clip)} frames, but {frames} context frames are needed; give a longer '
+                'clip'
+            )
+        return video.fit(clip[-frames:], self.size)
 
     @jax.jit
     def segment(self, frames):

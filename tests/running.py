@@ -14,6 +14,12 @@ import sys
 from tests.conftest import ROOT
 
 
+def environment(devices: int = 1, **variables: str) -> dict[str, str]:
+    """The environment of a process that has so many devices, all on the CPU."""
+    flags = os.environ.get('XLA_FLAGS', ''), f'--xla_force_host_platform_device_count={devices}'
+    return os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)} | variables
+
+
 def outcomes(
     command: str, commands: dict, file_limit: dict | None = None, **variables
 ) -> dict[str, tuple[int, str, str]]:

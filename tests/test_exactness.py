@@ -1,6 +1,5 @@
 """What must not change a run: being killed, and the number of devices."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,24 +10,22 @@ import pytest
 
 from re2pix_jax.training import writer
 from tests.conftest import ROOT
+from tests.running import environment
 
 TASKS = ('forecaster', 'generator')
 SETTINGS = (*TASKS, 'steps=8', 'batch_size=8', 'checkpoint_every=2')
 
 
 def start(bundles, workdir, *arguments, devices=1):
-    environment = {
-        **os.environ,
-        'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        # One run after the other compiles the same programs.
+    # One run after the other compiles the same programs.
+    compiled = {
         'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled'),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
     }
     return subprocess.Popen(
         [sys.executable, '-m', 'tests.micro_run', str(bundles), str(workdir), *arguments],
         cwd=ROOT,
-        env=environment,
+        env=environment(devices, **compiled),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

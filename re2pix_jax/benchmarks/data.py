@@ -59,8 +59,8 @@ def run(windows: int, threads: int) -> None:
         cores = needed * (8 if stage == 'generator' else 5) / 5 / rates['prepared records']
         print(
             f'{stage}, base size: {work / 1e12:.1f} TFLOP a window; a device of '
-            f'{device / 1e12:.0f} TFLOP/s, {UTILISATION:.0%} of '
-            f'them used, takes {needed:.0f} windows a second: {cores:.1f} cores'
+            f'{device / 1e12:.0f} TFLOP/s, {UTILISATION:.0%} of them used, takes {needed:.0f} '
+            f'windows a second: {cores:.1f} cores'
         )
 
 

@@ -154,8 +154,8 @@ def _memory(depth, frozen):
     print(measuring.memory_table({'without': (fixed, clip), 'with remat': again}))
     print(
         f"from XLA's plan of the whole step for {jax.default_backend()}, "
-        f'{measuring.compute_dtype()}; parameters, their '
-        'average, both moments and gradients are float32'
+        f'{measuring.compute_dtype()}; parameters, their average, both moments and gradients are '
+        'float32'
     )
     if measuring.on_cpu():
         print(

@@ -236,6 +236,5 @@ def _memory(net, steps):
     )
     print(
         f"from XLA's plan of the whole prediction for {jax.default_backend()}, {net.dtype}, the "
-        'layers a loop; '
-        'parameters are float32'
+        'layers a loop; parameters are float32'
     )

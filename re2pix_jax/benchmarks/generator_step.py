@@ -196,6 +196,6 @@ def _memory(size, depth):
     print(measuring.memory_table({'without': plan(False), 'with remat': plan(True)}))
     print(
         f"from XLA's plan of the whole step for {jax.default_backend()}, "
-        f'{measuring.compute_dtype()}, the layers a loop; parameters, '
-        'their average, both moments and gradients are float32'
+        f'{measuring.compute_dtype()}, the layers a loop; parameters, their average, both moments '
+        'and gradients are float32'
     )

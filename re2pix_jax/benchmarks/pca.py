@@ -45,14 +45,14 @@ def run(tokens: Sequence[int], channels: int, components: int) -> None:
         compute_uv=False,
     )
     print(
-        f'PCA of {channels} channels to {components}, beside scikit-learn '
-        '(covariance_eigh, in memory)'
+        f'PCA of {channels} channels to {components}, beside scikit-learn (covariance_eigh, in '
+        'memory)'
     )
     measuring.report(rows)
     print(
         'explained variance, largest relative difference: '
-        f'{np.abs(ours["variance"] / theirs["variance"] - 1).max():.1e}; '
-        f'largest angle between the leading {lead}: {np.arccos(cosines.min().clip(-1, 1)):.1e} rad'
+        f'{np.abs(ours["variance"] / theirs["variance"] - 1).max():.1e}; largest angle between the '
+        f'leading {lead}: {np.arccos(cosines.min().clip(-1, 1)):.1e} rad'
     )
 
 

@@ -45,8 +45,7 @@ def fetch(reference: str, patterns: list[str] | None = None) -> pathlib.Path:
         message = str(error).strip().split('\n')[0] or type(error).__name__
         raise UserError(
             f'{reference}: could not be fetched from the Hugging Face Hub ({message}): check the '
-            'name and the '
-            f'network, {hint}'
+            f'name and the network, {hint}'
         ) from error
     path = pathlib.Path(snapshot, folder, file)
     if not path.exists():

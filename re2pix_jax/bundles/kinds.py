@@ -132,9 +132,8 @@ class Kind:
         )
         if unknown or missing:
             raise UserError(
-                f'{where}: "network" of kind {self.name} has unknown fields '
-                f'[{", ".join(unknown)}] and lacks '
-                f'[{", ".join(missing)}]: it takes {", ".join(sorted(fields))}'
+                f'{where}: "network" of kind {self.name} has unknown fields [{", ".join(unknown)}] '
+                f'and lacks [{", ".join(missing)}]: it takes {", ".join(sorted(fields))}'
             )
         values = _checked(network, fields, f'{where}: network')
         try:

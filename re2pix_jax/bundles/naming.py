@@ -47,8 +47,8 @@ def resolve(name) -> pathlib.Path:
         return resolve(hub.fetch(text))
     if os.path.isdir(os.path.join(text, CHECKPOINTS)):
         raise UserError(
-            f'{text}: is the folder of a run and not a bundle: export it first: '
-            f're2pix export --workdir={text} --out=BUNDLE'
+            f'{text}: is the folder of a run and not a bundle: export it first: re2pix export '
+            f'--workdir={text} --out=BUNDLE'
         )
     if is_bundle(text):
         return pathlib.Path(text)

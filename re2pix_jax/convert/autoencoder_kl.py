@@ -125,8 +125,7 @@ def locate(path) -> tuple[pathlib.Path, pathlib.Path | None]:
     if not files or not (folder / 'config.json').is_file():
         raise UserError(
             f'{folder}: is no folder of a diffusers autoencoder: expected config.json and '
-            f'{FILES[0]} (or {FILES[2]}) '
-            f'in it, or a folder vae that holds them'
+            f'{FILES[0]} (or {FILES[2]}) in it, or a folder vae that holds them'
         )
     return files[0], folder / 'config.json'
 
@@ -221,8 +220,7 @@ def convert(
     if config is None and (scaling_factor is None or shift_factor is None):
         raise UserError(
             f'{file}: has no config.json beside it, which says how latents are scaled: put it '
-            'there, or pass '
-            f'--scaling_factor and --shift_factor'
+            'there, or pass --scaling_factor and --shift_factor'
         )
     return autoencoder_of(
         torch_file.tensors(file),

@@ -80,8 +80,8 @@ def principal_of(mean, std, pca_mean, components, variance, where) -> Principal:
     ):
         raise UserError(
             f'{where}: principal components of shape {list(components.shape)} with variances '
-            f'{list(variance.shape)} do not fit '
-            f'mean, std and PCA mean of {channels}, {len(std)} and {len(pca_mean)} channels'
+            f'{list(variance.shape)} do not fit mean, std and PCA mean of {channels}, {len(std)} '
+            f'and {len(pca_mean)} channels'
         )
     return Principal(
         *(jnp.asarray(value, jnp.float32) for value in (mean, std, pca_mean, components, variance))
@@ -174,8 +174,7 @@ def convert(
     if principal.num_components != net.components:
         raise UserError(
             f'{path}: the forecaster takes {net.components} components, the PCA gives '
-            f'{principal.num_components}; '
-            'expected the PCA file that belongs to it'
+            f'{principal.num_components}; expected the PCA file that belongs to it'
         )
     if encoder is None:
         if not inside:
@@ -233,7 +232,6 @@ def _arguments(content, where) -> dict:
     if wrong:
         raise UserError(
             f"{where}: its 'hyper_parameters' say {', '.join(wrong)}: expected a number of heads, "
-            'a share of dropout, '
-            'numbers of layers, and height and width'
+            'a share of dropout, numbers of layers, and height and width'
         )
     return chosen | {name: tuple(chosen[name]) for name in ('d_layers', 'img_size') if chosen[name]}

@@ -127,8 +127,8 @@ def fuse(tensors: dict, groups, where, required: tuple[str, ...] = ('weight', 'b
             ):
                 raise UserError(
                     f'{where}: {", ".join(held)} have shapes '
-                    f'{", ".join(str(list(array.shape)) for array in arrays)}: '
-                    f'expected the same but for the first side; fetch the file again'
+                    f'{", ".join(str(list(array.shape)) for array in arrays)}: expected the same '
+                    'but for the first side; fetch the file again'
                 )
             shape = (sum(array.shape[0] for array in arrays), *arrays[0].shape[1:])
             if f'{start}.{fused}.{end}' in joined:
@@ -175,8 +175,7 @@ def network_of(
     if heads is None or layers is None:
         raise UserError(
             f'{where}: width {width} and depth {depth} are not those of a published DINOv2: say '
-            'how many heads it '
-            f'has and which layers are its features (--heads, --layers)'
+            'how many heads it has and which layers are its features (--heads, --layers)'
         )
     registers = (
         need(tensors, 'register_tokens', 3, where).shape[1] if 'register_tokens' in tensors else 0

@@ -108,16 +108,14 @@ def network_of(
     if heads is None or layers is None:
         raise UserError(
             f'{where}: width {width} and depth {depth} are not those of a published DINOv3: say '
-            'how many heads it '
-            f'has and which layers are its features (--heads, --layers)'
+            'how many heads it has and which layers are its features (--heads, --layers)'
         )
     gated = 'layer.0.mlp.gate_proj.weight' in tensors
     needed = 'silu' if gated else 'gelu'
     if config.get('hidden_act', needed) != needed:
         raise UserError(
             f'{where}: config.json says hidden_act {config["hidden_act"]!r}: expected {needed!r}, '
-            'as published; '
-            f'correct it or use a published model'
+            'as published; correct it or use a published model'
         )
     registers = need(tensors, REGISTERS, 3, where).shape[1] if REGISTERS in tensors else 0
     return VisionTransformer(
@@ -150,8 +148,7 @@ def encoder_of(
     if 'embeddings.patch_embeddings.weight' not in tensors:
         raise UserError(
             f'{where}: has no tensor embeddings.patch_embeddings.weight: expected DINOv3 as the '
-            'transformers package '
-            f'stores it; give such a folder, or its model.safetensors'
+            'transformers package stores it; give such a folder, or its model.safetensors'
         )
     if REGISTERS in tensors and not tensors[REGISTERS].size:
         del tensors[REGISTERS]
@@ -207,8 +204,8 @@ def convert(
         more = torch_file.tensors(file)
         if twice := sorted(set(tensors) & set(more)):
             raise UserError(
-                f'{path}: holds {twice[0]} in {file.name} and in another file: expected one '
-                'model; name the file'
+                f'{path}: holds {twice[0]} in {file.name} and in another file: expected one model; '
+                'name the file'
             )
         tensors |= more
     return encoder_of(tensors, config, path, heads, layers, image_size)

@@ -233,8 +233,8 @@ def rename(tensors: dict, name_of: Callable[[str], str], where) -> dict:
         name = name_of(key)
         if name in renamed:
             raise UserError(
-                f'{where}: {sources[name]} and {key} are both {name}: expected one of them; '
-                'remove the other'
+                f'{where}: {sources[name]} and {key} are both {name}: expected one of them; remove '
+                'the other'
             )
         renamed[name], sources[name] = array, key
     return renamed

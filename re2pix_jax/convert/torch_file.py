@@ -128,8 +128,7 @@ def _read_old(file, path) -> object:
     if version != 1001 or not machine.get('little_endian'):
         raise UserError(
             f'{where}: has version {version} of the old format on a machine of sizes {machine}: '
-            'expected 1001, little-endian; '
-            'save it again with a newer torch'
+            'expected 1001, little-endian; save it again with a newer torch'
         )
     content, keys = load(), load()
     for key in keys:
@@ -180,8 +179,8 @@ class _Unpickler(pickle.Unpickler):
         if found is None:
             raise UserError(
                 f'{self.where}: its pickle asks for {module}.{name}, which weights do not need: '
-                'refused, because '
-                f'such a file could run any code; convert it where you trust it, to plain tensors'
+                'refused, because such a file could run any code; convert it where you trust it, '
+                'to plain tensors'
             )
         return found
 
@@ -208,8 +207,8 @@ def _plain_entry(path, archive, name) -> zipfile.ZipInfo:
     entry = archive.getinfo(name)
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         raise UserError(
-            f'{path}: {name} is compressed or encrypted, which torch does not do: refused; save '
-            'it again with torch'
+            f'{path}: {name} is compressed or encrypted, which torch does not do: refused; save it '
+            'again with torch'
         )
     return entry
 

@@ -89,8 +89,7 @@ class Frames:
                 if about['size'] not in (None, list(frame.shape[:2])):
                     raise UserError(
                         f'{source.name(index)}: frame {len(rows)} has {list(frame.shape[:2])} '
-                        'pixels, those before '
-                        f'{about["size"]}; expected one size in a clip'
+                        f'pixels, those before {about["size"]}; expected one size in a clip'
                     )
                 about['size'] = list(frame.shape[:2])
                 if (labels != IGNORE).any():

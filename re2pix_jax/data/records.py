@@ -160,8 +160,8 @@ class Records(Prepared):
         super().__init__(path, split)
         if self.manifest['fields'] != FIELDS:
             raise UserError(
-                f'{path}: holds {", ".join(self.manifest["fields"])} rather than frames; '
-                f'expected as source: "encoded:{path}"'
+                f'{path}: holds {", ".join(self.manifest["fields"])} rather than frames; expected '
+                f'as source: "encoded:{path}"'
             )
 
     def read(self, index, indices, labels=True):
@@ -264,8 +264,8 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     file, again = path / MANIFEST, 'prepare the folder again'
     if not file.is_file():
         raise UserError(
-            f'{path}: no prepared clips there (no {MANIFEST}); make them with python -m '
-            're2pix_jax prepare'
+            f'{path}: no prepared clips there (no {MANIFEST}); make them with python -m re2pix_jax '
+            'prepare'
         )
     manifest = schema.read_json(file, dict, again)
     if manifest.get('format') != FORMAT:

@@ -137,6 +137,6 @@ class Settings:
                 raise UserError(f'data.{name} = {getattr(self, name)}: expected {expected}')
         if self.training and self.encoded and (low < 1 or self.flip):
             raise UserError(
-                f'{self.sources[0]}: these frames were encoded whole and as they are; '
-                'set data.crop=(1.0, 1.0) and data.flip=0'
+                f'{self.sources[0]}: these frames were encoded whole and as they are; set '
+                'data.crop=(1.0, 1.0) and data.flip=0'
             )

@@ -108,16 +108,6 @@ def read(
                 raise
 
 
-def read_end(path: str | os.PathLike, fps: float, frames: int, **options) -> Clip:
-    """The last `frames` frames of what `read` gives of a file at `fps`; no other is decoded that
-    does not lie before them in their group of pictures. `options` are those of `read`.
-    """
-    line = timeline.of(_existing(path), options.get('folder_fps', windows.BASE_FPS))
-    shown = len(timeline.nearest(line.times, line.rate, fps, 0.0, None))
-    start = max(0, shown - frames) / fps
-    return read(path, fps, start, frames, min_frames=frames, **options)
-
-
 def take(
     path: str | os.PathLike,
     indices: Sequence[int],
@@ -191,28 +181,38 @@ def _pictures(path, wanted, folder_fps):
 
 
 def write(path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
-    """Writes frames uint8 [T, H, W, 3] as an H.264 mp4 (yuv420p of BT.709, plays everywhere).
-
-    That pixel format needs even sizes: an odd height or width is extended by repeating the last row
-    or column. The file is there complete or not at all.
-
-    Args:
-        path: of the file; folders above are made.
-        frames: uint8 [T, H, W, 3], RGB.
-        fps: frames a second.
+    """Writes frames as `encode` makes an mp4 of them; folders above are made. The file is there
+    complete or not at all.
 
     Raises:
-        UserError: not uint8 [T, H, W, 3] with at least one frame, a rate that is not positive, or a
-            file that can't be written (a full disk, for one).
+        UserError: as `encode`, or a file that can't be written (a full disk, for one).
+    """
+    # Encoded in memory first, where it is far smaller than the frames.
+    files.write_bytes(path, encode(frames, fps, path))
+
+
+def encode(frames: np.ndarray, fps: float, name: str | os.PathLike = 'video') -> bytes:
+    """Frames uint8 [T, H, W, 3], RGB, as an H.264 mp4 (yuv420p of BT.709, plays everywhere).
+
+    That pixel format needs even sizes: an odd height or width is extended by repeating the last row
+    or column.
+
+    Args:
+        frames: uint8 [T, H, W, 3], RGB.
+        fps: frames a second.
+        name: what an error calls it.
+
+    Raises:
+        UserError: not uint8 [T, H, W, 3] with at least one frame, or a rate that is not positive.
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise UserError(
-            f'{path}: frames are {frames.dtype} {list(frames.shape)}, expected uint8 [T, H, W, '
-            '3], T > 0'
+            f'{name}: frames are {frames.dtype} {list(frames.shape)}, expected uint8 [T, H, W, 3], '
+            'T > 0'
         )
     if not fps > 0:
-        raise UserError(f'{path}: fps={fps}, the frame rate must be positive')
+        raise UserError(f'{name}: fps={fps}, the frame rate must be positive')
     height, width = frames.shape[1:3]
     encoded = io.BytesIO()
     with av.open(encoded, 'w', format='mp4') as container:
@@ -237,8 +237,29 @@ def write(path: str | os.PathLike, frames: np.ndarray, fps: float) -> None:
             )
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-    # Encoded in memory first, where it is far smaller than the frames.
-    files.write_bytes(path, encoded.getbuffer())
+    return encoded.getvalue()
+
+
+def whole_numbers(frames: np.ndarray) -> Clip:
+    """Frames [T, H, W, 3] as uint8: whole numbers from 0 to 255, or floats from 0 to 1.
+
+    Raises:
+        ValueError: another shape, or numbers out of range, which may mean anything.
+    """
+    problem = f'{frames.dtype} {list(frames.shape)}'
+    if frames.ndim == 4 and frames.shape[-1] == 3 and frames.size:
+        if frames.dtype == np.uint8:
+            return frames
+        low, high = frames.min(), frames.max()
+        problem += f' from {low:.4g} to {high:.4g}'
+        if np.issubdtype(frames.dtype, np.integer) and 0 <= low and high <= 255:
+            return frames.astype(np.uint8)
+        if np.issubdtype(frames.dtype, np.floating) and 0 <= low and high <= 1:
+            return np.rint(255 * frames).astype(np.uint8)
+    raise ValueError(
+        'clip: expected frames [time, height, width, 3], whole numbers from 0 to 255 or floats '
+        f'from 0 to 1, got {problem}'
+    )
 
 
 def fit(
@@ -299,6 +320,5 @@ def _check_rate(path, fps, rate: float) -> None:
     if fps is not None and fps > rate * 1.01:  # 29.97 may pass for 30
         raise UserError(
             f"{path}: has {rate:g} frames per second, a frame rate that the stride can't be made "
-            'from: '
-            f'expected at least {fps:.4g}; give a faster video or a larger stride'
+            f'from: expected at least {fps:.4g}; give a faster video or a larger stride'
         )

@@ -123,8 +123,7 @@ def target_window(target: int, frames: int, stride: int) -> Indices:
     if window[0] < 0:
         raise UserError(
             f'{frames} frames at stride {stride} that end at frame {target} would begin at '
-            f'{window[0]}; ask for fewer '
-            'frames (a shorter term)'
+            f'{window[0]}; ask for fewer frames (a shorter term)'
         )
     return window
 

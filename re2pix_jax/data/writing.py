@@ -133,8 +133,7 @@ def _begin(partial, splits, about) -> list[tuple[str, int]]:
         if changed:
             raise UserError(
                 f'{partial}: was begun with other {", ".join(sorted(changed))}; give the same '
-                'command again to go on, '
-                'or remove that folder'
+                'command again to go on, or remove that folder'
             )
     else:
         shutil.rmtree(partial, ignore_errors=True)

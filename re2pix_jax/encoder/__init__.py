@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Real
 
 from re2pix_jax.encoder.principal import Principal
 from re2pix_jax.encoder.vit import VisionTransformer
+from re2pix_jax.nn.summary import summary
 
 IMAGE_MEAN = (
     0.485,
@@ -49,6 +50,8 @@ class Encoder:
     params: Any
     net: nn.Module = flax.struct.field(pytree_node=False)
     image_size: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
+
+    __repr__ = summary
 
     @jax.jit
     def encode(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w C']:

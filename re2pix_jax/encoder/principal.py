@@ -33,6 +33,9 @@ class Principal:
     components: jax.Array
     variance: jax.Array
 
+    def __repr__(self):
+        return f'Principal: {getattr(self.components, "shape", None)} components of channels'
+
     @property
     def num_components(self) -> int:
         return self.components.shape[0]
@@ -179,14 +182,12 @@ def fit(moments: Moments, num_components: int) -> Principal:
     if not 1 <= num_components or (channels and num_components > channels):
         raise ValueError(
             f'{num_components} principal components were asked for: features of {channels} '
-            'channels '
-            f'have 1 to {channels}'
+            f'channels have 1 to {channels}'
         )
     if moments.count <= num_components:
         raise ValueError(
-            f'{num_components} principal components need more than {num_components} feature '
-            'tokens and '
-            f'{moments.count} were given: use more frames or fewer components'
+            f'{num_components} principal components need more than {num_components} feature tokens '
+            f'and {moments.count} were given: use more frames or fewer components'
         )
     first, second = moments.sums
     if not (np.isfinite(first).all() and np.isfinite(second).all()):

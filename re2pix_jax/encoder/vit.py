@@ -118,15 +118,14 @@ class VisionTransformer(nn.Module):
         if not self.layers or min(self.layers) < 0 or max(self.layers) >= self.depth:
             raise ValueError(
                 f'layers {list(self.layers)} of an encoder of {self.depth} blocks: expected '
-                'numbers from 0 to '
-                f'{self.depth - 1}, at least one; choose others'
+                f'numbers from 0 to {self.depth - 1}, at least one; choose others'
             )
         if self.width % (self.heads * (1 if self.position_grid else 4)):
             raise ValueError(
                 f'an encoder of width {self.width} cannot have {self.heads} heads: expected heads '
-                'of the same size'
-                f'{"" if self.position_grid else ", a multiple of 4 for rotary positions"}; give '
-                'another number'
+                'of the same '
+                f'size{"" if self.position_grid else ", a multiple of 4 for rotary positions"}; '
+                'give another number'
             )
         small = nn.initializers.normal(0.02)
         self.cls_token = self.param('cls_token', small, (1, 1, self.width))
@@ -177,8 +176,8 @@ class VisionTransformer(nn.Module):
         size = self.patch_size
         if height % size or width % size:
             raise ValueError(
-                f'images of {height}x{width} pixels do not divide into patches of {size}: '
-                f'resize or crop them to multiples of {size}'
+                f'images of {height}x{width} pixels do not divide into patches of {size}: resize '
+                f'or crop them to multiples of {size}'
             )
         grid = (height // size, width // size)
         patches = images.reshape(batch, grid[0], size, grid[1], size, channels).swapaxes(2, 3)

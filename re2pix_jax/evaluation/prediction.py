@@ -100,9 +100,8 @@ def parse_world(text):
     split, _, index = text.partition(':')
     if split not in CLIPS or not (index.isascii() and index.isdigit()):
         raise UserError(
-            f'--world={text}: expected SPLIT:INDEX with a split of {", ".join(CLIPS)} and '
-            'an index from 0 on, '
-            'e.g. --world=validation:3'
+            f'--world={text}: expected SPLIT:INDEX with a split of {", ".join(CLIPS)} and an index '
+            'from 0 on, e.g. --world=validation:3'
         )
     return split, int(index)
 

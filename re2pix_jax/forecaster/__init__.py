@@ -12,6 +12,7 @@ from re2pix_jax.encoder import Encoder
 from re2pix_jax.encoder.principal import Principal
 from re2pix_jax.forecaster import rollout
 from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, smooth_l1
+from re2pix_jax.nn.summary import summary
 
 
 @flax.struct.dataclass
@@ -29,6 +30,8 @@ class Forecaster:
     net: nn.Module = flax.struct.field(pytree_node=False)
     encoder: Encoder
     principal: Principal
+
+    __repr__ = summary
 
     @jax.jit
     def encode(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w P']:

@@ -100,15 +100,13 @@ class MaskedFeatureTransformer(nn.Module):
         if (time, rows, columns, channels) != (self.frames - 1, *self.grid, self.components):
             raise ValueError(
                 f'the forecaster was given {time} frames of {rows}x{columns} with {channels} '
-                'components; it '
-                f'takes {self.frames - 1} frames of {self.grid[0]}x{self.grid[1]} with '
-                f'{self.components}'
+                f'components; it takes {self.frames - 1} frames of {self.grid[0]}x{self.grid[1]} '
+                f'with {self.components}'
             )
         if self.width % 3 or self.width % self.heads:
             raise ValueError(
                 f'a forecaster of width {self.width} with {self.heads} heads: the width must be a '
-                'multiple '
-                f'of 3 (time, row and column codes) and of the heads'
+                'multiple of 3 (time, row and column codes) and of the heads'
             )
         dtype = jnp.dtype(self.dtype)
         context = nn.Dense(self.width, dtype=dtype, name='embed')(components)

@@ -11,6 +11,7 @@ from re2pix_jax.generator import flow, sampler
 from re2pix_jax.generator.conditioning import limit
 from re2pix_jax.generator.dit import SpaceTimeDiT
 from re2pix_jax.generator.guidance import combine, double, full_and_coarse
+from re2pix_jax.nn.summary import summary
 
 __all__ = ['Generator', 'SpaceTimeDiT']
 
@@ -27,6 +28,8 @@ class Generator(flax.struct.PyTreeNode):
     path: str = flax.struct.field(pytree_node=False, default=flow.FLOW.path)
     target: str = flax.struct.field(pytree_node=False, default=flow.FLOW.target)
     schedule: str = flax.struct.field(pytree_node=False, default=flow.FLOW.schedule)
+
+    __repr__ = summary
 
     @functools.partial(
         jax.jit, static_argnames=('steps', 'guidance', 'guidance_channels', 'channels', 'method')
@@ -104,15 +107,13 @@ class Generator(flax.struct.PyTreeNode):
                 if value:
                     raise ValueError(
                         f'{option} = {value} needs a generator with components; this one is a '
-                        'baseline without them: '
-                        'leave it out'
+                        'baseline without them: leave it out'
                     )
             return
         if guidance and channels and guidance_channels > channels:
             raise ValueError(
                 f'representation guidance keeps {guidance_channels} components of the {channels} '
-                'that are given; '
-                'lower guidance_channels or raise channels'
+                'that are given; lower guidance_channels or raise channels'
             )
         for name, array, frames in zip(
             ('context', 'future'), components, (net.context_frames, net.future_frames)
@@ -120,6 +121,6 @@ class Generator(flax.struct.PyTreeNode):
             if array is not None and array.shape[:2] != (batch, frames):
                 raise ValueError(
                     f'the generator expected {name} components of {frames} frames for each of '
-                    f'{batch} samples of latents, '
-                    f'got {array.shape[1]} frames for {array.shape[0]}; cut both to one length'
+                    f'{batch} samples of latents, got {array.shape[1]} frames for '
+                    f'{array.shape[0]}; cut both to one length'
                 )

@@ -50,8 +50,8 @@ def limit(components: Float[Array, '*grid P'], channels: int | None) -> Float[Ar
         return components
     if not 1 <= channels <= components.shape[-1]:
         raise ValueError(
-            f'channels: {channels} of {components.shape[-1]} components were asked for; '
-            f'give a number from 1 to {components.shape[-1]}, or None for all'
+            f'channels: {channels} of {components.shape[-1]} components were asked for; give a '
+            f'number from 1 to {components.shape[-1]}, or None for all'
         )
     return keep_first(components, channels)
 

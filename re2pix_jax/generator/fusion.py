@@ -34,9 +34,8 @@ class EarlyFusion(nn.Module):
         if components.shape[-1] != self.components or components.shape[:2] != patches.shape[:2]:
             raise ValueError(
                 'the generator expected components [B, T, h, w, P] with B, T = '
-                f'{patches.shape[:2]} and '
-                f'P = {self.components}, got shape {components.shape}; '
-                'use the forecaster it was trained with'
+                f'{patches.shape[:2]} and P = {self.components}, got shape {components.shape}; use '
+                'the forecaster it was trained with'
             )
         embed = Dense(patches.shape[-1], dtype=self.dtype, name='embed')
         grid, theirs = patches.shape[2:4], components.shape[2:4]

@@ -29,8 +29,8 @@ def full_and_coarse(
     """
     if not 0 <= channels <= components.shape[-1]:
         raise ValueError(
-            f'representation guidance keeps {channels} of {components.shape[-1]} components; '
-            'keep from 0 to all of them'
+            f'representation guidance keeps {channels} of {components.shape[-1]} components; keep '
+            'from 0 to all of them'
         )
     pairs = jnp.stack([components, keep_first(components, channels)], axis=1)
     return pairs.reshape(-1, *components.shape[1:])

@@ -62,6 +62,6 @@ class Backbone(nn.Module):
         if latents.ndim != 5 or latents.shape[1:] != expected:
             raise ValueError(
                 f'the generator expected {name} latents [B, T, H, W, c] of shape (B, '
-                f'{", ".join(map(str, expected))}), got {latents.shape}; '
-                'match frames and resolution to the model'
+                f'{", ".join(map(str, expected))}), got {latents.shape}; match frames and '
+                'resolution to the model'
             )

@@ -133,14 +133,12 @@ class VideoUNet(Backbone):
         if any(side % halvings for side in self.latent_grid):
             raise ValueError(
                 f'the latent grid {tuple(self.latent_grid)} must be a multiple of {halvings}: the '
-                'U-Net halves it '
-                f'{len(self.multiples) - 1} times'
+                f'U-Net halves it {len(self.multiples) - 1} times'
             )
         if self.head % 4 or self.width % math.lcm(self.head, self.groups):
             raise ValueError(
                 f'the U-Net width {self.width} must be a multiple of head = {self.head} (itself '
-                'one of 4) and of '
-                f'groups = {self.groups}'
+                f'one of 4) and of groups = {self.groups}'
             )
         make = nn.remat(Layer) if self.remat else Layer
         layer = lambda level, spatial: make(

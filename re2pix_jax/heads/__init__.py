@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Num, UInt8
 from re2pix_jax.heads import ordinal
 from re2pix_jax.heads.dpt import DPTHead
 from re2pix_jax.nn.positions import resize_matrix
+from re2pix_jax.nn.summary import summary
 
 VERBS = {'segmentation': 'labels', 'depth': 'depth', 'normals': 'normals'}
 """What a head may read, and the method of `Head` that gives it."""
@@ -44,6 +45,8 @@ class Head:
     depth_range: tuple[float, float] | None = flax.struct.field(pytree_node=False, default=None)
     encoder: str | None = flax.struct.field(pytree_node=False, default=None)
 
+    __repr__ = summary
+
     def __post_init__(self):
         if self.reads not in VERBS:
             raise ValueError(
@@ -65,8 +68,7 @@ class Head:
         ):
             raise ValueError(
                 f'a head that reads {self.reads} has depth_range {self.depth_range}: expected '
-                'None, or for depth '
-                'the nearest and the farthest in metres'
+                'None, or for depth the nearest and the farthest in metres'
             )
 
     @property
@@ -84,9 +86,8 @@ class Head:
         if features.shape[-1] != self.channels:
             raise ValueError(
                 f'the head takes features of {self.channels} channels and was given features of '
-                f'{features.shape[-1]} '
-                'channels: use it with the encoder that it was trained on, or train one for this '
-                'encoder'
+                f'{features.shape[-1]} channels: use it with the encoder that it was trained on, '
+                'or train one for this encoder'
             )
         return self._logits(features)
 
@@ -133,8 +134,7 @@ class Head:
         if self.reads != reads:
             raise ValueError(
                 f'this head reads {self.reads} and was asked for {VERBS[reads]}: ask for '
-                f'{VERBS[self.reads]}, or load a '
-                f'head that reads {reads}'
+                f'{VERBS[self.reads]}, or load a head that reads {reads}'
             )
         return self.read(self.logits(features), size)
 

@@ -112,8 +112,8 @@ class DPTHead(nn.Module):
         """
         if features.shape[-1] % 4:
             raise ValueError(
-                f'the head was given features of {features.shape[-1]} channels: '
-                f'it takes four layers side by side, a multiple of 4'
+                f'the head was given features of {features.shape[-1]} channels: it takes four '
+                'layers side by side, a multiple of 4'
             )
         dtype = jnp.dtype(self.dtype)
         layers = [

@@ -51,8 +51,8 @@ class ForecasterTask(Task):
         if self.config.data.frames != context + self.unroll:
             raise UserError(
                 f'config.data.frames is {self.config.data.frames}: a loss over {self.unroll} '
-                f'predicted frames (config.loss.unroll) with {context} frames of context '
-                f'needs {context + self.unroll}; set it to that'
+                f'predicted frames (config.loss.unroll) with {context} frames of context needs '
+                f'{context + self.unroll}; set it to that'
             )
         if not loaded:
             return
@@ -62,8 +62,8 @@ class ForecasterTask(Task):
         if features != channels:
             raise UserError(
                 f'config.frozen.principal: {self.config.frozen.principal} takes features of '
-                f'{features} channels, the encoder gives {channels}; give the '
-                'components that were fitted to this encoder'
+                f'{features} channels, the encoder gives {channels}; give the components that were '
+                'fitted to this encoder'
             )
         if count != self.net.components:
             raise UserError(

@@ -44,8 +44,8 @@ class HeadTask(Task):
             self._head(None)  # refuses what does not fit together
         if not 0 < self.field_of_view < 180:
             raise errors.UserError(
-                f'config.loss.field_of_view = {self.field_of_view}: expected degrees between 0 '
-                'and 180'
+                f'config.loss.field_of_view = {self.field_of_view}: expected degrees between 0 and '
+                '180'
             )
         if not loaded:
             return
@@ -113,8 +113,8 @@ class HeadTask(Task):
         name = 'labels' if self.reads == 'segmentation' else 'depth'
         if name not in batch:
             raise errors.UserError(
-                f'config.data: the clips come without {name}, which a head that reads '
-                f'{self.reads} is trained on; set labels=True and take a source of frames'
+                f'config.data: the clips come without {name}, which a head that reads {self.reads} '
+                'is trained on; set labels=True and take a source of frames'
             )
         return (
             normals.from_depth(batch[name], self.field_of_view)

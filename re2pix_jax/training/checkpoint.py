@@ -246,8 +246,8 @@ def check_bundles(meta: dict, bundles: dict, workdir: str) -> None:
     ]
     if changed:
         raise UserError(
-            f'{workdir} was trained with other contents of the frozen bundle '
-            f'{", ".join(changed)}: put the bundle back or start in another --workdir'
+            f'{workdir} was trained with other contents of the frozen bundle {", ".join(changed)}: '
+            'put the bundle back or start in another --workdir'
         )
 
 

@@ -52,8 +52,8 @@ def _sizes(count, data, model):
         data = count // model
     if data * model != count:
         raise UserError(
-            f'mesh.data x mesh.model is {data} x {model} but there are {count} devices: '
-            f'set mesh.data to {count // model} or -1'
+            f'mesh.data x mesh.model is {data} x {model} but there are {count} devices: set '
+            f'mesh.data to {count // model} or -1'
         )
     return data, model
 

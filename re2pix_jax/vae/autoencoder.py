@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Real, UInt8
 
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
+from re2pix_jax.nn.summary import summary
 from re2pix_jax.vae import tiling
 
 # Over which devices a parameter's last axes may be cut; a block's hidden channels are those between
@@ -213,8 +214,7 @@ class AutoencoderKL(nn.Module):
         if height % self.factor or width % self.factor:
             raise ValueError(
                 f'the autoencoder was given {height}x{width} frames; both sides must be multiples '
-                'of '
-                f'{self.factor}: crop or resize them first'
+                f'of {self.factor}: crop or resize them first'
             )
 
     def encode(
@@ -263,6 +263,8 @@ class Autoencoder(flax.struct.PyTreeNode):
     shift_factor: float = flax.struct.field(pytree_node=False, default=0.0)
     tile: int | None = flax.struct.field(pytree_node=False, default=None)
     frames_at_once: int | None = flax.struct.field(pytree_node=False, default=None)
+
+    __repr__ = summary
 
     def _apply(self, function, clips, grid):
         """`function` of images, of every frame of [B, T, a h, a w, C] → [B, T, b h, b w, D], where

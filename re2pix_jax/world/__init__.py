@@ -92,8 +92,7 @@ def _checked(split, index, frames, size):
     except TypeError:
         raise UserError(
             f'index, frames and size of a world clip must be whole numbers, not {index!r}, '
-            f'{frames!r}, {size!r}: '
-            'pass e.g. index=0, frames=range(5), size=(64, 128)'
+            f'{frames!r}, {size!r}: pass e.g. index=0, frames=range(5), size=(64, 128)'
         ) from None
     if index < 0:
         raise UserError(f'clip index {index} is negative: number clips from 0')

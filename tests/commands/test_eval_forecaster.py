@@ -18,7 +18,7 @@ from tests.commands import stage1
 from tests.commands.stage1 import CLIPS, config
 from tests.commands.test_predict import stirred
 from tests.conftest import SIZE
-from tests.running import outcomes
+from tests.running import environment, outcomes
 
 GOLDEN = pathlib.Path(__file__).parents[2].parent / 'shared' / 'golden' / 'dino_foresight_small'
 METHODS = ('forecast', 'copy_last', 'truth')
@@ -215,8 +215,7 @@ def test_eight_devices_and_the_command(micro_bundles, source, tmp_path):
         '--config.evals.normals.head= --config.batch_size=8 --config.terms=("short",)',
     ]
     command = f'{" ".join(lines)} --workdir={tmp_path}/eight'.split()
-    eight = '--xla_force_host_platform_device_count=8'
-    status, out, err = outcomes('evaluate', {'eight': command}, XLA_FLAGS=eight)['eight']
+    status, out, err = outcomes('evaluate', {'eight': command}, **environment(8))['eight']
     assert status == 0 and 'short-term: ' in out, err
     assert 'data:image/png;base64,' in (tmp_path / 'eight' / 'pictures.html').read_text()
     asked = config(source, {'segmentation': micro_bundles / 'head'}, terms=('short',))

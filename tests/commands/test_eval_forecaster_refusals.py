@@ -193,8 +193,8 @@ def test_mistakes_end_the_command_in_one_line(micro_bundles, source, others, tmp
     mistakes = {
         'components': (
             [f'--config.model={tmp_path}/fewer'],
-            f'error: {tmp_path}/fewer: its parts do not fit: the encoder gives 96 '
-            'channels, the principal components turn 96 into 20, the forecaster takes 32',
+            f'error: {tmp_path}/fewer: its parts do not fit: the encoder gives 96 channels, the '
+            'principal components turn 96 into 20, the forecaster takes 32',
         ),
         'encoder': (
             [f'--config.evals.segmentation.head={tmp_path}/stranger'],

@@ -18,7 +18,7 @@ from re2pix_jax.evaluation.evaluators.segmentation import Confusion
 from tests.commands import stage1
 from tests.commands.test_predict import stirred
 from tests.conftest import SIZE, load_config
-from tests.running import outcomes
+from tests.running import environment, outcomes
 
 
 def config(depth='', probe=True, **changes):
@@ -218,8 +218,7 @@ def test_the_command_on_eight_devices(model, depth, report, tmp_path):
         f'--workdir={tmp_path}/run',
     ]
     other = ['--config=evaluate', '--config.model=none', f'--workdir={tmp_path}/other']
-    eight = '--xla_force_host_platform_device_count=8'
-    done = outcomes('evaluate', {'run': command, 'none': other}, XLA_FLAGS=eight)
+    done = outcomes('evaluate', {'run': command, 'none': other}, **environment(8))
     status, out, err = done['run']
     assert status == 0, err
     written = sorted(file.name for file in (tmp_path / 'run').iterdir())

@@ -18,7 +18,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.report import curves
 from re2pix_jax.tasks import principal
 from tests.conftest import ROOT, SIZE
-from tests.running import outcomes
+from tests.running import environment, outcomes
 
 # As the command, but saving after every batch, and cut off in the middle where argv[1] says at
 # which batch.
@@ -43,11 +43,6 @@ finally:
 
 
 def start(cut, out, bundles, *arguments, devices=1, **variables):
-    environment = {
-        **os.environ,
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        **variables,
-    }
     command = [
         sys.executable,
         '-c',
@@ -65,7 +60,7 @@ def start(cut, out, bundles, *arguments, devices=1, **variables):
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment,
+        env=environment(devices, **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

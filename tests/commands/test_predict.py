@@ -1,7 +1,6 @@
 """The predict command, and the library behind it."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from re2pix_jax.evaluation.evaluators import components as errors
 from re2pix_jax.evaluation.evaluators import image
 from re2pix_jax.evaluation.held_out import stride_of
 from tests.conftest import ROOT, SIZE
+from tests.running import environment
 from tests.running import outcomes as run_commands
 
 # name: (arguments after --out, what the error says); {dir} holds the videos, {model} the micro
@@ -338,17 +338,6 @@ def test_the_library_predicts_what_the_command_does(outcomes, folder, tmp_path):
     ).read_bytes()
 
 
-def test_the_library_takes_a_path_and_goes_on_from_its_end(folder, model):
-    whole = video.read(folder / 'good.mp4', fps=model.fps, size=model.size)
-    np.testing.assert_array_equal(
-        video.read_end(folder / 'good.mp4', model.fps, 4, size=model.size), whole[-4:]
-    )
-    of_path = model.predict(str(folder / 'good.mp4'), horizon=1)
-    np.testing.assert_array_equal(of_path.frames, model.predict(whole, horizon=1).frames)
-    with pytest.raises(UserError, match='short.mp4: 3 frames'):
-        model.predict(folder / 'short.mp4')
-
-
 def test_where_copying_the_last_frame_was_better_it_is_said():
     from re2pix_jax.evaluation import prediction
 
@@ -399,14 +388,12 @@ def test_eight_devices_draw_different_noise_and_give_the_videos_of_one(model, tm
     videos = {}
     for devices in (1, 8):
         out = tmp_path / f'{devices}.npz'
-        environment = {
-            **os.environ,
-            'JAX_PLATFORMS': 'cpu',
-            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        }
         arguments = tmp_path / 'model', tmp_path / 'context.npy', str(devices), out
         subprocess.run(
-            [sys.executable, '-c', ON_DEVICES, *arguments], check=True, cwd=ROOT, env=environment
+            [sys.executable, '-c', ON_DEVICES, *arguments],
+            check=True,
+            cwd=ROOT,
+            env=environment(devices),
         )
         videos[devices] = np.load(out)
     one, eight = (videos[devices]['latents'] for devices in (1, 8))

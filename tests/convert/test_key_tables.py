@@ -49,8 +49,7 @@ def test_two_tensors_for_one_parameter():
     with pytest.raises(
         UserError,
         match='2 tensors do not match a model: first.bias and old_first.bias both give '
-        'params/first/bias; '
-        'first.weight and old_first.weight both give params/first/kernel',
+        'params/first/bias; first.weight and old_first.weight both give params/first/kernel',
     ):
         TABLE.convert(
             tensors(**{'old_first.bias': (3,), 'old_first.weight': (3, 2)}), EXPECTED, 'here'

@@ -237,8 +237,7 @@ def commands(tmp_path_factory, drives):
         'damaged': f'video_folder --raw {folder}/damaged --out {folder}/rest --size 16x32 '
         f'--validation_file {folder}/list --processes 1',
         'strict': f'video_folder --raw {folder}/damaged --out {folder}/x --validation_file '
-        f'{folder}/list --splits train --strict '
-        '--processes 1',
+        f'{folder}/list --splits train --strict --processes 1',
         'dataset': f'moon --out {folder}/x',
         'no out': 'world',
         'size': f'world --out {folder}/x --size 64',

@@ -2,7 +2,6 @@
 over devices.
 """
 
-import os
 import subprocess
 import sys
 
@@ -14,8 +13,8 @@ from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.evaluation.evaluators.depth import DepthErrors
 from re2pix_jax.evaluation.evaluators.normals import NormalErrors
 from re2pix_jax.evaluation.evaluators.segmentation import Confusion
-
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from tests.conftest import ROOT
+from tests.running import environment
 
 
 def labels(seed=0, clips=5):
@@ -108,15 +107,10 @@ print('as it should be')
 
 
 def test_arrays_split_over_eight_devices_give_the_same_scores():
-    environment = {
-        **os.environ,
-        'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-    }
     done = subprocess.run(
         [sys.executable, '-c', EIGHT_DEVICES],
         cwd=ROOT,
-        env=environment,
+        env=environment(8),
         capture_output=True,
         text=True,
         check=False,

@@ -155,8 +155,7 @@ def test_clips_of_another_length_are_refused(unroll, frames, micro_bundles):
         make_task(micro_bundles, unroll, frames)
     assert str(error.value) == (
         f'config.data.frames is {frames}: a loss over {unroll} predicted frames '
-        '(config.loss.unroll) with 4 frames '
-        f'of context needs {4 + unroll}; set it to that'
+        f'(config.loss.unroll) with 4 frames of context needs {4 + unroll}; set it to that'
     )
 
 

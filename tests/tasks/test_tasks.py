@@ -64,12 +64,11 @@ def test_the_generator_learns_the_same_however_the_batch_is_cut(mixed, micro_bun
     transform, rate = resume.make_optimizer(task, config)
     before = state.create(task, transform, 0, data)
     found = {}
-    for parts in (1, 2, 4, 8):
+    for parts in (1, 4):
         step = jax.jit(state.make_step(task, transform, rate, 0, 0.9, parts))
         found[parts] = step(before, task.frozen, data, np.int32(0))[1]
-    for parts in (2, 4, 8):
-        for metric in ('loss', 'x_mse', 'gradient_norm'):
-            np.testing.assert_allclose(found[parts][metric], found[1][metric], rtol=1e-5)
+    for metric in ('loss', 'x_mse', 'gradient_norm'):
+        np.testing.assert_allclose(found[4][metric], found[1][metric], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The mesh; state and batch on eight devices: split, and no clip moved from one to another."""
 
-import os
 import subprocess
 import sys
 import types
@@ -12,6 +11,7 @@ import pytest
 from re2pix_jax.errors import UserError
 from re2pix_jax.training import mesh
 from tests.conftest import ROOT
+from tests.running import environment
 
 
 def test_mesh_errors():
@@ -105,15 +105,10 @@ print('as it should be')
 
 
 def test_state_and_batch_really_are_split_over_eight_devices():
-    environment = {
-        **os.environ,
-        'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-    }
     done = subprocess.run(
         [sys.executable, '-c', EIGHT_DEVICES],
         cwd=ROOT,
-        env=environment,
+        env=environment(8),
         capture_output=True,
         text=True,
         check=False,

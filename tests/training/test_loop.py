@@ -17,6 +17,7 @@ import pytest
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.training import checkpoint, loop, writer
+from tests.running import environment
 from tests.training import toy
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -31,16 +32,10 @@ PATIENCE = 600  # seconds; a busy machine is no failure
 
 
 def start(workdir, *fields, devices=1, variables=None):
-    environment = {
-        **os.environ,
-        'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        **(variables or {}),
-    }
     return subprocess.Popen(
         [sys.executable, '-m', 'tests.training.toy', str(workdir), *fields],
         cwd=ROOT,
-        env=environment,
+        env=environment(devices, **(variables or {})),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -103,8 +103,7 @@ def open_source(
         return published(kind)(path, split)
     raise UserError(
         f'source {name!r}: expected "world", or records, videos, encoded, {", ".join(PUBLISHED)} '
-        'and a folder, such as '
-        '"records:FOLDER"'
+        'and a folder, such as "records:FOLDER"'
     )
 
 

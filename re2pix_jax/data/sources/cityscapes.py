@@ -136,8 +136,8 @@ class Cityscapes(ImageClips):
             ) from error
         if not 0 < scale < np.inf:
             raise UserError(
-                f'{file}: baseline * fx is {scale:g}, expected a positive number; take it from '
-                'the dataset again'
+                f'{file}: baseline * fx is {scale:g}, expected a positive number; take it from the '
+                'dataset again'
             )
         return 'inverse', 256 * scale  # a count p means a disparity of (p - 1) / 256 pixels
 

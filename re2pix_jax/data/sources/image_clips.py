@@ -162,9 +162,8 @@ class ImageClips:
 
     def _wrong_size(self, file, values, shape):
         return UserError(
-            f'{self.path / file}: {list(values.shape)} pixels and channels, its clip has frames '
-            f'of {list(shape)} pixels; '
-            'take the file from the dataset again'
+            f'{self.path / file}: {list(values.shape)} pixels and channels, its clip has frames of '
+            f'{list(shape)} pixels; take the file from the dataset again'
         )
 
     def _shown(self, file) -> np.ndarray:
@@ -182,8 +181,8 @@ class ImageClips:
             raise UserError(f'{path}: no such file; take it from the dataset again') from error
         except Exception as error:  # a damaged image shows in many ways
             raise UserError(
-                f'{path}: not a readable image ({records.reason(error)}); take it from the '
-                'dataset again'
+                f'{path}: not a readable image ({records.reason(error)}); take it from the dataset '
+                'again'
             ) from error
 
 

@@ -229,8 +229,7 @@ def _check_names(folder, names, told):
         if inside in known and told[known[inside]] != told[name]:
             raise UserError(
                 f'{folder}: {known[inside]} and {name} have the same name in two splits; rename '
-                'one, or remove one if they '
-                'are the same drive'
+                'one, or remove one if they are the same drive'
             )
         known[inside] = name
         one = real.setdefault(os.path.realpath(folder / name), name)
@@ -250,8 +249,8 @@ def _listed(file, names):
     listed = [line.strip() for line in file.read_text().splitlines() if line.strip()]
     if unknown := sorted(set(listed) - set(names)):
         raise UserError(
-            f'{file}: {unknown[0]} is not among the videos; expected paths within the folder, '
-            f'such as {names[0]}'
+            f'{file}: {unknown[0]} is not among the videos; expected paths within the folder, such '
+            f'as {names[0]}'
         )
     return listed
 

@@ -97,8 +97,8 @@ class Moments:
         """
         if self.count < 2:
             raise UserError(
-                f'a Fréchet distance needs at least 2 samples a set and got {self.count}: '
-                'evaluate more clips'
+                f'a Fréchet distance needs at least 2 samples a set and got {self.count}: evaluate '
+                'more clips'
             )
         return Gaussian(self.mean, self.scatter / (self.count - 1), self.count)
 
@@ -134,9 +134,8 @@ class Gaussian:
             return None
         return (
             f'{self.count} samples of {dimensions} dimensions have a singular covariance: the '
-            'distance is taken between what there '
-            f'is of it, and is only comparable at this count; at least {dimensions + 1} samples '
-            'are needed'
+            'distance is taken between what there is of it, and is only comparable at this count; '
+            f'at least {dimensions + 1} samples are needed'
         )
 
 
@@ -154,8 +153,7 @@ def distance(one: Gaussian, other: Gaussian) -> float:
     if one.mean.shape != other.mean.shape:
         raise UserError(
             f'a Fréchet distance between features of {len(one.mean)} and of {len(other.mean)} '
-            'dimensions: give both sets to '
-            'one network'
+            'dimensions: give both sets to one network'
         )
     product = one.root.T @ other.root
     cross = np.linalg.svd(product, compute_uv=False).sum() if product.size else 0.0

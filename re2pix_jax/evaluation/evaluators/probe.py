@@ -160,7 +160,7 @@ class LinearProbe(Evaluator):
         if min(self.options[option] for option in ('clips', 'steps', 'batch_size')) < 1:
             raise UserError(
                 f'config.evals.{name} = {settings}: expected at least 1 clip, 1 step and 1 frame a '
-                f'batch; take the entry away to go without'
+                'batch; take the entry away to go without'
             )
 
     def prepare(self, part, clips):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from re2pix_jax.evaluation.networks.inception import resized
+from re2pix_jax.nn.summary import summary
 
 SIDE = 224
 LEAST_FRAMES = 9
@@ -115,6 +116,8 @@ class I3D(flax.struct.PyTreeNode):
 
     params: Any
     net: InceptionI3D = flax.struct.field(pytree_node=False)
+
+    __repr__ = summary
 
     def features(self, clips):
         """Clips [B, T, H, W, 3], uint8 or float in [-1, 1] → the logits' mean over time, float32

@@ -12,6 +12,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from re2pix_jax.nn.summary import summary
+
 SIDE = 299
 
 
@@ -188,6 +190,8 @@ class Inception(flax.struct.PyTreeNode):
 
     params: Any
     net: InceptionV3 = flax.struct.field(pytree_node=False)
+
+    __repr__ = summary
 
     @jax.jit
     def features(self, frames):

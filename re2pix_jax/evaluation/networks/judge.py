@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
 from re2pix_jax.nn.convolution import beside_in_time, conv
+from re2pix_jax.nn.summary import summary
 
 SHARDING = (
     (r'kernel$', P('fsdp', 'tensor')),
@@ -60,6 +61,8 @@ class Judge(flax.struct.PyTreeNode):
 
     params: Any
     net: VideoNetwork = flax.struct.field(pytree_node=False)
+
+    __repr__ = summary
 
     def features(self, clips: UInt8[Array, 'b t h w 3']) -> Float[Array, 'b d']:
         """What the network reads of windows of `FRAMES` frames, or of as many as there are."""

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from re2pix_jax.nn.summary import summary
+
 CONVOLUTIONS = ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
 """AlexNet's: (features, kernel, stride, padding); the first two are followed by a 3x3 maximum of
 stride 2.
@@ -54,6 +56,8 @@ class LPIPS(flax.struct.PyTreeNode):
 
     params: Any
     net: AlexLPIPS = flax.struct.field(pytree_node=False)
+
+    __repr__ = summary
 
     @jax.jit
     def distance(self, prediction, truth):

@@ -70,8 +70,8 @@ def evaluate(folder, config, open_model: Callable, note=print, out=None) -> list
     if not jobs:
         raise UserError(
             f'{folder}/runs holds no run of the rows '
-            f'{", ".join(sorted({row.run for row in rows(config).values()}))}: '
-            'train them first, as launch/study.sh does'
+            f'{", ".join(sorted({row.run for row in rows(config).values()}))}: train them first, '
+            'as launch/study.sh does'
         )
     _check_equal_steps(jobs)
     points, networks = [], _networks(config.evaluation.evals)
@@ -179,8 +179,7 @@ def _check_equal_steps(jobs):
     if short := [f'{workdir} at step {step}' for workdir, step in ends.items() if step < longest]:
         raise UserError(
             f'{", ".join(short)}, and others at {longest}: rows are compared after equal steps; '
-            'train on by the same '
-            'command, or move them away'
+            'train on by the same command, or move them away'
         )
 
 

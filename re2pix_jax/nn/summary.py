@@ -1,0 +1,32 @@
+"""What a notebook shows of a part, instead of a megabyte of weights."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+
+SIZES = ('patch_size', 'width', 'widths', 'depth', 'heads', 'latent_channels', 'classes')
+"""Fields of networks that tell one from another."""
+
+
+def summary(part) -> str:
+    """Kind, networks, sizes and numbers of parameters of a part (a dataclass) and of those in it,
+    a line each; arrays as dtype and shape.
+    """
+    facts, inner = [], []
+    for field in dataclasses.fields(part):
+        name, value = field.name, getattr(part, field.name)
+        if isinstance(value, nn.Module):
+            sizes = [f'{size} {getattr(value, size)}' for size in SIZES if hasattr(value, size)]
+            facts.append(f'{type(value).__name__} ({", ".join(sizes)})')
+        elif dataclasses.is_dataclass(value):
+            inner += f'{name}: {repr(value).partition(": ")[2]}'.splitlines()
+        elif hasattr(value, 'shape'):
+            facts.append(f'{name} {value.dtype} {list(value.shape)}')
+        elif name == 'params':
+            count = sum(getattr(leaf, 'size', 0) for leaf in jax.tree.leaves(value))
+            facts.append(f'{count:,} parameters')
+        elif value != field.default:
+            facts.append(f'{name} {f"{value:.4g}" if isinstance(value, float) else value}')
+    first = f'{type(part).__name__}: {", ".join(facts)}'
+    return '\n'.join([first, *(f'  {line}' for line in inner)])
