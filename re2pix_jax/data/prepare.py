@@ -58,7 +58,7 @@ def raw(
 
     Args:
         out: folder to write.
-        name: 'video_folder' or one of `sources.PUBLISHED`.
+        name: 'video_folder', 'table' (a file) or one of `sources.PUBLISHED`.
         folder: the raw data.
         splits: those that are prepared; None: those that the folder has.
         validation_file: names the validation videos, one a line (video_folder).
@@ -70,7 +70,7 @@ def raw(
         UserError: the folder has none of the splits, or not one that was asked for.
     """
     from re2pix_jax.data import footage
-    from re2pix_jax.data.sources import videos
+    from re2pix_jax.data.sources import table, videos
 
     size = size or RAW_SIZE
     if name == 'video_folder':
@@ -83,6 +83,11 @@ def raw(
             keep_unreadable=True,
             cover=size,
             folder_fps=folder_fps,
+        )
+    elif name == 'table':
+        known = videos.SPLITS
+        open_split = lambda split: table.Table(
+            folder, split, None, keep_unreadable=True, cover=size, folder_fps=folder_fps
         )
     else:
         source = sources.published(name)
@@ -97,10 +102,10 @@ def raw(
     if absent and (splits or not there):
         raise next(iter(absent.values()))
     for split, error in absent.items():
-        if split != 'test' or name != 'video_folder':
+        if split != 'test' or name not in ('video_folder', 'table'):
             print(f'no split {split}: {error}', file=sys.stderr)
     written = _write(out, there, size, name, 'jpeg', **storing)
-    if name == 'video_folder':
+    if name in ('video_folder', 'table'):
         for split, source in there.items():
             for line in footage.lines(source, size):
                 print(f'{split}: {line}', file=sys.stderr)

@@ -103,7 +103,7 @@ class Settings:
         """(height, width) at which a source gives its frames, where it has a choice."""
         if self.source_size:
             return self.source_size
-        chosen = self.training and (name == 'world' or name.startswith('videos:'))
+        chosen = self.training and name.partition(':')[0] in ('world', 'videos', 'table')
         scale = 1.0 / self.crop[0] if chosen else 1.0
         return tuple(math.ceil(side * scale) for side in self.size)
 

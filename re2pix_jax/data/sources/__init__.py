@@ -69,8 +69,9 @@ def open_source(
 
     Args:
         name: 'world', 'records:FOLDER' (prepared clips), 'videos:FOLDER' (video files and image
-            folders), 'encoded:FOLDER' (components and latents instead of frames), or one of
-            `PUBLISHED` with its raw folder, as 'cityscapes:FOLDER' (slow to train on).
+            folders), 'table:FILE' (segments of these), 'encoded:FOLDER' (components and latents
+            instead of frames), or one of `PUBLISHED` with its raw folder, as 'cityscapes:FOLDER'
+            (slow to train on).
         split: 'train', 'validation' or 'test'.
         size: (height, width) at which the world is rendered and videos are fitted; records come as
             they were prepared.
@@ -95,6 +96,10 @@ def open_source(
         from re2pix_jax.data.sources import videos
 
         return videos.Videos(path, split, size=size, folder_fps=folder_fps, keep_unreadable=True)
+    if kind == 'table' and path:
+        from re2pix_jax.data.sources import table
+
+        return table.Table(path, split, size=size, folder_fps=folder_fps, keep_unreadable=True)
     if kind == 'encoded' and path:
         from re2pix_jax.data.sources import encoded
 
@@ -102,8 +107,8 @@ def open_source(
     if kind in PUBLISHED and path:
         return published(kind)(path, split)
     raise UserError(
-        f'source {name!r}: expected "world", or records, videos, encoded, {", ".join(PUBLISHED)} '
-        'and a folder, such as "records:FOLDER"'
+        f'source {name!r}: expected "world", or records, videos, table, encoded, '
+        f'{", ".join(PUBLISHED)} and a folder, such as "records:FOLDER"'
     )
 
 

@@ -15,6 +15,7 @@ time.
 
 import collections
 import hashlib
+import math
 import os
 import pathlib
 import sys
@@ -86,23 +87,26 @@ class Videos:
     ):
         if split not in SPLITS:
             raise UserError(f'split {split!r}: a folder of videos has {", ".join(SPLITS)}')
-        self.size, self.cover = tuple(size) if size else None, tuple(cover) if cover else None
-        self.cache_bytes, self.folder_fps = cache_bytes, folder_fps
+        self._begin(size, cover, cache_bytes, folder_fps)
         told, by_minutes = _told(pathlib.Path(path), validation)
         wanted = 'train' if by_minutes and split == 'validation' else split
-        cut = {
-            name: _cut(pathlib.Path(path, name), name, folder_fps, keep_unreadable)
+        files = {
+            name: cut(pathlib.Path(path, name), name, folder_fps, keep_unreadable)
             for name in told
             if told[name] == wanted
         }
-        self.pieces = [piece for pieces in cut.values() for piece in pieces]
+        self.pieces = [piece for pieces in files.values() for piece in pieces]
         if by_minutes and wanted == 'train':
-            held = _held_out(cut)
+            held = _held_out(files)
             self.pieces = [p for p in self.pieces if (p.name in held) == (split == 'validation')]
         if not self.pieces:
             raise UserError(
                 f'{path}: no videos for split {split!r}; put some into {pathlib.Path(path, split)}'
             )
+
+    def _begin(self, size, cover, cache_bytes, folder_fps):
+        self.size, self.cover = tuple(size) if size else None, tuple(cover) if cover else None
+        self.cache_bytes, self.folder_fps = cache_bytes, folder_fps
         self._cache, self._lock = collections.OrderedDict(), threading.Lock()
 
     def __getstate__(self):  # a worker process starts with an empty cache
@@ -194,29 +198,29 @@ def _told(folder, validation=None):
     return told, not validation and 'validation' not in told.values()
 
 
-def _held_out(cut) -> set[str]:
+def _held_out(files) -> set[str]:
     """Names of the clips that are validation, of {file: its clips}: each tenth block of each file;
     and where these are less than half of a tenth of all, blocks of more files.
     """
     seconds = lambda pieces: sum(piece.frames / piece.fps for piece in pieces if piece.fps)
     held, more = [], []
-    for name in sorted(cut, key=_hash):
-        whole, begin, blocks = seconds(cut[name]), 0.0, {}
+    for name in sorted(files, key=_hash):
+        whole, begin, blocks = seconds(files[name]), 0.0, {}
         # Minutes, or tenths of a file of less than ten, of a clip at the least.
         count = max(1, min(int(whole / CLIP_SECONDS + 1e-3), max(TENTH, round(whole / HELD_OUT))))
-        for piece in cut[name]:
+        for piece in files[name]:
             blocks.setdefault(int(begin / max(whole, 1e-9) * count + 1e-6), []).append(piece)
             begin += seconds([piece])
         blocks, first = list(blocks.values()), int(TENTH * _hash(name))
         held += blocks[first::TENTH]
         if first >= len(blocks):
             more.append(blocks[first % len(blocks)])
-    total = sum(map(seconds, cut.values()))
+    total = sum(map(seconds, files.values()))
     while more and sum(map(seconds, held)) < 0.5 * total / TENTH:
         held.append(more.pop(0))
     names = {piece.name for block in held for piece in block}
     # A single clip is to be trained on.
-    return names if len(names) < sum(map(len, cut.values())) else set()
+    return names if len(names) < sum(map(len, files.values())) else set()
 
 
 def _check_names(folder, names, told):
@@ -260,8 +264,10 @@ def _hash(name):
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big') / 2**48
 
 
-def _cut(path, name, folder_fps, keep_unreadable=False):
-    """The clips of a file: disjoint, and together all that it shows."""
+def cut(path, name, folder_fps, keep_unreadable=False, span=(0.0, math.inf)):
+    """The clips of a file: disjoint, and together all that it shows from the first second of `span`
+    on, and before the second.
+    """
     try:
         line = timeline.of(path, folder_fps)
     except UserError as error:
@@ -270,7 +276,12 @@ def _cut(path, name, folder_fps, keep_unreadable=False):
         return [Piece(str(path), f'{name}#0', 0, 0, 0, 0.0, (0, 0), None, str(error))]
     timeline.tell(path, line)
     pieces = []
-    for begin, end in zip((0, *line.cuts), (*line.cuts, len(line.times))):
+    low, high = np.searchsorted(line.times, np.asarray(span) - 0.5 / line.rate).tolist()
+    if low == high:
+        problem = f'shows nothing between {span[0]:g} and {span[1]:g} s'
+        return [Piece(str(path), f'{name}#{low}', low, 0, 0, 0.0, line.size, None, problem)]
+    edges = [low, *(place for place in line.cuts if low < place < high), high]
+    for begin, end in zip(edges, edges[1:]):
         times = line.times[begin:end]
         seconds = times[-1] - times[0] + 1 / line.rate
         count = min(end - begin, max(1, int(seconds / CLIP_SECONDS + 1e-3)))
