@@ -119,12 +119,16 @@ def usable_of(source) -> list[int]:
 
     def fits(index):
         try:
-            span = windows.span(footage.FRAMES, windows.STRIDE, source.fps(index))
+            return span_of(source, index) <= source.num_frames(index)
         except UserError:
             return False
-        return span <= source.num_frames(index)
 
     return [k for k in range(len(source)) if source.num_frames(k) and fits(k)]
+
+
+def span_of(source, index: int) -> int:
+    """Native frames of a window of a clip."""
+    return windows.span(footage.FRAMES, windows.STRIDE, source.fps(index))
 
 
 def disk(run: Run, seen: Look) -> float:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from re2pix_jax import bundles, files
 from re2pix_jax.commands import _config
-from re2pix_jax.commands._finetune import CLIPS, HORIZON, Run, usable_of
+from re2pix_jax.commands._finetune import CLIPS, HORIZON, Run, span_of, usable_of
 from re2pix_jax.data import records, timeline
 from re2pix_jax.evaluation import held_out, prediction, tables
 from re2pix_jax.model import Re2Pix
@@ -51,17 +51,21 @@ def ahead(reports: dict) -> str:
 
 
 def predicted(run: Run, model: Re2Pix) -> list:
-    """Three held-out moments, spread over the held-out clips, predicted as `re2pix predict` does:
+    """Three held-out moments, spread over all held-out windows, predicted as `re2pix predict` does:
     [(caption, sheet)]; future.mp4, sheet.png and metrics.json of each lie in the bundle's folder.
     """
     clips = records.Records(run.work / 'clips', 'validation')
-    usable = usable_of(clips)
-    chosen = np.unique(np.linspace(0, len(usable) - 1, MOMENTS).round().astype(int))
+    begins = [
+        (k, first)
+        for k in usable_of(clips)
+        for first in range(clips.num_frames(k) - span_of(clips, k) + 1)
+    ]
     sections = []
-    for number, place in enumerate(chosen):
-        name, index = clips.name(usable[place]), usable[place]
-        file, _, first = name.rpartition('#')
-        start = float(timeline.of(run.footage / file, run.folder_fps).times[int(first)])
+    for number, place in enumerate(np.linspace(0, len(begins) - 1, MOMENTS).astype(int)):
+        index, later = begins[place]
+        file, _, first = clips.name(index).rpartition('#')
+        times = timeline.of(run.footage / file, run.folder_fps).times
+        start = float(times[int(first)]) + later / clips.fps(index)
         clip = prediction.read_video(model, run.footage / file, HORIZON, start, run.folder_fps)
         found = prediction.predict(model, clip, HORIZON, run.seed, name=str(run.out))
         with files.staging(run.out / 'moments' / str(number)) as folder:
@@ -71,7 +75,7 @@ def predicted(run: Run, model: Re2Pix) -> list:
         untuned = run.model.predict(context, HORIZON, run.seed).frames
         shown.insert(1, panels.Panel('untuned', [*context, *untuned]))
         picture = panels.sheet(shown, seconds)
-        sections.append((f'{file}, from {start:.1f} s on ({clips.name(index)})', picture))
+        sections.append((f'{file}, from {start:.2f} s on', picture))
     return sections
 
 
