@@ -86,8 +86,7 @@ def config_of(run: Run, kind: str, name: str, part) -> ConfigDict:
     config, stride = _config.load(name), held_out.stride_of(run.model)
     with config.unlocked():
         config.model = ConfigDict(KINDS[kind].fields_of(part.net))
-        config.init = run.name if kind == 'generator' else f'{run.name}/{kind}'
-        config.seed = run.seed
+        config.init, config.seed = run.name, run.seed
         for data in (config.data, config.eval_data):
             data.update(sources=(run.source,), size=tuple(run.model.size))
             data.update(crop=(1.0, 1.0), unreadable='skip', labels=False, strides=(stride,))
@@ -142,17 +141,17 @@ def tried(run: Run, kind: str, config: ConfigDict) -> int:
         raise Stopped
     rates = [row['steps_per_second'] for row in writer.read_log(str(place), writer.TIMING)]
     shutil.rmtree(place)
-    share = SHARES[kind] * (1 - SHARES['vae'] if kind != 'vae' else 1)
+    taken = SHARES['vae'] if (run.parts / 'vae').is_dir() else 0.0
+    share = SHARES[kind] * (1 - taken)
     return max(LEAST_STEPS, int(60 * run.minutes * share * float(np.median(rates[2:]))))
 
 
 def tuned(run: Run) -> None:
     """Tunes the parts one after the other, each on what comes before it, up to the bundle."""
-    if run.out.is_dir():
+    if (run.out / 'config.json').is_file():
         return
     found = once(run, 'judged', lambda: judged(run))
-    chosen = {name: f'{run.name}/{name}' for name in ('vae', 'forecaster')}
-    chosen |= {name: f'{run.name}/forecaster/{name}' for name in ('encoder', 'principal')}
+    chosen = dict.fromkeys(('encoder', 'principal', 'vae'), run.name)
     print(
         f'the VAE gives this footage back at {found["psnr"]:.1f} dB, '
         f'{"poor: it is tuned" if found["psnr"] < POOR_PSNR else "kept as it is"}; the components '
@@ -186,7 +185,7 @@ def tuned(run: Run) -> None:
     config.loss.update(path=run.model.generator.path, target=run.model.generator.target)
     config.loss.update(schedule=run.model.generator.schedule, sampler_steps=run.model.sampler_steps)
     config.frozen.update({name: chosen[name] for name in ('forecaster', 'vae')})
-    config.frozen.head = f'{run.name}/head' if run.model.head is not None else ''
+    config.frozen.head = run.name if run.model.head is not None else ''
     path = train(run, 'generator', config, save)
     bundles.save(run.out, bundles.load(path, 're2pix'))
 

@@ -246,7 +246,9 @@ def _measure(model, clip, future) -> list[Report]:
     if labelled:
         batch['labels'] = clip.labels[None, context:]
     measuring = evaluators.create(EVALS | (LABELLED if labelled else {}))
-    parts = {one.name: model.head if one.name in LABELLED else () for one in measuring}
+    for one in measuring:
+        one.parts = model.head if one.name in LABELLED else ()
+    parts = {one.name: one.parts for one in measuring}
     reports = []
     for of_future in zip(future.frames, future.components, strict=True):
         frames, components = (values[None, :known] for values in of_future)
