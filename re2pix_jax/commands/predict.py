@@ -1,7 +1,7 @@
 r"""Predicts what happens next in a driving video.
 
     re2pix predict --video=drive.mp4 --model=tiny --out=out/drive
-    re2pix predict a.mp4 b.mp4 my_videos --every=10 --out=out/many
+    re2pix predict --video=a.mp4 --video=my_videos --every=10 --out=out/many
     re2pix predict --world=validation:3 --model=tiny --out=out/world --horizon=8 --num_futures=2
     re2pix predict --world=validation:3 --model=tiny --out=out/guided --sampler=heun \
         --sampler_steps=10 --guidance=0.4
@@ -10,7 +10,7 @@ Takes the model's context frames from --start on, predicts --horizon frames and 
 future.mp4 (truth, prediction, predicted and true features), sheet.png (the same through time) and
 metrics.json. Where the video goes on, its frames are the truth.
 
-Of several videos, of a folder of videos, or with --every at several times of one, each prediction
+Of several --video, of a folder of videos, or with --every at several times of one, each prediction
 goes to a folder of its own in --out; a video that cannot be used is named, and the status is 1.
 """
 
@@ -26,8 +26,8 @@ from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import prediction
 
-VIDEO = flags.DEFINE_string(
-    'video', '', 'video file, or folder of images, in order of their numbers'
+VIDEO = flags.DEFINE_multi_string(
+    'video', [], 'video file, folder of images, in order of their numbers, or folder of videos'
 )
 FOLDER_FPS = flags.DEFINE_float(
     'folder_fps', windows.BASE_FPS, 'frames per second of a folder of images', lower_bound=0.01
@@ -72,11 +72,9 @@ DTYPE = flags.DEFINE_enum(
 )
 
 
-ARGUMENTS = None  # videos, any number of them
-
-
 def main(argv):
-    videos = [*([VIDEO.value] if VIDEO.value else []), *argv[1:]]
+    del argv
+    videos = [path for path in VIDEO.value if path]
     prediction.check_source(videos, WORLD.value)
     with files.staging(OUT.value) as folder:  # a place that cannot be written is told at once
         with _timed(f'loading {MODEL.value}') as loading:

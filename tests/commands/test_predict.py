@@ -98,8 +98,8 @@ GOOD = {
     'world': '--world=validation:0 --num_futures=2 --sampler=heun --channels=16 --guidance=0.4',
 }
 MANY = {
-    'many': '{dir}/both {dir}/good.mp4 --every=0.4',
-    'none of many': '{dir}/text.mp4 {dir}/short.mp4',
+    'many': '--video={dir}/both --video={dir}/good.mp4 --every=0.4',
+    'none of many': '--video={dir}/text.mp4 --video={dir}/short.mp4',
 }
 
 
