@@ -38,6 +38,9 @@ def main(argv):
         opened = lambda closable: stack.enter_context(contextlib.closing(closable))
         data = opened(loader.create(config.data, config.batch_size, config.seed))
         task.check_data(data.encoded_by(), data.depth_kinds())
+        for name, share in data.enlarged.items():
+            if share and not jax.process_index():
+                print(f'{name}: data.crop enlarges {share:.0%} of the windows', file=sys.stderr)
         evaluate = None
         if config.evals and config.eval_every:
             clips = defaults.evaluated(config)

@@ -200,7 +200,8 @@ def _told(folder, validation=None):
 
 def _held_out(files) -> set[str]:
     """Names of the clips that are validation, of {file: its clips}: each tenth block of each file;
-    and where these are less than half of a tenth of all, blocks of more files.
+    where these are less than half of a tenth of all, blocks of more files, where more than twice
+    as much, of fewer.
     """
     seconds = lambda pieces: sum(piece.frames / piece.fps for piece in pieces if piece.fps)
     held, more = [], []
@@ -218,6 +219,8 @@ def _held_out(files) -> set[str]:
     total = sum(map(seconds, files.values()))
     while more and sum(map(seconds, held)) < 0.5 * total / TENTH:
         held.append(more.pop(0))
+    while len(held) > 1 and sum(map(seconds, held)) > 2 * total / TENTH:  # of a few short files
+        held.pop()
     names = {piece.name for block in held for piece in block}
     # A single clip is to be trained on.
     return names if len(names) < sum(map(len, files.values())) else set()
