@@ -210,7 +210,8 @@ def _held_out(files) -> set[str]:
         # Minutes, or tenths of a file of less than ten, of a clip at the least.
         count = max(1, min(int(whole / CLIP_SECONDS + 1e-3), max(TENTH, round(whole / HELD_OUT))))
         for piece in files[name]:
-            blocks.setdefault(int(begin / max(whole, 1e-9) * count + 1e-6), []).append(piece)
+            middle = begin + seconds([piece]) / 2
+            blocks.setdefault(int(middle / max(whole, 1e-9) * count), []).append(piece)
             begin += seconds([piece])
         blocks, first = list(blocks.values()), int(TENTH * _hash(name))
         held += blocks[first::TENTH]
