@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import types
 
 import jax
 import numpy as np
@@ -16,11 +15,9 @@ from safetensors.numpy import load_file, save_file
 import re2pix_jax
 from re2pix_jax import bundles
 from re2pix_jax.data import video
-from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import prediction
 from re2pix_jax.evaluation.evaluators import components as errors
 from re2pix_jax.evaluation.evaluators import image
-from re2pix_jax.evaluation.held_out import stride_of
 from tests.conftest import ROOT, SIZE
 from tests.running import environment
 from tests.running import outcomes as run_commands
@@ -338,18 +335,6 @@ def test_the_library_predicts_what_the_command_does(outcomes, folder, tmp_path):
     ).read_bytes()
 
 
-def test_where_copying_the_last_frame_was_better_it_is_said():
-    from re2pix_jax.evaluation import prediction
-
-    rows = lambda *pairs: [{'re2pix': {'psnr': a}, 'copy_last': {'psnr': b}} for a, b in pairs]
-    assert prediction._copying(rows((20, 19), (18, 17)) + [{}]) == []
-    (line,) = prediction._copying(rows((20, 19), (15, 18)))
-    assert line == (
-        'Copying the last frame was better in PSNR at 1 of 2 steps: over all 18.50 dB, the '
-        'prediction 17.50 dB.'
-    )
-
-
 def test_the_seed_decides_and_the_truth_does_not(model):
     frames = video.fit(drive(6), SIZE)
     other = frames.copy()
@@ -403,22 +388,3 @@ def test_eight_devices_draw_different_noise_and_give_the_videos_of_one(model, tm
     )  # a rounded pixel
     apart = [np.abs(eight[a] - eight[b]).max() for a in range(8) for b in range(a)]
     assert min(apart) > 0.1 * np.abs(eight).max()
-
-
-def test_world_clips_step_at_the_model_rate(model):
-    from re2pix_jax import world
-
-    clip = prediction.read_world(model, 'validation:2', horizon=1, start=4 / 17)
-    expected = world.render('validation', 2, [4, 7, 10, 13, 16], SIZE)
-    np.testing.assert_array_equal(clip.frames, expected.frames)
-    np.testing.assert_array_equal(clip.labels, expected.labels)
-    with pytest.raises(UserError, match='start=-1: must not be negative'):
-        prediction.read_world(model, 'validation:2', horizon=1, start=-1)
-
-
-def test_a_rate_that_no_stride_makes_is_refused():
-    with pytest.raises(
-        UserError, match='10 frames per second, a frame rate that no whole stride of 17'
-    ):
-        stride_of(types.SimpleNamespace(fps=10))
-    assert stride_of(types.SimpleNamespace(fps=5.67)) == 3
