@@ -1,6 +1,12 @@
 """The VAE: pixels to latents and back.
 
     re2pix train --config=autoencoder:tiny --workdir=runs/autoencoder
+    re2pix train --config=autoencoder:tiny --workdir=runs/sharper --config.steps=1200 \
+        --config.init=tiny --config.frozen.vae=tiny --config.frozen.encoder=tiny \
+        --config.loss.adversary=0.5 --config.optimizer.learning_rate=5e-4
+
+The second sharpens a decoder and leaves its latents as they are, so that a generator that was
+trained on them still fits.
 
 tiny: 64×128 frames, f = 4, 8 channels; about 40 minutes on one core; score in
 re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
@@ -49,7 +55,18 @@ def get_config(size='tiny'):
             ),
         )
     )
-    config.loss.update(l2=4.0, kl=1e-5)
+    config.loss.update(
+        l2=4.0,
+        kl=1e-5,
+        features=1.0,  # weight of the distance of frozen.encoder's features
+        # how strongly the discriminator pulls at an image, beside the other terms; 0 = none
+        adversary=0.0,
+        adversary_start=500,  # steps before it does
+        discriminator=pick(tiny=(32, 64), small=(64, 128, 256), base=(64, 128, 256)),  # its widths
+    )
+    # encoder: whose features are compared; vae: whose latents are kept, only a decoder is trained;
+    # '' = neither
+    config.frozen.update(encoder='', vae='')
     config.steps = pick(tiny=2400, small=50_000, base=1)
     config.batch_size = pick(tiny=8, small=32, base=32)
     config.optimizer.learning_rate = pick(tiny=2e-3, small=3e-4, base=1e-4)
@@ -60,5 +77,9 @@ def get_config(size='tiny'):
         defaults.on_cityscapes(config, epochs=300, evaluated=10)
         config.optimizer.warmup_steps = 1000
         config.data.flip = 0.5
-    config.evals.reconstruction = {'type': 'reconstruction'}
+    config.evals.reconstruction = {
+        'type': 'reconstruction',
+        'encoder': config.frozen.get_ref('encoder'),
+    }
+    config.evals.sharpness = {'type': 'sharpness'}
     return config

@@ -98,9 +98,14 @@ def get_config(size='tiny'):
         times='logit_normal',  # or 'uniform'
         time_mean=-0.4,
         time_std=1.0,  # logit-normal [R]; the mean suits few-channel latents [O]
-        sampler='euler',
-        sampler_steps=20,
-    )  # or 'heun' or 'ddim'; of the evaluation while training
+        # > 0: half of the clips have noise on context frames, from t = 1 down to 1 - this, so that
+        # later chunks can be predicted from noised ones (predict --context_noise) [O]
+        context_noise=0.0,
+        # How the exported model draws, and the evaluation while training: by `re2pix samplers`
+        sampler='heun',  # or 'euler' or 'ddim'
+        sampler_steps=5,
+        sampler_grid='even',  # or 'shifted:3', or 'quantiles:-0.4,1', of the times trained on
+    )
     config.steps = pick(tiny=5000, small=50_000, base=1)
     config.batch_size = pick(tiny=8, small=32, base=64)
     config.optimizer.update(

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Set up torch, transformers and diffusers beside the rest (once) and compare the frozen networks
-# with theirs on random weights, and the forecaster's gradients with torch's in float64: prints the
-# largest relative error of each. Arguments go to pytest.
+# with theirs on random weights, the samplers with diffusers' schedulers, and the forecaster's
+# gradients with torch's in float64: prints the largest relative error of each. Arguments go to
+# pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRA=parity source launch/environment.sh
 JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -s tests/convert/test_transformers.py \
-  tests/convert/test_diffusers.py tests/tasks/test_forecaster_published.py "$@"
+  tests/convert/test_diffusers.py tests/generator/test_schedulers.py \
+  tests/tasks/test_forecaster_published.py "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Reproduces the shipped `tiny` bundle from nothing: world → VAE, encoder → components → head,
+# Reproduces the shipped `tiny` bundle from nothing: world → encoder → VAE, components → head,
 # forecaster → generator → bundle.
 #   bash launch/train_tiny.sh [OUT]      about four hours on 2 cores; a second call goes on where
 #                                        the first was cut off
@@ -31,8 +31,9 @@ train() {  # train NAME CONFIG [overrides ...]: trains to the end, then exports 
   re2pix export --workdir="$out/$name" --out="$parts/$name"
 }
 
-train autoencoder autoencoder:tiny "${mixed[@]}"
 train encoder encoder:tiny "${world[@]}"
+train autoencoder autoencoder:tiny "${mixed[@]}" --config.frozen.encoder="$parts/encoder" \
+  --config.loss.adversary=0.5
 [ -d "$parts/principal" ] || re2pix fit_pca --config=principal:tiny --out="$parts/principal" \
   --config.frozen.encoder="$parts/encoder" "${mixed[@]}"
 features=(--config.frozen.encoder="$parts/encoder" --config.frozen.principal="$parts/principal")

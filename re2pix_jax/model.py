@@ -20,7 +20,12 @@ from re2pix_jax.nn.summary import summary
 from re2pix_jax.report.future import Future
 from re2pix_jax.vae import Autoencoder
 
-_STATIC = ('horizon', 'guidance', 'guidance_channels', 'sampler_steps', 'channels', 'sampler')
+SAMPLING = (
+    *('guidance', 'guidance_channels', 'channels'),
+    *('sampler', 'sampler_steps', 'sampler_grid', 'context_noise'),
+)
+"""Options of a roll-out that say how stage 2 draws."""
+_STATIC = ('horizon', *SAMPLING)
 
 
 @flax.struct.dataclass
@@ -29,7 +34,8 @@ class Re2Pix:
     an argument.
 
     size: (H, W) of the frames in pixels; fps: frames per second of context and future (17 / 3:
-        stride 3 at Cityscapes' rate [R]).
+        stride 3 at Cityscapes' rate [R]). sampler, sampler_steps, sampler_grid: how it draws where
+        it is not told otherwise; chosen by `re2pix samplers`.
     """
 
     forecaster: Forecaster
@@ -38,7 +44,9 @@ class Re2Pix:
     head: Head | None = None
     size: tuple[int, int] = flax.struct.field(pytree_node=False, default=(256, 512))
     fps: float = flax.struct.field(pytree_node=False, default=17 / 3)
+    sampler: str = flax.struct.field(pytree_node=False, default='euler')
     sampler_steps: int = flax.struct.field(pytree_node=False, default=20)
+    sampler_grid: str = flax.struct.field(pytree_node=False, default='even')
 
     __repr__ = summary
 
@@ -47,47 +55,11 @@ class Re2Pix:
         return self.generator.net.context_frames
 
     @functools.partial(jax.jit, static_argnames=_STATIC)
-    def rollout(
-        self,
-        context,
-        keys,
-        horizon,
-        guidance=0.0,
-        guidance_channels=8,
-        sampler_steps=None,
-        channels=None,
-        sampler='euler',
-    ):
-        """Predicts `horizon` frames after a batch of contexts, under one compiled program.
-
-        Longer horizons than a chunk of F frames slide the window in latent and component space;
-        nothing is decoded and encoded again between chunks [O]. The chunks are steps of one loop,
-        so that neither compile time nor the memory of what is in work grows with the horizon.
-
-        Args:
-            context: uint8 [B, M, H, W, 3].
-            keys: typed PRNG keys [B], one per clip, so that a clip's future does not depend on its
-                batch; or [B n] for n futures of each context, those of one context next to each
-                other: a context is encoded, and its semantics forecast, only once.
-            horizon: frames, at least 1; static.
-            guidance, guidance_channels, channels, sampler: as in `Generator.sample`.
-            sampler_steps: None for the model's own number.
-
-        Returns:
-            {'frames' uint8 [B n, horizon, H, W, 3], 'components' [B n, horizon, h, w, P], 'latents'
-            [B n, horizon, H/f, W/f, c]}. Raises ValueError for a horizon or an option out of range,
-            and keys that do not fit the contexts.
-        """
+    def rollout(self, context, keys, horizon, **options):
+        """`rollout_encoded` of contexts uint8 [B, M, H, W, 3], with its options."""
+        latents = self.vae.encode(context)
         return self.rollout_encoded(
-            self.forecaster.encode(context),
-            self.vae.encode(context),
-            keys,
-            horizon,
-            guidance,
-            guidance_channels,
-            sampler_steps,
-            channels,
-            sampler,
+            self.forecaster.encode(context), latents, keys, horizon, **options
         )
 
     @functools.partial(jax.jit, static_argnames=_STATIC)
@@ -99,17 +71,39 @@ class Re2Pix:
         horizon,
         guidance=0.0,
         guidance_channels=8,
-        sampler_steps=None,
         channels=None,
-        sampler='euler',
+        sampler=None,
+        sampler_steps=None,
+        sampler_grid=None,
+        context_noise=0.0,
         future_components=None,
     ):
-        """`rollout` of contexts as the encoder and the VAE see them.
+        """Predicts `horizon` frames after a batch of contexts, under one compiled program.
+
+        Longer horizons than a chunk of F frames slide the window in latent and component space;
+        nothing is decoded and encoded again between chunks [O]. The chunks are steps of one loop,
+        so that neither compile time nor the memory of what is in work grows with the horizon.
 
         Args:
-            context_components: [B, M, h, w, P]; context_latents: [B, M, H/f, W/f, c].
+            context_components: [B, M, h, w, P]; context_latents: [B, M, H/f, W/f, c]: contexts as
+                the encoder and the VAE see them.
+            keys: typed PRNG keys [B], one per clip, so that a clip's future does not depend on its
+                batch; or [B n] for n futures of each context, those of one context next to each
+                other: a context is encoded, and its semantics forecast, only once.
+            horizon: frames, at least 1; static.
+            guidance, guidance_channels, channels: as in `Generator.sample`.
+            sampler, sampler_steps, sampler_grid: its method, steps and grid; each the model's own
+                where it is None.
+            context_noise: how far from t = 1 a context's latents are noised where they are the
+                model's own, in all chunks but the first; the generator is told [O]. No further than
+                it was trained for.
             future_components: [B, horizon, h, w, P] that stage 2 is given; None for the forecast of
                 stage 1.
+
+        Returns:
+            {'frames' uint8 [B n, horizon, H, W, 3], 'components' [B n, horizon, h, w, P], 'latents'
+            [B n, horizon, H/f, W/f, c]}. Raises ValueError for a horizon or an option out of range,
+            and keys that do not fit the contexts.
         """
         batch = context_components.shape[0]
         if horizon < 1:
@@ -118,6 +112,14 @@ class Re2Pix:
             raise ValueError(
                 f'keys: expected as many as contexts or a multiple, got {keys.shape[0]} for {batch}'
             )
+
+        trained = self.generator.context_noise
+        if not 0 <= context_noise <= trained:
+            raise ValueError(
+                f'context_noise is {context_noise:g}; this generator was trained for 0 to '
+                f'{trained:g}' + ('' if trained else ': train one with loss.context_noise')
+            )
+        method, steps, grid = self.sampling(sampler, sampler_steps, sampler_grid)
 
         # Stage 1: what will be where.
         if future_components is None:
@@ -137,16 +139,19 @@ class Re2Pix:
         def step(past_latents, number):
             window = jax.lax.dynamic_slice_in_dim(components, number * chunk, past + chunk, axis=1)
             noise_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number * chunk)
+            own = jnp.arange(past) + number * chunk >= past
             future = self.generator.sample(
                 past_latents,
                 window[:, :past],
                 window[:, past:],
                 noise_keys,
-                steps=self._steps(sampler_steps),
+                steps=steps,
                 guidance=guidance,
                 guidance_channels=guidance_channels,
                 channels=channels,
-                method=sampler,
+                method=method,
+                grid=grid,
+                context_t=jnp.where(own, 1.0 - context_noise, 1.0) if context_noise else None,
             )
             return jnp.concatenate([past_latents, future], axis=1)[:, -past:], (
                 future,
@@ -160,15 +165,20 @@ class Re2Pix:
         )
         return {'frames': frames, 'components': future_components, 'latents': latents}
 
-    def evaluations(self, horizon, guidance=0.0, sampler_steps=None, sampler='euler'):
-        """How often the generator's network denoises for one future of `horizon` frames, exactly;
-        ValueError as in `rollout`.
-        """
-        chunks = -(-horizon // self.generator.net.future_frames)
-        return chunks * evaluations(sampler, self._steps(sampler_steps), guidance)
+    def sampling(self, sampler=None, sampler_steps=None, sampler_grid=None) -> tuple:
+        """(sampler, steps, grid), each the model's own where it is None."""
+        asked = {'sampler': sampler, 'sampler_steps': sampler_steps, 'sampler_grid': sampler_grid}
+        return tuple(
+            getattr(self, name) if value is None else value for name, value in asked.items()
+        )
 
-    def _steps(self, sampler_steps):
-        return self.sampler_steps if sampler_steps is None else sampler_steps
+    def evaluations(self, horizon, guidance=0.0, **sampling):
+        """How often the generator's network denoises for one future of `horizon` frames, exactly;
+        ValueError as in `rollout`. `sampling`: as of the method.
+        """
+        method, steps, _ = self.sampling(**sampling)
+        chunks = -(-horizon // self.generator.net.future_frames)
+        return chunks * evaluations(method, steps, guidance)
 
     def predict(
         self,
@@ -188,8 +198,7 @@ class Re2Pix:
                 floats from 0 to 1. They are centre-cropped and resized to `self.size`. Or a list
                 of such clips, predicted as one batch, each as it would be alone.
             num_futures: None for one future without a leading axis, n for n of distinct noise.
-            options: `guidance`, `guidance_channels`, `sampler_steps`, `channels` and `sampler` of
-                `rollout`.
+            options: as in `rollout_encoded`, from guidance to context_noise.
 
         Raises:
             UserError: a file that can't be read.

@@ -118,7 +118,8 @@ def shrink(config, bundles=None, **overrides):
         data.update(size=SIZE, sources=(f'records:{bundles}/clips',), most_enlarged=1.0)
     config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 1)
     for name in config.frozen:
-        config.frozen[name] = str(bundles / name)
+        if (config.task, name) != ('autoencoder', 'vae'):  # which leaves only a decoder to train
+            config.frozen[name] = str(bundles / name)
     config.update(overrides)
     return config
 

@@ -31,6 +31,7 @@ def test_every_config_is_known_here():
         *PUBLISHED,
         'judge',
         'damages',
+        'samplers',
         'principal',
         'evaluate',
         'eval_forecaster',

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import flax
 import flax.linen as nn
@@ -15,6 +15,7 @@ import numpy as np
 
 from re2pix_jax import schema
 from re2pix_jax.errors import UserError
+from re2pix_jax.generator.sampler import SAMPLERS
 
 NOT_OF_THE_NETWORK = (
     'parent',
@@ -40,6 +41,9 @@ FIELDS = {
     'image_size': schema.Size | None,
     'fps': schema.PositiveNumber,
     'sampler_steps': schema.Positive,
+    'sampler': Literal[*SAMPLERS],
+    'sampler_grid': schema.Name,
+    'context_noise': Annotated[float, schema.Within(0, 1)],
     'tile': schema.Positive | None,
     'frames_at_once': schema.Positive | None,
 }

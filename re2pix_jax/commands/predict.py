@@ -25,6 +25,7 @@ from re2pix_jax.commands import cli  # noqa: F401 (quietens native libraries whi
 from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import prediction
+from re2pix_jax.model import SAMPLING
 
 VIDEO = flags.DEFINE_multi_string(
     'video', [], 'video file, folder of images, in order of their numbers, or folder of videos'
@@ -48,9 +49,21 @@ START = flags.DEFINE_float(
 NUM_FUTURES = flags.DEFINE_integer(
     'num_futures', 1, 'futures to draw, of distinct noise', lower_bound=1
 )
-SAMPLER = flags.DEFINE_string('sampler', 'euler', 'euler, heun or ddim')
+SAMPLER = flags.DEFINE_string(
+    'sampler', None, "euler, heun or ddim; the model's own if not given, as of the next two"
+)
 SAMPLER_STEPS = flags.DEFINE_integer(
-    'sampler_steps', None, "of every chunk of frames; the model's own if not given", lower_bound=1
+    'sampler_steps', None, 'of every chunk of frames', lower_bound=1
+)
+SAMPLER_GRID = flags.DEFINE_string(
+    'sampler_grid', None, 'of its times: even, shifted:3 or quantiles:-0.4,1'
+)
+CONTEXT_NOISE = flags.DEFINE_float(
+    'context_noise',
+    0.0,
+    'noise on what the model itself predicted, where it goes on from that, from 0 up to what it '
+    'was trained for',
+    lower_bound=0.0,
 )
 CHANNELS = flags.DEFINE_integer(
     'channels',
@@ -74,6 +87,7 @@ DTYPE = flags.DEFINE_enum(
 
 def main(argv):
     del argv
+<<<<<<< HEAD
     videos = [path for path in VIDEO.value if path]
     prediction.check_source(videos, WORLD.value)
     with files.staging(OUT.value) as folder:  # a place that cannot be written is told at once
@@ -130,6 +144,21 @@ def _predict(model, clip, folder, doing) -> str:
     given = HORIZON.value, SEED.value, NUM_FUTURES.value, MODEL.value
     with _timed(doing) as took:
         predicted = prediction.predict(model, clip, *given, **options)
+=======
+    prediction.check_source(VIDEO.value, WORLD.value)
+    with files.staging(OUT.value) as folder:
+        model = prediction.load_model(MODEL.value, DTYPE.value)
+        if VIDEO.value:
+            clip = prediction.read_video(
+                model, VIDEO.value, HORIZON.value, START.value, FOLDER_FPS.value
+            )
+        else:
+            clip = prediction.read_world(model, WORLD.value, HORIZON.value, START.value)
+        options = {name: flags.FLAGS[name].value for name in SAMPLING}
+        predicted = prediction.predict(
+            model, clip, HORIZON.value, SEED.value, NUM_FUTURES.value, MODEL.value, **options
+        )
+>>>>>>> main
         prediction.write(folder, model, predicted)
     print(prediction.describe(predicted.report, model.fps))
     return took

@@ -11,11 +11,9 @@ from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import pictures, protocol, published, views
 from re2pix_jax.evaluation.runner import Evaluation
-from re2pix_jax.model import Re2Pix
+from re2pix_jax.model import SAMPLING, Re2Pix
 from re2pix_jax.training import defaults
 from re2pix_jax.training import mesh as meshes
-
-SAMPLING = ('guidance', 'guidance_channels', 'channels', 'sampler', 'sampler_steps')
 
 
 def evaluate(part, config, mesh=None) -> tuple[dict, dict]:
@@ -75,6 +73,7 @@ def check(config) -> None:
         ('batch_size', 1),
         ('guidance', 0),
         ('guidance_channels', 1),
+        ('context_noise', 0),
         ('channels', 0),
         ('sampler_steps', 0),
         ('seed', 0),
@@ -134,13 +133,14 @@ def data_of(part, config, term: str = '', split: str = '', clips: int | None = N
 
 
 def sampling_of(part, config) -> dict:
-    """What of a roll-out the config sets; {} for a part that draws nothing."""
+    """Options of a roll-out: what the config sets, and the model's own sampler for the rest; {} for
+    a part that draws nothing.
+    """
     if not isinstance(part, Re2Pix):
         return {}
-    return {name: config[name] for name in SAMPLING} | {
-        'channels': config.channels or None,
-        'sampler_steps': config.sampler_steps or part.sampler_steps,
-    }
+    found = {name: config[name] for name in SAMPLING} | {'channels': config.channels or None}
+    own = ('sampler', 'sampler_steps', 'sampler_grid')
+    return found | {name: config[name] or getattr(part, name) for name in own}
 
 
 def size_of(part) -> tuple[int, int]:

@@ -175,15 +175,11 @@ def predict(
     seed=0,
     num_futures=1,
     name='model',
-    guidance=0.0,
-    guidance_channels=8,
-    sampler='euler',
-    sampler_steps=None,
-    channels=None,
+    **options,
 ) -> Prediction:
     """Predicts `num_futures` futures of `horizon` frames after a clip's context and measures them.
 
-    The options from `guidance` on are those of `Re2Pix.rollout`.
+    The options are those of `Re2Pix.rollout_encoded`, from guidance to context_noise.
 
     Returns:
         `Prediction`. Its report holds the protocol, the model's `name` and one row a step:
@@ -193,8 +189,9 @@ def predict(
     Raises:
         UserError: an option that the model cannot follow.
     """
-    drawn = dict(guidance=guidance, sampler=sampler, sampler_steps=sampler_steps)
-    options = dict(guidance_channels=guidance_channels, channels=channels, **drawn)
+    guidance = options.get('guidance', 0.0)
+    asked = {name: options.get(name) for name in ('sampler', 'sampler_steps', 'sampler_grid')}
+    sampler, sampler_steps, sampler_grid = model.sampling(**asked)
     with errors.blaming('predict'):
         views.trace_rollout(model, horizon, options)
     context = clip.frames[: model.context_frames]
@@ -219,11 +216,13 @@ def predict(
             'true_future_frames': known,
             'start_seconds': clip.start,
             'sampler': sampler,
-            'sampler_steps': model.sampler_steps if sampler_steps is None else sampler_steps,
-            'network_evaluations': model.evaluations(horizon, **drawn),
+            'sampler_steps': sampler_steps,
+            'sampler_grid': sampler_grid,
+            'context_noise': options.get('context_noise', 0.0),
+            'network_evaluations': model.evaluations(horizon, guidance, **asked),
             'dtype': model.generator.net.dtype,
-            'channels': channels or model.generator.net.components,
-            'guidance_channels': guidance_channels if guidance else None,
+            'channels': options.get('channels') or model.generator.net.components,
+            'guidance_channels': options.get('guidance_channels', 8) if guidance else None,
         },
         'steps': _averaged(futures) if futures else _rows([], model.fps, horizon),
     }
@@ -370,8 +369,8 @@ def describe(report: dict, fps: float) -> str:
         f'{report["model"]} on {report["source"]}: {protocol["context_frames"]} context frames '
         f'from {protocol["start_seconds"]:g} s on at {fps:.3g} frames per second, '
         f'{"x".join(map(str, protocol["size"]))} pixels, seed {report["seed"]}; '
-        f'{protocol["sampler_steps"]} {protocol["sampler"]} steps, '
-        f'{protocol["network_evaluations"]} evaluations of the generator a future'
+        f'{protocol["sampler_steps"]} {protocol["sampler"]} steps ({protocol["sampler_grid"]} '
+        f'grid), {protocol["network_evaluations"]} evaluations of the generator a future'
     )
     if not protocol['true_future_frames']:
         return f'{text}\nThe video ends with the context: there is no truth to compare with.'

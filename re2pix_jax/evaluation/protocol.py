@@ -30,8 +30,8 @@ class Protocol:
         size, label_size: [height, width] in pixels of frames and of labels that are compared.
         context_frames, horizon: true frames given and future frames. last: only the last is
             compared.
-        sampler, sampler_steps, guidance, guidance_channels, channels, seed: of the generator;
-            channels: components that it is given, 0 for all.
+        sampler, sampler_steps, sampler_grid, guidance, guidance_channels, channels, context_noise,
+            seed: of the generator; channels: components that it is given, 0 for all.
         evals: {evaluator: what it says of itself: networks with their hashes, sets, fits}.
         name, departures: of a protocol that is known by name, see `published`.
         dataset: what the source holds. contents: checksum of prepared clips, '' of others.
@@ -53,9 +53,11 @@ class Protocol:
     seed: int
     sampler: str = ''
     sampler_steps: int = 0
+    sampler_grid: str = ''
     guidance: float = 0.0
     guidance_channels: int = 0
     channels: int = 0
+    context_noise: float = 0.0
     target: list = dataclasses.field(default_factory=list)
     context: list = dataclasses.field(default_factory=list)
     evals: dict = dataclasses.field(default_factory=dict)
@@ -106,11 +108,14 @@ def describe(protocol: dict) -> str:
     line += f', labels {labels}' if labels != size else ''
     line += f', from frame {protocol["start_frame"]} on' if protocol['window'] == 'start' else ''
     if protocol['sampler']:
-        line += f'; {protocol["sampler_steps"]} sampler steps ({protocol["sampler"]})'
+        how = f'{protocol["sampler"]}, {protocol.get("sampler_grid") or "even"} grid'
+        line += f'; {protocol["sampler_steps"]} sampler steps ({how})'
         line += f', guidance {protocol["guidance"]:g}'
         if protocol['guidance']:
             line += f' of the first {protocol["guidance_channels"]} channels'
         line += f', {protocol["channels"]} channels' if protocol['channels'] else ''
+        noise = protocol.get('context_noise')
+        line += f', context noise {noise:g}' if noise else ''
         line += f', seed {protocol["seed"]}'
     named = []
     if name := protocol.get('name'):

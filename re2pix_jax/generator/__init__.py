@@ -6,9 +6,9 @@ import functools
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
-from re2pix_jax.generator import flow, sampler
-from re2pix_jax.generator.conditioning import limit
+from re2pix_jax.generator import conditioning, flow, sampler
 from re2pix_jax.generator.dit import SpaceTimeDiT
 from re2pix_jax.generator.guidance import combine, double, full_and_coarse
 from re2pix_jax.nn.summary import summary
@@ -21,6 +21,7 @@ class Generator(flax.struct.PyTreeNode):
     predicts.
 
     path, target, schedule: the `flow.Diffusion` that the network was trained with.
+    context_noise: how far from t = 1 the context was noised in training; 0 for not at all.
     """
 
     params: dict
@@ -28,11 +29,13 @@ class Generator(flax.struct.PyTreeNode):
     path: str = flax.struct.field(pytree_node=False, default=flow.FLOW.path)
     target: str = flax.struct.field(pytree_node=False, default=flow.FLOW.target)
     schedule: str = flax.struct.field(pytree_node=False, default=flow.FLOW.schedule)
+    context_noise: float = flax.struct.field(pytree_node=False, default=0.0)
 
     __repr__ = summary
 
     @functools.partial(
-        jax.jit, static_argnames=('steps', 'guidance', 'guidance_channels', 'channels', 'method')
+        jax.jit,
+        static_argnames=('steps', 'guidance', 'guidance_channels', 'channels', 'method', 'grid'),
     )
     def sample(
         self,
@@ -45,6 +48,8 @@ class Generator(flax.struct.PyTreeNode):
         guidance_channels=8,
         channels=None,
         method='euler',
+        grid='even',
+        context_t=None,
     ):
         """Draw one future per sample of the batch.
 
@@ -62,6 +67,9 @@ class Generator(flax.struct.PyTreeNode):
             channels: how many leading components the generator is given at all, the rest being
                 zero; None for all [P].
             method: 'euler', 'heun' or 'ddim'; for the path 'ddpm' the last suits best.
+            grid: of the times, as of `sampler.times`.
+            context_t: [M], the times to which context frames are noised: 1 for those that stay
+                clean, at least 1 - `context_noise` for others; None for all clean.
 
         Returns:
             Future latents, float32 [B, F, H, W, c]. Raises ValueError for a bad option or shapes
@@ -74,7 +82,7 @@ class Generator(flax.struct.PyTreeNode):
         self._check(context_latents, components, keys, guidance, guidance_channels, channels)
         # A map over a tree leaves a missing (None) entry as it is, for the network to complain
         # about.
-        components = jax.tree.map(lambda x: limit(x, channels), components)
+        components = jax.tree.map(lambda x: conditioning.limit(x, channels), components)
         repeat, merge = (
             (double, functools.partial(combine, weight=guidance))
             if guidance
@@ -83,7 +91,13 @@ class Generator(flax.struct.PyTreeNode):
         if guidance:
             components = jax.tree.map(lambda x: full_and_coarse(x, guidance_channels), components)
         params = net.for_sampling(self.params)
-        cache = net.apply(params, repeat(context_latents), components[0], method='context')
+        if context_t is not None:
+            context_t = jnp.broadcast_to(context_t, context_latents.shape[:2])
+            context_latents = conditioning.noised(keys, context_latents, context_t, diffusion)
+            context_t = repeat(context_t)
+        cache = net.apply(
+            params, repeat(context_latents), components[0], context_t, method='context'
+        )
 
         def velocity(z, t):
             prediction = net.apply(
@@ -93,7 +107,7 @@ class Generator(flax.struct.PyTreeNode):
 
         shape = (net.future_frames, *net.latent_grid, net.latent_channels)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        return integrate(velocity, noise, steps, diffusion)
+        return integrate(velocity, noise, steps, diffusion, grid)
 
     def _check(self, latents, components, keys, guidance, guidance_channels, channels):
         net, batch = self.net, latents.shape[0]

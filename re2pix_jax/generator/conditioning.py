@@ -1,4 +1,5 @@
-"""What bridges real and forecast features: nested dropout and mixed supervision [P].
+"""What bridges real and forecast features: nested dropout and mixed supervision [P]. And what
+bridges true latents and the generator's own in a context: noise on it, at a time that says so [O].
 
 Components are ordered by explained variance, so keeping the first c of them keeps what stage 1
 forecasts best.
@@ -10,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
+
+from re2pix_jax.generator import flow
 
 SMALLEST = 8
 
@@ -165,6 +168,32 @@ def mixed_supervision(
     if all(any(len(own) for own in of_part) for of_part in rows):
         return mixed()
     return jax.lax.cond((own < on_device).any(), mixed, lambda: future)
+
+
+def context_times(key: Key[Array, ''], frames: int, most: float) -> Float[Array, ' M']:
+    """Times of one clip's context frames, drawn for training [O]: half of the clips stay clean
+    (t = 1); of the others a random number of leading frames does, as while a window slides off true
+    frames, and the rest has one time from 1 - `most` to 1.
+    """
+    clean_key, count_key, time_key = jax.random.split(key, 3)
+    count = jax.random.randint(count_key, (), 0, frames)
+    count = jnp.where(jax.random.bernoulli(clean_key), frames, count)
+    time = 1.0 - most * jax.random.uniform(time_key)
+    return jnp.where(jnp.arange(frames) < count, 1.0, time)
+
+
+def noised(
+    keys: Key[Array, ' B'],
+    latents: Float[Array, 'B M *grid c'],
+    t: Float[Array, 'B M'],
+    diffusion: flow.Diffusion,
+) -> Float[Array, 'B M *grid c']:
+    """Context latents at times t of the path; those at t = 1 stay as they are.
+
+    The keys may be those of the future's noise: this is another one.
+    """
+    draw = lambda key: jax.random.normal(jax.random.fold_in(key, 1), latents.shape[1:])
+    return flow.interpolate(latents, jax.vmap(draw)(keys), t, diffusion)
 
 
 def _devices_of(clips):

@@ -5,11 +5,11 @@ Blocks are temporal attention → spatial attention → SwiGLU, with RMSNorm, pa
 rotary positions, and an adaLN-zero modulation computed once and shared by all layers, after the
 authors' later flow model [R].
 
-Two streams share every weight. The *context* stream holds the M clean frames at t = 1; it never
-sees the future, so its temporal keys and values (the cache) are computed once and serve every
-sampler step. The *future* stream holds the noised frames at their t and attends in time to [cache;
-itself] [O]. Context frames attend to each other in both directions [O]. Spatial attention stays
-within a frame.
+Two streams share every weight. The *context* stream holds the M frames, clean at t = 1 or each at
+its own t; it never sees the future, so its temporal keys and values (the cache) are computed once
+and serve every sampler step. The *future* stream holds the noised frames at their t and attends in
+time to [cache; itself] [O]. Context frames attend to each other in both directions [O]. Spatial
+attention stays within a frame.
 
 With attention='joint' one attention over all tokens of all frames of a stream (and of the cache)
 takes the place of the two. [O]
@@ -89,8 +89,8 @@ def unit_rms(x, code):
 
 
 class TimeEmbedding(nn.Module):
-    """t [B] in [0, 1] → [B, width]: 256 sinusoids of 1000 t (the factor is ours [O]), then Dense →
-    SiLU → Dense.
+    """t [...] in [0, 1] → [..., width]: 256 sinusoids of 1000 t (the factor is ours [O]), then
+    Dense → SiLU → Dense.
     """
 
     width: int
@@ -99,7 +99,7 @@ class TimeEmbedding(nn.Module):
     @nn.compact
     def __call__(self, t):
         rates = jnp.exp(-math.log(10_000.0) * jnp.arange(FREQUENCIES // 2) / (FREQUENCIES // 2))
-        angles = 1000.0 * t.astype(jnp.float32)[:, None] * rates
+        angles = 1000.0 * t.astype(jnp.float32)[..., None] * rates
         x = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
         dense = functools.partial(
             Dense, self.width, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02)
@@ -108,8 +108,8 @@ class TimeEmbedding(nn.Module):
 
 
 class Modulation(nn.Module):
-    """adaLN: time embedding [B, D] → `chunks` arrays [B, 1, 1, D], all zero at the start of
-    training.
+    """adaLN: time embedding [B, D], or [B, T, D] of each frame's time → `chunks` arrays [B, 1 or T,
+    1, D], all zero at the start of training.
     """
 
     chunks: int
@@ -125,12 +125,12 @@ class Modulation(nn.Module):
             bias_init=zeros,
             name='linear',
         )(nn.silu(embedding))
-        return jnp.split(x[:, None, None], self.chunks, axis=-1)
+        return jnp.split(x.reshape(len(x), -1, 1, x.shape[-1]), self.chunks, axis=-1)
 
 
 class ModulatedNorm(nn.Module):
     """RMSNorm with a learned scale, and shift and scale from outside: x [B, T, N, D], those [B or
-    1, 1, 1, D] → like x.
+    1, T or 1, 1, D] → like x.
 
     The scales are multiplied before they meet x. So their gradients come from one sum over tokens,
     and nothing is rounded between.
@@ -293,15 +293,15 @@ class SpaceTimeDiT(Backbone):
             return (rotary.space_time_code(start, frames, *self.token_grid, head),)
         return rotary.time_code(start, frames, head), rotary.space_code(*self.token_grid, head)
 
-    def context(self, latents, components=None):
-        """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the
-        baseline) → the cache.
+    def context(self, latents, components=None, t=None):
+        """Context latents [B, M, H, W, c] at times t [B, M] (None: clean, at 1) and components [B,
+        M, h, w, P] (None for the baseline) → the cache.
 
         The cache is what the layers gave: (keys, values), [B, N, M, heads, d] each, or [B, M N,
         heads, d] if joint. ValueError where shapes do not fit.
         """
         x = self._tokens(latents, components, self.context_frames, 'context')
-        modulation = self.modulation(self.time_embedding(jnp.ones(1)))
+        modulation = self.modulation(self.time_embedding(jnp.ones(1) if t is None else t))
         codes = self._codes(0, self.context_frames)
         # The last layer ends with its keys and values: to run it to its end would take 3 % of a
         # training step with 12 layers, 14 % with 3.

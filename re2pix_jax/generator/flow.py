@@ -92,7 +92,7 @@ class Diffusion(NamedTuple):
                 )
 
     def at(self, t, like):
-        """Coefficients at times t [B], shaped to go with `like` [B, ...]."""
+        """Coefficients at times t [B] or [B, T], shaped to go with `like` [B, ...]."""
         t = t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
         return straight(t) if self.path == 'flow' else SCHEDULES[self.schedule](t)
 
@@ -122,10 +122,10 @@ def sample_time(
 def interpolate(
     x: Float[Array, '...'],
     eps: Float[Array, 'B ...'],
-    t: Float[Array, ' B'],
+    t: Float[Array, 'B ...'],
     diffusion: Diffusion = FLOW,
 ) -> Float[Array, 'B ...']:
-    """The point z of the path at times t [B]; x and eps [B, ...]."""
+    """The point z of the path at times t [B], or [B, T] of frames; x and eps [B, ...]."""
     path = diffusion.at(t, x)
     return path.a * x + path.s * eps
 

@@ -14,22 +14,28 @@ class Backbone(nn.Module):
     A subclass has the fields latent_channels, latent_grid, components, context_frames,
     future_frames, dtype and remat, and
 
-        context(latents [B, M, H, W, c], components [B, M, h, w, P]) -> cache
+        context(latents [B, M, H, W, c], components [B, M, h, w, P], t [B, M]) -> cache
         denoise(cache, latents [B, F, H, W, c], t [B], components [B, F, h, w, P]) -> prediction,
         float32 [B, F, H, W, c]
 
-    The context is clean and never sees the future, so its cache is computed once and serves every
-    sampler step [O]. What the cache holds is the network's own affair. Components are None where
-    `components` is 0: the baseline, which ignores any it is given.
+    The context never sees the future, so its cache is computed once and serves every sampler step
+    [O]. What the cache holds is the network's own affair. The context's t is None where it is
+    clean, as it is but for `conditioning.noised`. Components are None where `components` is 0: the
+    baseline, which ignores any it is given.
     """
 
     def __call__(
-        self, context_latents, noisy_latents, t, context_components=None, future_components=None
+        self,
+        context_latents,
+        noisy_latents,
+        t,
+        context_components=None,
+        future_components=None,
+        context_t=None,
     ):
         """Both streams, as in training: `denoise` on the `context` of the same sample."""
-        return self.denoise(
-            self.context(context_latents, context_components), noisy_latents, t, future_components
-        )
+        cache = self.context(context_latents, context_components, context_t)
+        return self.denoise(cache, noisy_latents, t, future_components)
 
     @nn.nowrap
     def for_sampling(self, params):

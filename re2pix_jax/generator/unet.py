@@ -2,10 +2,10 @@
 the same fusion and objective. [O]
 
 The image U-Net of diffusion models (arXiv 2006.11239, 2105.05233), made one of video by attention
-over time after every residual block (arXiv 2204.03458). As in the transformer, a clean *context*
-stream at t = 1 and a noised *future* stream share every weight and meet in time alone: the future
-attends to [keys and values of the context; its own], which are computed once. Convolutions, norms
-and spatial attention stay within a frame.
+over time after every residual block (arXiv 2204.03458). As in the transformer, a *context*
+stream, clean at t = 1 or each frame at its own t, and a noised *future* stream share every weight
+and meet in time alone: the future attends to [keys and values of the context; its own], which are
+computed once. Convolutions, norms and spatial attention stay within a frame.
 """
 
 import functools
@@ -59,17 +59,19 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x, embedding, time_code, cache):
-        """embedding [B or 1, E] of t; `time_code` rotates this stream's frames; cache as in
-        `RotaryAttention`, or None.
+        """embedding [B or 1, E] of t, or [B, T, E]; `time_code` rotates this stream's frames; cache
+        as in `RotaryAttention`, or None.
         """
         norm = lambda x, name: by_frame(GroupNorm(self.groups, name=name), x)
         y = by_frame(conv(self.features, 3, self.dtype, name='conv1'), nn.silu(norm(x, 'norm1')))
         shift, scale = jnp.split(
-            Dense(2 * self.features, dtype=self.dtype, name='time_shift_scale')(nn.silu(embedding)),
+            Dense(2 * self.features, dtype=self.dtype, name='time_shift_scale')(
+                nn.silu(embedding.reshape(len(embedding), -1, 1, 1, embedding.shape[-1]))
+            ),
             2,
             axis=-1,
         )
-        y = norm(y, 'norm2') * (1 + scale[:, None, None, None]) + shift[:, None, None, None]
+        y = norm(y, 'norm2') * (1 + scale) + shift
         y = by_frame(conv(self.features, 3, self.dtype, name='conv2'), nn.silu(y))
         if x.shape[-1] != self.features:
             x = Dense(self.features, dtype=self.dtype, name='shortcut')(x)
@@ -198,15 +200,15 @@ class VideoUNet(Backbone):
                 x = by_frame(self.double[level - 1], x)
         return x, own
 
-    def context(self, latents, components=None):
-        """Clean context latents [B, M, H, W, c] and components [B, M, h, w, P] (None for the
-        baseline) → the cache.
+    def context(self, latents, components=None, t=None):
+        """Context latents [B, M, H, W, c] at times t [B, M] (None: clean, at 1) and components [B,
+        M, h, w, P] (None for the baseline) → the cache.
 
         The cache is a list of (keys, values), one a layer, [B, positions, M, heads, head] each.
         Raises ValueError where shapes do not fit.
         """
         self.check_latents(latents, self.context_frames, 'context')
-        return self._stream(latents, components, jnp.ones(1), 0)[1]
+        return self._stream(latents, components, jnp.ones(1) if t is None else t, 0)[1]
 
     def denoise(self, cache, latents, t, components=None):
         """Noised future latents [B, F, H, W, c] at times t [B] → prediction of the clean ones,

@@ -101,11 +101,12 @@ class DoublingConv(nn.Module):
             jnp.moveaxis(merged(kernel), 2, 0)
         )  # [column parity, column tap, row parity, row tap, C, C]
         kernel = by_column.transpose(3, 1, 4, 2, 0, 5).reshape(2, 2, features, 4 * features)
+        # Padded before: XLA's gradient of a kernel that pads by itself is 20 times slower on CPUs.
         y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
+            jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0))),
             kernel.astype(self.dtype),
             (1, 1),
-            ((1, 1), (1, 1)),
+            'VALID',
             dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         )
         y = y.reshape(batch, height + 1, width + 1, 2, 2, features)

@@ -27,6 +27,8 @@ def summary(part) -> str:
             count = sum(getattr(leaf, 'size', 0) for leaf in jax.tree.leaves(value))
             facts.append(f'{count:,} parameters')
         elif value != field.default:
-            facts.append(f'{name} {f"{value:.4g}" if isinstance(value, float) else value}')
+            numbers = value if isinstance(value, tuple) else (value,)
+            told = (f'{x:.3g}' if isinstance(x, float) else str(x) for x in numbers)
+            facts.append(f'{name} {" ".join(told)}')
     first = f'{type(part).__name__}: {", ".join(facts)}'
     return '\n'.join([first, *(f'  {line}' for line in inner)])

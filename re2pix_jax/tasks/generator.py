@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from re2pix_jax import bundles, errors
 from re2pix_jax.data.windows import BASE_FPS
-from re2pix_jax.generator import Generator, backbone, conditioning, flow
+from re2pix_jax.generator import Generator, backbone, conditioning, flow, sampler
 from re2pix_jax.model import Re2Pix
 from re2pix_jax.tasks.task import Task, clip_keys
 
@@ -30,6 +30,11 @@ class GeneratorTask(Task):
             conditioning.mixed_places(self.config.batch_size, settings.predicted_fraction)
             self.diffusion = flow.Diffusion(settings.path, settings.target, settings.schedule)
             self.diffusion.check()
+            sampler.find(settings.sampler)
+            sampler.times(settings.sampler_steps, settings.get('sampler_grid', 'even'))
+            self.context_noise = settings.get('context_noise', 0.0)
+            if not 0 <= self.context_noise < 1:
+                raise ValueError(f'context_noise is {self.context_noise}; it must lie in [0, 1)')
             self.nested_share = settings.get('nested_share', 1.0)
             if not 0 <= self.nested_share <= 1:
                 raise ValueError(
@@ -108,8 +113,21 @@ class GeneratorTask(Task):
         )(time_keys)
         noise = jax.vmap(lambda key: jax.random.normal(key, target.shape[1:]))(noise_keys)
         noisy = flow.interpolate(target, noise, t, self.diffusion)
+        context_t = None
+        if self.context_noise:
+            draw = lambda key: conditioning.context_times(
+                jax.random.fold_in(key, 2), self.net.context_frames, self.context_noise
+            )
+            context_t = jax.vmap(draw)(noise_keys)
+            context = conditioning.noised(noise_keys, context, context_t, self.diffusion)
         prediction = self.net.apply(
-            variables, context, noisy, t, context_components, future_components
+            variables,
+            context,
+            noisy,
+            t,
+            context_components,
+            future_components,
+            context_t=context_t,
         )
         loss = flow.loss(prediction, target, noise, noisy, t, self.diffusion)
         x = flow.ends(
@@ -122,12 +140,20 @@ class GeneratorTask(Task):
         config.frozen names one.
         """
         data, head = self.config.data, self.config.frozen.get('head')
+        settings = self.config.loss
         return Re2Pix(
             forecaster=self.frozen['forecaster'],
             vae=self.frozen['vae'],
-            generator=Generator(params=variables, net=self.net, **self.diffusion._asdict()),
+            generator=Generator(
+                params=variables,
+                net=self.net,
+                context_noise=self.context_noise,
+                **self.diffusion._asdict(),
+            ),
             head=bundles.load(head, 'head') if head else None,
             size=tuple(data.size),
             fps=BASE_FPS / data.strides[len(data.strides) // 2],
-            sampler_steps=self.config.loss.sampler_steps,
+            sampler=settings.sampler,
+            sampler_steps=settings.sampler_steps,
+            sampler_grid=settings.get('sampler_grid', 'even'),
         )

@@ -28,6 +28,7 @@ SHARDING = (
     (r'kernel$', P('fsdp', None)),
     (r'', P()),
 )
+DECODER = ('decoder', 'post_quant_conv')  # the parameters that `decode` reads
 
 
 class ResnetBlock(nn.Module):
@@ -248,7 +249,7 @@ class Autoencoder(flax.struct.PyTreeNode):
     """A trained autoencoder: frames to normalised latents and back.
 
     Latents are (posterior mean - shift_factor) * scaling_factor, about unit variance, as the
-    generator wants them.
+    generator wants them; the two are numbers, as published VAEs have, or one for each channel.
 
     Memory: `frames_at_once` bounds how many frames are in work together, and changes nothing else.
     `tile` cuts larger frames into overlapping tiles of that many latent positions a side, one in
@@ -259,12 +260,18 @@ class Autoencoder(flax.struct.PyTreeNode):
 
     params: dict
     net: AutoencoderKL = flax.struct.field(pytree_node=False)
-    scaling_factor: float = flax.struct.field(pytree_node=False, default=1.0)
-    shift_factor: float = flax.struct.field(pytree_node=False, default=0.0)
+    scaling_factor: float | tuple[float, ...] = flax.struct.field(pytree_node=False, default=1.0)
+    shift_factor: float | tuple[float, ...] = flax.struct.field(pytree_node=False, default=0.0)
     tile: int | None = flax.struct.field(pytree_node=False, default=None)
     frames_at_once: int | None = flax.struct.field(pytree_node=False, default=None)
 
     __repr__ = summary
+
+    def __post_init__(self):
+        for name in ('scaling_factor', 'shift_factor'):
+            value, channels = getattr(self, name), self.net.latent_channels
+            if isinstance(value, tuple) and len(value) != channels:
+                raise ValueError(f'{name} holds {len(value)} numbers for {channels} channels')
 
     def _apply(self, function, clips, grid):
         """`function` of images, of every frame of [B, T, a h, a w, C] → [B, T, b h, b w, D], where
@@ -317,15 +324,15 @@ class Autoencoder(flax.struct.PyTreeNode):
         """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → latents float32 [B, T, H/f, W/f, c];
         no randomness.
         """
-        return (self.moments(frames)[0] - self.shift_factor) * self.scaling_factor
+        shift, scale = jnp.asarray(self.shift_factor), jnp.asarray(self.scaling_factor)
+        return (self.moments(frames)[0] - shift) * scale
 
     @jax.jit
     def decode_float(self, latents: Float[Array, 'B T h w c']) -> Float[Array, 'B T H W 3']:
         """Latents [B, T, h, w, c] → frames float32 [B, T, f h, f w, 3], clipped to [-1, 1]."""
         decode = functools.partial(self.net.apply, self.params, method='decode')
-        images = self._apply(
-            decode, latents / self.scaling_factor + self.shift_factor, latents.shape[2:4]
-        )
+        shift, scale = jnp.asarray(self.shift_factor), jnp.asarray(self.scaling_factor)
+        images = self._apply(decode, latents / scale + shift, latents.shape[2:4])
         return jnp.clip(images, -1.0, 1.0)
 
     @jax.jit

@@ -76,6 +76,15 @@ BAD = {
         '--video={dir}/good.mp4 --sampler=ddpm',
         r"sampler 'ddpm' is unknown; choose one of euler, heun, ddim",
     ),
+    'sampler grid': (
+        '--video={dir}/good.mp4 --sampler_grid=even:3',
+        r"sampler grid 'even:3' makes no times from 0 to 1; choose one of even, shifted, quantiles",
+    ),
+    'context noise': (
+        '--video={dir}/good.mp4 --context_noise=0.2',
+        r'context_noise is 0.2; this generator was trained for 0 to 0: train one with '
+        r'loss.context_noise',
+    ),
     'sampler steps': ('--video={dir}/good.mp4 --sampler_steps=0', r'sampler_steps'),
     'no channels': ('--video={dir}/good.mp4 --channels=0', r'channels'),
     'channels': (
@@ -92,7 +101,10 @@ BAD = {
 GOOD = {
     'video': '--video={dir}/good.mp4 --start=0.2',
     'context only': '--video={dir}/context.mp4 --dtype=bfloat16',
-    'world': '--world=validation:0 --num_futures=2 --sampler=heun --channels=16 --guidance=0.4',
+    'world': (
+        '--world=validation:0 --num_futures=2 --sampler=heun --sampler_grid=shifted:2 '
+        '--channels=16 --guidance=0.4'
+    ),
 }
 MANY = {
     'many': '--video={dir}/both --video={dir}/good.mp4 --every=0.4',
@@ -231,6 +243,8 @@ def test_a_prediction_is_written(name, outcomes):
         'true_future_frames': 0 if name == 'context only' else 2,
         'start_seconds': 0.2 if name == 'video' else 0.0,
         'sampler_steps': 2,
+        'sampler_grid': 'shifted:2' if name == 'world' else 'even',
+        'context_noise': 0.0,
         'dtype': 'bfloat16' if name == 'context only' else 'float32',
         **(
             dict(sampler='heun', network_evaluations=6, channels=16, guidance_channels=8)
@@ -239,8 +253,8 @@ def test_a_prediction_is_written(name, outcomes):
         ),
     }
     assert (
-        f'2 {report["protocol"]["sampler"]} steps, {report["protocol"]["network_evaluations"]} '
-        'evaluations' in out
+        f'2 {report["protocol"]["sampler"]} steps ({report["protocol"]["sampler_grid"]} grid), '
+        f'{report["protocol"]["network_evaluations"]} evaluations' in out
     )
     assert [row['step'] for row in report['steps']] == [1, 2]
     assert report['steps'][1]['seconds'] == pytest.approx(6 / 17)

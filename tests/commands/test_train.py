@@ -17,6 +17,7 @@ TASKS = {
     'generator': 're2pix',
 }
 FROZEN = {
+    'autoencoder': ('encoder',),
     'head': ('encoder', 'principal'),
     'forecaster': ('encoder', 'principal'),
     'generator': ('forecaster', 'vae'),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles
-from re2pix_jax.generator import Generator, SpaceTimeDiT, backbone, flow
+from re2pix_jax.generator import Generator, SpaceTimeDiT, backbone, conditioning, flow
 from re2pix_jax.generator.unet import VideoUNet
 from tests.conftest import random_variables
 
@@ -101,6 +101,35 @@ def test_cached_sampling_equals_recomputation(made):
     for step in range(steps):
         t = jnp.full(2, step / steps)
         z = z + flow.velocity(apply(params, context, z, t, *components), z, t) / steps
+    np.testing.assert_allclose(sampled, z, atol=1e-5 * float(jnp.abs(z).max()))
+
+
+def test_a_context_frame_has_the_time_that_it_is_given(made):
+    net, params, apply = made
+    context, _, _, *components = inputs = draw_inputs(net)
+    usual = apply(params, *inputs)
+    clean = jnp.ones(context.shape[:2])
+    np.testing.assert_allclose(apply(params, *inputs, clean), usual, atol=1e-5)
+    for frame in range(net.context_frames):
+        late = apply(params, *inputs, clean.at[0, frame].set(0.7))
+        assert float(jnp.abs(late[0] - usual[0]).max()) > 1e-4
+        np.testing.assert_allclose(late[1:], usual[1:], atol=1e-5)
+
+
+def test_the_noised_context_is_sampled_from_with_its_times(made):
+    net, params, apply = made
+    context, _, _, *components = draw_inputs(net)
+    keys, times = jax.random.split(jax.random.key(5), 2), jnp.array([1.0, 0.7])
+    sampled = Generator(params, net).sample(
+        context, *components, keys, steps=2, grid='shifted:2', context_t=times
+    )
+    t = jnp.broadcast_to(times, context.shape[:2])
+    context = conditioning.noised(keys, context, t, flow.FLOW)
+    z = jnp.stack([jax.random.normal(key, sampled.shape[1:]) for key in keys])
+    for start, end in ((0, 1 / 3), (1 / 3, 1)):
+        now = jnp.full(2, start)
+        x = apply(params, context, z, now, *components, t)
+        z = z + (end - start) * flow.velocity(x, z, now)
     np.testing.assert_allclose(sampled, z, atol=1e-5 * float(jnp.abs(z).max()))
 
 

@@ -3,13 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from re2pix_jax.generator import flow
 from re2pix_jax.generator.conditioning import (
+    context_times,
     keep_first,
     limit,
     mixed_places,
     mixed_supervision,
     nested_counts,
     nested_dropout,
+    noised,
 )
 
 COMPONENTS = 1 + jax.random.uniform(jax.random.key(0), (300, 2, 1, 2, 20))
@@ -191,3 +194,28 @@ def test_channels_at_inference_keep_a_prefix():
             '20',
         ):
             limit(COMPONENTS, channels)
+
+
+def test_half_of_the_contexts_are_clean_and_others_from_some_frame_on_at_one_time():
+    draw = jax.vmap(lambda key: context_times(key, 4, 0.3))
+    times = np.asarray(draw(jax.random.split(jax.random.key(0), 2000)))
+    clean = (times == 1).sum(1)
+    assert (clean == 4).mean() == pytest.approx(0.5, abs=0.04)
+    for count in range(4):
+        assert (clean == count).mean() == pytest.approx(0.125, abs=0.03)
+        rest = times[clean == count, count:]
+        assert (times[clean == count, :count] == 1).all() and (rest == rest[:, :1]).all()
+        assert rest.min() >= 0.7 and rest.mean() == pytest.approx(0.85, abs=0.03)
+
+
+@pytest.mark.parametrize('diffusion', [flow.FLOW, flow.Diffusion('ddpm')])
+def test_noise_on_the_context_is_that_of_its_times(diffusion):
+    keys, latents = jax.random.split(jax.random.key(0), 2), jnp.full((2, 3, 16, 16, 4), 2.0)
+    t = jnp.array([[1.0, 1.0, 0.8], [1.0, 0.6, 0.6]])
+    found = noised(keys, latents, t, diffusion)
+    np.testing.assert_array_equal(found[t == 1], latents[t == 1])
+    at = diffusion.at(t, t)
+    np.testing.assert_allclose(found.mean((2, 3, 4)), 2 * at.a, atol=0.1)
+    np.testing.assert_allclose(found.std((2, 3, 4)), at.s, atol=0.05)
+    future = jax.random.normal(keys[0], latents.shape[1:])  # the noise of its future is another one
+    assert abs(np.corrcoef((found[0] - latents[0])[2].ravel(), future[2].ravel())[0, 1]) < 0.1

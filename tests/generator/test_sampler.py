@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from re2pix_jax.generator.flow import FLOW, Diffusion
-from re2pix_jax.generator.sampler import SAMPLERS, ddim, euler, evaluations, find, heun
+from re2pix_jax.generator.sampler import SAMPLERS, ddim, euler, evaluations, find, heun, times
 
 MEAN, STD = 1.5, 0.4
 NOISE = jax.random.normal(jax.random.key(0), (4000, 2))
@@ -112,3 +113,71 @@ def test_bad_names_and_steps_are_not_counted():
         evaluations('rk4', 4)
     with pytest.raises(ValueError, match='sampler steps is 0'):
         evaluations('heun', 0)
+
+
+def test_the_grids():
+    share = np.linspace(0, 1, 9)
+    np.testing.assert_array_equal(times(8), share)
+    np.testing.assert_array_equal(times(8, 'shifted:1'), share)
+    for shift in (3, 0.5):
+        found = times(8, f'shifted:{shift}')
+        np.testing.assert_allclose((1 - found) * share, shift * found * (1 - share), atol=1e-6)
+    np.testing.assert_array_equal(times(8, 'shifted'), times(8, 'shifted:3'))
+    logits = scipy.stats.norm(-0.4, 1).ppf(share)
+    np.testing.assert_allclose(
+        times(8, 'quantiles:-0.4,1'), 1 / (1 + np.exp(-logits)), rtol=1e-6, atol=1e-12
+    )
+    np.testing.assert_array_equal(times(8, 'quantiles'), times(8, 'quantiles:-2,1.5'))
+    for grid in ('even', 'shifted:9', 'quantiles', 'quantiles:0.5,0.7'):
+        for steps in (1, 2, 50):
+            found = times(steps, grid)
+            assert found.dtype == np.float32 and len(found) == steps + 1
+            assert (found[0], found[-1]) == (0, 1) and (np.diff(found) > 0).all()
+
+
+@pytest.mark.parametrize(
+    'grid',
+    ['odd', 'even:1', 'shifted:x', 'shifted:0', 'shifted:-1', 'quantiles:0,0', 'quantiles:1e9'],
+)
+def test_other_grids_are_refused(grid):
+    with pytest.raises(ValueError, match=f"sampler grid '{grid}' makes no times from 0 to 1"):
+        times(4, grid)
+
+
+def spread(method, steps, grid, std=0.5):
+    """Of what comes out of N(0, 1) noise for data of that spread, the path's own: its flow is
+    linear, so that one point tells.
+    """
+    velocity = lambda z, t: (t * std**2 - (1 - t)) / (t**2 * std**2 + (1 - t) ** 2) * z
+    return float(method(velocity, jnp.ones(1), steps, grid=grid)[0])
+
+
+def test_euler_loses_spread_that_heun_keeps_with_fewer_evaluations():
+    assert spread(euler, 10, 'even') == pytest.approx(0.431, abs=1e-3)
+    assert spread(heun, 10, 'even') == pytest.approx(0.491, abs=1e-3)
+    assert evaluations('heun', 5) < evaluations('euler', 10)
+    assert spread(heun, 5, 'even') == pytest.approx(0.459, abs=1e-3)
+    # Smaller steps where data is near keep more of it, larger ones less.
+    assert spread(heun, 5, 'shifted:0.5') == pytest.approx(0.502, abs=1e-3)
+    assert spread(heun, 5, 'shifted:2') == pytest.approx(0.363, abs=1e-3)
+
+
+@every_sampler
+@pytest.mark.parametrize('grid', ['even', 'shifted:2', 'shifted:0.5', 'quantiles:-0.4,1'])
+def test_every_grid_leads_to_the_exact_spread(method, grid):
+    errors = [abs(spread(method, steps, grid) - 0.5) for steps in (10, 40, 160)]
+    assert errors[2] < 0.025 and errors[2] < errors[1] < errors[0]
+
+
+@every_sampler
+def test_a_step_begins_and_ends_where_the_grid_says(method):
+    seen = []
+
+    def velocity(z, t):
+        jax.debug.callback(lambda t: seen.append(float(t[0])), t)
+        return jnp.ones_like(z)
+
+    end = method(velocity, jnp.zeros((1, 1)), 4, grid='shifted:3')
+    jax.effects_barrier()
+    np.testing.assert_allclose(sorted(set(seen)), times(4, 'shifted:3')[:-1], atol=1e-7)
+    np.testing.assert_allclose(end, 1, atol=1e-6)

@@ -1,5 +1,5 @@
 """Where runs of the generator begin: the rows of a study at one and the same network; and which of
-their steps have nested dropout.
+their steps have nested dropout. Noise on their context, and how what they become draws.
 """
 
 import jax
@@ -66,12 +66,13 @@ def test_a_generator_with_features_is_no_start_for_one_without(micro_bundles):
 
 
 class Seen:
-    """A network that keeps the components it is given."""
+    """A network that keeps what it is given."""
 
     components, context_frames, future_frames = 32, 4, 4
 
-    def apply(self, variables, context, noisy, t, *components):
+    def apply(self, variables, context, noisy, t, *components, context_t):
         self.given = jnp.concatenate(components, axis=1)
+        self.context, self.context_t = context, context_t
         return jnp.zeros_like(noisy)
 
 
@@ -96,4 +97,50 @@ def test_a_share_beyond_all_steps_is_refused(micro_bundles):
     config = shrink(load_config('generator', 'tiny'), micro_bundles)
     config.loss.nested_share = 1.5
     with pytest.raises(errors.UserError, match='config.loss.*nested_share is 1.5'):
+        tasks.create(config)
+
+
+def seen(micro_bundles, **loss):
+    """(what the network is given of eight clips, their latents)"""
+    config = shrink(load_config('generator', 'tiny'), micro_bundles)
+    config.loss.update(nested_dropout=False, predicted_fraction=0.0, **loss)
+    task = tasks.create(config)
+    task.net, latents = Seen(), jnp.zeros((8, 8, 8, 16, 4))
+    batch = {'latents': latents, 'components': jnp.zeros((8, 8, 4, 8, 32))}
+    task.loss({}, task.frozen, batch, jax.random.key(0))
+    return task.net
+
+
+def test_the_context_is_noised_and_the_network_told_only_if_asked_for(micro_bundles):
+    clean = seen(micro_bundles)
+    assert clean.context_t is None and not clean.context.any()
+    noisy = seen(micro_bundles, context_noise=0.3)
+    assert noisy.context_t.shape == (8, 4)
+    spread = np.asarray(noisy.context).std((2, 3, 4))
+    # Of latents that are zero there remains (1 - t) of the noise, and none at t = 1.
+    np.testing.assert_allclose(spread, 1 - noisy.context_t, atol=0.05)
+    assert (spread[noisy.context_t == 1] == 0).all() and spread.max() > 0.05
+
+
+def test_how_a_model_draws_is_exported_with_it(micro_bundles):
+    config = shrink(load_config('generator', 'tiny'), micro_bundles)
+    config.loss.update(sampler='heun', sampler_steps=3, sampler_grid='shifted:2', context_noise=0.2)
+    task = tasks.create(config)
+    model = task.part({})
+    assert model.sampling() == ('heun', 3, 'shifted:2') and model.generator.context_noise == 0.2
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'sampler': 'rk4'}, "sampler 'rk4' is unknown"),
+        ({'sampler_steps': 0}, 'sampler steps is 0'),
+        ({'sampler_grid': 'odd'}, "sampler grid 'odd' makes no times"),
+        ({'context_noise': 1.0}, r'context_noise is 1.0; it must lie in \[0, 1\)'),
+    ],
+)
+def test_what_cannot_be_drawn_with_is_refused_before_training(micro_bundles, change, said):
+    config = shrink(load_config('generator', 'tiny'), micro_bundles)
+    config.loss.update(change)
+    with pytest.raises(errors.UserError, match=f'config.loss: {said}'):
         tasks.create(config)

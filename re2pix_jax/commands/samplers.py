@@ -1,0 +1,21 @@
+r"""Prints what samplers make of held-out clips, and for how many evaluations of the network.
+
+    re2pix samplers --config=samplers
+    re2pix samplers --config=samplers --config.rows="(('euler',50,'even'),('heun',9,'shifted:2'))"
+
+A row of config.rows is a sampler, its steps and the grid of its times.
+"""
+
+from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
+
+# isort: split
+from re2pix_jax import bundles
+from re2pix_jax.evaluation import samplers
+
+_CONFIG = cli.config_flag()
+
+
+def main(argv):
+    del argv
+    config = _CONFIG.value
+    print(samplers.table_of(bundles.load(config.model, 're2pix'), config))
