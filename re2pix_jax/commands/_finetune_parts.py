@@ -183,7 +183,9 @@ def tuned(run: Run) -> None:
     config = config_of(run, 'generator', 'generator:tiny', run.model.generator)
     on_encoded(run, config, context=net.context_frames, future=net.future_frames)
     config.loss.update(path=run.model.generator.path, target=run.model.generator.target)
-    config.loss.update(schedule=run.model.generator.schedule, sampler_steps=run.model.sampler_steps)
+    config.loss.schedule = run.model.generator.schedule
+    for name in ('sampler', 'sampler_steps', 'sampler_grid'):
+        config.loss[name] = getattr(run.model, name)
     config.frozen.update({name: chosen[name] for name in ('forecaster', 'vae')})
     config.frozen.head = run.name if run.model.head is not None else ''
     path = train(run, 'generator', config, save)

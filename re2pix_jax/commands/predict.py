@@ -87,7 +87,6 @@ DTYPE = flags.DEFINE_enum(
 
 def main(argv):
     del argv
-<<<<<<< HEAD
     videos = [path for path in VIDEO.value if path]
     prediction.check_source(videos, WORLD.value)
     with files.staging(OUT.value) as folder:  # a place that cannot be written is told at once
@@ -137,28 +136,10 @@ def _read(model, path, start):
 
 def _predict(model, clip, folder, doing) -> str:
     """Predicts, prints and writes; says how long it took."""
-    options = {
-        flag.name: flag.value
-        for flag in (SAMPLER, SAMPLER_STEPS, CHANNELS, GUIDANCE, GUIDANCE_CHANNELS)
-    }
+    options = {name: flags.FLAGS[name].value for name in SAMPLING}
     given = HORIZON.value, SEED.value, NUM_FUTURES.value, MODEL.value
     with _timed(doing) as took:
         predicted = prediction.predict(model, clip, *given, **options)
-=======
-    prediction.check_source(VIDEO.value, WORLD.value)
-    with files.staging(OUT.value) as folder:
-        model = prediction.load_model(MODEL.value, DTYPE.value)
-        if VIDEO.value:
-            clip = prediction.read_video(
-                model, VIDEO.value, HORIZON.value, START.value, FOLDER_FPS.value
-            )
-        else:
-            clip = prediction.read_world(model, WORLD.value, HORIZON.value, START.value)
-        options = {name: flags.FLAGS[name].value for name in SAMPLING}
-        predicted = prediction.predict(
-            model, clip, HORIZON.value, SEED.value, NUM_FUTURES.value, MODEL.value, **options
-        )
->>>>>>> main
         prediction.write(folder, model, predicted)
     print(prediction.describe(predicted.report, model.fps))
     return took

@@ -127,33 +127,20 @@ class AutoencoderTask(Task):
         shift, scale = _moments(part, batches)
         return part.replace(scaling_factor=scale, shift_factor=shift)
 
-<<<<<<< HEAD
-    def _moments(self, variables, batches):
-        encode = jax.jit(lambda variables, x: self.net.apply(variables, x, method='encode')[0])
-        means, squares = [], []
-        for batch in batches:
-            frames = batch['frames'][batch['known']]  # what could not be read is no picture
-            if not len(frames):
-                continue
-            images = _images({'frames': frames})
-            latents = np.asarray(encode(variables, images), np.float64)
-            means.append(latents.mean())
-            squares.append(np.square(latents).mean())
-        shift = float(np.mean(means))
-        return shift, float(1.0 / np.sqrt(np.mean(squares) - shift**2))
-=======
 
 def _moments(part, batches):
     """(mean, 1 / deviation) of each channel of the unscaled latents."""
     means, squares = [], []
     for batch in batches:
-        latents = np.asarray(part.moments(batch['frames'])[0], np.float64)
+        frames = batch['frames'][batch['known']]  # what could not be read is no picture
+        if not len(frames):
+            continue
+        latents = np.asarray(part.moments(frames)[0], np.float64)
         means.append(latents.mean((0, 1, 2, 3)))
         squares.append(np.square(latents).mean((0, 1, 2, 3)))
     shift = np.mean(means, axis=0)
     deviation = np.sqrt(np.mean(squares, axis=0) - np.square(shift))
     return tuple(shift.tolist()), tuple((1.0 / deviation).tolist())
->>>>>>> main
 
 
 def _images(batch):
