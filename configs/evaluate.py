@@ -27,6 +27,9 @@ def get_config():
             'protocol': '',
             'split': 'validation',
             'clips': 256,  # at most; 0 = all
+            # 'skip': a clip that can't be read, or is too short, counts for nothing and is named
+            'unreadable': 'stop',
+            'least_share': 0.5,  # of the clips that must be usable
             # native frame where the context begins; Cityscapes: 1 with horizon 6, for frame 19 has
             # the labels, and ten frames are enough for FVD
             'start': 0,

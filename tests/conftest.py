@@ -115,7 +115,7 @@ def shrink(config, bundles=None, **overrides):
         steps=2, batch_size=2, dtype='float32', log_every=1, eval_every=0, checkpoint_every=0
     )
     for data in (config.data, config.eval_data):
-        data.update(size=SIZE, sources=(f'records:{bundles}/clips',))
+        data.update(size=SIZE, sources=(f'records:{bundles}/clips',), most_enlarged=1.0)
     config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 1)
     for name in config.frozen:
         if (config.task, name) != ('autoencoder', 'vae'):  # which leaves only a decoder to train

@@ -26,6 +26,13 @@ import traceback
 
 # Read when the native libraries load, hence before jax is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# What was compiled once is kept for the next command.
+os.environ.setdefault(
+    'JAX_COMPILATION_CACHE_DIR',
+    os.path.join(
+        os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 're2pix_jax', 'compiled'
+    ),
+)
 
 from absl import flags
 from absl import logging as absl_logging

@@ -13,7 +13,7 @@ from absl import flags
 from re2pix_jax import bundles, tasks
 from re2pix_jax.data import loader
 from re2pix_jax.errors import UserError
-from re2pix_jax.training import loop
+from re2pix_jax.training import defaults, loop
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _OUT = flags.DEFINE_string('out', None, 'Bundle folder to write.', required=True)
@@ -45,7 +45,11 @@ def main(argv):
     bundles.check_place(_OUT.value, task.kind, _OVERWRITE.value)
     variables = run.state.ema if _EMA.value else run.state.variables
     saving = {'storage': _STORAGE.value, 'card': card, 'overwrite': _OVERWRITE.value}
-    batches = loader.create(config.eval_data, config.batch_size, config.seed, training=False)
-    with contextlib.closing(batches):
+    with contextlib.ExitStack() as stack:
+        batches = None
+        if task.measured:
+            clips = defaults.evaluated(config)
+            batches = loader.create(clips, config.batch_size, config.seed, training=False)
+            stack.enter_context(contextlib.closing(batches))
         task.save(variables, _OUT.value, batches, **saving)
     print(f'{_OUT.value}: step {int(run.state.step)} of {_WORKDIR.value}')

@@ -1,6 +1,7 @@
 r"""Predicts what happens next in a driving video.
 
     re2pix predict --video=drive.mp4 --model=tiny --out=out/drive
+    re2pix predict --video=a.mp4 --video=my_videos --every=10 --out=out/many
     re2pix predict --world=validation:3 --model=tiny --out=out/world --horizon=8 --num_futures=2
     re2pix predict --world=validation:3 --model=tiny --out=out/guided --sampler=heun \
         --sampler_steps=10 --guidance=0.4
@@ -8,18 +9,26 @@ r"""Predicts what happens next in a driving video.
 Takes the model's context frames from --start on, predicts --horizon frames and writes to --out:
 future.mp4 (truth, prediction, predicted and true features), sheet.png (the same through time) and
 metrics.json. Where the video goes on, its frames are the truth.
+
+Of several --video, of a folder of videos, or with --every at several times of one, each prediction
+goes to a folder of its own in --out; a video that cannot be used is named, and the status is 1.
 """
+
+import pathlib
+import sys
+import time
 
 from absl import flags
 
 from re2pix_jax import files
 from re2pix_jax.commands import cli  # noqa: F401 (quietens native libraries while they load)
 from re2pix_jax.data import windows
+from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import prediction
 from re2pix_jax.model import SAMPLING
 
-VIDEO = flags.DEFINE_string(
-    'video', '', 'video file, or folder of images, in order of their numbers'
+VIDEO = flags.DEFINE_multi_string(
+    'video', [], 'video file, folder of images, in order of their numbers, or folder of videos'
 )
 FOLDER_FPS = flags.DEFINE_float(
     'folder_fps', windows.BASE_FPS, 'frames per second of a folder of images', lower_bound=0.01
@@ -31,6 +40,9 @@ MODEL = flags.DEFINE_string('model', 'tiny', 'shipped name, bundle folder or hf:
 OUT = flags.DEFINE_string('out', None, 'folder to write to', required=True)
 HORIZON = flags.DEFINE_integer('horizon', 8, 'frames to predict', lower_bound=1)
 SEED = flags.DEFINE_integer('seed', 0, "of the sampler's noise", lower_bound=0)
+EVERY = flags.DEFINE_float(
+    'every', 0.0, 'predict again after so many seconds, to the end; 0: once', lower_bound=0.0
+)
 START = flags.DEFINE_float(
     'start', 0.0, 'seconds into the video at which the context begins', lower_bound=0.0
 )
@@ -75,19 +87,79 @@ DTYPE = flags.DEFINE_enum(
 
 def main(argv):
     del argv
-    prediction.check_source(VIDEO.value, WORLD.value)
-    with files.staging(OUT.value) as folder:
-        model = prediction.load_model(MODEL.value, DTYPE.value)
-        if VIDEO.value:
-            clip = prediction.read_video(
-                model, VIDEO.value, HORIZON.value, START.value, FOLDER_FPS.value
-            )
-        else:
-            clip = prediction.read_world(model, WORLD.value, HORIZON.value, START.value)
-        options = {name: flags.FLAGS[name].value for name in SAMPLING}
-        predicted = prediction.predict(
-            model, clip, HORIZON.value, SEED.value, NUM_FUTURES.value, MODEL.value, **options
-        )
+    videos = [path for path in VIDEO.value if path]
+    prediction.check_source(videos, WORLD.value)
+    with files.staging(OUT.value) as folder:  # a place that cannot be written is told at once
+        with _timed(f'loading {MODEL.value}') as loading:
+            model = prediction.load_model(MODEL.value, DTYPE.value)
+        given = START.value, EVERY.value, FOLDER_FPS.value
+        asked = prediction.moments(model, videos, *given) if videos else []
+        if len(asked) <= 1:
+            if asked:
+                clip = _read(model, asked[0].path, START.value)
+            else:
+                clip = prediction.read_world(model, WORLD.value, HORIZON.value, START.value)
+            predicting = _predict(model, clip, folder, 'compiling and predicting')
+    if len(asked) > 1:
+        return _several(model, asked)
+    print(f'written to {OUT.value}: future.mp4, sheet.png, metrics.json; {loading}, {predicting}')
+    return 0
+
+
+def _several(model, asked) -> int:
+    done, bad = 0, {}
+    for number, moment in enumerate(asked, 1):
+        if moment.path in bad:
+            continue
+        place = moment.name.replace('/', '_') + (f'_{moment.start:.1f}s' if EVERY.value else '')
+        try:
+            clip = _read(model, moment.path, moment.start)
+        except UserError as error:
+            bad[moment.path] = error
+            print(f'left out: {error}', file=sys.stderr, flush=True)
+            continue
+        doing = 'predicting' if done else 'compiling and predicting'
+        with files.staging(pathlib.Path(OUT.value, place)) as folder:
+            took = _predict(model, clip, folder, doing)
+        print(f'{number} of {len(asked)}: {OUT.value}/{place}; {took}\n', flush=True)
+        done += 1
+    if not done:
+        first = next(iter(bad.values()))
+        raise UserError(f'none of {len(bad)} videos can be predicted, the first: {first}')
+    print(f'written to {OUT.value}: {done} folders with future.mp4, sheet.png, metrics.json')
+    return 1 if bad else 0
+
+
+def _read(model, path, start):
+    return prediction.read_video(model, path, HORIZON.value, start, FOLDER_FPS.value)
+
+
+def _predict(model, clip, folder, doing) -> str:
+    """Predicts, prints and writes; says how long it took."""
+    options = {name: flags.FLAGS[name].value for name in SAMPLING}
+    given = HORIZON.value, SEED.value, NUM_FUTURES.value, MODEL.value
+    with _timed(doing) as took:
+        predicted = prediction.predict(model, clip, *given, **options)
         prediction.write(folder, model, predicted)
     print(prediction.describe(predicted.report, model.fps))
-    print(f'written to {OUT.value}: future.mp4, sheet.png, metrics.json')
+    return took
+
+
+class _timed:  # noqa: N801 (used as a function)
+    """Says on a terminal what is under way; as text, afterwards, how long it took."""
+
+    def __init__(self, doing):
+        self.doing, self.seconds = doing, 0.0
+
+    def __enter__(self):
+        self._live = sys.stderr.isatty()
+        if self._live:
+            print(f'{self.doing} ...', file=sys.stderr, flush=True)
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_):
+        self.seconds = time.perf_counter() - self._began
+
+    def __str__(self):
+        return f'{self.doing} {self.seconds:.1f} s'

@@ -2,6 +2,7 @@ r"""Prepares driving clips once, so that training reads them fast.
 
     re2pix prepare cityscapes --raw=cityscapes --out=data/cityscapes
     re2pix prepare video_folder --raw=my_videos --out=data/videos --size=256x512
+    re2pix prepare table --raw=my_videos/segments.csv --out=data/segments
     re2pix prepare world --out=data/world --clips=1000 --validation_clips=64
     re2pix prepare encode --source=records:data/world --out=data/world_encoded \
         --encoder=runs/bundles/encoder --principal=runs/bundles/principal \
@@ -16,7 +17,8 @@ cityscapes, nuscenes, covla, kitti: the folder as it was downloaded and unpacked
 videos of any common kind, or folders of images, taken at --folder_fps; the subfolders `train` and
 `validation` are the splits, or --validation_file lists the second, else about a tenth of the files
 is. Each file is named with the windows it gives, and with what stands against it: too slow, too
-short, a shape of which a centre crop keeps less than half. world: the procedural driving world.
+short, a shape of which a centre crop keeps less than half. table: a CSV file, or JSON lines, of
+segments of videos, see re2pix_jax/data/README.md. world: the procedural driving world.
 
 encode: components and latents of every frame of a source, for the forecaster and the generator to
 train on without computing them at each step:
@@ -158,5 +160,6 @@ DATASETS = {
     'world': _world,
     **dict.fromkeys(sources.PUBLISHED, _raw),
     'video_folder': _raw,
+    'table': _raw,
     'encode': _encode,
 }

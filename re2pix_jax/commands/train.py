@@ -38,15 +38,18 @@ def main(argv):
         opened = lambda closable: stack.enter_context(contextlib.closing(closable))
         data = opened(loader.create(config.data, config.batch_size, config.seed))
         task.check_data(data.encoded_by(), data.depth_kinds())
+        for name, share in data.enlarged.items():
+            if share and not jax.process_index():
+                print(f'{name}: data.crop enlarges {share:.0%} of the windows', file=sys.stderr)
         evaluate = None
         if config.evals and config.eval_every:
-            measured = opened(
-                evaluation.open(config.evals, config.eval_data, config.batch_size, config.seed)
-            )
+            clips = defaults.evaluated(config)
+            measured = opened(evaluation.open(config.evals, clips, config.batch_size, config.seed))
             measured.check(task.judged(task.shapes))
             for evaluator in measured.evaluators:
                 if evaluator.left_out and not jax.process_index():
                     print(f'evaluation leaves out: {evaluator.left_out}', file=sys.stderr)
             evaluate = lambda variables: measured.run(task.judged(variables)).scalars()
+            evaluate.about = measured.about
         state = loop.train(task, config, _WORKDIR.value, data, evaluate)
     return 0 if int(state.step) >= config.steps else 143

@@ -6,9 +6,9 @@ neither the number of processes nor that of workers changes what a run reads, an
 data is one number: the batches it has had.
 """
 
-import bisect
 import gc
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -24,7 +24,9 @@ from re2pix_jax.errors import UserError
 
 _SOURCE = 1 << 40  # record = source * _SOURCE + clip
 FAILURES = 8
-"""Clips in a row that cannot be read, at which even data.unreadable = 'skip' stops."""
+"""Clips of a source that may turn out to be bad, whatever data.least_share says of so few."""
+NAMED = 8
+"""Clips left out on opening that are named; the others are counted."""
 
 
 def create(
@@ -48,7 +50,8 @@ def create(
 
     Raises:
         UserError: a source that can't be opened, settings that contradict each other, clips too
-            short for the window, depth of two kinds, a batch that the processes cannot share
+            short for the window, fewer usable ones than data.least_share, crops that enlarge more
+            than data.most_enlarged, depth of two kinds, a batch that the processes cannot share
             evenly.
     """
     settings = Settings.read(data, training)
@@ -74,11 +77,12 @@ def create(
         span = windows.span(settings.frames, settings.strides[0], None)
         named = zip(sources, settings.sources, strict=True)
         sources = [keyframes.FromKeyframes(source, name, span) for source, name in named]
-    records, left_out = [], []
+    records, left_out, enlarged = [], [], {}
     for number, (name, source) in enumerate(zip(settings.sources, sources, strict=True)):
         clips, problems = selection.usable(source, name, settings)
         records.append([number * _SOURCE + clip for clip in clips])
         left_out += problems
+        enlarged[name] = selection.enlarged(source, name, clips, settings)
     if training:
         # Epochs are counted before mixing: every source has its own.
         endless = [
@@ -94,7 +98,7 @@ def create(
     dataset = dataset.batch(batch_size, drop_remainder=training, batch_fn=list)
     sample = _Sample(sources, records, settings, seed)
     shares = dataset.map(_Share(sample, batch_size // count, index))
-    return Loader(shares, sample, batch_size, left_out)
+    return Loader(shares, sample, batch_size, left_out, enlarged)
 
 
 class Loader:
@@ -110,12 +114,14 @@ class Loader:
     Attributes:
         skipped: clips that could not be read, or in evaluation were too short: replaced in
             training, left out in evaluation.
-        clips: how many there are, of all sources together, without those that are too short.
+        clips: how many there are, of all sources together, without those that were left out on
+            opening.
+        enlarged: {source: share of the training windows whose crop is resized to more pixels}.
     """
 
-    def __init__(self, shares, sample: '_Sample', batch_size: int, left_out: list[str]):
-        self._shares, self._sample = shares, sample
-        self.skipped, self.clips = 0, sum(map(len, sample.records))
+    def __init__(self, shares, sample: '_Sample', batch_size: int, left_out=(), enlarged=None):
+        self._shares, self._sample, self.enlarged = shares, sample, enlarged or {}
+        self.skipped, self.clips = len(left_out), sum(map(len, sample.records))
         self._kept = {
             'batch_size': batch_size,
             'records': self.clips,
@@ -123,8 +129,11 @@ class Loader:
         }
         if sample.settings.labels:
             self._check_depth()
-        for message in left_out:
-            self._skip(message)
+        for number, message in enumerate(left_out[:NAMED], 1):
+            _tell(number, message)
+        if more := len(left_out[NAMED:]):
+            _tell(len(left_out), f'and {more} more clips of the same sources')
+        self._bad = set()
         self._go_to(0)
 
     def __iter__(self):
@@ -136,13 +145,12 @@ class Loader:
         except UserError as error:  # grain appends a paragraph of its own about tracebacks
             raise UserError(str(error).partition('\n')[0]) from error
         self._batches += 1
-        messages = batch.pop('skipped')
-        for message in messages:
-            self._skip(message)
-        for known in batch.get('known', ()):
-            self._failures = 0 if known else self._failures + 1
-            if self._failures == min(FAILURES, self.clips):
-                raise UserError(messages[-1])
+        for record, message in batch.pop('skipped'):
+            if record not in self._bad:
+                self._bad.add(record)
+                self.skipped += 1
+                _tell(self.skipped, message)
+                self._sample.check_share(self._bad, record // _SOURCE, message)
         return batch
 
     def get_state(self) -> dict:
@@ -227,19 +235,13 @@ class Loader:
                 'take sources of one kind, or set data.labels=False'
             )
 
-    def _skip(self, message):
-        self.skipped += 1
-        print(f'skipped, {self.skipped} so far: {message}', file=sys.stderr, flush=True)
-
     def _go_to(self, batches):
-        self._batches, self._failures = batches, 0
+        self._batches = batches
         self._iterator = _iterate(self._shares[batches:], self._sample.settings.workers)
 
 
 class _Share:
-    """A batch of (record, epoch) → the arrays of one process's rows. Picklable, for it travels to
-    the workers.
-    """
+    """A batch of (record, epoch) → the arrays of one process's rows. Travels to the workers."""
 
     def __init__(self, sample, size, index):
         self.sample, self.rows = sample, slice(index * size, (index + 1) * size)
@@ -251,35 +253,55 @@ class _Share:
             clip, failed = self.sample(row)
             clips.append(clip)
             messages += failed
-        # Of a last batch this process may have none.
-        clips = clips or [self.sample.missing(asked[0][0])]
+        clips = clips or [self.sample.missing(asked[0][0])]  # of a last batch it may have none
         batch = {name: np.stack([clip[name] for clip in clips])[: len(rows)] for name in clips[0]}
         return {**batch, 'skipped': messages}
 
 
 class _Sample:
-    """(record, epoch) → one sampled clip, and a message for every one that could not be read."""
+    """(record, epoch) → one sampled clip, and (record, message) of every one that could not be
+    read.
+    """
 
     def __init__(self, sources, records, settings, seed):
         self.sources, self.records, self.settings, self.seed = sources, records, settings, seed
+        self._bad = {}  # record → message: it is not read again
 
     def __call__(self, asked):
         (record, epoch), failed, settings = asked, [], self.settings
-        usable = self.records[record // _SOURCE]
-        place = bisect.bisect_left(usable, record)
+        number, usable = record // _SOURCE, self.records[record // _SOURCE]
+        rng = windows.generator(self.seed, epoch, record)
+        others = np.random.default_rng([self.seed, epoch, record, 1])
         while True:
             try:
-                clip = self._read(record, epoch)
+                if record in self._bad:
+                    raise UserError(self._bad[record])
+                clip = self._read(record, rng)
                 return (clip if settings.training else {**clip, 'known': np.True_}), failed
             except UserError as error:
-                failed.append(str(error))
                 if settings.unreadable == 'stop':
                     raise
+                self._bad[record] = str(error)
+                failed.append((record, str(error)))
                 if not settings.training:
                     return self.missing(record), failed
-                if len(failed) == min(FAILURES, len(usable)):
-                    raise
-                record = usable[(place + len(failed)) % len(usable)]
+                self.check_share(self._bad, number, str(error))
+                # Any other, not the next one, which would be seen twice as often as the rest.
+                record, rng = usable[others.integers(len(usable))], others
+
+    def check_share(self, bad, number, message):
+        """Stops where too many of a source's clips turned out to be unreadable.
+
+        Raises:
+            UserError: fewer than data.least_share are left, and `FAILURES` or all are bad.
+        """
+        count, failed = len(self.records[number]), sum(x // _SOURCE == number for x in [*bad])
+        most = (1 - self.settings.least_share) * count
+        if failed >= max(min(FAILURES, count), most):
+            raise UserError(
+                f'{message}; {failed} of {count} clips of {self.settings.sources[number]} cannot '
+                'be read: mend them, or set data.least_share'
+            )
 
     def missing(self, record):
         """Stands where evaluation has no clip."""
@@ -297,10 +319,9 @@ class _Sample:
             blank |= {'labels': np.full(shape, IGNORE, np.uint8), 'depth': np.zeros(shape, 'f4')}
         return blank
 
-    def _read(self, record, epoch):
+    def _read(self, record, rng):
         number, index = divmod(record, _SOURCE)
         source, settings = self.sources[number], self.settings
-        rng = windows.generator(self.seed, epoch, record)
         window = selection.window(source, index, settings, rng)
         if settings.training and settings.time_flip and rng.random() < settings.time_flip:
             window = window[::-1]
@@ -358,9 +379,19 @@ def _iterate(dataset, workers):
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         iterable = iterable.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
+            worker_init_fn=_leave_interrupts,
         )
     return iter(iterable)
+
+
+def _tell(count, message):
+    print(f'skipped, {count} so far: {message}', file=sys.stderr, flush=True)
+
+
+def _leave_interrupts(*_):
+    """A terminal sends Ctrl-C to all processes; the first answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _process() -> tuple[int, int]:

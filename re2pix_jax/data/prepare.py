@@ -16,6 +16,10 @@ from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.errors import UserError
 
 WORLD_SIZE = (64, 128)
+EVALUATED = {
+    'train': 'nothing can be trained on these clips',
+    'validation': 'nothing that is trained on these clips can be evaluated on them',
+}
 RAW_SIZE = (512, 1024)
 """That raw frames just cover: a crop of half the side still is 256x512, the base size."""
 
@@ -54,7 +58,7 @@ def raw(
 
     Args:
         out: folder to write.
-        name: 'video_folder' or one of `sources.PUBLISHED`.
+        name: 'video_folder', 'table' (a file) or one of `sources.PUBLISHED`.
         folder: the raw data.
         splits: those that are prepared; None: those that the folder has.
         validation_file: names the validation videos, one a line (video_folder).
@@ -66,7 +70,7 @@ def raw(
         UserError: the folder has none of the splits, or not one that was asked for.
     """
     from re2pix_jax.data import footage
-    from re2pix_jax.data.sources import videos
+    from re2pix_jax.data.sources import table, videos
 
     size = size or RAW_SIZE
     if name == 'video_folder':
@@ -79,6 +83,11 @@ def raw(
             keep_unreadable=True,
             cover=size,
             folder_fps=folder_fps,
+        )
+    elif name == 'table':
+        known = videos.SPLITS
+        open_split = lambda split: table.Table(
+            folder, split, None, keep_unreadable=True, cover=size, folder_fps=folder_fps
         )
     else:
         source = sources.published(name)
@@ -93,11 +102,20 @@ def raw(
     if absent and (splits or not there):
         raise next(iter(absent.values()))
     for split, error in absent.items():
-        print(f'no split {split}: {error}', file=sys.stderr)
+        if split != 'test' or name not in ('video_folder', 'table'):
+            print(f'no split {split}: {error}', file=sys.stderr)
     written = _write(out, there, size, name, 'jpeg', **storing)
-    if name == 'video_folder':
-        for line in (line for source in there.values() for line in footage.lines(source, size)):
-            print(line, file=sys.stderr)
+    if name in ('video_folder', 'table'):
+        for split, source in there.items():
+            for line in footage.lines(source, size):
+                print(f'{split}: {line}', file=sys.stderr)
+    for split in set(there) | set(absent):
+        if split in EVALUATED and not written.get(split, {}).get('clips'):
+            print(
+                f'warning: split {split} is empty: {EVALUATED[split]}; add footage, or put some '
+                f'into a subfolder {split}',
+                file=sys.stderr,
+            )
     return written
 
 

@@ -119,6 +119,10 @@ class Prepared:
     def name(self, index):
         return self.clips[index]['name']
 
+    def size_of(self, index):
+        """As `Source` says."""
+        return tuple(self.clips[index]['size'])
+
     def target(self, index):
         """The native frame that the dataset's evaluation protocol predicts, None where it has
         none.

@@ -39,11 +39,14 @@ class Settings:
             count native frames).
         start: native frame at which evaluation windows begin.
         unreadable: 'stop' at a clip that cannot be read, or in evaluation is too short, or 'skip':
-            in training another one takes its place, in evaluation it counts for nothing; each is
-            named on stderr and counted (`Loader.skipped`).
+            in training another one, drawn at random, takes its place, in evaluation it counts for
+            nothing; each is named on stderr and counted (`Loader.skipped`). What a source knows to
+            be bad is left out so in any case.
+        least_share: of its clips that a source must be able to give; with fewer nothing begins.
+        most_enlarged: share of the training windows whose crop may have fewer pixels than `size`.
         source_size: (height, width) at which the world is rendered and videos are fitted before the
-            crop; empty: `size` for the world and for evaluation, `size` / lo for videos in
-            training, so that crops of these are not blown up.
+            crop; empty: `size` for evaluation, `size` / lo in training, so that no crop is blown
+            up.
         folder_fps: frames a second of image folders among videos.
         workers: processes that read; 0: threads of this one.
         training: batches without end, random windows; otherwise one pass.
@@ -64,6 +67,8 @@ class Settings:
     window: str = 'start'
     start: int = 0
     unreadable: str = 'stop'
+    least_share: float = 0.5
+    most_enlarged: float = 1.0
     source_size: tuple[int, ...] = ()
     folder_fps: float = BASE_FPS
     workers: int = 0
@@ -98,7 +103,8 @@ class Settings:
         """(height, width) at which a source gives its frames, where it has a choice."""
         if self.source_size:
             return self.source_size
-        scale = 1.0 / self.crop[0] if name.startswith('videos:') and self.training else 1.0
+        chosen = self.training and name.partition(':')[0] in ('world', 'videos', 'table')
+        scale = 1.0 / self.crop[0] if chosen else 1.0
         return tuple(math.ceil(side * scale) for side in self.size)
 
     def _check(self):
@@ -117,6 +123,8 @@ class Settings:
             ('time_flip', 0 <= self.time_flip <= 1, 'a probability'),
             ('window', self.window in places, ', '.join(f'"{place}"' for place in places)),
             ('unreadable', self.unreadable in ('stop', 'skip'), '"stop" or "skip"'),
+            ('least_share', 0 <= self.least_share <= 1, 'a share from 0 to 1'),
+            ('most_enlarged', 0 <= self.most_enlarged <= 1, 'a share from 0 to 1'),
             ('label_size', not self.label_size or pair(self.label_size), '(height, width)'),
             ('source_size', not self.source_size or pair(self.source_size), '(height, width)'),
             ('size', pair(self.size), '(height, width)'),

@@ -11,6 +11,7 @@ import threading
 import av
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import Colorspace
 from jaxtyping import UInt8
 from PIL import Image
@@ -159,7 +160,9 @@ def _orientation(opened: Image.Image) -> int:
 
 def _display(frame) -> tuple[bool, bool, bool] | None:
     """What a display matrix asks for, as `UPRIGHT`; None without one."""
-    for side in frame.side_data:
+    # Not frame.side_data: the frame keeps that, and it the frame, so that megabytes a picture wait
+    # for the collector of cycles.
+    for side in SideDataContainer(frame):
         if side.type.name == 'DISPLAYMATRIX' and side.buffer_size >= 36:
             # x' = a x + c y, y' = b x + d y
             a, b, _, c, d = np.frombuffer(bytes(side)[:36], '<i4')[:5].astype(float)

@@ -21,12 +21,15 @@ def of_one_length(
     batches: Iterable[dict], count: int, batch_size: int, label: str
 ) -> Iterator[tuple[dict, int]]:
     """Yields (batch of `batch_size` clips, how many of them count) where every process reads all
-    clips; the last one is repeated, so that the last batch compiles nothing anew.
+    clips. Those that could be read come first, the last of them is repeated, so that no batch
+    compiles anything anew.
     """
     for first, local in numbered(batches, count, batch_size, label):
-        there = min(len(local['record']), count - first)
-        rows = np.minimum(np.arange(batch_size), there - 1)
-        yield {name: values[rows] for name, values in local.items()}, there
+        known = local.get('known', np.ones(len(local['record']), bool))
+        there = np.flatnonzero(known[: count - first])
+        if len(there):
+            rows = there[np.minimum(np.arange(batch_size), len(there) - 1)]
+            yield {name: values[rows] for name, values in local.items()}, len(there)
 
 
 def filled(local: dict, batch_size: int, first: int, limit: int) -> dict:

@@ -126,6 +126,8 @@ def data_of(part, config, term: str = '', split: str = '', clips: int | None = N
         start=config.start,
         label_size=tuple(config.label_size),
         workers=config.workers,
+        unreadable=config.get('unreadable', 'stop'),
+        least_share=config.get('least_share', data.least_share),
     )
     return data
 
@@ -189,7 +191,7 @@ def protocol_of(part, config, evaluation, report) -> dict:
         model=config.model,
         source=config.source,
         split=config.split,
-        clips=evaluation.count,
+        clips=evaluation.scored,
         start_frame=data.start,
         window=data.window,
         stride=stride,

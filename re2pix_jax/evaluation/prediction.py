@@ -2,6 +2,8 @@
 look at.
 """
 
+import contextlib
+import functools
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from re2pix_jax import bundles, errors, files, world
-from re2pix_jax.data import video, windows
+from re2pix_jax.data import folders, timeline, video, windows
 from re2pix_jax.data.sources.world import CLIPS
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import evaluators, tables, views
@@ -51,6 +53,14 @@ class Clip(NamedTuple):
     start: float = 0.0
 
 
+class Moment(NamedTuple):
+    """A time of a video, in seconds, and what to call the video."""
+
+    path: pathlib.Path
+    name: str
+    start: float
+
+
 class Prediction(NamedTuple):
     """A `model.Future` with a leading axis of futures, the clip that it continues, and the metrics
     of every step.
@@ -70,19 +80,19 @@ def load_model(name, dtype='float32'):
     return with_dtype(bundles.load(name, kind='re2pix'), dtype)
 
 
-def check_source(path, world):
-    """Raises UserError unless exactly one of a readable video and a well-formed 'split:index' is
-    given.
+def check_source(paths, world):
+    """Raises UserError unless exactly one of videos, of which a single one is readable, and a
+    well-formed 'split:index' is given.
     """
-    if bool(path) == bool(world):
+    if bool(paths) == bool(world):
         raise UserError(
-            f'--video and --world: expected one of them, got {"both" if path else "neither"}; give '
-            '--video=drive.mp4 or --world=validation:3'
+            f'--video and --world: expected one of them, got {"both" if paths else "neither"}; '
+            'give --video=drive.mp4 or --world=validation:3'
         )
     if world:
         parse_world(world)
-    else:
-        video.probe(path)
+    elif len(paths) == 1 and not pathlib.Path(paths[0]).is_dir():
+        video.probe(paths[0])
 
 
 def parse_world(text):
@@ -94,6 +104,37 @@ def parse_world(text):
             'from 0 on, e.g. --world=validation:3'
         )
     return split, int(index)
+
+
+def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS):
+    """What is predicted: in every video below `paths`, which are files, folders of images and
+    folders of such, the time `start` and, with `every`, those of a regular step after it, as long
+    as a context fits.
+
+    Raises:
+        UserError: a folder without either.
+    """
+    found = []
+    for path in map(pathlib.Path, paths):
+        below = folders.videos(path)[0] if path.is_dir() and not _images_in(path) else []
+        if path.is_dir() and not below and not _images_in(path):
+            raise UserError(f'{path}: the folder holds no images and no videos')
+        found += [(path / name, f'{path.name}/{name}') for name in below] or [(path, path.name)]
+    asked = []
+    for path, name in found:
+        times = [start]
+        with contextlib.suppress(UserError):  # who reads it says so
+            end = timeline.of(path, folder_fps).times[-1] - (model.context_frames - 1) / model.fps
+            times += np.arange(start + every, end, every).tolist() if every else []
+        asked += [Moment(path, name, time) for time in times]
+    return asked
+
+
+def _images_in(folder) -> bool:
+    try:
+        return bool(folders.images(folder).files)
+    except UserError:
+        return False
 
 
 def read_video(model, path, horizon, start=0.0, folder_fps=windows.BASE_FPS):
@@ -196,10 +237,6 @@ def _measure(model, clip, future) -> list[Report]:
     """A report of each future: the evaluators that serve everywhere, on one clip."""
     context, known = model.context_frames, len(clip.frames) - model.context_frames
     labelled = clip.labels is not None and model.head is not None
-    measuring = evaluators.create(EVALS | (LABELLED if labelled else {}))
-    for evaluator in measuring:
-        evaluator.parts = model.head if evaluator.name in LABELLED else ()
-    parts = {evaluator.name: evaluator.parts for evaluator in measuring}
     batch = {
         'frames': clip.frames[None],
         'known': np.ones(1, bool),
@@ -207,27 +244,41 @@ def _measure(model, clip, future) -> list[Report]:
     }
     if labelled:
         batch['labels'] = clip.labels[None, context:]
-
-    @jax.jit
-    def observe(model, parts, batch, frames, components):
-        shown = views.views_of(model, batch, known, False, {}, 0)
-        shown['re2pix'] = views.View(model.forecaster, frames=lambda: frames)
-        shown['forecast'] = views.View(model.forecaster, components=lambda: components)
-        return {
-            evaluator.name: {
-                method: evaluator.measure(parts[evaluator.name], shown[method], shown, batch)
-                for method in evaluator.methods
-                if method in shown
-            }
-            for evaluator in measuring
-        }
-
+    measuring = evaluators.create(EVALS | (LABELLED if labelled else {}))
+    for one in measuring:
+        one.parts = model.head if one.name in LABELLED else ()
+    parts = {one.name: one.parts for one in measuring}
     reports = []
-    for frames, components in zip(future.frames, future.components, strict=True):
-        found = observe(model, parts, batch, frames[None, :known], components[None, :known])
+    for of_future in zip(future.frames, future.components, strict=True):
+        frames, components = (values[None, :known] for values in of_future)
+        found = _observe(model, parts, batch, frames, components, labelled=labelled)
         totals = {(name, m): state for name, of in found.items() for m, state in of.items()}
         reports.append(Report.of(measuring, totals, measuring))
     return reports
+
+
+@functools.cache
+def _measuring(labelled: bool):
+    """The evaluators of a clip, for `_observe`: what they report is kept by others."""
+    return evaluators.create(EVALS | (LABELLED if labelled else {}))
+
+
+@functools.partial(jax.jit, static_argnames='labelled')
+def _observe(model, parts, batch, frames, components, labelled):
+    """{evaluator: {method: state}} of a clip's known future [1, K, ...]; compiled once for all
+    clips whose truth is as long.
+    """
+    shown = views.views_of(model, batch, frames.shape[1], False, {}, 0)
+    shown['re2pix'] = views.View(model.forecaster, frames=lambda: frames)
+    shown['forecast'] = views.View(model.forecaster, components=lambda: components)
+    return {
+        one.name: {
+            method: one.measure(parts[one.name], shown[method], shown, batch)
+            for method in one.methods
+            if method in shown
+        }
+        for one in _measuring(labelled)
+    }
 
 
 def _rows(steps, fps, horizon) -> list[dict]:
@@ -290,8 +341,12 @@ def pictures(model, prediction):
 
 def _components(model, frames):
     """Components [T, h, w, P] of frames [T, H, W, 3]."""
-    encode = jax.jit(lambda model, x: views.by_frames(model.forecaster.encode, x))
-    return np.asarray(encode(model, jnp.asarray(frames)[None]))[0]
+    return np.asarray(_encode(model, jnp.asarray(frames)[None]))[0]
+
+
+@jax.jit
+def _encode(model, frames):
+    return views.by_frames(model.forecaster.encode, frames)
 
 
 def write(folder, model, prediction: Prediction) -> None:
@@ -323,4 +378,21 @@ def describe(report: dict, fps: float) -> str:
         {name: columns for name, columns in row.items() if name in views.TITLES}
         for row in report['steps']
     ]
-    return '\n\n'.join([text, *tables.by_time(steps, fps), tables.LEGEND])
+    return '\n\n'.join([text, *tables.by_time(steps, fps), *_copying(steps), tables.LEGEND])
+
+
+def _copying(steps) -> list[str]:
+    """A line where the last context frame, repeated, was nearer to the truth."""
+    pairs = [
+        (row['re2pix']['psnr'], row['copy_last']['psnr'])
+        for row in steps
+        if None not in (row.get(m, {}).get('psnr') for m in ('re2pix', 'copy_last'))
+    ]
+    worse = sum(copied > predicted for predicted, copied in pairs)
+    if not worse:
+        return []
+    predicted, copied = np.mean(pairs, 0)
+    return [
+        f'Copying the last frame was better in PSNR at {worse} of {len(pairs)} steps: over all '
+        f'{copied:.2f} dB, the prediction {predicted:.2f} dB.'
+    ]

@@ -65,8 +65,13 @@ class Evaluation:
         self.batches = loader.create(data, batch_size, seed, training=False)
         self._start = self.batches.get_state()
         self.count = min(data.get('clips', 0) or self.batches.clips, self.batches.clips)
+        self.scored = self.count  # after a run: those that could be read
         if not self.count:
             raise UserError(f'{data.sources[0]}: split {data.split} holds no clips to evaluate')
+
+    def about(self) -> str:
+        """What is evaluated on, in words."""
+        return f'{self.scored} clips of {", ".join(self.data.sources)}, split {self.data.split}'
 
     def close(self) -> None:
         """Ends the processes that read."""
@@ -131,7 +136,7 @@ class Evaluation:
                 functools.partial(self._measure, measuring),
                 out_shardings=meshes.replicated(self.mesh),
             )
-        totals = {}
+        totals, scored = {}, 0
         self.batches.set_state(self._start)
         for first, local in numbered(self.batches, self.count, self.batch_size, self.label):
             batch = filled(local, self.batch_size, first, self.count)
@@ -139,10 +144,12 @@ class Evaluation:
                 batch = self.only_last(batch)
             found, known = self._observe[names](part, parts, meshes.global_batch(batch, self.mesh))
             known = np.asarray(known)
+            scored += int(known.sum())
             for evaluator in measuring:
                 for method, state in found[evaluator.name].items():
                     key = evaluator.name, method
                     totals[key] = evaluator.add(totals.get(key), state, known)
+        self.scored = scored
         return totals
 
     def _measure(self, measuring, part, parts, batch):

@@ -30,6 +30,7 @@ class AutoencoderTask(Task):
     """
 
     kind = 'vae'
+    measured = True
     build = AutoencoderKL
 
     @property
@@ -131,7 +132,10 @@ def _moments(part, batches):
     """(mean, 1 / deviation) of each channel of the unscaled latents."""
     means, squares = [], []
     for batch in batches:
-        latents = np.asarray(part.moments(batch['frames'])[0], np.float64)
+        frames = batch['frames'][batch['known']]  # what could not be read is no picture
+        if not len(frames):
+            continue
+        latents = np.asarray(part.moments(frames)[0], np.float64)
         means.append(latents.mean((0, 1, 2, 3)))
         squares.append(np.square(latents).mean((0, 1, 2, 3)))
     shift = np.mean(means, axis=0)

@@ -23,6 +23,7 @@ class Task:
 
     frozen_parts: tuple[str, ...] = ()
     kind = ''  # of the bundle that `part` becomes
+    measured = False  # whether `part` is measured on clips
     starts_from = True  # whether such a bundle holds all that is trained
 
     def __init__(self, config, load: bool = True, frozen: dict | None = None):

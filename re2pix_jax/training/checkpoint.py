@@ -45,6 +45,8 @@ FREE = (
     'profile',
     'data.workers',
     'data.unreadable',
+    'data.least_share',
+    'data.most_enlarged',
 )
 
 

@@ -32,6 +32,7 @@ def defaults() -> ConfigDict:
     config.frozen = ConfigDict()  # bundles that the task uses without training them: name -> path
     config.data = data('train')
     config.eval_data = data('validation')
+    config.eval_data.sources = ()  # those of data, see `evaluated`
     # What is measured on eval_data every eval_every steps: name -> dict(type=..., ...) of an
     # evaluator, see re2pix_jax.evaluation
     config.evals = ConfigDict()
@@ -65,6 +66,16 @@ def defaults() -> ConfigDict:
         }
     )
     return config
+
+
+def evaluated(config: ConfigDict) -> ConfigDict:
+    """config.eval_data; where it names no sources, with those of config.data and the rate of their
+    folders of images.
+    """
+    data = ConfigDict(config.eval_data)
+    if not data.sources:
+        data.update(sources=config.data.sources, folder_fps=config.data.folder_fps)
+    return data
 
 
 def by_epochs(config: ConfigDict, epochs: int, clips: int) -> None:
@@ -119,6 +130,10 @@ def data(split: str) -> ConfigDict:
             'labels': True,  # whether labels and depth are read too
             'label_size': (),  # height, width of labels and depth; () = size
             'unreadable': 'stop',  # 'stop' | 'skip': what to do about a clip that can't be read
+            # of its clips that a source must be able to give: with fewer nothing begins [O]
+            'least_share': 0.5,
+            # of the training windows that a crop may enlarge [O]
+            'most_enlarged': 0.25,
             'workers': 0,  # processes that read; 0 = the training process
             'clips': 0,  # clips of the procedural world; 0 = all
             # 'start' | 'native': strides count native frames | 'target': so too, up to the frame

@@ -44,7 +44,8 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
         [local batch, ...] with 'record' among them, and with get_state(), set_state(state),
         record_name(int).
       evaluate: averaged variables -> {name: float}, called every config.eval_every steps, once the
-        checkpoint of the step, where one is due, has been saved; None means no evaluation.
+        checkpoint of the step, where one is due, has been saved; None means no evaluation. Where
+        it has `about()`, that says on what.
 
     Returns:
       TrainState, its `step` below config.steps when a SIGTERM ended the run early (its checkpoint
@@ -101,7 +102,8 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
         values = evaluate(state.ema)
         log.scalars(number, {f'eval/{name}': value for name, value in values.items()})
         shown = '  '.join(f'{name} {float(value):.5g}' for name, value in values.items())
-        progress.note(f'evaluation at step {number}: {shown}')
+        about = getattr(evaluate, 'about', str)()
+        progress.note(f'evaluation at step {number}{about and f" on {about}"}: {shown}')
 
     def settle(log, pending):
         """Reads a dispatched step's numbers, writes them where due, and stops the run where they
@@ -159,6 +161,7 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
                 pending = None
                 # Saved first: an evaluation that fails throws no steps away.
                 if due_save:
+                    log.flush()
                     checkpoints.save(number, state, train_data.get_state(), meta, wait=last)
                 if due_eval:
                     measured(log, number)

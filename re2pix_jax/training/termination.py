@@ -16,22 +16,31 @@ from re2pix_jax.training import checkpoint
 
 
 class Termination:
-    """Notes a SIGTERM, as clusters send it before they take a machine away, so that the loop can
-    finish its step.
+    """Notes a SIGTERM, as clusters send it before they take a machine away, or a first Ctrl-C, so
+    that the loop can finish its step. A second Ctrl-C ends at once.
 
     On several processes jax agrees on one step at which all of them stop.
     """
 
     def __enter__(self):
         self._received = threading.Event()
-        self._previous = None
+        self._previous = {}
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, lambda *_: self._received.set())
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_):
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number, _):
+        if number == signal.SIGINT:
+            if self._received.is_set():
+                raise KeyboardInterrupt
+            # Not by print: the signal may come in the middle of one.
+            os.write(2, b'\nending after this step, and saving; Ctrl-C again ends at once\n')
+        self._received.set()
 
     def reached(self, number: int) -> bool:
         """Whether the run should save and end after step `number`."""

@@ -32,7 +32,7 @@ class Writer:
     """
 
     def __init__(self, workdir: str, step: int, board: bool = True):
-        self._files, self._board = {}, None
+        self._files, self._board, self._flushed = {}, None, time.monotonic()
         if jax.process_index():
             return
         for name in (LOG, TIMING):
@@ -47,7 +47,6 @@ class Writer:
             self._board.write_event(
                 Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
             )
-            self._flushed = time.monotonic()
 
     def __enter__(self):
         return self
@@ -68,6 +67,12 @@ class Writer:
         """Writes {name: float} as a row of `step` in timing.jsonl."""
         self._write(TIMING, step, values, 'timing/')
 
+    def flush(self) -> None:
+        """Brings all rows to the disk, as before a checkpoint of their step."""
+        if self._board:
+            self._board.flush()
+            self._flushed = time.monotonic()
+
     def _write(self, name, step, values, prefix):
         if name not in self._files:
             return
@@ -80,29 +85,27 @@ class Writer:
             for key, value in row.items() if self._board else ():
                 scalar = summary.scalar(prefix + key, value)
                 self._board.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
-            if self._board and time.monotonic() - self._flushed > _FLUSH_SECONDS:
-                self._board.flush()
-                self._flushed = time.monotonic()
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self.flush()
         except OSError as error:
             error.filename = error.filename or file.name
             raise
 
 
 def read_log(workdir: str, name: str = LOG) -> list[dict]:
-    """The rows of `workdir`/log.jsonl, or of timing.jsonl; a last line that was cut off is left
-    out.
-    """
+    """The rows of `workdir`/log.jsonl, or of timing.jsonl; lines that were cut off are left out."""
     return list(_rows(os.path.join(workdir, name)))
 
 
 def _rows(path):
     if not os.path.exists(path):
         return
-    with open(path, encoding='utf-8') as file:
+    with open(path, encoding='utf-8', errors='replace') as file:
         for line in file:
-            if not line.endswith('\n'):
-                return
-            yield json.loads(line)
+            with contextlib.suppress(ValueError):
+                row = json.loads(line) if line.endswith('\n') else None
+                if isinstance(row, dict) and isinstance(row.get('step'), int):
+                    yield row
 
 
 def _drop_rows_after(path, step):

@@ -31,7 +31,8 @@ def lines():
 def sizes(size, **model):
     data = {f'{name}.size': size for name in ('data', 'eval_data')}
     data |= {f'model.{name}': value for name, value in model.items()}
-    return STEPS | data | {'eval_data.clips': 2}
+    # The raw frames are as small as those that are trained on.
+    return STEPS | data | {'eval_data.clips': 2, 'data.most_enlarged': 1.0}
 
 
 def small(command, config) -> dict:

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import types
 
 import jax
 import numpy as np
@@ -16,11 +15,9 @@ from safetensors.numpy import load_file, save_file
 import re2pix_jax
 from re2pix_jax import bundles
 from re2pix_jax.data import video
-from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import prediction
 from re2pix_jax.evaluation.evaluators import components as errors
 from re2pix_jax.evaluation.evaluators import image
-from re2pix_jax.evaluation.held_out import stride_of
 from tests.conftest import ROOT, SIZE
 from tests.running import environment
 from tests.running import outcomes as run_commands
@@ -108,6 +105,10 @@ GOOD = {
         '--channels=16 --guidance=0.4'
     ),
 }
+MANY = {
+    'many': '--video={dir}/both --video={dir}/good.mp4 --every=0.4',
+    'none of many': '--video={dir}/text.mp4 --video={dir}/short.mp4',
+}
 
 
 def drive(count, size=(40, 72)):
@@ -174,7 +175,10 @@ def outcomes(folder, model, micro_bundles, tmp_path_factory):
         outs / 'extra',
         lambda tensors: tensors.update(surplus=np.zeros(3, np.float32)),
     )
-    lines = {name: line for name, (line, _) in BAD.items()} | GOOD
+    (folder / 'both').mkdir()
+    for name in ('good', 'text'):
+        shutil.copy(folder / f'{name}.mp4', folder / 'both')
+    lines = {name: line for name, (line, _) in BAD.items()} | GOOD | MANY
     commands = {}
     for name, line in lines.items():
         first = [
@@ -198,6 +202,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(name, outcomes):
     assert error.startswith('error: ') and error.count('\n') == 1 and error.endswith('\n')
     assert re.search(BAD[name][1], error, re.IGNORECASE), error
     assert not folder.exists()
+
+
+def test_several_videos_and_times_are_predicted_in_one_run(outcomes):
+    status, out, error, folder = outcomes['many']
+    assert status == 1 and 'text.mp4: not a readable video' in error
+    expected = {f'{name}.mp4_{start}s' for name in ('both_good', 'good') for start in (0.0, 0.4)}
+    assert {place.name for place in folder.iterdir()} == expected
+    for place in folder.iterdir():
+        report = json.loads((place / 'metrics.json').read_text())
+        assert f'{report["protocol"]["start_seconds"]:.1f}s' == place.name.split('_')[-1]
+    assert out.count('compiling and predicting ') == 1, 'the first alone compiles'
+    status, out, error, folder = outcomes['none of many']
+    assert status == 2 and not folder.exists()
+    assert error.splitlines()[-1].startswith('error: none of 2 videos can be predicted, the first')
 
 
 @pytest.mark.parametrize('name', GOOD)
@@ -379,22 +397,3 @@ def test_eight_devices_draw_different_noise_and_give_the_videos_of_one(model, tm
     )  # a rounded pixel
     apart = [np.abs(eight[a] - eight[b]).max() for a in range(8) for b in range(a)]
     assert min(apart) > 0.1 * np.abs(eight).max()
-
-
-def test_world_clips_step_at_the_model_rate(model):
-    from re2pix_jax import world
-
-    clip = prediction.read_world(model, 'validation:2', horizon=1, start=4 / 17)
-    expected = world.render('validation', 2, [4, 7, 10, 13, 16], SIZE)
-    np.testing.assert_array_equal(clip.frames, expected.frames)
-    np.testing.assert_array_equal(clip.labels, expected.labels)
-    with pytest.raises(UserError, match='start=-1: must not be negative'):
-        prediction.read_world(model, 'validation:2', horizon=1, start=-1)
-
-
-def test_a_rate_that_no_stride_makes_is_refused():
-    with pytest.raises(
-        UserError, match='10 frames per second, a frame rate that no whole stride of 17'
-    ):
-        stride_of(types.SimpleNamespace(fps=10))
-    assert stride_of(types.SimpleNamespace(fps=5.67)) == 3

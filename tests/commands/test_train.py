@@ -1,5 +1,7 @@
 """The train and export commands: the README's lines, with micro sizes."""
 
+import re
+
 import pytest
 
 import re2pix_jax
@@ -26,11 +28,8 @@ def arguments(task, bundles, workdir):
     fields = {f'model.{name}': value for name, value in MICRO[task].items()}
     fields |= {f'frozen.{name}': bundles / name for name in FROZEN.get(task, ())}
     for data in ('data', 'eval_data'):
-        fields |= {
-            f'{data}.size': SIZE,
-            f'{data}.sources': (f'records:{bundles}/clips',),
-            f'{data}.workers': 0,
-        }
+        fields |= {f'{data}.size': SIZE, f'{data}.workers': 0}
+    fields['data.sources'] = (f'records:{bundles}/clips',)  # of the evaluation too
     fields |= {'steps': 4, 'batch_size': 2, 'log_every': 1, 'eval_every': 4, 'checkpoint_every': 2}
     return [
         f'--config=configs/{task}.py:tiny',
@@ -61,6 +60,8 @@ def test_every_task_trains_by_its_command(task, runs):
     rows = writer.read_log(str(folder / task))
     assert [row['step'] for row in rows if 'loss' in row] == [1, 2, 3, 4]
     assert any(key.startswith('eval/') for row in rows for key in row)
+    told = 'evaluation at step 4 on 5 clips of records:.*/clips, split validation: '
+    assert re.search(told, found[task][1]), found[task][1]
     assert all(value is not None for row in rows for value in row.values())
     assert checkpoint.Checkpoints(str(folder / task), read_only=True).steps()[-1] == 4
 

@@ -3,6 +3,7 @@ with a file.
 """
 
 import errno
+import gc
 import os
 import pathlib
 
@@ -201,3 +202,18 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match='x.mp4: the disk is full'):
         video.write(tmp_path / 'x.mp4', numbered(3), 17)
     assert not list(tmp_path.iterdir())
+
+
+def test_frames_that_were_read_do_not_wait_for_the_collector(tmp_path):
+    """A picture of a phone's video has megabytes: hundreds of them once lay in cycles."""
+    video.write(tmp_path / 'a.mp4', np.zeros((12, 32, 64, 3), np.uint8), 30)
+    video.read(tmp_path / 'a.mp4')
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        video.read(tmp_path / 'a.mp4')
+        gc.collect()
+        assert not [found for found in gc.garbage if isinstance(found, av.VideoFrame)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()

@@ -126,6 +126,26 @@ def test_sigterm_saves_and_the_run_goes_on(straight, tmp_path):
     assert log_of(tmp_path) == log_of(straight)
 
 
+def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(straight, tmp_path):
+    process = start(tmp_path, 'slow=0.1', 'checkpoint_every=0')
+    wait_for_step(process, tmp_path, 3)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert status == 143 and 'stopped by a signal after step' in out
+    assert err == '\nending after this step, and saving; Ctrl-C again ends at once\n'
+    saved = checkpoint.Checkpoints(tmp_path, read_only=True).latest()
+    process = start(tmp_path, 'slow=3', 'checkpoint_every=0')
+    wait_for_step(process, tmp_path, saved + 1)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    status, _, err = finish(process)
+    assert status == 130 and err.endswith('interrupted\n')
+    status, _, err = finish(start(tmp_path))
+    assert status == 0, err
+    assert log_of(tmp_path) == log_of(straight)
+
+
 @pytest.mark.parametrize(
     'fields', [('sharding=replicate',), ('sharding=fsdp', 'mesh.data=4', 'mesh.model=2', 'cut=1')]
 )

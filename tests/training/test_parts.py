@@ -261,8 +261,10 @@ def test_log_drops_later_rows_and_a_torn_line(tmp_path):
     with writer.Writer(tmp_path, 0) as log:
         for step in range(1, 5):
             log.scalars(step, {'loss': float('inf') if step == 2 else step})
-    with open(tmp_path / 'log.jsonl', 'a') as file:
-        file.write('{"step": 5, "lo')
+    # The machine went off while a row was written: also in the middle, where a run went on.
+    rows = (tmp_path / 'log.jsonl').read_text().splitlines()
+    torn = [rows[0], '{"step": 2, "l', '\0\0\0', '{}', '3', *rows[1:]]
+    (tmp_path / 'log.jsonl').write_text('\n'.join(torn) + '\n{"step": 5, "lo')
     with writer.Writer(tmp_path, 3) as log:
         log.scalars(4, {'loss': 40})
         log.timing(4, {'steps_per_second': 2})

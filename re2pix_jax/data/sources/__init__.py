@@ -27,7 +27,8 @@ class Source(Protocol):
 
     A source may also have, for a clip: `target(index)`, the native frame that its evaluation
     protocol predicts, which the clip may be too short for, or None; `origin(index)`, the file it
-    comes from; `problem(index)`, why it cannot be used, or None; `depth_coding(index)`, how its
+    comes from; `problem(index)`, why it cannot be used, or None; `size_of(index)`, the (height,
+    width) that its frames have before anybody enlarges them; `depth_coding(index)`, how its
     depth is stored in 16 bits (`records.depth_of`); and `depth_kind(index)`, told without opening
     the clip: 'metres', 'classes' (ordinal ones, of a published teacher; 0 is unknown too) or None
     where no depth is known.
@@ -68,8 +69,9 @@ def open_source(
 
     Args:
         name: 'world', 'records:FOLDER' (prepared clips), 'videos:FOLDER' (video files and image
-            folders), 'encoded:FOLDER' (components and latents instead of frames), or one of
-            `PUBLISHED` with its raw folder, as 'cityscapes:FOLDER' (slow to train on).
+            folders), 'table:FILE' (segments of these), 'encoded:FOLDER' (components and latents
+            instead of frames), or one of `PUBLISHED` with its raw folder, as 'cityscapes:FOLDER'
+            (slow to train on).
         split: 'train', 'validation' or 'test'.
         size: (height, width) at which the world is rendered and videos are fitted; records come as
             they were prepared.
@@ -93,7 +95,11 @@ def open_source(
     if kind == 'videos' and path:
         from re2pix_jax.data.sources import videos
 
-        return videos.Videos(path, split, size=size, folder_fps=folder_fps)
+        return videos.Videos(path, split, size=size, folder_fps=folder_fps, keep_unreadable=True)
+    if kind == 'table' and path:
+        from re2pix_jax.data.sources import table
+
+        return table.Table(path, split, size=size, folder_fps=folder_fps, keep_unreadable=True)
     if kind == 'encoded' and path:
         from re2pix_jax.data.sources import encoded
 
@@ -101,8 +107,8 @@ def open_source(
     if kind in PUBLISHED and path:
         return published(kind)(path, split)
     raise UserError(
-        f'source {name!r}: expected "world", or records, videos, encoded, {", ".join(PUBLISHED)} '
-        'and a folder, such as "records:FOLDER"'
+        f'source {name!r}: expected "world", or records, videos, table, encoded, '
+        f'{", ".join(PUBLISHED)} and a folder, such as "records:FOLDER"'
     )
 
 

@@ -39,7 +39,7 @@ class CoVLA(ImageClips):
 
     def _paths(self, below):
         """Clips in this folder: the folders of images or, without any, the videos."""
-        visible = [name for name in names(self.path / below) if not folders.hidden(name)]
+        visible = names(self.path / below)
         clips = [below + name for name in visible if (self.path / below / name).is_dir()]
         if not below:  # captions and states may lie beside the clips
             clips = [folder for folder in clips if self._images(folder)]
@@ -49,7 +49,7 @@ class CoVLA(ImageClips):
         return [
             f'{folder}/{name}'
             for name in sorted(names(self.path / folder), key=folders.form)
-            if name.lower().endswith(folders.IMAGE_ENDINGS) and not folders.hidden(name)
+            if name.lower().endswith(folders.IMAGE_ENDINGS)
         ]
 
     def _clip(self, index):

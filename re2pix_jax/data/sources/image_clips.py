@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from re2pix_jax.cityscapes import IGNORE
-from re2pix_jax.data import records, shown
+from re2pix_jax.data import folders, records, shown
 from re2pix_jax.errors import UserError
 
 
@@ -81,6 +81,14 @@ class ImageClips:
     def origin(self, index):
         """Where the clip comes from: its first file, a path below the raw folder."""
         return (self._clip(index).files or ['.'])[0]
+
+    def size_of(self, index):
+        """As `Source` says: that of the first frame; None where it cannot be opened."""
+        try:
+            with Image.open(self.path / self.origin(index)) as image:
+                return image.size[::-1]
+        except Exception:  # noqa: BLE001 (who reads it says so)
+            return None
 
     def target(self, index):
         """The native frame that the evaluation protocol predicts, also where the clip ends before
@@ -179,8 +187,10 @@ class ImageClips:
 
 
 def names(folder) -> list[str]:
-    """Sorted names of what lies in a folder; none where there is no such folder."""
+    """Sorted names of what lies in a folder, without what is hidden or a Mac's archive adds; none
+    where there is no such folder.
+    """
     try:
-        return sorted(os.listdir(folder))
+        return sorted(name for name in os.listdir(folder) if not folders.hidden(name))
     except (FileNotFoundError, NotADirectoryError):
         return []

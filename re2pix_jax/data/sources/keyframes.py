@@ -39,6 +39,10 @@ class FromKeyframes:
         clip, first = self.places[index]
         return f'{self.source.name(clip)}/{first:04d}'
 
+    def problem(self, index):
+        """As `Source` says."""
+        return getattr(self.source, 'problem', lambda _: None)(self.places[index][0])
+
     def depth_kind(self, index):
         """As `Source` says."""
         of = getattr(self.source, 'depth_kind', lambda _: None)

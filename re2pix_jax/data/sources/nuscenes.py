@@ -8,6 +8,7 @@ sweeps/CAM_FRONT/*.jpg     the frames between them
 
 import json
 import mmap
+import sys
 
 from re2pix_jax.data.sources.image_clips import Clip, ImageClips, names
 from re2pix_jax.errors import UserError
@@ -71,7 +72,22 @@ class NuScenes(ImageClips):
                 'files of the dataset there'
             )
         chains = self._chains(version, scenes(version, split))
-        return [_clip(name, chains[name], there) for name in sorted(chains)]
+        # The dataset comes in ten parts of whole scenes: those of a part that was never unpacked
+        # are no clips that have become bad.
+        here = [
+            name
+            for name, frames in sorted(chains.items())
+            if not frames or any(file in there for file, *_ in frames.values())
+        ]
+        if len(here) < len(chains):
+            print(
+                f'{self.path}: {len(chains) - len(here)} of {len(chains)} scenes of split {split} '
+                'have no file here and are left out; unpack the other parts of the dataset to have '
+                'them',
+                file=sys.stderr,
+                flush=True,
+            )
+        return [_clip(name, chains[name], there) for name in here]
 
     def keyframes(self, index) -> list[int]:
         """The native frames of a clip that are key frames."""

@@ -3,7 +3,8 @@ depth.
 
 Splits. A subfolder named train, validation or test is that split; what lies outside of these is
 train. Without a validation subfolder the files that a list names are validation; without such a
-list about a tenth of them, chosen by a hash of their names (so that adding files moves no other).
+list about a tenth of the footage: of every file each tenth minute, or each tenth part of a file of
+less than ten, from a place on that a hash of its name gives (so that adding files moves no other).
 The rest is train.
 
 A recording is cut where it pauses, and into clips of 30/17 s, as long as a Cityscapes snippet; what
@@ -14,6 +15,7 @@ time.
 
 import collections
 import hashlib
+import math
 import os
 import pathlib
 import sys
@@ -30,6 +32,12 @@ from re2pix_jax.errors import UserError
 SPLITS = ('train', 'validation', 'test')
 
 
+TENTH = 10
+HELD_OUT = 60.0
+"""Seconds of a block that is held out as a whole, so that most of it is far from what is trained
+on. [O]"""
+
+
 class Piece(NamedTuple):
     """A clip: `shown` frames of a file from its frame `first` on, read as `frames` at `fps`."""
 
@@ -39,6 +47,7 @@ class Piece(NamedTuple):
     shown: int
     frames: int
     fps: float
+    size: tuple[int, int]  # as shown
     picks: np.ndarray | None = None  # which of the shown ones these are; None: they themselves
     problem: str | None = None
 
@@ -78,13 +87,26 @@ class Videos:
     ):
         if split not in SPLITS:
             raise UserError(f'split {split!r}: a folder of videos has {", ".join(SPLITS)}')
+        self._begin(size, cover, cache_bytes, folder_fps)
+        told, by_minutes = _told(pathlib.Path(path), validation)
+        wanted = 'train' if by_minutes and split == 'validation' else split
+        files = {
+            name: cut(pathlib.Path(path, name), name, folder_fps, keep_unreadable)
+            for name in told
+            if told[name] == wanted
+        }
+        self.pieces = [piece for pieces in files.values() for piece in pieces]
+        if by_minutes and wanted == 'train':
+            held = _held_out(files)
+            self.pieces = [p for p in self.pieces if (p.name in held) == (split == 'validation')]
+        if not self.pieces:
+            raise UserError(
+                f'{path}: no videos for split {split!r}; put some into {pathlib.Path(path, split)}'
+            )
+
+    def _begin(self, size, cover, cache_bytes, folder_fps):
         self.size, self.cover = tuple(size) if size else None, tuple(cover) if cover else None
         self.cache_bytes, self.folder_fps = cache_bytes, folder_fps
-        self.pieces = [
-            piece
-            for file, name in _files_of(pathlib.Path(path), split, validation)
-            for piece in _cut(file, name, folder_fps, keep_unreadable)
-        ]
         self._cache, self._lock = collections.OrderedDict(), threading.Lock()
 
     def __getstate__(self):  # a worker process starts with an empty cache
@@ -109,6 +131,10 @@ class Videos:
 
     def origin(self, index):
         return self.pieces[index].name.partition('#')[0]
+
+    def size_of(self, index):
+        """As `Source` says."""
+        return self.pieces[index].size
 
     def problem(self, index):
         """Why the clip cannot be read, None where it seems to be fine."""
@@ -146,8 +172,10 @@ class Videos:
         return frames
 
 
-def _files_of(folder, split, validation=None):
-    """Sorted (path, name) of the videos and image folders of a split."""
+def _told(folder, validation=None):
+    """{name of a video or image folder: its split} in their order; and whether the validation split
+    is yet to be cut out of these.
+    """
     if not folder.is_dir():
         raise UserError(
             f'{folder}: no such folder, expected a folder of videos (mp4) or of image folders'
@@ -167,15 +195,36 @@ def _files_of(folder, split, validation=None):
     _check_names(folder, names, told)
     if validation:
         told.update((name, 'validation') for name in _listed(pathlib.Path(validation), names))
-    elif 'validation' not in told.values():
-        train = [name for name in names if told[name] == 'train']
-        tenth = [name for name in train if _hash(name) < 0.1] or sorted(train, key=_hash)[:1]
-        if len(train) > 1:
-            told.update((name, 'validation') for name in tenth)
-    chosen = [(folder / name, name) for name in names if told[name] == split]
-    if not chosen:
-        raise UserError(f'{folder}: no videos for split {split!r}; put some into {folder / split}')
-    return chosen
+    return told, not validation and 'validation' not in told.values()
+
+
+def _held_out(files) -> set[str]:
+    """Names of the clips that are validation, of {file: its clips}: each tenth block of each file;
+    where these are less than half of a tenth of all, blocks of more files, where more than twice
+    as much, of fewer.
+    """
+    seconds = lambda pieces: sum(piece.frames / piece.fps for piece in pieces if piece.fps)
+    held, more = [], []
+    for name in sorted(files, key=_hash):
+        whole, begin, blocks = seconds(files[name]), 0.0, {}
+        # Minutes, or tenths of a file of less than ten, of a clip at the least.
+        count = max(1, min(int(whole / CLIP_SECONDS + 1e-3), max(TENTH, round(whole / HELD_OUT))))
+        for piece in files[name]:
+            middle = begin + seconds([piece]) / 2
+            blocks.setdefault(int(middle / max(whole, 1e-9) * count), []).append(piece)
+            begin += seconds([piece])
+        blocks, first = list(blocks.values()), int(TENTH * _hash(name))
+        held += blocks[first::TENTH]
+        if first >= len(blocks):
+            more.append(blocks[first % len(blocks)])
+    total = sum(map(seconds, files.values()))
+    while more and sum(map(seconds, held)) < 0.5 * total / TENTH:
+        held.append(more.pop(0))
+    while len(held) > 1 and sum(map(seconds, held)) > 2 * total / TENTH:  # of a few short files
+        held.pop()
+    names = {piece.name for block in held for piece in block}
+    # A single clip is to be trained on.
+    return names if len(names) < sum(map(len, files.values())) else set()
 
 
 def _check_names(folder, names, told):
@@ -219,17 +268,24 @@ def _hash(name):
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big') / 2**48
 
 
-def _cut(path, name, folder_fps, keep_unreadable=False):
-    """The clips of a file: disjoint, and together all that it shows."""
+def cut(path, name, folder_fps, keep_unreadable=False, span=(0.0, math.inf)):
+    """The clips of a file: disjoint, and together all that it shows from the first second of `span`
+    on, and before the second.
+    """
     try:
         line = timeline.of(path, folder_fps)
     except UserError as error:
         if not keep_unreadable:
             raise
-        return [Piece(str(path), f'{name}#0', 0, 0, 0, 0.0, None, str(error))]
+        return [Piece(str(path), f'{name}#0', 0, 0, 0, 0.0, (0, 0), None, str(error))]
     timeline.tell(path, line)
     pieces = []
-    for begin, end in zip((0, *line.cuts), (*line.cuts, len(line.times))):
+    low, high = np.searchsorted(line.times, np.asarray(span) - 0.5 / line.rate).tolist()
+    if low == high:
+        problem = f'shows nothing between {span[0]:g} and {span[1]:g} s'
+        return [Piece(str(path), f'{name}#{low}', low, 0, 0, 0.0, line.size, None, problem)]
+    edges = [low, *(place for place in line.cuts if low < place < high), high]
+    for begin, end in zip(edges, edges[1:]):
         times = line.times[begin:end]
         seconds = times[-1] - times[0] + 1 / line.rate
         count = min(end - begin, max(1, int(seconds / CLIP_SECONDS + 1e-3)))
@@ -240,6 +296,8 @@ def _cut(path, name, folder_fps, keep_unreadable=False):
             fps, picks = timeline.even(line.times[first:last], line.rate)
             frames = last - first if picks is None else len(picks)
             pieces.append(
-                Piece(str(path), f'{name}#{first}', first, last - first, frames, fps, picks)
+                Piece(
+                    str(path), f'{name}#{first}', first, last - first, frames, fps, line.size, picks
+                )
             )
     return pieces

@@ -40,6 +40,9 @@ class World:
     def name(self, index):
         return f'{self.split}/{index:06d}'
 
+    def size_of(self, index):
+        return self.size
+
     def target(self, index):
         """As in Cityscapes' snippets [O], which are as long."""
         return TARGET

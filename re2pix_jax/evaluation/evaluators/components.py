@@ -88,8 +88,7 @@ def mean_map(part, clips, count: int, batch_size: int = 8) -> np.ndarray:
         count = min(count, batches.clips)
         for batch, there in of_one_length(batches, count, batch_size, 'mean map'):
             given = {name: batch[name] for name in ('frames', 'components') if name in batch}
-            known = np.broadcast_to(batch.get('known', True), batch_size)[:there]
-            found = np.asarray(future(part, given), np.float64)[:there][known]
+            found = np.asarray(future(part, given), np.float64)[:there]
             total, clips_read = total + found.mean(1).sum(0), clips_read + len(found)
     return np.asarray(total / max(clips_read, 1), np.float32)
 

@@ -1,0 +1,137 @@
+"""The finetune command on micro networks: what it says first, what it leaves, where it goes on."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from re2pix_jax import bundles
+from re2pix_jax.commands import _finetune, _finetune_page
+from tests.conftest import ROOT, SIZE
+from tests.data import index_coded
+from tests.running import outcomes
+
+
+@pytest.fixture(scope='module')
+def footage(tmp_path_factory):
+    """Two videos of six seconds and one file that is none."""
+    folder = tmp_path_factory.mktemp('footage')
+    for name in ('a', 'b'):
+        index_coded.write(folder / f'{name}.mp4', range(180), np.arange(180) / 30)
+    (folder / 'broken.mp4').write_text('no video')
+    return folder
+
+
+def line(footage, out, bundles, *more, steps='2,2,2'):
+    return [str(footage), f'--out={out}', f'--model={bundles}/re2pix', f'--steps={steps}', *more]
+
+
+@pytest.fixture(scope='module')
+def done(footage, micro_bundles, tmp_path_factory):
+    """(folder, {name: [status, stdout, stderr]})"""
+    folder = tmp_path_factory.mktemp('finetune')
+    (folder / 'single').mkdir()
+    index_coded.write(folder / 'single' / 'a.mp4', range(60), np.arange(60) / 30)
+    (folder / 'taken').mkdir()
+    (folder / 'taken' / 'x').write_text('')
+    of = lambda name, *more, **options: line(
+        footage, folder / name, micro_bundles, *more, **options
+    )
+    lines = {
+        'preview': of('preview', '--preview'),
+        'whole': of('whole'),
+        'again': of('whole'),
+        'other steps': of('begun', steps='2,2,3'),
+        'no such folder': line(folder / 'nowhere', folder / 'x', micro_bundles),
+        'a single clip': line(folder / 'single', folder / 'x', micro_bundles),
+        'something else there': of('taken'),
+        'two steps': of('x', steps='2,2'),
+    }
+    (folder / 'begun.work').mkdir()
+    (folder / 'begun.work' / _finetune.PLAN).write_text('{"steps": {"vae": 2}}')
+    return folder, outcomes('finetune', lines)
+
+
+def test_it_says_first_what_it_will_do_and_a_preview_ends_there(done):
+    folder, found = done
+    status, out, err = found['preview']
+    assert status == 0, err
+    assert re.search(r'validation: [ab].mp4: \d clips, \d+ windows of 8 frames', out)
+    assert 'broken.mp4: cannot be read, left out' in out
+    for part in ('prepare', 'encode', 'train', 'evaluate', 'predict'):
+        assert re.search(rf'^  {part} +\S+', out, re.M)
+    assert re.search(r'about \S+ .*in all, \d+ MB in ', out)
+    assert not list(folder.glob('preview*')), 'nothing is written'
+
+
+def test_the_whole_leaves_a_bundle_with_a_page(done, micro_bundles):
+    folder, found = done
+    status, out, err = found['whole']
+    assert status == 0, err
+    model = bundles.load(str(folder / 'whole'), 're2pix')
+    assert model.size == SIZE
+    before = bundles.digest(f'{micro_bundles}/re2pix', 're2pix')
+    assert bundles.digest(str(folder / 'whole'), 're2pix') != before
+    page = (folder / 'whole' / 'index.html').read_text()
+    assert 'PSNR' in out and 'untuned' in page and page.count('<img') == 3 and 'by time' in page
+    reports = [json.loads((folder / f'whole.work/{name}.json').read_text()) for name in TUNED]
+    for report in reports:
+        assert report['protocol']['clips'] == 1 and report['protocol']['split'] == 'validation'
+        assert set(report['overall']['re2pix']) >= {'psnr', 'feature_error', 'frechet_frames'}
+    assert (folder / 'whole/moments/0/future.mp4').is_file()
+
+
+TUNED = ('untuned', 'tuned')
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('again', 'whole: is there already, with its page; remove it or choose another'),
+        ('other steps', 'begun.work: was begun with other .*steps.*; give the same command again'),
+        ('no such folder', 'nowhere: no such folder'),
+        ('a single clip', 'single: a single clip, and none to hold out'),
+        ('something else there', 'taken: already exists and is not a bundle'),
+        ('two steps', '--steps=2,2: expected three numbers'),
+    ],
+)
+def test_what_is_wrong_is_one_line(done, name, words):
+    folder, found = done
+    status, _, err = found[name]
+    last = err.strip().splitlines()[-1]
+    assert status == 2 and last.startswith('error: ') and re.search(words, last), err
+    assert not (folder / 'x').exists() and not (folder / 'x.work').exists()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_the_same(done, footage, micro_bundles, tmp_path):
+    folder, _ = done
+    rng = np.random.default_rng(0)
+    command = [sys.executable, '-m', 're2pix_jax', 'finetune']
+    command += line(footage, tmp_path / 'killed', micro_bundles)
+    for _ in range(5):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=2)
+        time.sleep(rng.uniform(5, 40))
+        process.kill()
+        process.wait()
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if not (tmp_path / 'killed' / 'index.html').is_file():
+        assert finished.returncode == 0, finished.stderr
+    digest = lambda path: bundles.digest(str(path), 're2pix')
+    assert digest(tmp_path / 'killed') == digest(folder / 'whole')
+
+
+def test_where_copying_is_better_it_is_said():
+    report = lambda psnr, copied: {
+        'overall': {'re2pix': {'psnr': psnr}, 'copy_last': {'psnr': copied}}
+    }
+    said = _finetune_page.ahead({'untuned': report(20, 24), 'tuned': report(22, 24)})
+    assert said == (
+        'PSNR 20.000 untuned, 22.000 tuned (better); copying the last frame is better still, 24.000'
+    )
+    said = _finetune_page.ahead({'untuned': report(20, 18), 'tuned': report(19, 18)})
+    assert said == 'PSNR 20.000 untuned, 19.000 tuned (no better)'
