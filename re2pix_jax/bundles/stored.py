@@ -19,6 +19,8 @@ DTYPES = {
     'F32': np.float32,
     'F16': np.float16,
     'BF16': ml_dtypes.bfloat16,
+    'F8_E4M3': ml_dtypes.float8_e4m3fn,
+    'F8_E5M2': ml_dtypes.float8_e5m2,
     'I64': np.int64,
     'I32': np.int32,
     'I16': np.int16,
@@ -81,6 +83,11 @@ def read_safetensors(path) -> dict[str, Stored]:
 def _entry(path, name, part) -> Stored:
     if not name.isprintable():
         raise ValueError(f'a tensor is called {name!r}')
+    if part.get_dtype() not in DTYPES:
+        raise UserError(
+            f'{path}: tensor {name} is of type {part.get_dtype()}, which is not read here: '
+            f'expected one of {", ".join(DTYPES)}; save it as F32'
+        )
     dtype, shape = np.dtype(DTYPES[part.get_dtype()]), tuple(part.get_shape())
     if not math.prod(shape):
         np.empty(shape, dtype)  # for numpy to refuse sides that are too long
@@ -88,7 +95,12 @@ def _entry(path, name, part) -> Stored:
     def read():
         # Opened anew each time: what a file has given stays in memory as long as it is open.
         with safetensors.safe_open(path, 'numpy') as file:
-            return file.get_tensor(name)
+            if not dtype.name.startswith('float8'):
+                return file.get_tensor(name)
+        with open(path, 'rb') as file:  # the library has no 8-bit numbers for numpy
+            start = int.from_bytes(file.read(8), 'little')
+            start += 8 + json.loads(file.read(start))[name]['data_offsets'][0]
+        return np.fromfile(path, dtype, math.prod(shape), offset=start).reshape(shape)
 
     return Stored(shape, dtype, read)
 
@@ -128,8 +140,8 @@ def write_safetensors(path, tensors: dict, dtype_of: Callable) -> None:
 
 
 def is_floating(array) -> bool:
-    """Whether a tensor holds floating numbers, bfloat16 included."""
-    return np.issubdtype(array.dtype, np.floating) or array.dtype.name == 'bfloat16'
+    """Whether a tensor holds floating numbers, those of ml_dtypes included."""
+    return 'float' in array.dtype.name
 
 
 def _converted(name, array, dtype) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""AutoencoderKL weights as diffusers saves them: Stable Diffusion 1 and 2, SD3, FLUX and everything
-else of that class.
+"""AutoencoderKL weights as diffusers saves them, or under latent-diffusion's names (`ldm`): Stable
+Diffusion 1 and 2, SD3, FLUX and everything else of that class.
 """
 
 import pathlib
@@ -7,14 +7,17 @@ from typing import Annotated, TypedDict
 
 from re2pix_jax import schema
 from re2pix_jax.bundles.kinds import KINDS
-from re2pix_jax.convert import torch_file
+from re2pix_jax.convert import ldm, torch_file
 from re2pix_jax.convert.table import Table, conv, count, layer, need, norm
 from re2pix_jax.errors import UserError
 from re2pix_jax.vae import Autoencoder, AutoencoderKL
 
 FILES = tuple(
     f'diffusion_pytorch_model{kind}'
-    for kind in ('.safetensors', '.fp16.safetensors', '.bin', '.fp16.bin')
+    for kind in (
+        *('.safetensors', '.fp16.safetensors', '.bin', '.fp16.bin'),
+        *('.safetensors.index.json', '.bin.index.json'),
+    )
 )
 
 
@@ -223,7 +226,7 @@ def convert(
             'there, or pass --scaling_factor and --shift_factor'
         )
     return autoencoder_of(
-        torch_file.tensors(file),
+        ldm.to_diffusers_names(torch_file.tensors(file), file),
         schema.read_json(config, dict) if config else None,
         file,
         scaling_factor,

@@ -35,6 +35,7 @@ TABLE = Table(
         (f'{BLOCK}.ls2.gamma', f'{OURS}/ls2/gamma', keep),
         *norm('norm', 'params/norm'),
     ),
+    ignored=tuple((f'{head}_head.*', 'a head of its training') for head in ('dino', 'ibot')),
 )
 
 # transformers' name -> the hub's, in order. Its files and (since version 5) its state dicts differ:
@@ -209,7 +210,11 @@ def encoder_of(
             f'{where}: has no position table, as DINOv3: expected DINOv2, which has one; convert '
             'it as dinov3'
         )
-    tensors = to_hub_names(tensors, where)
+    # Its training saves the encoder beside heads, its blocks in chunks.
+    bare = lambda key: re.sub(
+        r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.', key.removeprefix('backbone.')
+    )
+    tensors = to_hub_names(rename(tensors, bare, where), where)
     net = network_of(tensors, where, heads, layers)
     expected = KINDS['encoder'].expected(net, {}, {}, str(where))
     return Encoder(TABLE.convert(tensors, expected, where), net, image_size)

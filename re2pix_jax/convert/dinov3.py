@@ -173,7 +173,7 @@ def convert(
 
     Args:
         path: its folder (config.json and one or several model*.safetensors or else
-            pytorch_model*.bin), or a file of tensors. A config.json beside the file is read too;
+            pytorch_model*.bin, as their index lists them if it is there), or a file of tensors. A config.json beside the file is read too;
             without one, what the tensors do not show is taken as published. A
             preprocessor_config.json must say that images are normalised as they are here.
         heads: of attention; None for those of config.json, or of the published size.
@@ -190,7 +190,10 @@ def convert(
     config = _config(folder / 'config.json')
     _check_normalisation(folder / 'preprocessor_config.json')
     files = (
-        (sorted(path.glob('model*.safetensors')) or sorted(path.glob('pytorch_model*.bin')))
+        sorted(path.glob('model.safetensors.index.json'))
+        or sorted(path.glob('model*.safetensors'))
+        or sorted(path.glob('pytorch_model.bin.index.json'))
+        or sorted(path.glob('pytorch_model*.bin'))
         if path.is_dir()
         else [path]
     )

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import pathlib
+import re
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,11 @@ from re2pix_jax.convert import (
 )
 from re2pix_jax.errors import UserError
 
-FILES = ('model.safetensors', 'pytorch_model.bin')  # of a folder, the first that is there
+FILES = tuple(  # of a folder, the first that is there
+    f'{name}{end}'
+    for name in ('model.safetensors', 'pytorch_model.bin')
+    for end in ('', '.index.json')
+)
 SUFFIXES = ('.safetensors', '.bin', '.pth', '.pt', '.ckpt')
 
 
@@ -56,6 +61,10 @@ def convert(kind: str, source: str, destination: str, options: dict, **saving) -
     path = hub.fetch(source, patterns) if source.startswith(hub.PREFIX) else pathlib.Path(source)
     if not path.exists():
         raise UserError(f'{source}: no such file or folder; give one, or hf:OWNER/REPO[:FILE]')
+    if path.is_file() and re.search(r'-\d{5}-of-\d{5}\.\w+$', path.name):
+        raise UserError(
+            f'{path}: is one of several files of a model: expected all; give their folder'
+        )
     with table.notes() as left_out:
         part = CONVERTERS[kind](path, **options)
     about = {'converted from': f'{kind} {source}', **_origin(path)}
@@ -146,8 +155,8 @@ def _file(path: pathlib.Path) -> pathlib.Path:
     found = named or [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES]
     if not named and len(found) != 1:
         raise UserError(
-            f'{path}: holds {len(found)} weight files, expected {" or ".join(FILES)} or a single '
-            'file; name the file'
+            f'{path}: holds {len(found)} weight files, expected {FILES[0]} or {FILES[2]} (or their '
+            'index) or a single file; name the file'
         )
     return found[0]
 

@@ -5,26 +5,32 @@ A .pth or .ckpt file is a zip of one pickle and the raw bytes of every storage; 
 it was a few pickles and these bytes one after the other, as many published files still are. A
 pickle may name any importable function and have it called, so this reader admits, by name, what
 weights need (`unpickled`: tensors, containers, numpy arrays, argparse's Namespace, scikit-learn's
-PCA as a bag of attributes) and refuses everything else.
+PCA as a bag of attributes); everything else is skipped where it lies beside the weights, and
+refused among them.
 """
 
 import functools
 import io
+import pathlib
 import pickle
 import pickletools
+import re
 import zipfile
 
 import numpy as np
 
+from re2pix_jax import schema
 from re2pix_jax.bundles.stored import Stored, read_safetensors
-from re2pix_jax.convert import unpickled
-from re2pix_jax.convert.unpickled import STORAGES, Array, Storage
+from re2pix_jax.convert import first_bytes, unpickled
+from re2pix_jax.convert.table import rename
+from re2pix_jax.convert.unpickled import STORAGES, Array, Script, Skipped, Storage
 from re2pix_jax.errors import UserError
 
-MAGIC = 0x1950A86A20F9469CFC6C
-"""What the first pickle of a file before version 1.6 holds."""
-START = b'\x80\x02\x8a\n' + MAGIC.to_bytes(10, 'little')
-"""How such a file begins: that pickle."""
+MOST_NAMES = 1000
+WRAPPERS = re.compile(r'\b_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.')
+"""What torch.compile and its kin leave within names."""
+FRONTS = ('module.', 'model.', 'backbone.')
+"""What data parallel training and modules around the network put in front of all names."""
 
 
 def read(path) -> object:
@@ -35,9 +41,11 @@ def read(path) -> object:
         UserError: if the file cannot be read, is no such file, is damaged, or asks for anything
             that is not admitted.
     """
+    if first_bytes.kind_of(path) == 'json':
+        raise UserError(f'{path}: is JSON text: expected a file written by torch.save')
     try:
         with open(path, 'rb') as file:
-            if file.read(len(START)) == START:
+            if file.read(len(first_bytes.OLD)) == first_bytes.OLD:
                 file.seek(0)
                 return _read_old(file, path)
         with zipfile.ZipFile(path) as archive:
@@ -79,18 +87,81 @@ def read(path) -> object:
 
 
 def tensors(path) -> dict[str, Stored]:
-    """The tensors of a torch file, or of a .safetensors file, by name."""
-    if str(path).endswith('.safetensors'):
-        return read_safetensors(path)
-    return tensors_in(read(path), path)
+    """The tensors of a torch file, of a safetensors file, or of the files that an index
+    (model.safetensors.index.json) lists, by name; what the file is, its first bytes say.
 
-
-def tensors_in(content, where) -> dict[str, Stored]:
-    """The tensors of what `read` gave: those of its 'state_dict' entry where it has one (as
-    Lightning's files), or its own.
+    Raises:
+        UserError: as `read`, or a listed file is missing or holds other tensors than listed.
     """
-    if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
+    kind = first_bytes.kind_of(path)
+    if kind == 'safetensors':
+        return _unwrapped(read_safetensors(path), path)
+    return _listed(pathlib.Path(path)) if kind == 'json' else tensors_in(read(path), path)
+
+
+def _listed(index: pathlib.Path) -> dict[str, Stored]:
+    places = schema.read_json(index, dict).get('weight_map')
+    if not isinstance(places, dict) or not places:
+        raise UserError(
+            f'{index}: is JSON text without a weight_map: expected weights, or the index of a '
+            'model in several files; name the file of the weights'
+        )
+    names = sorted({str(name) for name in places.values()})
+    if absent := [name for name in names if not index.with_name(name).is_file()]:
+        raise UserError(
+            f'{index}: lists {", ".join(absent)}, which is not beside it: fetch all of its files'
+        )
+    found = {}
+    for name in names:
+        part, wanted = index.with_name(name), {key for key in places if places[key] == name}
+        if first_bytes.kind_of(part) == 'json':
+            raise UserError(f'{part}: is JSON text and no part of a model: fetch it again')
+        held = (
+            read_safetensors(part)
+            if first_bytes.kind_of(part) == 'safetensors'
+            else tensors_in(read(part), part, whole=False)
+        )
+        if other := sorted(wanted ^ set(held)):
+            raise UserError(
+                f'{part}: {len(other)} tensors do not match {index.name}, such as {other[0]!a}: '
+                'fetch both again'
+            )
+        found |= held
+    return _unwrapped(found, index)
+
+
+def _unwrapped(tensors: dict[str, Stored], where) -> dict[str, Stored]:
+    """Without what torch's wrappers put before the names of a module."""
+    tensors = rename(tensors, lambda key: WRAPPERS.sub('', key), where)
+    while front := next(
+        (f for f in FRONTS if tensors and all(k.startswith(f) for k in tensors)), ''
+    ):
+        tensors = {key.removeprefix(front): array for key, array in tensors.items()}
+    return tensors
+
+
+def tensors_in(content, where, whole: bool = True) -> dict[str, Stored]:
+    """The tensors of what `read` gave: those of its 'state_dict' entry where it has one (as
+    Lightning's files), of the one entry that is a dict of tensors, or its own; `whole`: under the
+    names that they have without torch's wrappers.
+    """
+    if isinstance(content, Script) and not (content := content.tensors()):
+        raise UserError(
+            f'{where}: is a TorchScript archive without named weights (frozen?): expected them; '
+            'save the state_dict of the module that it was made of'
+        )
+    if isinstance(content, dict) and 'state_dict' in content:
         content = content['state_dict']
+    elif isinstance(content, dict):
+        inside = {key: value for key, value in content.items() if _is_state_dict(value)}
+        if len(inside) > 1:
+            raise UserError(
+                f'{where}: holds several state dicts, {", ".join(map(ascii, inside))}: expected '
+                'one; save the one that you want alone'
+            )
+        if not any(isinstance(value, Stored | Array) for value in content.values()):
+            content = next(iter(inside.values()), content)
+    _refuse_skipped([content, *(content.values() if isinstance(content, dict) else ())], where)
     if not isinstance(content, dict) or not content:
         raise UserError(f'{where}: expected a dict of tensors and found {type(content).__name__}')
     strange = [
@@ -105,9 +176,32 @@ def tensors_in(content, where) -> dict[str, Stored]:
             f'{where}: expected nothing but tensors in its state dict, and these are not: '
             f'{", ".join(strange)}'
         )
-    return {
+    found = {
         key: value.array if isinstance(value, Array) else value for key, value in content.items()
     }
+    return _unwrapped(found, where) if whole else found
+
+
+def _is_state_dict(value) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(array, Stored | Array) for array in value.values())
+    )
+
+
+def _refuse_skipped(values, where) -> None:
+    """Refuses what would have to be a weight and was not built."""
+    for value in values:
+        if isinstance(value, Skipped) or isinstance(value, type) and issubclass(value, Skipped):
+            raise _refused(where, value.asked)
+
+
+def _refused(where, asked: str) -> UserError:
+    return UserError(
+        f'{where}: its pickle asks for {ascii(asked)[1:-1]}, which weights do not need: refused, '
+        'because such a file could run any code; convert it where you trust it, to plain tensors'
+    )
 
 
 def _read_old(file, path) -> object:
@@ -162,7 +256,9 @@ def _load(file, where: str, storage) -> object:
                 f'{step.name} {argument} at byte {position}, which torch does not write'
             )
     file.seek(start)
-    return _Unpickler(file, where, storage).load()
+    content = _Unpickler(file, where, storage).load()
+    _refuse_skipped([content], where)
+    return content
 
 
 class _Unpickler(pickle.Unpickler):
@@ -173,19 +269,25 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file, where: str, storage):
         super().__init__(file, encoding='utf-8')
         self.where, self.storage = where, storage
+        # A type for each name that is skipped, or a small file could have any number of them.
+        self.find = functools.lru_cache(MOST_NAMES)(unpickled.find)
 
     def find_class(self, module: str, name: str):
-        found = unpickled.find(module, name)
+        found = self.find(module, name)
+        if self.find.cache_info().currsize == MOST_NAMES:
+            raise ValueError(f'it asks for {MOST_NAMES} types')
         if found is None:
-            raise UserError(
-                f'{self.where}: its pickle asks for {module}.{name}, which weights do not need: '
-                'refused, because such a file could run any code; convert it where you trust it, '
-                'to plain tensors'
-            )
+            raise _refused(self.where, f'{module}.{name}')
         return found
 
     def persistent_load(self, reference):
         """('storage', dtype, key, device, number of elements) -> that storage, not yet read."""
+        kind = reference[1] if isinstance(reference, tuple) and len(reference) > 4 else None
+        if isinstance(kind, type) and issubclass(kind, Skipped):
+            raise UserError(
+                f'{self.where}: holds a tensor of {ascii(kind.asked)[1:-1]}, which is not read '
+                'here: save it as float32'
+            )
         if (
             not isinstance(reference, tuple)
             or len(reference) < 5

@@ -1,5 +1,8 @@
 """What a pickle of weights may name, and what stands there in its place.
 
+What weights do not need is not built: an empty `Skipped` takes its place and whatever is done to
+it, and is refused where it would have to be a weight.
+
 A pickle may call whatever it gets hold of, set the state of it, and set its attributes where it has
 no `__setstate__`. So it gets hold of nothing that is shared or checked only once: types and
 storages are their names, functions cannot be altered, a tensor keeps the bounds that it was made
@@ -26,8 +29,17 @@ STORAGES = {
     'CharStorage': np.int8,
     'ByteStorage': np.uint8,
     'BoolStorage': np.bool_,
+    'UntypedStorage': np.uint8,  # bytes, of types that came after the storages above
+}
+LATER = {
+    'float8_e4m3fn': ml_dtypes.float8_e4m3fn,
+    'float8_e5m2': ml_dtypes.float8_e5m2,
+    'uint16': np.uint16,
+    'uint32': np.uint32,
+    'uint64': np.uint64,
 }
 DTYPES = (
+    *LATER,
     'float64',
     'float32',
     'float16',
@@ -41,10 +53,25 @@ DTYPES = (
 )
 NUMBERS_AND_TEXT = 'biufcSU'
 MOST_AXES = 32
+MOST_REPEATED = 1 << 24
+"""Numbers of a tensor that is stored as fewer, as `expand` leaves them."""
+HARMFUL = frozenset(
+    '_pickle asyncio code ctypes commands importlib marshal multiprocessing nt os pdb pickle posix '
+    'pty runpy shutil signal socket subprocess sys webbrowser'.split()
+)
+"""Modules that no training puts into a checkpoint [O]: skipping them would be as safe, and would
+keep from people what they were given."""
+HARMLESS = frozenset(
+    'bool bytearray bytes complex dict float frozenset int list object range set slice str '
+    'tuple'.split()
+)
+"""Of builtins, whose others are refused as well."""
 
 
 def find(module: str, name: str):
-    """What stands for `module.name`; None where weights do not need it."""
+    """What stands for `module.name`: a new type of `Skipped` where weights do not need it, None
+    where no file should ask for it.
+    """
     if (
         module in ('torch', 'torch.storage', 'torch.cuda')
         and name in STORAGES
@@ -52,7 +79,34 @@ def find(module: str, name: str):
         and name in DTYPES
     ):
         return name
-    return ADMITTED.get((module, name))
+    if module.startswith('__torch__'):
+        return Script
+    if (module, name) in ADMITTED:
+        return ADMITTED[module, name]
+    root = module.partition('.')[0]
+    if root in HARMFUL or root in ('builtins', '__builtin__') and name not in HARMLESS:
+        return None
+    return type('Skipped', (Skipped,), {'__slots__': (), 'asked': f'{module}.{name}'})
+
+
+class Skipped:
+    """Stands in for whatever weights do not need, and for what it would give: takes all that a
+    pickle can do to an object, and keeps nothing of it. `asked`: what the file called it.
+    """
+
+    __slots__ = ()
+    asked = ''
+
+    def __new__(cls, *_, **__):
+        return object.__new__(cls)
+
+    def __init__(self, *_, **__):
+        pass
+
+    def _take(self, *_):
+        return self
+
+    __call__ = __setstate__ = __setitem__ = append = extend = add = _take
 
 
 class Attributes:
@@ -75,6 +129,23 @@ class Namespace(Attributes):
 
 class PCA(Attributes):
     """sklearn.decomposition.PCA: `mean_`, `components_` and more."""
+
+
+class Script(Attributes):
+    """A module of a TorchScript archive: its tensors and its modules, by name."""
+
+    def tensors(self) -> dict[str, Stored]:
+        """As the module's state_dict, a module that stands in two places at the first."""
+        found, seen, waiting = {}, set(), [('', self)]
+        while waiting:
+            front, module = waiting.pop()
+            for name, value in vars(module).items():
+                if isinstance(value, Stored):
+                    found[f'{front}{name}'] = value
+                elif isinstance(value, Script) and id(value) not in seen:
+                    seen.add(id(value))
+                    waiting.append((f'{front}{name}.', value))
+        return found
 
 
 class Dict(collections.OrderedDict):
@@ -121,9 +192,9 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
     if not count:
         empty = np.zeros(size, dtype)  # at once, for numpy to refuse sides that are too long
         return Stored(size, dtype, lambda: empty)
-    # Repeats included: what a file says is stored once could otherwise fill any memory.
     last = offset + sum((length - 1) * step for length, step in zip(size, stride))
-    if last >= storage.size or count > storage.size:
+    # What a file stores once and repeats could otherwise fill any memory.
+    if last >= storage.size or count > max(storage.size, MOST_REPEATED):
         raise ValueError(f'a tensor {list(size)} reaches beyond its storage of {storage.size}')
 
     def cut():
@@ -139,6 +210,16 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
         )
 
     return Stored(size, dtype, cut)
+
+
+def _rebuild_later_tensor(storage, offset, size, stride, _, __, kind, *___):
+    """A tensor of a type in `LATER`, as a part of a storage of bytes."""
+    if not isinstance(storage, Storage) or storage.dtype != np.uint8:
+        raise TypeError('a tensor that is no part of a storage of bytes')
+    dtype = np.dtype(LATER[kind])
+    count = storage.size // dtype.itemsize
+    read = lambda: np.asarray(storage)[: count * dtype.itemsize].view(dtype)
+    return _rebuild_tensor(Storage((count,), dtype, read), offset, size, stride)
 
 
 def _rebuild_parameter(data, *_):
@@ -208,6 +289,7 @@ def _encode(text, encoding):
 ADMITTED = {
     ('torch._utils', '_rebuild_tensor_v2'): Call(_rebuild_tensor),
     ('torch._utils', '_rebuild_tensor'): Call(_rebuild_tensor),
+    ('torch._utils', '_rebuild_tensor_v3'): Call(_rebuild_later_tensor),
     ('torch._utils', '_rebuild_parameter'): Call(_rebuild_parameter),
     ('torch', 'Size'): tuple,
     ('torch', 'device'): Attributes,
