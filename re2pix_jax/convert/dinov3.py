@@ -173,9 +173,10 @@ def convert(
 
     Args:
         path: its folder (config.json and one or several model*.safetensors or else
-            pytorch_model*.bin, as their index lists them if it is there), or a file of tensors. A config.json beside the file is read too;
-            without one, what the tensors do not show is taken as published. A
-            preprocessor_config.json must say that images are normalised as they are here.
+            pytorch_model*.bin, as their index lists them if it is there), or a file of tensors. A
+            config.json beside the file is read too; without one, what the tensors do not show is
+            taken as published. A preprocessor_config.json must say that images are normalised as
+            they are here.
         heads: of attention; None for those of config.json, or of the published size.
         layers: zero-based blocks whose outputs are the features; None for a depth that is
             published.
