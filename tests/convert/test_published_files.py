@@ -1,5 +1,5 @@
-"""Published files as people have them: told by their first bytes, read where there is one right way,
-else named for what they are.
+"""Published files as people have them: told by their first bytes, read where there is one right
+way, else named for what they are.
 """
 
 import json
@@ -108,7 +108,7 @@ def test_types_beside_the_weights_are_skipped(tmp_path):
     """As Lightning's files hold them: paths, callbacks, functions, sets, in any use of them."""
     extras = {
         'path': call('pathlib.PosixPath', literal('a')),
-        'state': b'clightning.Callback\n)\x81' + entries(best=ONE) + b'b',
+        'state': b'clightning\nCallback\n)\x81' + entries(best=ONE) + b'b',
         'items': b'ccollections\ndefaultdict\n(c__builtin__\nlist\ntR' + literal('k') + ONE + b's',
         'list': b'ca\nList\n)\x81(' + literal(1) + literal(2) + b'e',
         'type': b'ctorch.optim.adamw\nAdamW\n',
