@@ -4,7 +4,7 @@ r"""Which sampler a model should have: what each makes of held-out clips, and fo
     re2pix samplers --config=samplers --config.model=runs/bundles/re2pix --config.clips=64 \
         --config.rows="(('euler',50,'even'),('heun',9,'shifted:2'))"
 
-Not yet run at its full length.
+About 15 minutes on 2 cores.
 """
 
 import pathlib
@@ -23,9 +23,15 @@ def get_config():
         name: config.evals[name]
         for name in ('image', 'sharpness', 'motion', 'video', 'frechet_random3d')
     }
-    config.rows = tuple(
-        (sampler, steps, grid)
-        for sampler, steps in (('euler', 10), ('euler', 20), ('heun', 5), ('heun', 10))
-        for grid in ('even', 'shifted:3', 'shifted:0.5', 'quantiles', OURS)
-    )  # sampler, steps, grid
+    config.rows = (  # sampler, steps, grid
+        ('euler', 10, 'even'),
+        ('euler', 20, 'even'),
+        ('euler', 20, 'shifted:0.5'),
+        ('heun', 5, 'even'),
+        ('heun', 5, 'shifted:0.5'),
+        ('heun', 5, 'shifted:3'),
+        ('heun', 5, OURS),
+        ('heun', 10, 'even'),
+        ('heun', 10, 'shifted:0.5'),
+    )
     return config
