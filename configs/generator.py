@@ -104,7 +104,7 @@ def get_config(size='tiny'):
         # How the exported model draws, and the evaluation while training: by `re2pix samplers`
         sampler='heun',  # or 'euler' or 'ddim'
         sampler_steps=5,
-        sampler_grid='even',  # or 'shifted:3', or 'quantiles:-0.4,1', of the times trained on
+        sampler_grid='shifted:0.5',  # or 'even', or 'quantiles:-0.4,1', of the times trained on
     )
     config.steps = pick(tiny=5000, small=50_000, base=1)
     config.batch_size = pick(tiny=8, small=32, base=64)
