@@ -41,8 +41,8 @@ def read(path) -> object:
         UserError: if the file cannot be read, is no such file, is damaged, or asks for anything
             that is not admitted.
     """
-    if first_bytes.kind_of(path) == 'json':
-        raise UserError(f'{path}: is JSON text: expected a file written by torch.save')
+    if (kind := first_bytes.kind_of(path)) != 'torch':
+        raise UserError(f'{path}: is a {kind} file: expected one that torch.save wrote')
     try:
         with open(path, 'rb') as file:
             if file.read(len(first_bytes.OLD)) == first_bytes.OLD:

@@ -56,6 +56,8 @@ def test_a_wrong_ending_does_no_harm(tmp_path):
     save_file({'w': FOUR}, tmp_path / 'w.pth')
     write(tmp_path / 'w.safetensors', entries(w=ONE), s0=FOUR)
     assert values(tmp_path / 'w.pth') == values(tmp_path / 'w.safetensors') == {'w': [0, 1, 2, 3]}
+    with pytest.raises(UserError, match='w.pth: is a safetensors file: expected one that torch'):
+        torch_file.read(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize(
