@@ -39,8 +39,9 @@ ALLOWED = {  # room → the rooms that it may import
     'convert': {*COMMON, *NETWORKS, 'model', 'bundles'},
     'tasks': {*COMMON, *NETWORKS, 'model', 'bundles', 'data', 'report', 'training'},
     'evaluation': {*COMMON, *NETWORKS, 'model', 'bundles', 'world', 'data', 'report', 'training'},
+    'finetuning': BELOW_COMMANDS - {*NETWORKS, 'cityscapes', 'convert', 'world'},
     'benchmarks': BELOW_COMMANDS,
-    'commands': {*BELOW_COMMANDS, 'benchmarks', ''},
+    'commands': {*BELOW_COMMANDS, 'finetuning', 'benchmarks', ''},
     '': {'bundles'},  # the package itself
     '__main__': {'commands'},
     'configs': {'errors', 'training', *PARTS},
@@ -143,6 +144,7 @@ def test_no_module_imports_itself_by_way_of_others():
         ('re2pix_jax.benchmarks.planted', 'from re2pix_jax.commands import cli'),
         ('re2pix_jax.evaluation.networks.planted', 'from re2pix_jax import bundles'),
         ('re2pix_jax.evaluation.planted', 'from re2pix_jax.tasks import head'),
+        ('re2pix_jax.finetuning.planted', 'from re2pix_jax.commands import cli'),
     ],
 )
 def test_a_planted_import_fails(module, line):

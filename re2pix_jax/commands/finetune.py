@@ -15,19 +15,19 @@ untuned one and the copied last frame on the held-out minutes, and predicts thre
 before it lies in OUT.work. The same command, given again after an interruption, goes on.
 """
 
-import functools
 import pathlib
 
 from absl import flags
 
-from re2pix_jax import bundles
 from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
 
 # isort: split
-from re2pix_jax.commands import _finetune, _finetune_page, _finetune_parts
+from re2pix_jax.commands import _config
 from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import prediction
+from re2pix_jax.finetuning import parts, plan
+from re2pix_jax.finetuning.finetune import finetune
 
 OUT = flags.DEFINE_string('out', None, 'Bundle to write; must not exist yet.', required=True)
 MODEL = flags.DEFINE_string('model', 'tiny', 'Bundle to tune: shipped name, folder, hf:owner/repo.')
@@ -48,43 +48,22 @@ ARGUMENTS = ('footage',)
 
 
 def main(argv):
-    out = pathlib.Path(OUT.value)
-    if STEPS.value and len(STEPS.value) != len(_finetune_parts.SHARES):
+    out, steps = pathlib.Path(OUT.value), STEPS.value or ()
+    if steps and len(steps) != len(parts.SHARES):
         raise UserError(
-            f'--steps={",".join(map(str, STEPS.value))}: expected three numbers, of VAE, '
-            'forecaster and generator'
+            f'--steps={",".join(map(str, steps))}: expected three numbers, of VAE, forecaster and '
+            'generator'
         )
-    if (out / 'index.html').is_file():
-        raise UserError(f'{out}: is there already, with its page; remove it or choose another')
-    run = _finetune.Run(
+    run = plan.Run(
         footage=pathlib.Path(argv[1]),
         out=out,
         work=out.with_name(out.name + '.work'),
         name=MODEL.value,
         model=prediction.load_model(MODEL.value),
         minutes=MINUTES.value,
-        steps=dict(zip(_finetune_parts.SHARES, STEPS.value or ())),
+        steps=dict(zip(parts.SHARES, steps)),
         folder_fps=FOLDER_FPS.value,
         seed=SEED.value,
+        load=_config.load,
     )
-    if not run.work.exists():
-        bundles.check_place(out, 're2pix')
-    seen = _finetune.look(run)
-    size = _finetune.disk(run, seen)
-    print(_finetune.describe(run, seen, _finetune.estimates(run, seen), size), flush=True)
-    if PREVIEW.value:
-        return 0
-    _finetune.begin(run, seen, size)
-    _finetune_parts.prepared(run)
-    try:
-        _finetune_parts.tuned(run)
-    except _finetune.Stopped:
-        return 143
-    reports = {
-        name: _finetune.once(run, name, functools.partial(_finetune_page.measured, run, model))
-        for name, model in (('untuned', run.name), ('tuned', str(out)))
-    }
-    sections = _finetune_page.predicted(run, bundles.load(str(out), 're2pix'))
-    print(_finetune_page.written(run, reports, sections))
-    print(f'written to {out}: a bundle, and index.html to look at; {run.work} can be removed')
-    return 0
+    return finetune(run, PREVIEW.value)

@@ -1,8 +1,10 @@
 """What videos are good for: how many windows each file gives, and what stands against it."""
 
 import collections
+import math
 
 from re2pix_jax.data import timeline, windows
+from re2pix_jax.data.sources.source import Source
 from re2pix_jax.data.sources.videos import Videos
 from re2pix_jax.errors import UserError
 
@@ -11,6 +13,21 @@ FRAMES = 8
 
 LEAST_KEPT = 0.5
 """Of its picture: a file whose centre crop keeps less is named. [O]"""
+
+
+def count(source: Source, index: int) -> int:
+    """Windows of a clip, of `FRAMES` frames at the stride of evaluation; 0 where it is too short or
+    too slow.
+    """
+    return int(max(0, source.num_frames(index) - _span(source, index) + 1))
+
+
+def _span(source, index) -> float:
+    """Native frames of a window; infinite where they come too slowly."""
+    try:
+        return windows.span(FRAMES, windows.STRIDE, source.fps(index))
+    except UserError:
+        return math.inf
 
 
 def lines(source: Videos, size: windows.Size) -> list[str]:
@@ -22,24 +39,19 @@ def lines(source: Videos, size: windows.Size) -> list[str]:
         size: (height, width) whose aspect the frames are cropped to.
     """
     files = collections.defaultdict(list)
-    for index, piece in enumerate(source.pieces):
-        files[source.origin(index)].append(piece)
-    return [f'{name}: {_line(source, pieces, size)}' for name, pieces in files.items()]
+    for index in range(len(source)):
+        files[source.origin(index)].append(index)
+    return [f'{name}: {_line(source, clips, size)}' for name, clips in files.items()]
 
 
-def _line(source, pieces, size):
+def _line(source, clips, size):
+    pieces = [source.pieces[index] for index in clips]
     if pieces[0].problem:
         return 'cannot be read, left out'
     line = timeline.of(pieces[0].path, source.folder_fps)
     asked = f'{FRAMES} frames at stride {windows.STRIDE}'
-    counts, slow = [], []
-    for piece in pieces:
-        try:
-            needed = windows.span(FRAMES, windows.STRIDE, piece.fps)
-        except UserError:
-            slow.append(piece.fps)
-            needed = piece.frames + 1
-        counts.append(max(0, piece.frames - needed + 1))
+    counts = [count(source, index) for index in clips]
+    slow = [source.fps(index) for index in clips if math.isinf(_span(source, index))]
     said = [f'{len(pieces)} clips, {sum(counts)} windows of {asked}']
     if slow:
         least = windows.BASE_FPS / windows.STRIDE

@@ -8,7 +8,7 @@ from PIL import Image
 
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import records, windows, writing
-from re2pix_jax.data.sources import Source
+from re2pix_jax.data.sources.source import Source
 from re2pix_jax.errors import UserError
 
 BLOCK = 16  # frames in memory at their original size

@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import selection, windows
 from re2pix_jax.data.settings import ENCODED, Settings
-from re2pix_jax.data.sources import Source, keyframes, open_source
+from re2pix_jax.data.sources import keyframes, open_source
+from re2pix_jax.data.sources.source import Source
 from re2pix_jax.errors import UserError
 
 _SOURCE = 1 << 40  # record = source * _SOURCE + clip

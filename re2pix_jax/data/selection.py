@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 from re2pix_jax.data import windows
 from re2pix_jax.data.settings import Settings
-from re2pix_jax.data.sources import Source
+from re2pix_jax.data.sources.source import Source
 from re2pix_jax.errors import UserError
 
 LOOKED_AT = 1000

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 from re2pix_jax import files
 from re2pix_jax.data import records
-from re2pix_jax.data.sources import Source
+from re2pix_jax.data.sources.source import Source
 from re2pix_jax.errors import UserError
 from re2pix_jax.progress import Progress
 

@@ -56,6 +56,26 @@ def joined(reports: dict[str, dict]) -> str:
     return f'{about}\n\n{table(["over all steps", *columns], rows)}'
 
 
+def gained(before: dict, after: dict) -> str:
+    """A line a column: what the second report's model gained over the first's, and whether copying
+    the last frame would be better.
+    """
+    lines = []
+    for name in ('psnr', 'feature_error'):
+        column = COLUMNS[name]
+        better = lambda one, other, column=column: (one > other) if column.higher else one < other
+        old, new = (report['overall']['re2pix'].get(name) for report in (before, after))
+        if None in (old, new):
+            continue
+        word = 'better' if better(new, old) else 'no better'
+        said = f'{column.title}: {shown(name, old)} before, {shown(name, new)} after ({word})'
+        copied = after['overall']['copy_last'].get(name)
+        if copied is not None and better(copied, new):
+            said += f'; copying the last frame is better still, {shown(name, copied)}'
+        lines.append(said)
+    return '\n'.join(lines)
+
+
 def by_method(overall: dict) -> str:
     """{method: {column: number}} as a table: a row a column, a column a method."""
     rows = [

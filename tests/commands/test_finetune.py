@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles
-from re2pix_jax.commands import _finetune, _finetune_page
+from re2pix_jax.finetuning import plan
 from tests.conftest import ROOT, SIZE
 from tests.data import index_coded
 from tests.running import outcomes
@@ -52,7 +52,7 @@ def done(footage, micro_bundles, tmp_path_factory):
         'two steps': of('x', steps='2,2'),
     }
     (folder / 'begun.work').mkdir()
-    (folder / 'begun.work' / _finetune.PLAN).write_text('{"steps": {"vae": 2}}')
+    (folder / 'begun.work' / plan.PLAN).write_text('{"steps": {"vae": 2}}')
     return folder, outcomes('finetune', lines)
 
 
@@ -123,15 +123,3 @@ def test_killed_at_any_moment_it_ends_the_same(done, footage, micro_bundles, tmp
         assert finished.returncode == 0, finished.stderr
     digest = lambda path: bundles.digest(str(path), 're2pix')
     assert digest(tmp_path / 'killed') == digest(folder / 'whole')
-
-
-def test_where_copying_is_better_it_is_said():
-    report = lambda psnr, copied: {
-        'overall': {'re2pix': {'psnr': psnr}, 'copy_last': {'psnr': copied}}
-    }
-    said = _finetune_page.ahead({'untuned': report(20, 24), 'tuned': report(22, 24)})
-    assert said == (
-        'PSNR 20.000 untuned, 22.000 tuned (better); copying the last frame is better still, 24.000'
-    )
-    said = _finetune_page.ahead({'untuned': report(20, 18), 'tuned': report(19, 18)})
-    assert said == 'PSNR 20.000 untuned, 19.000 tuned (no better)'

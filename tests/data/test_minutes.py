@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from re2pix_jax.data import prepare
-from re2pix_jax.data.sources import CLIP_SECONDS, videos
+from re2pix_jax.data.sources import videos
+from re2pix_jax.data.sources.source import CLIP_SECONDS
 from tests.data import index_coded
 
 

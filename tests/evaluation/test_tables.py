@@ -37,3 +37,20 @@ def test_the_table_by_time_has_a_row_a_step_and_only_columns_with_numbers():
         '60.0',
     ]
     assert lines[4].split() == ['2', '+0.35', 's', '-', '-', '-', '-', '-', '-']
+
+
+def test_what_was_gained_is_said_beside_the_copied_frame():
+    report = lambda psnr, copied, error: {
+        'overall': {
+            're2pix': {'psnr': psnr, 'feature_error': error},
+            'copy_last': {'psnr': copied, 'feature_error': 0.5},
+        }
+    }
+    said = tables.gained(report(20, 24, 0.4), report(22, 23, 0.3))
+    assert said.split('\n') == [
+        'PSNR dB: 20.00 before, 22.00 after (better); '
+        'copying the last frame is better still, 23.00',
+        'feature error: 0.400 before, 0.300 after (better)',
+    ]
+    said = tables.gained(report(20, 18, None), report(19, 18, None))
+    assert said == 'PSNR dB: 20.00 before, 19.00 after (no better)'

@@ -26,7 +26,7 @@ import numpy as np
 
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import folders, timeline, video, windows
-from re2pix_jax.data.sources import CLIP_SECONDS
+from re2pix_jax.data.sources.source import CLIP_SECONDS
 from re2pix_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')

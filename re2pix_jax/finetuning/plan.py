@@ -1,8 +1,7 @@
-"""What `re2pix finetune` is about to do: what the footage holds, how long each part takes here, how
-much disk.
+"""What is about to be done: what the footage holds, how long each part takes here, how much disk.
 
-Each part leaves a file or a folder in the work folder
-that is there whole or not at all, so that a command that is given again goes on behind the last.
+Each part leaves a file or a folder in the work folder that is there whole or not at all, so that a
+run that is begun again goes on behind the last.
 
 What follows from the clock or from measurements (how many steps fit into the time, whether the VAE
 needs tuning) is written down before it is used: a run that was killed ends as it would have.
@@ -18,9 +17,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from re2pix_jax import bundles, files, schema
-from re2pix_jax.data import footage, windows
+from re2pix_jax.data import footage
 from re2pix_jax.data.sources import encoded, videos
 from re2pix_jax.errors import UserError
 from re2pix_jax.model import Re2Pix
@@ -36,10 +36,6 @@ CLIPS = 256
 """Held-out clips that are evaluated, at most."""
 
 
-class Stopped(Exception):  # noqa: N818 (no error: a signal ended a training, which is saved)
-    """A SIGTERM came."""
-
-
 class Run(NamedTuple):
     """What is made of what.
 
@@ -50,6 +46,7 @@ class Run(NamedTuple):
         minutes: of training.
         steps: {part: steps}, in the place of the minutes; empty: as many as fit into these.
         folder_fps: of image folders. seed: of everything.
+        load: 'NAME:SIZE' → the config of that name.
     """
 
     footage: pathlib.Path
@@ -61,20 +58,16 @@ class Run(NamedTuple):
     steps: dict
     folder_fps: float
     seed: int
+    load: Callable[[str], ConfigDict]
 
     @property
     def source(self) -> str:
         """The prepared clips."""
         return f'records:{self.work / "clips"}'
 
-    @property
-    def parts(self) -> pathlib.Path:
-        """Folder of the tuned parts."""
-        return self.work / 'parts'
-
 
 class Look(NamedTuple):
-    """What the footage holds: clips and frames by split, and a line a file."""
+    """What the footage holds: usable clips, their frames and seconds, by split; a line a file."""
 
     clips: dict
     frames: dict
@@ -88,12 +81,10 @@ def look(run: Run) -> Look:
     Raises:
         UserError: there is nothing to train on, or to evaluate on, or too much of it is unusable.
     """
-    clips, frames, seconds, lines = {}, {}, {}, []
+    seen = Look({}, {}, {}, [])
     for split in ('train', 'validation'):
         try:
-            source = videos.Videos(
-                run.footage, split, keep_unreadable=True, folder_fps=run.folder_fps
-            )
+            source = opened(run, split)
         except UserError as error:
             if split == 'train':
                 raise
@@ -101,34 +92,25 @@ def look(run: Run) -> Look:
                 f'{run.footage}: a single clip, and none to hold out: the model is judged on what '
                 'it was not trained on; add footage, two clips of two seconds at the least'
             ) from error
-        usable = [source.pieces[k] for k in usable_of(source)]
+        usable = [piece for k, piece in enumerate(source.pieces) if footage.count(source, k)]
+        lines = footage.lines(source, run.model.size)
         if len(usable) < max(1, LEAST_SHARE * len(source)):
-            said = '; '.join(footage.lines(source, run.model.size))
             raise UserError(
                 f'{run.footage}: {len(usable)} of {len(source)} {split} clips hold a window of '
-                f'{footage.FRAMES} frames, expected {LEAST_SHARE:.0%} at the least: {said}'
+                f'{footage.FRAMES} frames, expected {LEAST_SHARE:.0%} at the least: '
+                f'{"; ".join(lines)}'
             )
-        clips[split], frames[split] = len(usable), sum(piece.frames for piece in usable)
-        seconds[split] = sum(piece.frames / piece.fps for piece in usable)
-        lines += [f'{split}: {line}' for line in footage.lines(source, run.model.size)]
-    return Look(clips, frames, seconds, lines)
+        seen.clips[split] = len(usable)
+        seen.frames[split] = sum(piece.frames for piece in usable)
+        seen.seconds[split] = sum(piece.frames / piece.fps for piece in usable)
+        seen.lines.extend(f'{split}: {line}' for line in lines)
+    return seen
 
 
-def usable_of(source) -> list[int]:
-    """The clips that have a window."""
-
-    def fits(index):
-        try:
-            return span_of(source, index) <= source.num_frames(index)
-        except UserError:
-            return False
-
-    return [k for k in range(len(source)) if source.num_frames(k) and fits(k)]
-
-
-def span_of(source, index: int) -> int:
-    """Native frames of a window of a clip."""
-    return windows.span(footage.FRAMES, windows.STRIDE, source.fps(index))
+def opened(run: Run, split: str) -> videos.Videos:
+    """The footage of a split, at the model's size."""
+    given = {'folder_fps': run.folder_fps, 'keep_unreadable': True}
+    return videos.Videos(run.footage, split, size=run.model.size, **given)
 
 
 def disk(run: Run, seen: Look) -> float:
@@ -149,10 +131,8 @@ def estimates(run: Run, seen: Look) -> dict[str, float]:
     """Seconds of each part on this machine, from a try: a clip is read, a block of frames encoded;
     what a prediction takes follows from its operations.
     """
-    source = videos.Videos(
-        run.footage, size=run.model.size, keep_unreadable=True, folder_fps=run.folder_fps
-    )
-    index = usable_of(source)[0]
+    source = opened(run, 'train')
+    index = next(k for k in range(len(source)) if footage.count(source, k))
     began = time.perf_counter()
     read = source.read(index, [0], labels=False)['frames']
     of_frame = (time.perf_counter() - began) / source.pieces[index].shown

@@ -1,24 +1,22 @@
-"""What came of `re2pix finetune`: the tuned model beside the untuned one, three held-out moments,
-and the page that shows them.
+"""What came of it: the tuned model beside the untuned one, three held-out moments, and the page
+that shows them.
 """
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from re2pix_jax import bundles, files
-from re2pix_jax.commands import _config
-from re2pix_jax.commands._finetune import CLIPS, HORIZON, Run, span_of, usable_of
-from re2pix_jax.data import records, timeline
+from re2pix_jax.data import footage, records, timeline
 from re2pix_jax.evaluation import held_out, prediction, tables
-from re2pix_jax.model import Re2Pix
+from re2pix_jax.finetuning.plan import CLIPS, HORIZON, Run
 from re2pix_jax.report import page, panels
 
 MOMENTS = 3
 
 
 def measured(run: Run, name: str) -> dict:
-    """The report of a model on the held-out clips, measured once."""
-    config = _config.load('evaluate')
+    """The report of a model on the held-out clips."""
+    config = run.load('evaluate')
     with config.unlocked():
         config.update(model=name, source=run.source, clips=CLIPS, horizon=HORIZON, workers=0)
         config.update(unreadable='skip', seed=run.seed, least_share=0.0)
@@ -29,37 +27,13 @@ def measured(run: Run, name: str) -> dict:
     return reports['']
 
 
-def ahead(reports: dict) -> str:
-    """In a line, what the tuning gained and whether copying the last frame would be better."""
-    overall = {name: report['overall'] for name, report in reports.items()}
-    said = []
-    for column, title, higher in (
-        ('psnr', 'PSNR', True),
-        ('feature_error', 'feature error', False),
-    ):
-        before, after, copied = (
-            overall[name].get(method, {}).get(column)
-            for name, method in (('untuned', 're2pix'), ('tuned', 're2pix'), ('tuned', 'copy_last'))
-        )
-        if before is None or after is None:
-            continue
-        word = 'better' if (after > before) == higher else 'no better'
-        said.append(f'{title} {before:.3f} untuned, {after:.3f} tuned ({word})')
-        if copied is not None and (copied > after) == higher:
-            said[-1] += f'; copying the last frame is better still, {copied:.3f}'
-    return '. '.join(said)
-
-
-def predicted(run: Run, model: Re2Pix) -> list:
+def predicted(run: Run) -> list:
     """Three held-out moments, spread over all held-out windows, predicted as `re2pix predict` does:
     [(caption, sheet)]; future.mp4, sheet.png and metrics.json of each lie in the bundle's folder.
     """
+    model = bundles.load(str(run.out), 're2pix')
     clips = records.Records(run.work / 'clips', 'validation')
-    begins = [
-        (k, first)
-        for k in usable_of(clips)
-        for first in range(clips.num_frames(k) - span_of(clips, k) + 1)
-    ]
+    begins = [(k, first) for k in range(len(clips)) for first in range(footage.count(clips, k))]
     sections = []
     for number, place in enumerate(np.linspace(0, len(begins) - 1, MOMENTS).astype(int)):
         index, later = begins[place]
@@ -81,10 +55,9 @@ def predicted(run: Run, model: Re2Pix) -> list:
 
 def written(run: Run, reports: dict, sections: list) -> str:
     """index.html in the bundle's folder; gives its text."""
-    text = [ahead(reports), tables.joined(reports)]
+    text = [tables.gained(reports['untuned'], reports['tuned']), tables.joined(reports)]
     for name, report in reports.items():
-        by_time = tables.by_time(report['steps'], report['protocol']['fps'])
-        text += [f'{name}, by time', *by_time]
+        text += [f'{name}, by time', *tables.by_time(report['steps'], report['protocol']['fps'])]
     text.append(tables.LEGEND)
     text = '\n\n'.join(text)
     page.write(run.out / 'index.html', f'{run.out.name}: {run.name} tuned', text, sections)
