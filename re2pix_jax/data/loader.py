@@ -26,8 +26,7 @@ from re2pix_jax.errors import UserError
 _SOURCE = 1 << 40  # record = source * _SOURCE + clip
 FAILURES = 8
 """Clips of a source that may turn out to be bad, whatever data.least_share says of so few."""
-NAMED = 8
-"""Clips left out on opening that are named; the others are counted."""
+NAMED = 8  # of the clips left out on opening; the others are counted
 
 
 def create(
