@@ -128,8 +128,8 @@ def disk(run: Run, seen: Look) -> float:
 
 
 def estimates(run: Run, seen: Look) -> dict[str, float]:
-    """Seconds of each part on this machine, from a try: a clip is read, a block of frames encoded;
-    what a prediction takes follows from its operations.
+    """Seconds of each part on this machine, steps that are given left out, from a try: a clip is
+    read, a block of frames encoded; what a prediction takes follows from its operations.
     """
     source = opened(run, 'train')
     index = next(k for k in range(len(source)) if footage.count(source, k))
@@ -150,7 +150,7 @@ def estimates(run: Run, seen: Look) -> dict[str, float]:
     return {
         'prepare': count * of_frame,
         'encode': count / encoded.BLOCK * block,
-        'train': 60 * run.minutes,
+        'train': 0.0 if run.steps else 60 * run.minutes,
         'evaluate': 60 + 2 * min(CLIPS, seen.clips['validation']) * clip,
         'predict': 60 + 6 * 2 * clip,
     }
@@ -162,11 +162,12 @@ def describe(run: Run, seen: Look, seconds: dict, size: float) -> str:
         f'{seen.clips[name]} {name} clips ({duration(seen.seconds[name])})' for name in seen.clips
     )
     training = f'{sum(run.steps.values())} steps' if run.steps else duration(seconds['train'])
+    total = duration(sum(seconds.values())) + (' and the steps' if run.steps else '')
     return '\n'.join(
         [
             *seen.lines,
             f'{run.footage}: {split}',
-            f'about {duration(sum(seconds.values()))} in all, {size / 1e6:.0f} MB in {run.work}:',
+            f'about {total} in all, {size / 1e6:.0f} MB in {run.work}:',
             f'  prepare   {duration(seconds["prepare"]):>8}  frames of {run.model.size[0]}x'
             f'{run.model.size[1]}',
             f'  encode    {duration(seconds["encode"]):>8}  what the networks make of them, once',

@@ -64,7 +64,7 @@ def test_it_says_first_what_it_will_do_and_a_preview_ends_there(done):
     assert 'broken.mp4: cannot be read, left out' in out
     for part in ('prepare', 'encode', 'train', 'evaluate', 'predict'):
         assert re.search(rf'^  {part} +\S+', out, re.M)
-    assert re.search(r'about \S+ .*in all, \d+ MB in ', out)
+    assert re.search(r'about [\dms ]+ and the steps in all, \d+ MB in ', out)
     assert not list(folder.glob('preview*')), 'nothing is written'
 
 
