@@ -79,7 +79,7 @@ def get_config(size='tiny'):
     if variant not in changes:
         raise UserError(
             f"config variant '{variant}': expected one of {', '.join(filter(None, changes))}, as "
-            'in --config=FILE.py:tiny-unet'
+            'in --config=generator:tiny-unet'
         )
     config.model.update(changes[variant])
     config.loss.update(

@@ -2,9 +2,9 @@ r"""Turns published weights into a bundle that re2pix_jax.load opens.
 
     re2pix convert dinov2 dinov2_vitb14_reg4_pretrain.pth bundles/dinov2_b --image_size=224x448
     re2pix convert dinov3 hf:facebook/dinov3-vitb16-pretrain-lvd1689m bundles/dinov3_b
-    re2pix convert sd-vae hf:stabilityai/sd-vae-ft-mse bundles/vae
+    re2pix convert sd-vae hf:stabilityai/sd-vae-ft-mse bundles/sd_vae
     re2pix convert dino-foresight lowres.ckpt bundles/forecaster --pca=pca.pth
-    re2pix convert dpt-head head_segm.ckpt bundles/head
+    re2pix convert dpt-head head_segm.ckpt bundles/head_segm
     re2pix convert inception pt_inception-2015-12-05-6726825d.pth bundles/inception
     re2pix convert i3d rgb_imagenet.pt bundles/i3d
     re2pix convert lpips alexnet-owt-7be5be79.pth bundles/lpips --linear=alex.pth

@@ -56,7 +56,7 @@ SAMPLER_STEPS = flags.DEFINE_integer(
     'sampler_steps', None, 'of every chunk of frames', lower_bound=1
 )
 SAMPLER_GRID = flags.DEFINE_string(
-    'sampler_grid', None, 'of its times: even, shifted:3 or quantiles:-0.4,1'
+    'sampler_grid', None, 'of its times: even, shifted:0.5 or quantiles:-0.4,1'
 )
 CONTEXT_NOISE = flags.DEFINE_float(
     'context_noise',

@@ -6,7 +6,7 @@ r"""Prepares driving clips once, so that training reads them fast.
     re2pix prepare world --out=data/world --clips=1000 --validation_clips=64
     re2pix prepare encode --source=records:data/world --out=data/world_encoded \
         --encoder=runs/bundles/encoder --principal=runs/bundles/principal \
-        --vae=runs/bundles/autoencoder
+        --vae=runs/bundles/vae
     re2pix prepare --check=data/videos
     re2pix prepare --look=data/videos
 
@@ -15,8 +15,8 @@ Frames, labels and depth go to ArrayRecord files; train on them with
 
 cityscapes, nuscenes, covla, kitti: the folder as it was downloaded and unpacked. video_folder:
 videos of any common kind, or folders of images, taken at --folder_fps; the subfolders `train` and
-`validation` are the splits, or --validation_file lists the second, else about a tenth of the files
-is. Each file is named with the windows it gives, and with what stands against it: too slow, too
+`validation` are the splits, or --validation_file lists the second, else about a tenth of the
+minutes is. Each file is named with the windows it gives, and with what stands against it: too slow, too
 short, a shape of which a centre crop keeps less than half. table: a CSV file, or JSON lines, of
 segments of videos, see re2pix_jax/data/README.md. world: the procedural driving world.
 

@@ -42,10 +42,10 @@ GRIDS = {'even': even, 'shifted': shifted, 'quantiles': quantiles}
 def times(steps: int, grid: str = 'even') -> np.ndarray:
     """float32 [steps + 1] from 0 to 1; ValueError for fewer than 1 step or an unknown grid.
 
-    grid: one of GRIDS, with numbers of its own or without: 'even', 'shifted:3', 'quantiles:-0.4,1'.
+    grid: one of GRIDS, with numbers of its own or without: 'even', 'shifted:0.5', 'quantiles:-0.4,1'.
     """
     if steps < 1:
-        raise ValueError(f'sampler steps is {steps}; at least 1 is needed, 15 to 50 are usual')
+        raise ValueError(f'sampler steps is {steps}; at least 1 is needed: 5 by heun, 20 by euler')
     name, _, numbers = grid.partition(':')
     try:
         own = [float(number) for number in numbers.split(',')] if numbers else []
@@ -56,7 +56,7 @@ def times(steps: int, grid: str = 'even') -> np.ndarray:
     if not len(found) or found[0] != 0 or found[-1] != 1 or not (np.diff(found) > 0).all():
         raise ValueError(
             f"sampler grid '{grid}' makes no times from 0 to 1; choose one of {', '.join(GRIDS)}, "
-            'as in even, shifted:3 or quantiles:-0.4,1'
+            'as in even, shifted:0.5 or quantiles:-0.4,1'
         )
     return found
 

@@ -96,7 +96,7 @@ def test_a_bundle_is_replaced_only_by_its_kind_and_when_asked(parts, tmp_path):
     [
         ({'size': 'x'}, 'size: expected two positive integers, got "x"'),
         ({'fps': [1]}, r'fps: expected a positive number, got \[1\]'),
-        ({'sampler': 'rk4'}, 'sampler: expected "euler", "heun" or "ddim", got "rk4"'),
+        ({'sampler': 'rk4'}, 'sampler: expected "euler" or "heun" or "ddim", got "rk4"'),
         ({'sampler_steps': 2.5}, 'sampler_steps: expected a positive integer, got 2.5'),
         ({'parts': {'vae': 7}}, r'parts\.vae: expected a line of text, got 7'),
         ({'parts': []}, r'parts: expected an object, got \[\]'),
