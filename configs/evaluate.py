@@ -44,8 +44,8 @@ def get_config():
             'guidance': 0.0,  # weight of representation guidance; the paper explores 0.4 [P]
             'channels': 0,  # leading components that the generator is given; 0 = all
             'guidance_channels': 8,  # leading components that guidance's coarse prediction keeps
-            # 'euler' | 'heun' | 'ddim', its steps, and the grid of its times: 'even', 'shifted:0.5',
-            # 'quantiles:-0.4,1'; '' and 0 = the model's own
+            # 'euler' | 'heun' | 'ddim', its steps, and the grid of its times: 'even',
+            # 'shifted:0.5', 'quantiles:-0.4,1'; '' and 0 = the model's own
             'sampler': '',
             'sampler_steps': 0,
             'sampler_grid': '',

@@ -16,9 +16,9 @@ Frames, labels and depth go to ArrayRecord files; train on them with
 cityscapes, nuscenes, covla, kitti: the folder as it was downloaded and unpacked. video_folder:
 videos of any common kind, or folders of images, taken at --folder_fps; the subfolders `train` and
 `validation` are the splits, or --validation_file lists the second, else about a tenth of the
-minutes is. Each file is named with the windows it gives, and with what stands against it: too slow, too
-short, a shape of which a centre crop keeps less than half. table: a CSV file, or JSON lines, of
-segments of videos, see re2pix_jax/data/README.md. world: the procedural driving world.
+minutes is. Each file is named with the windows it gives, and with what stands against it: too
+slow, too short, a shape of which a centre crop keeps less than half. table: a CSV file, or JSON
+lines, of segments of videos, see re2pix_jax/data/README.md. world: the procedural driving world.
 
 encode: components and latents of every frame of a source, for the forecaster and the generator to
 train on without computing them at each step:

@@ -42,7 +42,8 @@ GRIDS = {'even': even, 'shifted': shifted, 'quantiles': quantiles}
 def times(steps: int, grid: str = 'even') -> np.ndarray:
     """float32 [steps + 1] from 0 to 1; ValueError for fewer than 1 step or an unknown grid.
 
-    grid: one of GRIDS, with numbers of its own or without: 'even', 'shifted:0.5', 'quantiles:-0.4,1'.
+    grid: one of GRIDS, with numbers of its own or without: 'even', 'shifted:0.5',
+        'quantiles:-0.4,1'.
     """
     if steps < 1:
         raise ValueError(f'sampler steps is {steps}; at least 1 is needed: 5 by heun, 20 by euler')
