@@ -67,6 +67,7 @@ def straight(micro_bundles, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow  # the loop's own test does the same on a toy
 def test_a_killed_run_goes_on_bit_for_bit(micro_bundles, straight):
     broken = straight.parent / 'broken'
     for task in TASKS:
@@ -82,6 +83,7 @@ def test_a_killed_run_goes_on_bit_for_bit(micro_bundles, straight):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one(micro_bundles, straight):
     finish(start(micro_bundles, straight.parent / 'eight', *SETTINGS, devices=8))
     for task in TASKS:

@@ -39,6 +39,8 @@ def make_task(size, depth, batch, **changes):
         times='logit_normal',
         time_mean=-0.4,
         time_std=1.0,
+        sampler='euler',
+        sampler_steps=20,
     )
     config.optimizer.update(name='adamw', learning_rate=1e-4, warmup_steps=0, b2=0.95, clip=1.0)
     return Given(config)

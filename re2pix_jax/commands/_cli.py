@@ -23,6 +23,7 @@ import re
 import sys
 import textwrap
 import traceback
+import warnings
 
 # Read when the native libraries load, hence before jax is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -185,6 +186,8 @@ def _quieten():
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_handler().addFilter(_is_news)
+    # On a full disk; what matters of it is said by what is written there.
+    warnings.filterwarnings('ignore', 'Error writing persistent compilation cache')
     sys.excepthook = _excepthook
 
 

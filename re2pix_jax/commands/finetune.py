@@ -1,4 +1,4 @@
-r"""Makes a model of your own videos: looks, prepares, tunes a bundle, evaluates and predicts.
+r"""Makes a model of your own videos: prepares, tunes a bundle, evaluates, predicts.
 
     re2pix finetune my_videos --out=my_model
     re2pix finetune my_videos --out=my_model --minutes=120

@@ -1,4 +1,4 @@
-r"""Prints what samplers make of held-out clips, and for how many evaluations of the network.
+r"""Prints what samplers make of held-out clips, and for how much work.
 
     re2pix samplers --config=samplers
     re2pix samplers --config=samplers --config.rows="(('euler',50,'even'),('heun',9,'shifted:2'))"

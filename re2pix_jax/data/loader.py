@@ -1,5 +1,4 @@
-"""From sources to batches (grain): shuffle → repeat → mix → batch → this process's share → sample
-windows.
+"""Sources to batches (grain): shuffle → repeat → mix → batch → this process's share → windows.
 
 The order of the records depends on the seed alone, and a window on (seed, epoch, record) alone. So
 neither the number of processes nor that of workers changes what a run reads, and its place in the
@@ -287,7 +286,8 @@ class _Sample:
                     return self.missing(record), failed
                 self.check_share(self._bad, number, str(error))
                 # Any other, not the next one, which would be seen twice as often as the rest.
-                record, rng = usable[others.integers(len(usable))], others
+                record = usable[others.integers(len(usable))]
+                rng = np.random.default_rng(others.integers(1 << 62))  # as much of `others` always
 
     def check_share(self, bad, number, message):
         """Stops where too many of a source's clips turned out to be unreadable.

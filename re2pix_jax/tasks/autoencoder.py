@@ -132,7 +132,9 @@ def _moments(part, batches):
     """(mean, 1 / deviation) of each channel of the unscaled latents."""
     means, squares = [], []
     for batch in batches:
-        frames = batch['frames'][batch['known']]  # what could not be read is no picture
+        frames = batch['frames'][
+            batch.get('known', slice(None))
+        ]  # what could not be read is no picture
         if not len(frames):
             continue
         latents = np.asarray(part.moments(frames)[0], np.float64)

@@ -64,10 +64,11 @@ def wrong_reads(path, shown, seconds, size):
 def wrong_clips(sources, name, shown, seconds):
     """Clips are disjoint and complete; windows are at their times."""
     found, seen = [], []
-    for source, clip in [(each, clip) for each in sources for clip in range(len(each))]:
-        if f'/{name}#' not in source.name(clip):
-            continue
-        first = int(source.name(clip).partition('#')[2])
+    clips = [(each, clip) for each in sources for clip in range(len(each))]
+    first_of = lambda clip: int(clip[0].name(clip[1]).partition('#')[2])
+    own = [clip for clip in clips if f'/{name}#' in clip[0].name(clip[1])]
+    for source, clip in sorted(own, key=first_of):  # of both splits, as they follow each other
+        first = first_of((source, clip))
         count, fps = source.num_frames(clip), source.fps(clip)
         frames = source.read(clip, range(count), labels=False)['frames']
         times = seconds[first] + np.arange(count) / fps

@@ -72,7 +72,7 @@ def test_clips_are_disjoint_and_complete(times):
 def pieces_of(line):
     real, timeline.of = timeline.of, lambda path, fps: line
     try:
-        return videos._cut('drive.mp4', 'drive.mp4', 17.0)
+        return videos.cut('drive.mp4', 'drive.mp4', 17.0)
     finally:
         timeline.of = real
 

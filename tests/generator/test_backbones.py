@@ -127,7 +127,7 @@ def test_the_noised_context_is_sampled_from_with_its_times(made):
     context = conditioning.noised(keys, context, t, flow.FLOW)
     z = jnp.stack([jax.random.normal(key, sampled.shape[1:]) for key in keys])
     for start, end in ((0, 1 / 3), (1 / 3, 1)):
-        now = jnp.full(2, start)
+        now = jnp.full(2, float(start))
         x = apply(params, context, z, now, *components, t)
         z = z + (end - start) * flow.velocity(x, z, now)
     np.testing.assert_allclose(sampled, z, atol=1e-5 * float(jnp.abs(z).max()))

@@ -50,7 +50,8 @@ def clip():
     return frames, vae.encode(frames[None]), principal.project(features), vae
 
 
-@pytest.mark.parametrize('name', ['dit', pytest.param('unet', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['dit', 'unet'])
 def test_one_clip_is_learned_by_heart(name, clip):
     frames, latents, components, vae = clip
     rate, fields = NETS[name]
