@@ -3,9 +3,9 @@
 # forecaster → generator → bundle.
 #   bash launch/train_tiny.sh [OUT]      about four hours on 2 cores; a second call goes on where
 #                                        the first was cut off
-# VIDEOS=DIR adds real driving videos (a folder of mp4 files, a seventh of the clips) to what the VAE,
-# the components and both stages see; the shipped weights were trained so, MODEL_CARD.md says on
-# which. What needs labels is trained on the world alone.
+# VIDEOS=DIR adds real driving videos (a folder of mp4 files, a seventh of the clips) to what the
+# VAE, the components and both stages see; the shipped weights were trained so, MODEL_CARD.md says
+# on which. What needs labels is trained on the world alone.
 # To try the script in a few minutes: STEPS=2 CLIPS=8 bash launch/train_tiny.sh runs/tried
 set -euo pipefail
 cd "$(dirname "$0")/.."
