@@ -264,7 +264,7 @@ class _Sample:
 
     def __init__(self, sources, records, settings, seed):
         self.sources, self.records, self.settings, self.seed = sources, records, settings, seed
-        self._bad = {}  # record → message: it is not read again
+        self._bad = {}  # record → message; read again: other frames of it may be good
 
     def __call__(self, asked):
         (record, epoch), failed, settings = asked, [], self.settings
@@ -273,8 +273,6 @@ class _Sample:
         others = np.random.default_rng([self.seed, epoch, record, 1])
         while True:
             try:
-                if record in self._bad:
-                    raise UserError(self._bad[record])
                 clip = self._read(record, rng)
                 return (clip if settings.training else {**clip, 'known': np.True_}), failed
             except UserError as error:
