@@ -3,7 +3,7 @@
     re2pix train --config=autoencoder:tiny --workdir=runs/autoencoder
     re2pix train --config=autoencoder:tiny --workdir=runs/sharper --config.steps=1200 \
         --config.init=tiny --config.frozen.vae=tiny --config.frozen.encoder=tiny \
-        --config.loss.adversary=0.5 --config.optimizer.learning_rate=5e-4
+        --config.loss.adversary=0.2 --config.loss.features=2.0 --config.optimizer.learning_rate=5e-4
 
 The second sharpens a decoder and leaves its latents as they are, so that a generator that was
 trained on them still fits.

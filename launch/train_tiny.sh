@@ -33,7 +33,7 @@ train() {  # train NAME CONFIG [overrides ...]: trains to the end, then exports 
 
 train encoder encoder:tiny "${world[@]}"
 train autoencoder autoencoder:tiny "${mixed[@]}" --config.frozen.encoder="$parts/encoder" \
-  --config.loss.adversary=0.5
+  --config.loss.adversary=0.2 --config.loss.features=2.0
 [ -d "$parts/principal" ] || re2pix fit_pca --config=principal:tiny --out="$parts/principal" \
   --config.frozen.encoder="$parts/encoder" "${mixed[@]}"
 features=(--config.frozen.encoder="$parts/encoder" --config.frozen.principal="$parts/principal")
