@@ -264,7 +264,7 @@ class _Sample:
 
     def __init__(self, sources, records, settings, seed):
         self.sources, self.records, self.settings, self.seed = sources, records, settings, seed
-        self._bad = {}  # record → message; read again: other frames of it may be good
+        self._bad = set()  # counted, but read again: other frames of them may be good
 
     def __call__(self, asked):
         (record, epoch), failed, settings = asked, [], self.settings
@@ -278,7 +278,7 @@ class _Sample:
             except UserError as error:
                 if settings.unreadable == 'stop':
                     raise
-                self._bad[record] = str(error)
+                self._bad.add(record)
                 failed.append((record, str(error)))
                 if not settings.training:
                     return self.missing(record), failed
