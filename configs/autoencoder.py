@@ -68,7 +68,7 @@ def get_config(size='tiny'):
     # encoder: whose features are compared; vae: whose latents are kept, only a decoder is trained;
     # '' = neither
     config.frozen.update(encoder=pick(tiny='', small='runs/bundles/small_encoder', base=''), vae='')
-    config.steps = pick(tiny=2400, small=6000, base=1)
+    config.steps = pick(tiny=2400, small=4800, base=1)
     config.batch_size = pick(tiny=8, small=32, base=32)
     config.optimizer.learning_rate = pick(tiny=2e-3, small=3e-4, base=1e-4)
     config.ema = pick(tiny=0.995, small=0.999, base=0.9999)

@@ -65,7 +65,7 @@ def get_config(size='tiny'):
         student_temperature=0.1,
         teacher_temperature=0.05,
     )
-    config.steps = pick(tiny=2200, small=1500, base=200_000)
+    config.steps = pick(tiny=2200, small=1200, base=200_000)
     config.batch_size = pick(tiny=16, small=128, base=128)
     config.optimizer.learning_rate = pick(tiny=2e-3, small=1e-3, base=2e-4)
     config.optimizer.weight_decay = 0.02

@@ -63,7 +63,7 @@ def get_config(size='tiny'):
                 ffn_multiple=32,
                 unroll=True,
             ),
-            small=dict(backbone='dit', patch_size=2, width=256, depth=8, heads=4, unroll=True),
+            small=dict(backbone='dit', patch_size=2, width=256, depth=7, heads=4, unroll=True),
             base=dict(backbone='dit', patch_size=2, unroll=True, **SIZES['B']),
         )
     )

@@ -16,10 +16,10 @@ cd "$(dirname "$0")/.."
 [ -n "${BARE:-}" ] || source launch/environment.sh
 if [ -n "${PLAN:-}" ]; then
   exec python3 -m re2pix_jax recipes encoder:small principal:small autoencoder:small head:small \
-    forecaster:small forecaster:small-unrolled generator:small --mfu=0.2 --call=9 --first=2.5
+    forecaster:small forecaster:small-unrolled generator:small --mfu=0.2 --call=9 --first=2
 fi
 out="${1:-runs/small}"
-work="${WORK:-$out.work}" limit="${LIMIT:-540}" clips="${CLIPS:-2000}"
+work="${WORK:-$out.work}" limit="${LIMIT:-540}" clips="${CLIPS:-1500}"
 parts="$work/parts"
 
 again() { echo "stopped after $SECONDS s; the same call goes on"; exit 75; }

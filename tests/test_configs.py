@@ -66,6 +66,7 @@ def test_config_traces_at_its_own_size(name, size):
     parts = parts_of(recipes.size_of(f'{name}:{size}'))
     task = tasks.create(config, frozen=parts)
     batch = recipes.abstract_batch(config, parts)
+    batch['step'] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(task.shapes))
 
     def step(variables, frozen, batch):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from re2pix_jax.errors import UserError
 
 CITYSCAPES_CLIPS = 2975  # of the training split
-SMALL_CLIPS = 2000  # training clips of the world that size `small` sees [O]
+SMALL_CLIPS = 1500  # training clips of the world that size `small` sees [O]
 
 
 def defaults() -> ConfigDict:
