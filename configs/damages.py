@@ -2,7 +2,7 @@
 
     re2pix damages --config=damages
 
-Not yet run at its full length.
+About six minutes on 2 cores; what it prints of the shipped judge is in configs/README.md.
 """
 
 import pathlib

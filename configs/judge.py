@@ -2,9 +2,10 @@
 
     re2pix train --config=judge:tiny --workdir=runs/judge
 
-Not yet run to the end. Which questions of config.loss make a judge that ranks damages best has not
-been compared yet; the shipped weights were asked for speed and order alone (250 steps; in steps 101
-to 200 half of the speeds and 46 % of the orders were told, a third is chance).
+Twenty minutes of one core; the shipped weights were trained so. Which questions make the judge was
+chosen by `re2pix damages` after 600 steps each: with labels or painted patches beside them, speed
+and order were still guessed (a third right), and distances to damages of time stayed near those
+between halves of the truth; asked for speed and order alone, it had learned both.
 """
 
 import functools
@@ -21,12 +22,12 @@ def get_config(size='tiny'):
         # weights; 0 turns a question off
         speed=1.0,
         order=1.0,
-        labels=1.0,
+        labels=0.0,
         patches=0.0,
         speeds=(1, 2, 3),  # frames at 17 fps from one frame to the next, among which it has to tell
         mask=0.3,  # share of the places that are painted over for `patches`
     )
-    config.steps = pick(tiny=1500)
+    config.steps = pick(tiny=2000)
     config.batch_size = 16
     config.optimizer.learning_rate = pick(tiny=2e-3)
     config.optimizer.weight_decay = 0.02

@@ -40,8 +40,9 @@ ALLOWED = {  # room → the rooms that it may import
     'tasks': {*COMMON, *NETWORKS, 'model', 'bundles', 'data', 'report', 'training'},
     'evaluation': {*COMMON, *NETWORKS, 'model', 'bundles', 'world', 'data', 'report', 'training'},
     'finetuning': BELOW_COMMANDS - {*NETWORKS, 'cityscapes', 'convert', 'world'},
+    'planning': {*COMMON, 'generator', 'model', 'report', 'tasks', 'training'},
     'benchmarks': BELOW_COMMANDS,
-    'commands': {*BELOW_COMMANDS, 'finetuning', 'benchmarks', ''},
+    'commands': {*BELOW_COMMANDS, 'finetuning', 'planning', 'benchmarks', ''},
     '': {'bundles'},  # the package itself
     '__main__': {'commands'},
     'configs': {'errors', 'training', *PARTS},

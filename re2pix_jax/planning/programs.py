@@ -1,0 +1,175 @@
+"""The programs that are planned: the step that training takes and the roll-out that predicting is,
+traced on shapes and compiled for devices that need not be here.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from re2pix_jax import tasks
+from re2pix_jax.errors import UserError
+from re2pix_jax.generator import Generator
+from re2pix_jax.model import Re2Pix
+from re2pix_jax.planning.chips import Topology
+from re2pix_jax.tasks import recipes
+from re2pix_jax.training import defaults, hardware, resume, sharding
+from re2pix_jax.training import mesh as meshes
+from re2pix_jax.training import state as states
+
+
+class Program(NamedTuple):
+    """What the compiler made of it; bytes are those of one device.
+
+    Attributes:
+        text: the compiled module's.
+        flops: operations of products and convolutions, of all devices, as `hardware.flops` counts.
+        state, frozen: bytes of what is trained, with its average and the optimiser's moments, and
+            of frozen networks.
+        peak: bytes at the most, all arguments and results included.
+        weights: shapes of all parameters, without axes of length 1.
+        mesh: {axis: devices}.
+    """
+
+    text: str
+    flops: float
+    state: int
+    frozen: int
+    peak: int
+    weights: frozenset
+    mesh: dict[str, int]
+
+
+def devices_of(topology: Topology) -> list:
+    """Descriptions of its devices: a TPU's by libtpu, others as so many CPU devices, whose program
+    is parted in the same way; they must be called for before the first array is made.
+
+    Raises:
+        UserError: libtpu is not installed, or knows no such slice.
+    """
+    if topology.chip.platform != 'tpu':
+        jax.config.update('jax_num_cpu_devices', topology.count)
+        return jax.devices('cpu')
+    try:
+        found = topologies.get_topology_desc(platform='tpu', topology_name=topology.name)
+    except Exception as error:  # whatever the plugin raises
+        raise UserError(
+            f'--topology={topology.name}: cannot be compiled for ({str(error).splitlines()[0]}); '
+            'pip install libtpu, and name a slice that there is'
+        ) from error
+    return list(found.devices)
+
+
+def step(config: ConfigDict, parts: dict, devices: list) -> Program:
+    """The training step of a config.
+
+    Args:
+        config: as a file of configs/ makes it.
+        parts: frozen parts of its size, of shapes: `recipes.abstract_parts`.
+        devices: from `devices_of`.
+    """
+    defaults.check(config)
+    mesh = _mesh(config, devices)
+    meshes.check_batch_size(config.batch_size, mesh, config.accumulate)
+    task = tasks.create(config, frozen=parts)
+    transform, rate = resume.make_optimizer(task, config)
+    batch = _split(recipes.abstract_batch(config), mesh)
+    state = resume.abstract_state(task, config, transform, batch, mesh)
+    frozen = _laid_out(task.frozen, sharding.of_parts(task.frozen, mesh, config.sharding))
+    whole = NamedSharding(mesh, PartitionSpec())
+    program = jax.jit(
+        states.make_step(task, transform, rate, config.seed, config.ema, config.accumulate),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda x: x.sharding, state), whole, whole),
+    )
+    number = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    return _compiled(program, (state, frozen, batch, number), mesh, state, frozen)
+
+
+def prediction(config: ConfigDict, parts: dict, devices: list, horizon: int) -> Program:
+    """The roll-out of `horizon` frames for config.batch_size clips, by the generator of a config.
+
+    Raises:
+        UserError: the config is another one.
+    """
+    if config.task != 'generator':
+        raise UserError(
+            f'--for=predict: expected a generator config, got one of task {config.task}'
+        )
+    mesh = _mesh(config, devices)
+    meshes.check_batch_size(config.batch_size, mesh)
+    task = tasks.create(config, frozen=parts)
+    loss = config.loss
+    model = Re2Pix(
+        forecaster=task.frozen['forecaster'],
+        vae=task.frozen['vae'],
+        generator=Generator(params=task.shapes, net=task.net),
+        size=tuple(config.data.size),
+        sampler=loss.sampler,
+        sampler_steps=loss.sampler_steps,
+    )
+    model = _laid_out(model, sharding.of_parts(model, mesh, config.sharding))
+    batch = {
+        'context': jax.ShapeDtypeStruct(
+            (config.batch_size, task.net.context_frames, *config.data.size, 3), np.uint8
+        ),
+        'keys': jax.ShapeDtypeStruct((config.batch_size,), jax.random.key(0).dtype),
+    }
+    program = jax.jit(lambda model, batch: model.rollout(**batch, horizon=horizon)['frames'])
+    return _compiled(program, (model, _split(batch, mesh)), mesh, {}, model)
+
+
+def _mesh(config, devices):
+    sizes = meshes.abstract(len(devices), config.mesh.data, config.mesh.model).shape
+    grid = np.array(devices).reshape(tuple(sizes.values()))
+    return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def _split(batch, mesh):
+    by_clip = NamedSharding(mesh, PartitionSpec('data'))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_clip), batch)
+
+
+def _laid_out(tree, layout):
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, layout
+    )
+
+
+def _compiled(program, arguments, mesh, state, frozen):
+    with jax.set_mesh(mesh):
+        traced = program.trace(*arguments)
+    compiled = traced.lower().compile()
+    memory = compiled.memory_analysis()
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    weights = [getattr(state, 'params', {}), frozen]
+    return Program(
+        compiled.as_text(),
+        hardware.flops(traced.jaxpr),
+        _held(state),
+        _held(frozen),
+        memory.argument_size_in_bytes + memory.temp_size_in_bytes + results,
+        frozenset(_shapes(weights)),
+        dict(mesh.shape),
+    )
+
+
+def _held(tree) -> int:
+    """Bytes of one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _shapes(tree) -> Iterator[tuple]:
+    """Of every parameter, and of a layer's share of a stack."""
+    for leaf in jax.tree.leaves(tree):
+        for shape in (leaf.shape, leaf.shape[1:]):
+            yield tuple(n for n in shape if n > 1)
