@@ -16,7 +16,6 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import compatibility, evaluators, views
 from re2pix_jax.evaluation.batches import filled, numbered
 from re2pix_jax.evaluation.results import Report
-from re2pix_jax.progress import counted
 from re2pix_jax.training import mesh as meshes
 
 
@@ -72,8 +71,7 @@ class Evaluation:
 
     def about(self) -> str:
         """What is evaluated on, in words."""
-        clips = counted(self.scored, 'clip')
-        return f'{clips} of {", ".join(self.data.sources)}, split {self.data.split}'
+        return f'{self.scored} clips of {", ".join(self.data.sources)}, split {self.data.split}'
 
     def close(self) -> None:
         """Ends the processes that read."""
