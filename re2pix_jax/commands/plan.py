@@ -6,9 +6,9 @@ r"""Plans a training or a prediction on devices that need not be here.
     re2pix plan generator:base forecaster_lowres --topology=v5e:4x4,v5p:4x4x4 --json=plans.json
 
 The real step, or the real roll-out, is compiled for the devices: TPUs by libtpu (`pip install
-libtpu`), about a minute each; GPUs and CPUs as so many devices of this one. What it says of time is
-a bound: nominal rates, everything hidden behind what takes longest. With names instead of --config,
-or several topologies, one table.
+libtpu`), minutes each, with layers as a loop (train there with --config.model.unroll=False); GPUs
+and CPUs as so many devices of this one. What it says of time is a bound: nominal rates, everything
+hidden behind what takes longest. With names instead of --config, or several topologies, one table.
 """
 
 import json
@@ -53,6 +53,7 @@ def main(argv):
     jobs = [(*pair, to) for pair in zip(names, asked, strict=True) for to in topologies]
     if _SEARCH.value:
         jobs = [(name, variant, to) for name, config, to in jobs for variant in _variants(config)]
+    programs.make_room(topologies)
     tracked = track(jobs, len(jobs), 'compiling', 'program', size=lambda _: 1)
     plans = [_plan(*job) for job in tracked]
     if _JSON.value:
@@ -74,6 +75,10 @@ def _short(file):
 
 def _plan(name, config, topology):
     devices = programs.devices_of(topology)
+    if topology.chip.platform == 'tpu' and config.model.get('unroll'):
+        # Layer by layer its compiler takes no end: the same step, as a loop.
+        config = config.copy_and_resolve_references()
+        config.model.unroll = False
     parts = recipes.abstract_parts(_config.load, recipes.size_of(name))
     if _FOR.value == 'train':
         program = programs.step(config, parts, devices)

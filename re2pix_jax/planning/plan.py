@@ -10,9 +10,9 @@ from re2pix_jax.progress import duration
 from re2pix_jax.report.table import Number, table
 
 GATHERS = ('all-gather', 'all-to-all')
-READING = 60.0
-"""Windows of frames at 256x512 that one core reads a second from prepared records, about; `re2pix
-benchmark data` measures it."""
+READING = 48.0
+"""Windows of 5 frames at 256x512 that one core reads a second from prepared records, by `re2pix
+benchmark data` (re2pix_jax/benchmarks/README.md)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +62,18 @@ class Plan:
         return max(math.floor(free / (self.activations * shares / self.batch)), 0) * shares
 
     @property
+    def sent(self) -> float:
+        """Bytes that one device sends."""
+        return sum(row.travels * row.times for row in self.transfers)
+
+    @property
     def seconds(self) -> dict[str, float]:
         """At the nominal rates, by what it would be spent on, each as if the others were none."""
         chip = self.topology.chip
-        travelling = sum(row.travels * row.times for row in self.transfers)
         return {
             'compute': self.flops / self.topology.count / chip.flops,
             'memory': self.moved / chip.bandwidth,
-            'links': travelling / chip.link,
+            'links': self.sent / chip.link,
         }
 
     @property
@@ -220,7 +224,6 @@ def compare(plans: list[Plan]) -> str:
     for plan in plans:
         rate = plan.batch / plan.bound / plan.topology.count
         start = first.setdefault((plan.name, plan.topology.chip.kind), rate)
-        sent = sum(row.travels * row.times for row in plan.transfers)
         rows.append(
             [
                 plan.name,
@@ -231,7 +234,7 @@ def compare(plans: list[Plan]) -> str:
                 'yes' if plan.fits else 'NO',
                 plan.largest,
                 Number(f'{plan.flops / 1e12:.4g}'),
-                Number(f'{sent / 1e9:.3g}'),
+                Number(f'{plan.sent / 1e9:.3g}'),
                 sum(row.times for row in plan.gathered),
                 Number(f'{plan.mfu:.0%}'),
                 Number(f'{1e3 * plan.bound:.4g}'),

@@ -46,16 +46,22 @@ class Program(NamedTuple):
     mesh: dict[str, int]
 
 
+def make_room(asked: list[Topology]) -> None:
+    """Makes as many CPU devices as the largest of these takes of them; before the first array."""
+    counts = [one.count for one in asked if one.chip.platform != 'tpu']
+    if counts:
+        jax.config.update('jax_num_cpu_devices', max(counts))
+
+
 def devices_of(topology: Topology) -> list:
-    """Descriptions of its devices: a TPU's by libtpu, others as so many CPU devices, whose program
-    is parted in the same way; they must be called for before the first array is made.
+    """Descriptions of its devices: a TPU's by libtpu; for others as many CPU devices, which
+    `make_room` made, for a program is parted over them in the same way.
 
     Raises:
         UserError: libtpu is not installed, or knows no such slice.
     """
     if topology.chip.platform != 'tpu':
-        jax.config.update('jax_num_cpu_devices', topology.count)
-        return jax.devices('cpu')
+        return jax.devices('cpu')[: topology.count]
     try:
         found = topologies.get_topology_desc(platform='tpu', topology_name=topology.name)
     except Exception as error:  # whatever the plugin raises

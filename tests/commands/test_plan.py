@@ -18,6 +18,7 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp('plan')
     commands = {
         'step': [*SMALL, '--topology=h100:4', f'--json={folder}/plan.json'],
+        'several': [*SMALL, '--topology=h100:2,h100:4'],
         'topology': ['--config=judge:tiny', '--topology=v9:4x4'],
         'none': ['--config=judge:tiny'],
         'nothing': ['--topology=h100:4'],
@@ -38,6 +39,14 @@ def test_a_step_is_planned_without_its_devices(ran):
     sent = sum(row['travels'] * row['times'] for row in plan['transfers'])
     assert 0 < sent < 4 * plan['state']
     assert plan['mfu_bound'] <= 1 and plan['seconds']['compute'] > 0
+
+
+def test_several_topologies_make_a_table(ran):
+    status, printed, errors = ran[0]['several']
+    assert status == 0, errors
+    rows = [line.split() for line in printed.splitlines() if line.startswith('judge:tiny')]
+    assert [row[1] for row in rows] == ['h100:2', 'h100:4']
+    assert rows[0][-1] == '100%'  # the first is what the others are compared with
 
 
 @pytest.mark.parametrize(
