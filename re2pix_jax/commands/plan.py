@@ -45,6 +45,9 @@ def main(argv):
         names, asked = argv[1:], [_config.load(name) for name in argv[1:]]
     else:
         names, asked = [_short(flags.FLAGS['config'].config_filename)], [_CONFIG.value]
+    for name, config in zip(names, asked, strict=True):
+        if 'task' not in config:
+            raise UserError(f'{name}: trains nothing; expected a config of `re2pix recipes`')
     if not _TOPOLOGY.value:
         raise UserError('--topology: expected the devices, as in --topology=v5e:4x4 or h100:8')
     topologies = [chips.parse(name) for name in _TOPOLOGY.value]

@@ -24,6 +24,7 @@ def ran(tmp_path_factory):
         'nothing': ['--topology=h100:4'],
         'predict': [*SMALL, '--topology=h100:4', '--for=predict'],
         'search': ['judge:tiny', 'generator:tiny', '--topology=h100:4', '--search'],
+        'no task': ['evaluate', '--topology=h100:4'],
         'batch': [*SMALL, '--config.batch_size=6', '--topology=h100:4'],
     }
     return running.outcomes('plan', commands), folder
@@ -57,6 +58,7 @@ def test_several_topologies_make_a_table(ran):
         ('nothing', 're2pix plan: give --config=NAME, or names of configs'),
         ('predict', '--for=predict: expected a generator config, got one of task judge'),
         ('search', '--search: expected one config and one topology'),
+        ('no task', 'evaluate: trains nothing; expected a config of `re2pix recipes`'),
         ('batch', 'batch_size is 6 but mesh.data is 4 devices: choose a multiple of 4'),
     ],
 )
