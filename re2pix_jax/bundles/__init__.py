@@ -7,9 +7,10 @@
     MODEL_CARD.md        what people should know before they use it
 
 A part is named by a path relative to the bundle, an absolute path, a shipped name or
-"hf:owner/repo"; where nothing else is said it is saved inside.
+"hf:owner/repo@revision"; where nothing else is said it is saved inside.
 """
 
+from re2pix_jax.bundles.hub import pinned
 from re2pix_jax.bundles.identity import digest, identity, part_digests
 from re2pix_jax.bundles.naming import find, resolve
 from re2pix_jax.bundles.reading import load, read
@@ -22,6 +23,7 @@ __all__ = [
     'identity',
     'load',
     'part_digests',
+    'pinned',
     'read',
     'resolve',
     'save',
