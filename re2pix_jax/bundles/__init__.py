@@ -12,7 +12,7 @@ A part is named by a path relative to the bundle, an absolute path, a shipped na
 
 from re2pix_jax.bundles.hub import pinned
 from re2pix_jax.bundles.identity import digest, identity, part_digests
-from re2pix_jax.bundles.naming import find, resolve
+from re2pix_jax.bundles.naming import find, is_bundle, resolve
 from re2pix_jax.bundles.reading import load, read
 from re2pix_jax.bundles.writing import check_place, save
 
@@ -21,6 +21,7 @@ __all__ = [
     'digest',
     'find',
     'identity',
+    'is_bundle',
     'load',
     'part_digests',
     'pinned',
