@@ -5,7 +5,7 @@ r"""A page in the browser: drop a video, choose the moment, see its futures.
 
 On this machine alone unless --host says otherwise (0.0.0.0: every one that reaches it). Uploads are
 limited by --megabytes and --seconds, lie in a folder of their own and are deleted; several visitors
-queue. Needs pip install "re2pix_jax[demo]". launch/space/app.py serves the page on a Hugging Face
+queue. Needs pip install "re2pix_jax[demo]". launch/space.py serves the page on a Hugging Face
 Space.
 """
 

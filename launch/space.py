@@ -1,5 +1,5 @@
-"""The page on a Hugging Face Space (SDK gradio): this file, and a requirements.txt that says
-`re2pix_jax[demo]`. MODEL chooses the model, `tiny` without it.
+"""The page on a Hugging Face Space (SDK gradio, `app_file: space.py`): this file, beside a
+requirements.txt that says `re2pix_jax[demo]`. MODEL chooses the model, `tiny` without it.
 """
 
 import os
