@@ -3,7 +3,9 @@ where the stages meet.
 """
 
 import functools
+import numbers
 import os
+import time
 from collections.abc import Sequence
 
 import flax.struct
@@ -14,7 +16,7 @@ import numpy as np
 from re2pix_jax.data import video
 from re2pix_jax.forecaster import Forecaster
 from re2pix_jax.generator import Generator
-from re2pix_jax.generator.sampler import evaluations
+from re2pix_jax.generator.sampler import evaluations, times
 from re2pix_jax.heads import Head
 from re2pix_jax.nn.summary import summary
 from re2pix_jax.report.future import Future
@@ -25,7 +27,6 @@ SAMPLING = (
     *('sampler', 'sampler_steps', 'sampler_grid', 'context_noise'),
 )
 """Options of a roll-out that say how stage 2 draws."""
-_STATIC = ('horizon', *SAMPLING)
 
 
 @flax.struct.dataclass
@@ -54,15 +55,11 @@ class Re2Pix:
     def context_frames(self) -> int:
         return self.generator.net.context_frames
 
-    @functools.partial(jax.jit, static_argnames=_STATIC)
     def rollout(self, context, keys, horizon, **options):
         """`rollout_encoded` of contexts uint8 [B, M, H, W, 3], with its options."""
-        latents = self.vae.encode(context)
-        return self.rollout_encoded(
-            self.forecaster.encode(context), latents, keys, horizon, **options
-        )
+        components, latents = self.forecaster.encode(context), self.vae.encode(context)
+        return self.rollout_encoded(components, latents, keys, horizon, **options)
 
-    @functools.partial(jax.jit, static_argnames=_STATIC)
     def rollout_encoded(
         self,
         context_components,
@@ -106,64 +103,118 @@ class Re2Pix:
             and keys that do not fit the contexts.
         """
         batch = context_components.shape[0]
-        if horizon < 1:
-            raise ValueError(f'horizon: expected at least 1, got {horizon}')
+        _whole('horizon', horizon, 1)
         if not keys.shape[0] or keys.shape[0] % batch:
             raise ValueError(
                 f'keys: expected as many as contexts or a multiple, got {keys.shape[0]} for {batch}'
             )
+        drawing = self._drawing(
+            (guidance, guidance_channels, channels),
+            (sampler, sampler_steps, sampler_grid),
+            context_noise,
+        )
+        context = context_components, context_latents
+        return self._roll(*context, keys, future_components, *drawing, horizon=horizon)
 
+    def _drawing(self, weights, sampling, context_noise):
+        """The options of a roll-out, checked: (weights, noise), which are traced, and (method,
+        steps, grid), which are compiled in.
+        """
+        _, guidance_channels, channels = weights
+        _whole('guidance_channels', guidance_channels, 0)
+        if channels is not None:
+            _whole('channels', channels, 1)
         trained = self.generator.context_noise
         if not 0 <= context_noise <= trained:
             raise ValueError(
                 f'context_noise is {context_noise:g}; this generator was trained for 0 to '
                 f'{trained:g}' + ('' if trained else ': train one with loss.context_noise')
             )
-        method, steps, grid = self.sampling(sampler, sampler_steps, sampler_grid)
+        method, steps, grid = self.sampling(*sampling)
+        evaluations(method, steps)
+        times(steps, grid)
+        noise = float(context_noise) if context_noise else None
+        return (self.generator.weights(*weights), noise), (method, steps, grid)
 
+    @functools.partial(jax.jit, static_argnames=('sampling', 'horizon'))
+    def _roll(self, components, latents, keys, future_components, drawing, sampling, horizon):
         # Stage 1: what will be where.
         if future_components is None:
-            future_components = self.forecaster.forecast(context_components, horizon)
+            future_components = self.forecaster.forecast(components, horizon)
 
         # Stage 2: what it looks like, chunk by chunk.
-        net, futures = self.generator.net, keys.shape[0] // batch
+        net, futures = self.generator.net, keys.shape[0] // components.shape[0]
         past, chunk = net.context_frames, net.future_frames
         chunks = -(-horizon // chunk)
-        latents = jnp.repeat(context_latents[:, -past:], futures, axis=0)
+        latents = jnp.repeat(latents[:, -past:], futures, axis=0)
         future_components = jnp.repeat(future_components, futures, axis=0)
         components = jnp.concatenate(
-            [jnp.repeat(context_components[:, -past:], futures, axis=0), future_components], axis=1
+            [jnp.repeat(components[:, -past:], futures, axis=0), future_components], axis=1
         )
         components = _pad_time(components, past + chunks * chunk)
 
-        def step(past_latents, number):
-            window = jax.lax.dynamic_slice_in_dim(components, number * chunk, past + chunk, axis=1)
-            noise_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number * chunk)
-            own = jnp.arange(past) + number * chunk >= past
-            future = self.generator.sample(
-                past_latents,
-                window[:, :past],
-                window[:, past:],
-                noise_keys,
-                steps=steps,
-                guidance=guidance,
-                guidance_channels=guidance_channels,
-                channels=channels,
-                method=method,
-                grid=grid,
-                context_t=jnp.where(own, 1.0 - context_noise, 1.0) if context_noise else None,
-            )
-            return jnp.concatenate([past_latents, future], axis=1)[:, -past:], (
-                future,
-                self.vae.decode(future),
-            )
+        def step(latents, start):
+            window = jax.lax.dynamic_slice_in_dim(components, start, past + chunk, axis=1)
+            return self._render(latents, window, keys, start, drawing, sampling)
 
-        _, chunked = jax.lax.scan(step, latents, jnp.arange(chunks))
+        _, chunked = jax.lax.scan(step, latents, chunk * jnp.arange(chunks))
         latents, frames = (
             jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :horizon]
             for x in chunked
         )
         return {'frames': frames, 'components': future_components, 'latents': latents}
+
+    def _render(self, latents, components, keys, start, drawing, sampling):
+        """Stage 2 of the chunk that begins `start` frames after the context: latents [B, M, ...]
+        before it and components [B, M + F, ...] → the latents before the next, and its (latents,
+        frames).
+        """
+        past, (weights, noise) = self.generator.net.context_frames, drawing
+        own = jnp.arange(past) + start >= past
+        future = self.generator.draw(
+            latents,
+            components[:, :past],
+            components[:, past:],
+            jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, start),
+            weights,
+            None if noise is None else jnp.where(own, 1.0 - noise, 1.0),
+            sampling=sampling,
+        )
+        latents = jnp.concatenate([latents, future], axis=1)[:, -past:]
+        return latents, (future, self.vae.decode(future))
+
+    @jax.jit
+    def _begin(self, context, keys):
+        """What `_next` goes on from: components of contexts, and latents, once for each key."""
+        latents = self.vae.encode(context)[:, -self.context_frames :]
+        return (
+            self.forecaster.encode(context),
+            jnp.repeat(latents, keys.shape[0] // latents.shape[0], axis=0),
+        )
+
+    @functools.partial(jax.jit, static_argnames='sampling')
+    def _next(self, components, latents, keys, start, left, drawing, sampling):
+        """A step of `_roll` with its part of stage 1, for a loop on the host: one program for all
+        chunks of all horizons.
+
+        Args:
+            components, latents: before the chunk, from `_begin` or this.
+            start: frames from the context to the chunk; left: from there to the horizon.
+
+        Returns:
+            ((components, latents) before the next chunk, {name: arrays} of this one).
+        """
+        net, futures = self.generator.net, keys.shape[0] // components.shape[0]
+        forecast = self.forecaster.forecast(components, net.future_frames)
+        # The last step before the horizon is repeated beyond it, as `_pad_time` does.
+        seen = forecast[:, jnp.minimum(jnp.arange(net.future_frames), left - 1)]
+        window = jnp.concatenate([components[:, -net.context_frames :], seen], axis=1)
+        window = jnp.repeat(window, futures, axis=0)
+        latents, (future, frames) = self._render(latents, window, keys, start, drawing, sampling)
+        after = jnp.concatenate([components, forecast], axis=1)[:, -components.shape[1] :]
+        features = self.forecaster.features(forecast)
+        chunk = {'frames': frames, 'components': forecast, 'features': features, 'latents': future}
+        return (after, latents), chunk
 
     def sampling(self, sampler=None, sampler_steps=None, sampler_grid=None) -> tuple:
         """(sampler, steps, grid), each the model's own where it is None."""
@@ -183,13 +234,23 @@ class Re2Pix:
     def predict(
         self,
         clip: str | os.PathLike | np.ndarray | Sequence,
-        horizon=8,
-        seed=0,
-        num_futures=None,
-        start=0.0,
-        **options,
+        horizon: int = 8,
+        seed: int = 0,
+        num_futures: int | None = None,
+        start: float = 0.0,
+        *,
+        guidance: float = 0.0,
+        guidance_channels: int = 8,
+        channels: int | None = None,
+        sampler: str | None = None,
+        sampler_steps: int | None = None,
+        sampler_grid: str | None = None,
+        context_noise: float = 0.0,
     ) -> Future | list[Future]:
         """Predicts the frames that follow a clip.
+
+        What is compiled at the first call serves all horizons, guidance weights (but 0, which
+        takes half the work) and channels; another number of clips or futures is compiled anew.
 
         Args:
             clip: a video file or a folder of images, of which the M frames from `start` seconds on
@@ -198,38 +259,100 @@ class Re2Pix:
                 floats from 0 to 1. They are centre-cropped and resized to `self.size`. Or a list
                 of such clips, predicted as one batch, each as it would be alone.
             num_futures: None for one future without a leading axis, n for n of distinct noise.
-            options: as in `rollout_encoded`, from guidance to context_noise.
+            guidance, ..., context_noise: as in `rollout_encoded`.
 
         Raises:
             UserError: a file that can't be read.
-            ValueError: a clip shorter than the context, frames of another kind or too small, an
-                option out of range.
+            ValueError: a clip shorter than the context, frames of another kind, an option out of
+                range.
         """
         several = isinstance(clip, Sequence) and not isinstance(clip, str)
+        if several and not len(clip):
+            raise ValueError('clip: expected a video or a list of videos, got an empty list')
+        _whole('horizon', horizon, 1)
+        _whole('seed', seed, 0)
+        count = 1 if num_futures is None else _whole('num_futures', num_futures, 1)
+        drawing = self._drawing(
+            (guidance, guidance_channels, channels),
+            (sampler, sampler_steps, sampler_grid),
+            context_noise,
+        )
         contexts = np.stack([self._context(one, start) for one in (clip if several else [clip])])
-        count = 1 if num_futures is None else num_futures
-        if count < 1:
-            raise ValueError(f'num_futures: expected at least 1, got {count}')
         keys = jnp.tile(jax.random.split(jax.random.key(seed), count), len(contexts))
-        out = self.rollout(contexts, keys, horizon, **options)
-        # Stage 1 knows no chance: its features are the same in every future, and large.
-        features = self.forecaster.features(out['components'][::count])
+        chunks, state = [], self._begin(contexts, keys)
+        for first in range(0, horizon, self.generator.net.future_frames):
+            state, chunk = self._next(*state, keys, first, horizon - first, *drawing)
+            # While this one is at work, the one before it comes to the host.
+            chunks[-1:] = jax.device_get(chunks[-1:])
+            chunks.append(chunk)
+        chunks[-1:] = jax.device_get(chunks[-1:])
+        whole = {
+            name: np.concatenate([chunk[name] for chunk in chunks], axis=1)[:, :horizon]
+            for name in chunks[0]
+        }
         futures = []
         for number, context in enumerate(contexts):
             of_clip = slice(number * count, (number + 1) * count)
-            arrays = [np.asarray(out[name][of_clip]) for name in ('frames', 'components')]
-            arrays.append(np.broadcast_to(features[number], (count, *features.shape[1:])))
-            arrays.append(np.asarray(out['latents'][of_clip]))
-            arrays = arrays if num_futures else [array[0] for array in arrays]
-            futures.append(Future(*arrays, context=context, fps=self.fps))
+            # Stage 1 knows no chance: its part is the same in every future.
+            arrays = {
+                name: array[of_clip]
+                if name in ('frames', 'latents')
+                else np.broadcast_to(array[number], (count, *array.shape[1:]))
+                for name, array in whole.items()
+            }
+            if num_futures is None:
+                arrays = {name: array[0] for name, array in arrays.items()}
+            futures.append(Future(**arrays, context=context, fps=self.fps))
         return futures if several else futures[0]
+
+    def info(self, num_futures: int = 1) -> None:
+        """Prints what predicting `num_futures` futures of a clip takes on this device: memory as
+        the compiler counts it, time as the clock does. Compiles what `predict` then uses.
+        """
+        keys = jax.random.split(jax.random.key(0), _whole('num_futures', num_futures, 1))
+        context = np.zeros((1, self.context_frames, *self.size, 3), np.uint8)
+        net, drawing = self.generator.net, self._drawing((0.0, 0, None), (), 0.0)
+        chunk, device = net.future_frames, jax.devices()[0]
+        began = time.perf_counter()
+        state = jax.block_until_ready(self._begin(context, keys))
+        compiled = Re2Pix._next.lower(self, *state, keys, 0, chunk, *drawing).compile()
+        jax.block_until_ready(self._next(*state, keys, 0, chunk, *drawing))
+        compiling = time.perf_counter() - began
+        seconds = [
+            _seconds(lambda: self._begin(context, keys)),
+            _seconds(lambda: self._next(*state, keys, 0, chunk, *drawing)),
+        ]
+        memory = compiled.memory_analysis()
+        work = memory.temp_size_in_bytes + memory.output_size_in_bytes
+        weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self))
+        limit = (device.memory_stats() or {}).get('bytes_limit')
+        print(
+            f'{len(jax.devices())} x {device.device_kind}'
+            + (f', {limit / 1e9:.0f} GB' if limit else '')
+            + f'; one is used, computing in {net.dtype}\n'
+            f'memory: {weights / 1e6:.0f} MB of weights, {work / 1e6:.0f} MB at work on {chunk} '
+            f'frames of {num_futures} future{"s" * (num_futures > 1)}\n'
+            f'time: {seconds[0]:.3g} s for a context and {seconds[1]:.3g} s for every {chunk} '
+            f'frames, {chunk / self.fps:.2g} s of video; once {compiling:.1f} s to compile'
+        )
 
     def _context(self, clip, start):
         """The context uint8 [M, H, W, 3] of what `predict` takes."""
         frames = self.context_frames
         if isinstance(clip, str | os.PathLike):
             return video.read(clip, self.fps, start, frames, size=self.size, min_frames=frames)
-        clip = video.whole_numbers(np.asarray(clip))
+        if start:
+            raise ValueError(
+                f'start: {start:g} s, which is for a file; of frames the last {frames} are the '
+                'context: cut them, as in frames[:end]'
+            )
+        clip = np.asarray(clip)
+        if clip.ndim == 3 and clip.shape[-1] == 3:
+            raise ValueError(
+                f'clip: one picture {list(clip.shape)}, expected frames [time, height, width, 3]; '
+                'a list is of clips: np.stack(pictures) makes one of pictures'
+            )
+        clip = video.whole_numbers(clip)
         if len(clip) < frames:
             raise ValueError(
                 f'clip: {len(clip)} frames, but {frames} context frames are needed; give a longer '
@@ -237,14 +360,17 @@ class Re2Pix:
             )
         return video.fit(clip[-frames:], self.size)
 
-    @jax.jit
     def segment(self, frames):
         """Labels uint8 [B, T, H, W] (Cityscapes train ids) that the head gives frames uint8 [B, T,
-        H, W, 3].
+        H, W, 3]; ValueError where the model has no head, or what it is given are no frames.
 
         The head is trained on features that went through the principal components, so it sees such
         features here too [R].
         """
+        if self.head is None:
+            raise ValueError(
+                'this model has no head: load one, and model.replace(head=head).segment(frames)'
+            )
         features = self.forecaster.features(self.forecaster.encode(frames))
         return self.head.labels(features, frames.shape[2:4])
 
@@ -253,3 +379,16 @@ def _pad_time(array, length):
     """Repeats the last step up to `length` steps: the last chunk may reach beyond the horizon."""
     missing = length - array.shape[1]
     return jnp.pad(array, [(0, 0), (0, max(missing, 0))] + [(0, 0)] * (array.ndim - 2), mode='edge')
+
+
+def _seconds(compute) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(compute())
+    return time.perf_counter() - began
+
+
+def _whole(name, value, least) -> int:
+    """`value`, or a ValueError that names what is no whole number from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f'{name}: expected a whole number, at least {least}, got {value!r}')
+    return int(value)

@@ -4,11 +4,13 @@ of themselves.
 
 import re
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from re2pix_jax import bundles
+from re2pix_jax.benchmarks import prediction
 from re2pix_jax.data import video
 from tests.conftest import SIZE
 
@@ -71,12 +73,52 @@ def test_what_is_no_clip_is_refused(clip, message, model):
     assert '\n' not in str(caught.value)
 
 
-def test_parts_and_futures_are_told_in_a_few_lines(model, futures):
-    parts = [model, model.forecaster, model.forecaster.principal, model.vae, futures[0]]
+def test_one_program_serves_all_horizons_weights_and_channels(model, frames):
+    """And what it gives is what the roll-out in one loop gives."""
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **named: (
+            compiled.append(named.get('fun_name'))
+            if event.endswith('/backend_compile_duration')
+            else 0
+        )
+    )
+    model.predict(frames, horizon=1)
+    model.predict(frames, horizon=1, guidance=0.4)
+    assert any('_next' in str(name) for name in compiled)
+    compiled.clear()
+    found = {horizon: model.predict(frames, horizon) for horizon in (3, 4, 8, 13)}
+    for number, channels in enumerate((1, 8, None)):
+        model.predict(frames, 6, seed=number, channels=channels, sampler_steps=None)
+        model.predict(frames, 6, guidance=1 / (1 + number), guidance_channels=number + 1)
+    assert not compiled
+    keys = jax.random.split(jax.random.key(0), 1)
+    whole = model.rollout(found[13].context[None], keys, 13)
+    for name, array in whole.items():
+        one = getattr(found[13], name).astype(np.float32)
+        np.testing.assert_allclose(one, array[0], atol=1e-3 if name != 'frames' else 1.0)
+
+
+def test_info_tells_memory_and_time(model, capsys):
+    model.info(num_futures=2)
+    device, memory, time = capsys.readouterr().out.splitlines()
+    assert device == f'{jax.device_count()} x cpu; one is used, computing in float32'
+    of = re.fullmatch(r'memory: (\d+) MB of weights, (\d+) MB at work on 4 frames of .*', memory)
+    assert of and int(of[1]) == round(sum(x.nbytes for x in jax.tree.leaves(model)) / 1e6)
+    assert re.fullmatch(
+        r'time: [\d.e-]+ s for a context and [\d.e-]+ s for every 4 frames, .* to compile', time
+    )
+
+
+def test_parts_and_futures_are_told_in_a_few_lines(micro_bundles, model, futures):
+    names = ('encoder', 'principal', 'vae', 'forecaster', 'head', 'generator', 'judge')
+    large = jax.eval_shape(lambda: prediction.make_model('b', None))
+    parts = [model, large, futures[0], *(bundles.load(micro_bundles / name) for name in names)]
     for part in parts:
-        assert repr(part).startswith(type(part).__name__) and len(repr(part)) < 600
-    assert re.search(r'\n  generator: [\d,]+ parameters, SpaceTimeDiT \(.*width 24', repr(model))
+        assert repr(part).startswith(type(part).__name__) and len(repr(part)) < 500, repr(part)
+    assert re.search(r'\n  generator: [\d.]+ M parameters, SpaceTimeDiT \(.*width 24', repr(model))
     assert 'frames uint8 [2, 3, 32, 64, 3]' in repr(futures[0])
+    assert repr(model.forecaster.principal) == 'Principal: 32 components of 96 channels'
 
 
 def test_a_future_is_shown_and_saved(futures, tmp_path):

@@ -84,9 +84,8 @@ def compiled(net, batch, steps):
             jax.random.split(jax.random.key(0), batch),
         )
 
-    return Re2Pix.rollout.lower(
-        *jax.eval_shape(arguments), horizon=HORIZON, sampler_steps=steps
-    ).compile()
+    predict = lambda model, frames, keys: model.rollout(frames, keys, HORIZON, sampler_steps=steps)
+    return jax.jit(predict).lower(*jax.eval_shape(arguments)).compile()
 
 
 def run(

@@ -13,10 +13,12 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Real
+import numpy as np
+from jaxtyping import Array, Float, Real, Shaped
 
 from re2pix_jax.encoder.principal import Principal
 from re2pix_jax.encoder.vit import VisionTransformer
+from re2pix_jax.nn.frames import check_frames
 from re2pix_jax.nn.summary import summary
 
 IMAGE_MEAN = (
@@ -25,11 +27,12 @@ IMAGE_MEAN = (
     0.406,
 )  # of ImageNet in RGB, [0, 1]: what DINOv2 and DINOv3 (web images) were trained with
 IMAGE_STD = (0.229, 0.224, 0.225)
+MOST = 10.0  # normalised frames lie within 3; no frames from 0 to 255 but black ones within this
 
 
 def normalise(frames: Real[Array, '... 3']) -> Float[Array, '... 3']:
-    """uint8 RGB [..., 3] -> float32 with ImageNet's mean and deviation removed; floating frames
-    pass unchanged.
+    """RGB as whole numbers [..., 3] -> float32 with ImageNet's mean and deviation removed; floating
+    frames pass unchanged.
     """
     if jnp.issubdtype(frames.dtype, jnp.floating):
         return frames
@@ -53,13 +56,17 @@ class Encoder:
 
     __repr__ = summary
 
-    @jax.jit
-    def encode(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w C']:
+    def encode(self, frames: Shaped[Array | np.ndarray, '...']) -> Float[Array, 'B T h w C']:
         """Frames [B, T, H, W, 3] -> features [B, T, h, w, C], float.
 
-        uint8 frames are RGB and get normalised, floating frames are taken as normalised already.
-        Where `image_size` is set, frames of another size are resized to it (bilinear, antialiased).
+        Whole numbers are RGB from 0 to 255 and get normalised, floating frames are taken as
+        normalised already. Where `image_size` is set, frames of another size are resized to it
+        (bilinear, antialiased). ValueError for what is neither.
         """
+        return self._encode(check_frames(frames, MOST, 'floats that `normalise` made', unit=False))
+
+    @jax.jit
+    def _encode(self, frames):
         batch, time = frames.shape[:2]
         images = frames.reshape(batch * time, *frames.shape[2:])
         if self.image_size is not None and images.shape[1:3] != tuple(self.image_size):

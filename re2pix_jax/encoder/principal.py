@@ -34,28 +34,39 @@ class Principal:
     variance: jax.Array
 
     def __repr__(self):
-        return f'Principal: {getattr(self.components, "shape", None)} components of channels'
+        count, channels = getattr(self.components, 'shape', (None, None))
+        return f'Principal: {count} components of {channels} channels'
 
     @property
     def num_components(self) -> int:
         return self.components.shape[0]
 
     @jax.jit
-    def project(self, features: Float[Array, '*grid C']) -> Float[Array, '*grid P']:
-        """Features [..., C] -> components [..., P], float32."""
+    def project(self, features: Float[Array | np.ndarray, '...']) -> Float[Array, '...']:
+        """Features [..., C] -> components [..., P], float32; ValueError for other channels."""
+        _check_last('features', features, self.components.shape[1])
         centred = (features.astype(jnp.float32) - self.mean) / self.std - self.pca_mean
         return jnp.matmul(centred, self.components.T, precision='highest')
 
     @jax.jit
-    def reconstruct(self, components: Float[Array, '*grid P']) -> Float[Array, '*grid C']:
+    def reconstruct(self, components: Float[Array | np.ndarray, '...']) -> Float[Array, '...']:
         """Components [..., P] -> features [..., C], float32; what the P directions do not hold is
-        lost.
+        lost. ValueError for another number of them.
         """
+        _check_last('components', components, self.components.shape[0])
         standardised = (
             jnp.matmul(components.astype(jnp.float32), self.components, precision='highest')
             + self.pca_mean
         )
         return standardised * self.std + self.mean
+
+
+def _check_last(name, array, channels):
+    if array.shape[-1:] != (channels,):
+        raise ValueError(
+            f'{name}: expected [..., {channels}], as these principal components were fitted, got '
+            f'{list(array.shape)}'
+        )
 
 
 @functools.partial(jax.jit, donate_argnums=0)

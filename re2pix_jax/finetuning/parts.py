@@ -132,7 +132,7 @@ def config_of(run: Run, kind: str, name: str) -> ConfigDict:
         if kind != 'vae':
             config.data.update(sources=(f'encoded:{run.work / "encoded"}',), flip=0.0)
         config.optimizer.learning_rate = RATES[kind]
-        config.update(eval_every=0, keep=1, log_every=20)
+        config.update(eval_every=0, keep=1)
         config.log.update(parameters=0, writers=())
     return config
 
@@ -155,6 +155,7 @@ def train(run: Run, kind: str, config: ConfigDict) -> str:
     config.optimizer.warmup_steps = min(20, steps // 10)
     config.ema = min(0.99, max(0.0, 1 - 10 / steps))  # over the last tenth [O]
     config.checkpoint_every = max(10, steps // 20)
+    config.log_every = min(20, max(1, steps // 10))  # a curve of short trainings, too
     task, state = _trained(config, run.work / kind)
     if kind == 'vae':  # at its own scale, which the generator knows
         bundles.save(place, run.model.vae.replace(params=state.ema))

@@ -6,7 +6,8 @@ from typing import Any
 import flax
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float, Real
+import numpy as np
+from jaxtyping import Array, Float, Shaped
 
 from re2pix_jax.encoder import Encoder
 from re2pix_jax.encoder.principal import Principal
@@ -33,15 +34,15 @@ class Forecaster:
 
     __repr__ = summary
 
-    @jax.jit
-    def encode(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w P']:
-        """Frames [B, T, H, W, 3] -> components [B, T, h, w, P] (see `Encoder.encode` for
-        dtypes).
+    def encode(self, frames: Shaped[Array | np.ndarray, '...']) -> Float[Array, 'B T h w P']:
+        """Frames [B, T, H, W, 3] -> components [B, T, h, w, P] (see `Encoder.encode` for dtypes
+        and errors).
         """
         return self.principal.project(self.encode_features(frames))
 
-    @jax.jit
-    def encode_features(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w C']:
+    def encode_features(
+        self, frames: Shaped[Array | np.ndarray, '...']
+    ) -> Float[Array, 'B T h w C']:
         """Frames [B, T, H, W, 3] -> the encoder's features [B, T, h, w, C].
 
         Frames of any size are brought to the grid that the forecaster was trained on: the VAE's
@@ -53,15 +54,15 @@ class Forecaster:
 
     @functools.partial(jax.jit, static_argnames='steps')
     def forecast(
-        self, components: Float[Array, 'B T h w P'], steps: int
+        self, components: Float[Array | np.ndarray, '...'], steps: int
     ) -> Float[Array, 'B {steps} h w P']:
         """Components [B, >= T - 1, h, w, P] -> the next `steps` frames' components [B, steps, h, w,
-        P].
+        P]. ValueError for another grid, too few frames or less than a step.
         """
         return rollout.forecast(self.params, self.net, components, steps)
 
     @jax.jit
-    def features(self, components: Float[Array, '*grid P']) -> Float[Array, '*grid C']:
+    def features(self, components: Float[Array | np.ndarray, '...']) -> Float[Array, '...']:
         """Components [..., P] -> the encoder's features [..., C], as far as the components hold
         them.
         """

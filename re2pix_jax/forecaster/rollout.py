@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 
 def forecast(
     params,
     net,
-    components: Float[Array, 'B T h w P'],
+    components: Float[Array | np.ndarray, '...'],
     steps: int,
     key: Key[Array, ''] | None = None,
     cut: bool = False,
@@ -24,9 +25,15 @@ def forecast(
         cut: keep the gradient of a step from going back into the predictions that it goes on from.
 
     Returns:
-        The predicted components [B, steps, h, w, P], float32.
+        The predicted components [B, steps, h, w, P], float32. Raises ValueError for too few frames
+        or steps, and for components that are not the network's.
     """
     context_frames = net.frames - 1
+    if components.ndim != 5:
+        raise ValueError(
+            'components: expected [batch, time, rows, columns, channels], got '
+            f'{list(components.shape)}'
+        )
     if components.shape[1] < context_frames:
         raise ValueError(
             f'the forecaster was given {components.shape[1]} context frames and needs '

@@ -3,6 +3,9 @@ future.
 """
 
 import functools
+import math
+import numbers
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -10,10 +13,23 @@ import jax.numpy as jnp
 
 from re2pix_jax.generator import conditioning, flow, sampler
 from re2pix_jax.generator.dit import SpaceTimeDiT
-from re2pix_jax.generator.guidance import combine, double, full_and_coarse
+from re2pix_jax.generator.guidance import check_coarse, combine, double, full_and_coarse
 from re2pix_jax.nn.summary import summary
 
 __all__ = ['Generator', 'SpaceTimeDiT']
+
+
+class Weights(NamedTuple):
+    """How components are weighed, checked by `Generator.weights`; numbers or traced.
+
+    Attributes:
+        guidance, guidance_channels: None where nothing is guided.
+        channels: None for a baseline, which is given none.
+    """
+
+    guidance: Any = None
+    guidance_channels: Any = None
+    channels: Any = None
 
 
 class Generator(flax.struct.PyTreeNode):
@@ -33,10 +49,6 @@ class Generator(flax.struct.PyTreeNode):
 
     __repr__ = summary
 
-    @functools.partial(
-        jax.jit,
-        static_argnames=('steps', 'guidance', 'guidance_channels', 'channels', 'method', 'grid'),
-    )
     def sample(
         self,
         context_latents,
@@ -75,21 +87,77 @@ class Generator(flax.struct.PyTreeNode):
             Future latents, float32 [B, F, H, W, c]. Raises ValueError for a bad option or shapes
             that do not fit.
         """
+        weights = self.weights(guidance, guidance_channels, channels)
+        self._check(context_latents, (context_components, future_components), keys)
+        return self.draw(
+            context_latents,
+            context_components,
+            future_components,
+            keys,
+            weights,
+            context_t,
+            sampling=(method, steps, grid),
+        )
+
+    def weights(self, guidance=0.0, guidance_channels=8, channels=None) -> Weights:
+        """What `draw` is given for these options of `sample`; ValueError for those out of range."""
+        if not (isinstance(guidance, numbers.Real) and 0 <= guidance < math.inf):
+            raise ValueError(
+                f'guidance: expected a weight from 0 (none) on, as in 0.4, got {guidance!r}'
+            )
+        known = self.net.components
+        for option, value in (('guidance', guidance), ('channels', channels)):
+            if value and not known:
+                raise ValueError(
+                    f'{option} = {value} needs a generator with components; this one is a '
+                    'baseline without them: leave it out'
+                )
+        if not known:
+            return Weights()
+        kept = conditioning.check_channels(channels, known)
+        if not guidance:
+            return Weights(channels=int(kept))
+        check_coarse(guidance_channels, known)
+        if channels and guidance_channels > channels:
+            raise ValueError(
+                f'representation guidance keeps {guidance_channels} components of the {channels} '
+                'that are given; lower guidance_channels or raise channels'
+            )
+        return Weights(float(guidance), int(guidance_channels), int(kept))
+
+    @functools.partial(jax.jit, static_argnames='sampling')
+    def draw(
+        self,
+        context_latents,
+        context_components,
+        future_components,
+        keys,
+        weights,
+        context_t=None,
+        *,
+        sampling,
+    ):
+        """`sample`, with its options as one program takes them.
+
+        Args:
+            weights: of `weights`, traced: all guidance weights and numbers of channels are served
+                by one program, and none at all by another, which computes half as much.
+            sampling: (method, steps, grid).
+        """
         net, diffusion = self.net, flow.Diffusion(self.path, self.target, self.schedule)
         diffusion.check()
-        integrate = sampler.find(method)
-        components = context_components, future_components
-        self._check(context_latents, components, keys, guidance, guidance_channels, channels)
+        method, steps, grid = sampling
+        integrate, components = sampler.find(method), (context_components, future_components)
+        repeat, merge = (lambda x: x,) * 2
         # A map over a tree leaves a missing (None) entry as it is, for the network to complain
         # about.
-        components = jax.tree.map(lambda x: conditioning.limit(x, channels), components)
-        repeat, merge = (
-            (double, functools.partial(combine, weight=guidance))
-            if guidance
-            else (lambda x: x,) * 2
-        )
-        if guidance:
-            components = jax.tree.map(lambda x: full_and_coarse(x, guidance_channels), components)
+        if weights.channels is not None:
+            limit = lambda x: conditioning.keep_first(x, weights.channels)
+            components = jax.tree.map(limit, components)
+        if weights.guidance is not None:
+            coarse = functools.partial(full_and_coarse, channels=weights.guidance_channels)
+            components = jax.tree.map(coarse, components)
+            repeat, merge = double, functools.partial(combine, weight=weights.guidance)
         params = net.for_sampling(self.params)
         if context_t is not None:
             context_t = jnp.broadcast_to(context_t, context_latents.shape[:2])
@@ -109,30 +177,17 @@ class Generator(flax.struct.PyTreeNode):
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         return integrate(velocity, noise, steps, diffusion, grid)
 
-    def _check(self, latents, components, keys, guidance, guidance_channels, channels):
+    def _check(self, latents, components, keys):
         net, batch = self.net, latents.shape[0]
         if keys.shape != (batch,):
             raise ValueError(
                 f'the generator expected one key for each of {batch} samples, got keys of shape '
                 f'{keys.shape}'
             )
-        if not net.components:
-            for option, value in (('guidance', guidance), ('channels', channels)):
-                if value:
-                    raise ValueError(
-                        f'{option} = {value} needs a generator with components; this one is a '
-                        'baseline without them: leave it out'
-                    )
-            return
-        if guidance and channels and guidance_channels > channels:
-            raise ValueError(
-                f'representation guidance keeps {guidance_channels} components of the {channels} '
-                'that are given; lower guidance_channels or raise channels'
-            )
         for name, array, frames in zip(
             ('context', 'future'), components, (net.context_frames, net.future_frames)
         ):
-            if array is not None and array.shape[:2] != (batch, frames):
+            if net.components and array is not None and array.shape[:2] != (batch, frames):
                 raise ValueError(
                     f'the generator expected {name} components of {frames} frames for each of '
                     f'{batch} samples of latents, got {array.shape[1]} frames for '

@@ -45,18 +45,18 @@ def keep_first(
     return jnp.where(kept, components, 0)
 
 
-def limit(components: Float[Array, '*grid P'], channels: int | None) -> Float[Array, '*grid P']:
-    """`keep_first` for inference: None keeps all; ValueError unless `channels` lies between 1 and
-    P.
+def check_channels(channels: int | None, components: int) -> int:
+    """How many of the first components are kept at inference: all for None; ValueError unless
+    `channels` lies between 1 and all.
     """
     if channels is None:
         return components
-    if not 1 <= channels <= components.shape[-1]:
+    if not 1 <= channels <= components:
         raise ValueError(
-            f'channels: {channels} of {components.shape[-1]} components were asked for; give a '
-            f'number from 1 to {components.shape[-1]}, or None for all'
+            f'channels: {channels} of {components} components were asked for; give a number from 1 '
+            f'to {components}, or None for all'
         )
-    return keep_first(components, channels)
+    return channels
 
 
 def nested_dropout(

@@ -9,7 +9,7 @@ sample.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from re2pix_jax.generator.conditioning import keep_first
 
@@ -20,20 +20,22 @@ def double(x: Float[Array, 'B ...']) -> Float[Array, '2*B ...']:
 
 
 def full_and_coarse(
-    components: Float[Array, 'B *grid P'], channels: int
+    components: Float[Array, 'B *grid P'], channels: int | Int[Array, '']
 ) -> Float[Array, '2*B *grid P']:
     """Components [B, ..., P] → [2B, ..., P]: of every sample whole, then with only the first
-    `channels` kept.
-
-    ValueError unless `channels` lies between 0 and P.
+    `channels` kept, from 0 to P.
     """
-    if not 0 <= channels <= components.shape[-1]:
-        raise ValueError(
-            f'representation guidance keeps {channels} of {components.shape[-1]} components; keep '
-            'from 0 to all of them'
-        )
     pairs = jnp.stack([components, keep_first(components, channels)], axis=1)
     return pairs.reshape(-1, *components.shape[1:])
+
+
+def check_coarse(channels: int, components: int) -> None:
+    """ValueError unless from 0 to all `components` are kept in what guidance leads away from."""
+    if not 0 <= channels <= components:
+        raise ValueError(
+            f'representation guidance keeps {channels} of {components} components; keep from 0 to '
+            'all of them'
+        )
 
 
 def combine(

@@ -38,9 +38,15 @@ class Future:
 
     __repr__ = summary
 
-    def sheet(self) -> Image.Image:
-        """Context, every future and the forecast features as colours, through time."""
-        return Image.fromarray(panels.sheet(*self._panels()))
+    def sheet(self, truth: np.ndarray | None = None) -> Image.Image:
+        """Context, every future and the forecast features as colours, through time; above them
+        what did happen, uint8 [K, H, W, 3] of the model's size, as far as K reaches.
+        """
+        shown, seconds = self._panels()
+        if truth is not None:
+            known = [*self.context, *truth][: len(seconds)]
+            shown.insert(0, panels.Panel('truth', known + [None] * (len(seconds) - len(known))))
+        return Image.fromarray(panels.sheet(shown, seconds))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes future.mp4 and sheet.png to `folder`, which is made where it is missing.

@@ -13,10 +13,12 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Real, UInt8
+from jaxtyping import Array, Float, Shaped, UInt8
 
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
+from re2pix_jax.nn.frames import check_frames
 from re2pix_jax.nn.summary import summary
 from re2pix_jax.vae import tiling
 
@@ -300,18 +302,23 @@ class Autoencoder(flax.struct.PyTreeNode):
             )
         return results.reshape(*clips.shape[:2], *results.shape[1:])
 
-    @jax.jit
     def moments(
-        self, frames: Real[Array, 'B T H W 3']
+        self, frames: Shaped[Array | np.ndarray, '...']
     ) -> tuple[Float[Array, 'B T h w c'], Float[Array, 'B T h w c']]:
-        """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → unscaled mean and log-variance.
+        """Frames [B, T, H, W, 3], RGB whole numbers to 255 or floats in [-1, 1] → unscaled mean
+        and log-variance.
 
-        Both are float32 [B, T, H/f, W/f, c]. Raises ValueError when H or W is not a multiple of f.
+        Both are float32 [B, T, H/f, W/f, c]. Raises ValueError for what are no such frames, and
+        when H or W is not a multiple of f.
         """
+        frames = check_frames(frames, 1.0, 'floats from -1 to 1', unit=True)
         self.net.check(*frames.shape[2:4])
+        return self._moments(frames)
 
+    @jax.jit
+    def _moments(self, frames):
         def encode(images):
-            if images.dtype == jnp.uint8:
+            if jnp.issubdtype(images.dtype, jnp.integer):
                 images = images.astype(jnp.float32) / 127.5 - 1.0
             return jnp.concatenate(self.net.apply(self.params, images, method='encode'), axis=-1)
 
@@ -319,23 +326,30 @@ class Autoencoder(flax.struct.PyTreeNode):
         mean, logvar = jnp.split(self._apply(encode, frames, grid), 2, axis=-1)
         return mean, logvar
 
-    @jax.jit
-    def encode(self, frames: Real[Array, 'B T H W 3']) -> Float[Array, 'B T h w c']:
-        """Frames [B, T, H, W, 3], uint8 or float in [-1, 1] → latents float32 [B, T, H/f, W/f, c];
-        no randomness.
-        """
-        shift, scale = jnp.asarray(self.shift_factor), jnp.asarray(self.scaling_factor)
-        return (self.moments(frames)[0] - shift) * scale
+    def encode(self, frames: Shaped[Array | np.ndarray, '...']) -> Float[Array, 'B T h w c']:
+        """Frames as of `moments` → latents float32 [B, T, H/f, W/f, c]; no randomness."""
+        return self._latents(self.moments(frames)[0])
 
     @jax.jit
-    def decode_float(self, latents: Float[Array, 'B T h w c']) -> Float[Array, 'B T H W 3']:
-        """Latents [B, T, h, w, c] → frames float32 [B, T, f h, f w, 3], clipped to [-1, 1]."""
+    def _latents(self, mean):
+        return (mean - jnp.asarray(self.shift_factor)) * jnp.asarray(self.scaling_factor)
+
+    @jax.jit
+    def decode_float(self, latents: Float[Array | np.ndarray, '...']) -> Float[Array, 'B T H W 3']:
+        """Latents [B, T, h, w, c] → frames float32 [B, T, f h, f w, 3], clipped to [-1, 1];
+        ValueError for another shape.
+        """
+        if latents.ndim != 5 or latents.shape[-1] != self.net.latent_channels:
+            raise ValueError(
+                'latents: expected floats [batch, time, rows, columns, '
+                f'{self.net.latent_channels}], got {list(latents.shape)}'
+            )
         decode = functools.partial(self.net.apply, self.params, method='decode')
         shift, scale = jnp.asarray(self.shift_factor), jnp.asarray(self.scaling_factor)
         images = self._apply(decode, latents / scale + shift, latents.shape[2:4])
         return jnp.clip(images, -1.0, 1.0)
 
     @jax.jit
-    def decode(self, latents: Float[Array, 'B T h w c']) -> UInt8[Array, 'B T H W 3']:
-        """Latents [B, T, h, w, c] → frames uint8 [B, T, f h, f w, 3]."""
+    def decode(self, latents: Float[Array | np.ndarray, '...']) -> UInt8[Array, 'B T H W 3']:
+        """Latents [B, T, h, w, c] → frames uint8 [B, T, f h, f w, 3]; errors as `decode_float`."""
         return jnp.round((self.decode_float(latents) + 1.0) * 127.5).astype(jnp.uint8)
