@@ -16,6 +16,10 @@ TEST = [
     'beartype>=0.20',
     'huggingface_hub>=1.0',
     'hypothesis>=6.100',
+    'ipykernel>=6.29',
+    'jupytext>=1.16',
+    'nbclient>=0.10',
+    'packaging>=24',
     'pytest-cov>=6',
     'pytest-xdist>=3.6',
     'pytest>=8',
@@ -33,7 +37,12 @@ setuptools.setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.11',
+    python_requires='>=3.11,<3.14',
+    classifiers=[
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+    ],
     # The configs stand at the top, where people look for them, and are installed in the package,
     # where `--config=NAME` finds them.
     packages=[
