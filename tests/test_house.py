@@ -162,7 +162,14 @@ def test_an_unknown_room_fails():
 
 FILES = [
     file
-    for pattern in ('*.py', 'configs/*.py', 'launch/*', 're2pix_jax/**/*.py', 'tests/**/*.py')
+    for pattern in (
+        '*.py',
+        'configs/*.py',
+        'launch/*.*',
+        'launch/colab/*.py',
+        're2pix_jax/**/*.py',
+        'tests/**/*.py',
+    )
     for file in sorted(ROOT.glob(pattern))
 ]
 
