@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from re2pix_jax import files
 
-LOG, TIMING = 'log.jsonl', 'timing.jsonl'
+LOGS = LOG, TIMING = 'log.jsonl', 'timing.jsonl'
 _FLUSH_SECONDS = 20  # of the tensorboard file, which is synced to the disk each time
 
 
@@ -35,7 +35,7 @@ class Writer:
         self._files, self._board, self._flushed = {}, None, time.monotonic()
         if jax.process_index():
             return
-        for name in (LOG, TIMING):
+        for name in LOGS:
             path = os.path.join(workdir, name)
             _drop_rows_after(path, step)
             self._files[name] = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (__exit__)
