@@ -52,6 +52,17 @@ def join(path, *names: str) -> str:
     return address(joined) if is_remote(path) and is_remote(joined) else joined
 
 
+def relative(path, start) -> str | None:
+    """The path beside it, '../..', from one folder of a bucket to another, None into itself or to
+    another bucket.
+    """
+    (bucket, _, key), (other, _, base) = (
+        address(place).partition('://')[2].partition('/') for place in (path, start)
+    )
+    between = posixpath.relpath(f'/{key}', f'/{base}')
+    return between if bucket == other and between.startswith('..') else None
+
+
 def check(path, name: str = '') -> None:
     """Refuses an address that nothing here can reach.
 
@@ -150,6 +161,11 @@ def origin(path) -> str | None:
         scheme, bucket, *key = pathlib.Path(path).relative_to(_cache()).parts
         return address(f'{scheme}://{bucket}/{"/".join(key)}')
     return None
+
+
+def workplace(name: str) -> pathlib.Path:
+    """Where on this machine something is made that takes long, before it is uploaded."""
+    return _cache().with_name('uploads') / name
 
 
 def read(path) -> bytes | None:
@@ -282,8 +298,8 @@ def _transfer(source, copy, missing, total):
     free = shutil.disk_usage(copy.parent).free
     if total > free:
         raise UserError(
-            f'{source}: {total / 1e9:.1f} GB do not fit into {_cache()}, which has {free / 1e9:.1f} '
-            'GB left; free space or set XDG_CACHE_HOME to a larger disk'
+            f'{source}: {total / 1e9:.1f} GB do not fit into {_cache()}, where '
+            f'{free / 1e9:.1f} GB are left; free space or set XDG_CACHE_HOME to a larger disk'
         )
     system = _system(source)
 

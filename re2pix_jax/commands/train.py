@@ -27,6 +27,8 @@ from re2pix_jax.training import defaults, loop, mesh
 _CONFIG = cli.config_flag()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 
+REMOTE = ('workdir',)
+
 
 def main(argv):
     del argv

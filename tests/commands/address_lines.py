@@ -1,0 +1,94 @@
+"""What every command says of addresses, in one process: `python -m tests.commands.address_lines`
+prints {command: {flag or argument: {address: [exit status, message]}}} as JSON.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import sys
+
+from absl import flags
+
+from re2pix_jax import remote
+from re2pix_jax.commands import cli
+
+# Packages that are there, whether the clients are installed or not.
+remote.CLIENTS = {scheme: ('json', extra) for scheme, (_, extra) in remote.CLIENTS.items()}
+ADDRESSES = ('ftp://host/folder', 'gs://', 'gs://bucket/folder')
+CONFIGS = {
+    'damages': 'damages',
+    'evaluate': 'evaluate',
+    'fit_pca': 'principal:tiny',
+    'samplers': 'samplers',
+    'shardings': 'generator:tiny',
+    'study': 'study_evaluate',
+    'train': 'generator:tiny',
+}
+POSITIONAL = {'benchmark': 'pca', 'convert': 'dinov2 a b', 'compare': 'a b', 'finetune': 'a'}
+TEXTS = ('string', 'comma separated list of strings', 'multi string')
+FIELDS = (
+    'frozen.vae=ftp://host/vae',
+    "data.sources=('videos:gs://bucket/folder',)",
+    "data.sources=('records:ftp://host/folder',)",
+    "data.sources=('records:gs://bucket/folder',)",
+)
+
+
+def lines() -> dict:
+    found = {}
+    for name in cli.names():
+        before = set(flags.FLAGS)
+        module = importlib.import_module(f're2pix_jax.commands.{name}')
+        own = {flag.name: flag for flag in flags.FLAGS.get_key_flags_for_module(module.__name__)}
+        module.main = lambda argv: 0
+        config = [f'--config={CONFIGS[name]}'] if name in CONFIGS else []
+        needed = {
+            flag: 'x'
+            for flag in ('workdir', 'out')
+            if flag in own and name != 'prepare' and own[flag].default is None
+        }
+        given = POSITIONAL.get(name, '').split()
+        asked = {}
+        for flag in own.values():
+            if flag.flag_type() in TEXTS:
+                asked[f'--{flag.name}'] = lambda to, flag=flag: (
+                    given,
+                    {**needed, flag.name: to},
+                )
+        for position, _ in enumerate(given):
+            asked[f'argument {position}'] = lambda to, position=position: (
+                [*given[:position], to, *given[position + 1 :]],
+                needed,
+            )
+        of_command = {
+            where: {to: _outcome(module, name, config, *fill(to)) for to in ADDRESSES}
+            for where, fill in asked.items()
+        }
+        if name == 'train':
+            of_command['config'] = {
+                field: _outcome(module, name, [*config, f'--config.{field}'], given, needed)
+                for field in FIELDS
+            }
+        found[name] = of_command
+        for flag in set(flags.FLAGS) - before:
+            with contextlib.suppress(AttributeError):
+                delattr(flags.FLAGS, flag)
+    return found
+
+
+def _outcome(module, name, config, positional, flagged):
+    argv = [f're2pix {name}', *positional, *config]
+    argv += [f'--{flag}={value}' for flag, value in flagged.items()]
+    flags.FLAGS.unparse_flags()
+    values = {name: flags.FLAGS[name].value for name in flags.FLAGS}
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        status = cli._exit_status(module, argv)
+    for flag, value in values.items():
+        flags.FLAGS[flag].value = value
+    return status, err.getvalue()
+
+
+if __name__ == '__main__':
+    json.dump(lines(), sys.stdout)
