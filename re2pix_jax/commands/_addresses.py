@@ -33,12 +33,19 @@ def check(module, argv: list[str]) -> None:
         _check(value, name.upper(), name in allowed)
     for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
         if isinstance(flag.value, ConfigDict):
-            for name, value in flatten(flag.value).items():
-                for text in _texts(value):
-                    _check(text, f'--{flag.name}.{name}', allowed=True)
+            check_config(flag.value, flag.name)
         elif '.' not in flag.name:  # not an override, whose value is in the config
             for text in _texts(flag.value):
                 _check(text, f'--{flag.name}', flag.name in allowed)
+
+
+def check_config(config: ConfigDict, flag: str = 'config') -> None:
+    """The same for the fields of a config: bundles may lie in buckets, and sources that are
+    prepared.
+    """
+    for name, value in flatten(config).items():
+        for text in _texts(value):
+            _check(text, f'--{flag}.{name}', allowed=True)
 
 
 def _texts(value):

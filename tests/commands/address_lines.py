@@ -26,13 +26,6 @@ CONFIGS = {
     'train': 'generator:tiny',
 }
 POSITIONAL = {'benchmark': 'pca', 'convert': 'dinov2 a b', 'compare': 'a b', 'finetune': 'a'}
-TEXTS = ('string', 'comma separated list of strings', 'multi string')
-FIELDS = (
-    'frozen.vae=ftp://host/vae',
-    "data.sources=('videos:gs://bucket/folder',)",
-    "data.sources=('records:ftp://host/folder',)",
-    "data.sources=('records:gs://bucket/folder',)",
-)
 
 
 def lines() -> dict:
@@ -49,37 +42,28 @@ def lines() -> dict:
             if flag in own and name != 'prepare' and own[flag].default is None
         }
         given = POSITIONAL.get(name, '').split()
-        asked = {}
-        for flag in own.values():
-            if flag.flag_type() in TEXTS:
-                asked[f'--{flag.name}'] = lambda to, flag=flag: (
-                    given,
-                    {**needed, flag.name: to},
-                )
-        for position, _ in enumerate(given):
-            asked[f'argument {position}'] = lambda to, position=position: (
-                [*given[:position], to, *given[position + 1 :]],
-                needed,
-            )
-        of_command = {
-            where: {to: _outcome(module, name, config, *fill(to)) for to in ADDRESSES}
+        asked = {
+            f'--{flag.name}': (given, {**needed, flag.name: '{}'})
+            for flag in own.values()
+            if type(flag.parser) in (flags.ArgumentParser, flags.ListParser)
+        }
+        for position in range(len(given)):
+            filled = [*given[:position], '{}', *given[position + 1 :]]
+            asked[f'argument {position}'] = filled, needed
+        found[name] = {
+            where: {to: _outcome(module, name, config, *fill, to) for to in ADDRESSES}
             for where, fill in asked.items()
         }
-        if name == 'train':
-            of_command['config'] = {
-                field: _outcome(module, name, [*config, f'--config.{field}'], given, needed)
-                for field in FIELDS
-            }
-        found[name] = of_command
         for flag in set(flags.FLAGS) - before:
             with contextlib.suppress(AttributeError):
                 delattr(flags.FLAGS, flag)
     return found
 
 
-def _outcome(module, name, config, positional, flagged):
+def _outcome(module, name, config, positional, flagged, address=''):
     argv = [f're2pix {name}', *positional, *config]
     argv += [f'--{flag}={value}' for flag, value in flagged.items()]
+    argv = [argument.replace('{}', address) for argument in argv]
     flags.FLAGS.unparse_flags()
     values = {name: flags.FLAGS[name].value for name in flags.FLAGS}
     err = io.StringIO()

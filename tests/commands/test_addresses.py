@@ -1,11 +1,16 @@
 """Addresses on command lines: none is taken for a local folder of a strange name."""
 
+import contextlib
 import json
 import subprocess
 import sys
 
 import pytest
 
+from re2pix_jax import remote
+from re2pix_jax.commands import _addresses
+from re2pix_jax.errors import UserError
+from re2pix_jax.training import defaults
 from tests.conftest import ROOT
 from tests.running import environment
 
@@ -42,7 +47,7 @@ def test_every_flag_refuses_an_address_of_no_known_scheme(said):
     assert places <= {where for of_command in said.values() for where in of_command}
     for command, of_command in said.items():
         for where, of in of_command.items():
-            for address in () if where == 'config' else ('ftp://host/folder', 'gs://'):
+            for address in ('ftp://host/folder', 'gs://'):
                 status, err = of[address]
                 assert status == 2 and err.count('\n') == 1, (command, where, err)
                 assert (
@@ -53,8 +58,6 @@ def test_every_flag_refuses_an_address_of_no_known_scheme(said):
 def test_what_cannot_lie_in_a_bucket_says_so(said):
     for command, of_command in said.items():
         for where, of in of_command.items():
-            if where == 'config':
-                continue
             status, err = of['gs://bucket/folder']
             if where in REMOTE.get(command, ()):
                 assert (status, err) == (0, ''), (command, where, err)
@@ -64,10 +67,26 @@ def test_what_cannot_lie_in_a_bucket_says_so(said):
         assert REMOTE.get(command, set()) <= of_command.keys()
 
 
-def test_fields_of_configs(said):
-    outcomes = list(said['train']['config'].values())
-    assert [status for status, _ in outcomes] == [2, 2, 2, 0]
-    messages = [message for _, message in outcomes]
-    assert '--config.frozen.vae=ftp://host/vae: no such place' in messages[0]
-    assert 'footage is read from a disk of this machine; copy it there, or prepare' in messages[1]
-    assert '--config.data.sources=ftp://host/folder: no such place' in messages[2]
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('frozen.vae', 'ftp://host/vae', '--config.frozen.vae=ftp://host/vae: no such place'),
+        ('data.sources', ('records:ftp://host/x',), 'data.sources=ftp://host/x: no such place'),
+        ('data.sources', ('records:gs://bucket/x', 'encoded:gs://bucket/x', 'world'), None),
+        ('frozen.vae', 'gs://bucket/vae', None),
+        ('frozen.vae', 'hf:owner/vae', None),
+        (
+            'data.sources',
+            ('videos:gs://bucket/x',),
+            'sources=videos:gs://bucket/x: footage is read from a disk of this machine; copy it',
+        ),
+    ],
+)
+def test_fields_of_configs(monkeypatch, field, value, message):
+    monkeypatch.setitem(remote.CLIENTS, 'gs', ('json', 'gcs'))
+    config = defaults.defaults()
+    config.frozen.vae = ''
+    config.update_from_flattened_dict({field: value})
+    expected = pytest.raises(UserError, match=message) if message else contextlib.nullcontext()
+    with expected:
+        _addresses.check_config(config)

@@ -67,9 +67,9 @@ def test_logs_travel_once_for_a_checkpoint(bucket, monkeypatch):
     sent = []
     upload = remote.upload
 
-    def counted(file, to):
+    def counted(file, to, *replace):
         sent.append(to)
-        upload(file, to)
+        upload(file, to, *replace)
 
     monkeypatch.setattr(remote, 'upload', counted)
     place = f'gs://{store.BUCKET}/runs/logs'
