@@ -1,5 +1,5 @@
-"""Where a bundle lies: a folder, also in a bucket, a shipped name or "hf:owner/repo", and the parts
-inside of it.
+"""Where a bundle lies: a folder, also in a bucket, a shipped name or "hf:owner/repo@revision", and
+its parts.
 """
 
 import difflib

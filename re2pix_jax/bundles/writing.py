@@ -175,7 +175,7 @@ def _place_part(
         beside = remote.is_remote(path) and remote.relative(text, path)
         return beside or remote.address(text)
     if text.startswith(hub.PREFIX) or not os.path.isdir(text):
-        return text
+        return hub.pinned(text)
     if remote.is_remote(path):  # whoever opens it there cannot follow a path of this machine
         save(partial / name, load(text), storage=storage, like=text)
         return name

@@ -19,7 +19,8 @@ def check(module, argv: list[str]) -> None:
     """Looks at the positional arguments, flags and config of a command.
 
     Args:
-        module: of the command; its REMOTE names the flags and arguments that may lie in a bucket.
+        module: of the command; its REMOTE names the flags and arguments that may lie in a bucket,
+            its NO_PATHS flags that are not looked at.
         argv: without the flags.
 
     Raises:
@@ -34,7 +35,8 @@ def check(module, argv: list[str]) -> None:
     for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
         if isinstance(flag.value, ConfigDict):
             check_config(flag.value, flag.name)
-        elif '.' not in flag.name:  # not an override, whose value is in the config
+        # Not of an override, whose value is in the config.
+        elif '.' not in flag.name and flag.name not in getattr(module, 'NO_PATHS', ()):
             for text in _texts(flag.value):
                 _check(text, f'--{flag.name}', flag.name in allowed)
 

@@ -5,6 +5,7 @@ whose first line is what `re2pix` alone says of it and which holds an example; a
 
     ARGUMENTS = ('kind', '[source]')  # positional ones: in brackets, if it may be absent
     REMOTE = ('source', 'out')        # flags and arguments that may lie in a bucket (gs://, s3://)
+    NO_PATHS = ('message',)           # flags that may hold the addresses of other things
     def main(argv): ...               # argv without the flags; returns the exit status
 
 A command that does one of several things has `about(argument)` too: the text and the names of the

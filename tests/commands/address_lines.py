@@ -25,7 +25,14 @@ CONFIGS = {
     'study': 'study_evaluate',
     'train': 'generator:tiny',
 }
-POSITIONAL = {'benchmark': 'pca', 'convert': 'dinov2 a b', 'compare': 'a b', 'finetune': 'a'}
+POSITIONAL = {
+    'benchmark': 'pca',
+    'convert': 'dinov2 a b',
+    'compare': 'a b',
+    'finetune': 'a',
+    'published': 'a',
+    'push': 'a hf:owner/name',
+}
 
 
 def lines() -> dict:
@@ -46,6 +53,7 @@ def lines() -> dict:
             f'--{flag.name}': (given, {**needed, flag.name: '{}'})
             for flag in own.values()
             if type(flag.parser) in (flags.ArgumentParser, flags.ListParser)
+            and flag.name not in getattr(module, 'NO_PATHS', ())
         }
         for position in range(len(given)):
             filled = [*given[:position], '{}', *given[position + 1 :]]
