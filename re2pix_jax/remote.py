@@ -180,7 +180,10 @@ def read(path) -> bytes | None:
 
 
 def remove(path) -> None:
-    """Removes a file from a bucket, if there is one."""
+    """Removes a file, from a bucket or this machine, if there is one."""
+    if not is_remote(path):
+        pathlib.Path(path).unlink(missing_ok=True)
+        return
     with talking(path), contextlib.suppress(FileNotFoundError):
         _system(address(path)).rm_file(address(path))
 
@@ -213,7 +216,7 @@ def writing(path, folder: bool = False, replace: bool = False) -> Iterator[pathl
     """
     check(path)
     with tempfile.TemporaryDirectory(prefix='re2pix-') as above:
-        place = pathlib.Path(above, 'out')
+        place = pathlib.Path(above, posixpath.basename(address(path)))
         if folder:
             place.mkdir()
         yield place

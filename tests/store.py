@@ -1,5 +1,5 @@
-"""Buckets on this machine: an emulator of Google's storage in this process, for tests and the
-processes that they start.
+"""Buckets on this machine: emulators of Google's and Amazon's storage in this process, for tests
+and the processes that they start.
 """
 
 import contextlib
@@ -12,9 +12,14 @@ from http import server as http
 
 import pytest
 
-NEEDED = 'gcp_storage_emulator', 'gcsfs'
-MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-needed = pytest.mark.skipif(bool(MISSING), reason=f'needs {", ".join(MISSING)} (the extra [test])')
+
+def _needs(*packages, where):
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f'needs {", ".join(missing)}: {where}')
+
+
+needed = _needs('gcp_storage_emulator', 'gcsfs', where='pip install -e ".[test]"')
+needed_of_amazon = _needs('moto', 'flask', 's3fs', where='pip install "moto[server,s3]" s3fs')
 BUCKET = 'tests'  # names of one or two letters are refused
 
 
@@ -85,13 +90,45 @@ def google():
     }
     for name in ('api', 'gcp-storage-emulator', 'gcp_storage_emulator'):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    former = {name: os.environ.get(name) for name in found}
-    os.environ.update(found)
+    with _environment(found):
+        try:
+            yield found
+        finally:
+            server.HANDLERS = before
+            httpd.shutdown()
+            httpd.server_close()
+
+
+@contextlib.contextmanager
+def amazon():
+    """The same on s3://, by another emulator."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger('werkzeug').setLevel(logging.ERROR)
+    emulator = ThreadedMotoServer('127.0.0.1', 0, verbose=False)
+    emulator.start()
+    host, port = emulator.get_host_and_port()
+    found = {
+        'AWS_ENDPOINT_URL': f'http://{host}:{port}',
+        'AWS_ACCESS_KEY_ID': 'tests',
+        'AWS_SECRET_ACCESS_KEY': 'tests',
+        'AWS_DEFAULT_REGION': 'us-east-1',
+    }
+    with _environment(found):
+        try:
+            fsspec.filesystem('s3').mkdir(BUCKET)
+            yield found
+        finally:
+            emulator.stop()
+
+
+@contextlib.contextmanager
+def _environment(variables):
+    former = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
-        yield found
+        yield
     finally:
         for name, value in former.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-        server.HANDLERS = before
-        httpd.shutdown()
-        httpd.server_close()

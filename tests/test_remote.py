@@ -236,3 +236,21 @@ def test_preparing_to_a_bucket_goes_on(bucket, monkeypatch):
     assert json.loads(remote.read(f'{place}/manifest.json'))['format'] == records.FORMAT
     assert prepare.check(place)
     assert not remote.workplace('').exists() or not list(remote.workplace('').iterdir())
+
+
+@store.needed_of_amazon
+def test_a_round_trip_on_s3(micro_bundles, tmp_path):
+    place = f's3://{store.BUCKET}'
+    with store.amazon():
+        bundles.save(f'{place}/encoder', bundles.load(micro_bundles / 'encoder'))
+        assert bundles.digest(f'{place}/encoder') == bundles.digest(micro_bundles / 'encoder')
+        with pytest.raises(UserError, match='already holds a bundle of kind encoder'):
+            bundles.check_place(f'{place}/encoder', 'encoder')
+        frame_records.write_frames(f'{place}/world', clips())
+        frame_records.write_frames(tmp_path / 'world', clips())
+        for here, there in zip(
+            batches(f'records:{tmp_path}/world'), batches(f'records:{place}/world')
+        ):
+            np.testing.assert_array_equal(here['frames'], there['frames'])
+        with pytest.raises(UserError, match='s3://nowhere/x.*check the name of the bucket'):
+            files.write_text('s3://nowhere/x', '')

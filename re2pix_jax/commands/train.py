@@ -22,7 +22,7 @@ from absl import flags
 
 from re2pix_jax import evaluation, tasks
 from re2pix_jax.data import loader
-from re2pix_jax.training import defaults, loop, mesh
+from re2pix_jax.training import checkpoint, defaults, loop, mesh
 
 _CONFIG = cli.config_flag()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
@@ -34,6 +34,7 @@ def main(argv):
     del argv
     config = _CONFIG.value
     defaults.check(config)
+    checkpoint.check_place(_WORKDIR.value)
     mesh.initialize_processes()
     task = tasks.create(config)
     with contextlib.ExitStack() as stack:

@@ -60,6 +60,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, keep: int = 1, folder: str = FOLDER, read_only: bool = False):
+        check_place(workdir)
         self._remote = remote.is_remote(workdir)
         workdir = workdir if self._remote else os.path.abspath(workdir)
         self.path = remote.join(workdir, folder)
@@ -196,6 +197,21 @@ class Checkpoints:
                 if name.endswith('.orbax-checkpoint-tmp'):
                     shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
             raise
+
+
+def check_place(workdir: str) -> None:
+    """Refuses a workdir that checkpoints cannot be written to.
+
+    Raises:
+      UserError: it lies on s3://, where Orbax takes a checkpoint for complete before it is, or
+        nowhere.
+    """
+    remote.check(workdir, '--workdir')
+    if remote.is_remote(workdir) and remote.address(workdir).startswith('s3:'):
+        raise UserError(
+            f'--workdir={workdir}: checkpoints are written to a disk or to gs://; give such a '
+            'place (bundles, prepared data and reports may lie on s3://)'
+        )
 
 
 def describe(config, bundles: dict, batch: dict) -> dict:

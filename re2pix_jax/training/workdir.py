@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 from re2pix_jax import files, remote
 from re2pix_jax.errors import UserError
-from re2pix_jax.training import writer
+from re2pix_jax.training import checkpoint, writer
 
 PATIENCE = 5.0  # seconds in which a file of one host shows on the others [O]
 
@@ -34,7 +34,7 @@ class Workdir:
         self.place, self.here, self._sent = place, place, {}
 
     def __enter__(self):
-        remote.check(self.place, '--workdir')
+        checkpoint.check_place(self.place)
         _check_shared(self.place)
         if remote.is_remote(self.place) and not jax.process_index():
             self.here = tempfile.mkdtemp(prefix='re2pix-workdir-')
@@ -84,7 +84,7 @@ def _check_shared(place: str) -> None:
         written = multihost_utils.broadcast_one_to_all(np.bool_(refused is None))
         seen = multihost_utils.process_allgather(np.bool_(written and _sees(file, token)))
     if jax.process_index() == 0 and refused is None:
-        remote.remove(file) if remote.is_remote(file) else os.remove(file)
+        remote.remove(file)
     if refused is not None:
         raise refused
     if not seen.all():

@@ -20,6 +20,7 @@ REMOTE = {  # command → what may lie in a bucket
     'evaluate': {'--workdir'},
     'export': {'--workdir', '--out'},
     'finetune': {'--model'},
+    'fit_pca': {'--out'},
     'plan': {'--json'},
     'predict': {'--model', '--out'},
     'prepare': {'--out', '--source', '--encoder', '--principal', '--vae', '--check', '--look'},

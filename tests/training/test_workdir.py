@@ -90,6 +90,12 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_the_run(tmp_path):
         toy.train(tmp_path / 'file' / 'run', toy.make_config())
 
 
+def test_s3_is_refused_before_the_run(monkeypatch):
+    monkeypatch.setitem(remote.CLIENTS, 's3', ('json', 's3'))
+    with pytest.raises(UserError, match='--workdir=s3://bucket/run: checkpoints are written to a'):
+        toy.train('s3://bucket/run', toy.make_config())
+
+
 def test_no_token_stays(tmp_path):
     with Workdir(str(tmp_path / 'run')):
         assert os.listdir(tmp_path / 'run') == []
