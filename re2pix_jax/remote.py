@@ -76,7 +76,8 @@ def check(path, name: str = '') -> None:
     text = os.fspath(path)
     shown = f'{name}={text}' if name else text
     scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]+)://', text)
-    if scheme and scheme[1] not in CLIENTS or re.fullmatch(rf'({"|".join(CLIENTS)}):/*', text):
+    cut = text.startswith(tuple(f'{known}:' for known in CLIENTS)) and not is_remote(text)
+    if scheme and scheme[1] not in CLIENTS or cut:
         raise UserError(f'{shown}: no such place; {PLACES} expected')
     if is_remote(text):
         package, extra = CLIENTS[text.partition(':')[0]]
@@ -310,7 +311,7 @@ def _transfer(source, copy, missing, total):
         size, changed = missing[name]
         file = copy / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f'.{file.name}.partial')
+        partial = file.with_name(f'.{file.name}.{os.getpid()}.partial')
         system.get_file(join(source, name) if name else source, str(partial))
         if partial.stat().st_size != size:
             raise UserError(

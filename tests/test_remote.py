@@ -46,6 +46,7 @@ def test_names():
     [
         ('ftp://host/x', 'ftp://host/x: no such place; a path of this machine, gs://BUCKET/...'),
         ('gs://', 'gs://: no such place'),
+        ('gs:bucket/x', 'gs:bucket/x: no such place'),
         ('s4://bucket/x', 's4://bucket/x: no such place'),
     ],
 )

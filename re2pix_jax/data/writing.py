@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -113,7 +114,7 @@ def _write_to_bucket(out, splits, encode, fields, about, processes, strict) -> d
     """`write`, on this machine first; both parts of the work go on where they were cut off."""
     remote.check_writable(out)
     # What an upload left that was cut off is overwritten.
-    if any('.array_record' not in name for name in remote.names(out)):
+    if any('.array_record' not in name for name in remote.names(out, deep=False)):
         raise _exists(remote.address(out))
     plan = json.dumps([remote.address(out), _plan(splits, {'fields': fields, **about})])
     place = remote.workplace(hashlib.sha256(plan.encode()).hexdigest()[:16])
@@ -121,7 +122,8 @@ def _write_to_bucket(out, splits, encode, fields, about, processes, strict) -> d
         try:
             write(place, splits, encode, fields, about, processes, strict)
         except UserError as error:
-            raise UserError(str(error).replace(str(place), remote.address(out))) from error
+            told = re.sub(rf'{re.escape(str(place))}(?!\.)', remote.address(out), str(error))
+            raise UserError(told) from error
     manifest = json.loads((place / records.MANIFEST).read_text())
     remote.upload(place, out)
     shutil.rmtree(place)

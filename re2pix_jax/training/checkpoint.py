@@ -190,7 +190,7 @@ class Checkpoints:
 
     def _guarded(self, action):
         try:
-            with files.writing(self.path):
+            with remote.talking(self.path) if self._remote else files.writing(self.path):
                 action()
         except UserError:
             for name in () if self._remote else os.listdir(self.path):

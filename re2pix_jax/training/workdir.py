@@ -36,9 +36,9 @@ class Workdir:
     def __enter__(self):
         checkpoint.check_place(self.place)
         _check_shared(self.place)
-        if remote.is_remote(self.place) and not jax.process_index():
+        if remote.is_remote(self.place):
             self.here = tempfile.mkdtemp(prefix='re2pix-workdir-')
-            for name in writer.LOGS:
+            for name in () if jax.process_index() else writer.LOGS:
                 there = remote.local(remote.join(self.place, name))
                 if there.is_file():
                     shutil.copyfile(there, os.path.join(self.here, name))

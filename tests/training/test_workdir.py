@@ -79,6 +79,17 @@ def test_logs_travel_once_for_a_checkpoint(bucket, monkeypatch):
 
 
 @store.needed
+def test_what_failed_is_kept_in_the_bucket(bucket):
+    place = f'gs://{store.BUCKET}/runs/failed'
+    with pytest.raises(UserError, match=f'is nan at step 3.*are in {place}/failed'):
+        toy.train(place, toy.make_config(), poison=3)
+    assert checkpoint.Checkpoints(place, folder='failed/checkpoints').steps() == [2]
+    assert remote.read(f'{place}/failed/step_3_process_0.npz')
+    rows = remote.read(f'{place}/{writer.LOG}').decode().splitlines()
+    assert len(rows) == 2  # what came before is there
+
+
+@store.needed
 def test_a_bucket_that_is_not_there_is_one_line_before_the_run(bucket, tmp_path):
     with pytest.raises(UserError, match='gs://nowhere/run.*check the name of the bucket'):
         toy.train('gs://nowhere/run', toy.make_config())
