@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 from re2pix_jax import files, remote
 from re2pix_jax.errors import UserError
-from re2pix_jax.training import checkpoint, writer
+from re2pix_jax.training import boards, checkpoint, writer
 
 PATIENCE = 5.0  # seconds in which a file of one host shows on the others [O]
 
@@ -37,8 +37,11 @@ class Workdir:
         checkpoint.check_place(self.place)
         _check_shared(self.place)
         if remote.is_remote(self.place):
-            self.here = tempfile.mkdtemp(prefix='re2pix-workdir-')
-            for name in () if jax.process_index() else writer.LOGS:
+            self._above = tempfile.mkdtemp(prefix='re2pix-workdir-')
+            # Of the same name, by which boards call a run.
+            self.here = os.path.join(self._above, os.path.basename(remote.address(self.place)))
+            os.mkdir(self.here)
+            for name in () if jax.process_index() else (*writer.LOGS, boards.RUNS):
                 there = remote.local(remote.join(self.place, name))
                 if there.is_file():
                     shutil.copyfile(there, os.path.join(self.here, name))
@@ -50,7 +53,7 @@ class Workdir:
         # What is under way is the error to report.
         with contextlib.suppress(UserError) if kind else contextlib.nullcontext():
             self.upload()
-        shutil.rmtree(self.here, ignore_errors=True)
+        shutil.rmtree(self._above, ignore_errors=True)
 
     def upload(self) -> None:
         """Brings the files that have changed since the last call to the bucket, if it is one."""
