@@ -147,6 +147,8 @@ def local(path, wanted: Callable[[str], bool] = lambda name: True) -> pathlib.Pa
     check(path)
     copy = _copy_of(path)
     there = {name: at for name, at in names(path).items() if name == '' or wanted(name)}
+    if outside := [name for name in there if '..' in name.split('/')]:
+        raise UserError(f'{address(path)}: holds {outside[0]!r}, which is no name of a file here')
     if not there:
         return copy.with_name(f'{copy.name}.absent')
     with _locked(copy), talking(path):

@@ -94,6 +94,13 @@ def test_a_file_that_comes_over_cut_is_refused_and_not_kept(bucket, monkeypatch)
     assert remote.local(f'{place}/a').read_text() == 'all of it'
 
 
+def test_a_name_that_leads_out_of_the_copy_is_refused(monkeypatch):
+    monkeypatch.setitem(remote.CLIENTS, 'gs', ('json', 'gcs'))
+    monkeypatch.setattr(remote, 'names', lambda path: {'a/../../x': (0, 0.0)})
+    with pytest.raises(UserError, match="bucket/a: holds 'a/../../x', which is no name of a file"):
+        remote.local('gs://bucket/a')
+
+
 @store.needed
 def test_a_folder_is_replaced_and_known_by_its_json_last(bucket, monkeypatch):
     place = f'{ROOT}/replaced'
