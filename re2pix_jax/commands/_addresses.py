@@ -59,16 +59,15 @@ def _check(value, name, allowed):
     kind, _, path = value.partition(':')
     of_source = kind in SOURCES
     path = path if of_source else value
-    remote.check(path, name)
-    if not remote.is_remote(path):
-        return
-    if of_source and kind not in IN_BUCKETS:
+    in_bucket = remote.is_remote(path)
+    if in_bucket and of_source and kind not in IN_BUCKETS:
         raise UserError(
             f'{name}={value}: footage is read from a disk of this machine; copy it there, or '
             'prepare it and give records:gs://BUCKET/FOLDER'
         )
-    if not allowed:
+    if in_bucket and not allowed:
         raise UserError(
             f'{name}={value}: expected a path of this machine; copy from there, or upload it '
             'afterwards'
         )
+    remote.check(path, name)

@@ -3,12 +3,13 @@
     re2pix train --config=forecaster:tiny --workdir=runs/forecaster --config.steps=100
 
 The workdir gets checkpoints/, log.jsonl (one row of numbers each config.log_every steps),
-timing.jsonl (how fast they went), tensorboard/ and config.json. --config.log.writers="('wandb',)"
-or "('mlflow',)" shows the run there, --config.log.pictures=4 with clips of eval_data at each
-evaluation. --config.profile.steps="(10,15)" leaves a trace of these steps in profile/. SIGTERM
-finishes the step, saves and ends with status 143. Several processes: set JAX_COORDINATOR_ADDRESS,
-JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or RE2PIX_DISTRIBUTED=1 where the cluster describes
-itself.
+timing.jsonl (how fast they went), tensorboard/ and config.json; it may lie in a bucket, as
+--workdir=gs://BUCKET/runs/forecaster, and is one for all processes.
+--config.log.writers="('wandb',)" or "('mlflow',)" shows the run there, --config.log.pictures=4 with
+clips of eval_data at each evaluation. --config.profile.steps="(10,15)" leaves a trace of these
+steps in profile/. SIGTERM finishes the step, saves and ends with status 143. Several processes: set
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or RE2PIX_DISTRIBUTED=1
+where the cluster describes itself.
 """
 
 from re2pix_jax.commands import (
