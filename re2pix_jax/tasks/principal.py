@@ -37,6 +37,7 @@ def fit(config, out, overwrite: bool = False) -> str:
         UserError: components that the features cannot have, or a pass begun with another config.
     """
     remote.check(out)
+    out = remote.address(out) if remote.is_remote(out) else pathlib.Path(out)
     defaults.check(config)
     if not config.frozen.encoder:
         raise UserError('config.frozen.encoder: expected the path of an encoder bundle, got none')

@@ -90,6 +90,8 @@ def _check_shared(place: str) -> None:
         remote.remove(file)
     if refused is not None:
         raise refused
+    if not seen.any():
+        raise UserError(f'--workdir={place}: process 0 cannot write there')
     if not seen.all():
         without = ', '.join(map(str, np.flatnonzero(~seen)))
         raise UserError(
@@ -103,10 +105,13 @@ def _sees(file, token) -> bool:
     """Whether the token is there, or comes within `PATIENCE`."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        if remote.is_remote(file):
-            found = remote.read(file)
-        else:
-            found = pathlib.Path(file).read_bytes() if os.path.isfile(file) else None
+        found = None
+        with contextlib.suppress(OSError, UserError):  # whatever keeps it from seeing it
+            found = _read(file)
         if found == token or time.monotonic() > deadline:
             return found == token
         time.sleep(1)
+
+
+def _read(file) -> bytes | None:
+    return remote.read(file) if remote.is_remote(file) else pathlib.Path(file).read_bytes()
