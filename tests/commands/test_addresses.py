@@ -17,10 +17,12 @@ from tests.running import environment
 REMOTE = {  # command → what may lie in a bucket
     'compare': {'argument 0', 'argument 1'},
     'convert': {'argument 1', 'argument 2', '--encoder'},
+    'demo': {'--model', '--depth'},
     'evaluate': {'--workdir'},
     'export': {'--workdir', '--out'},
     'finetune': {'--model'},
     'fit_pca': {'--out'},
+    'gallery': {'--model', '--out'},
     'plan': {'--json'},
     'predict': {'--model', '--out'},
     'prepare': {'--out', '--source', '--encoder', '--principal', '--vae', '--check', '--look'},

@@ -38,6 +38,18 @@ def kill_when(process, seen):
     raise AssertionError(f'not seen: {process.communicate()}')
 
 
+def two(places, *fields):
+    """Two processes of one run, each with its workdir."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    of = {'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}', 'JAX_NUM_PROCESSES': '2'}
+    return [
+        start(place, *fields, variables={**of, 'JAX_PROCESS_ID': str(index)})
+        for index, place in enumerate(places)
+    ]
+
+
 @store.needed
 def test_a_run_in_a_bucket_killed_twice_is_the_run_on_a_disk(bucket, tmp_path):
     complete = lambda step: f'checkpoints/{step}/commit_success.txt'
@@ -60,6 +72,17 @@ def test_a_run_in_a_bucket_killed_twice_is_the_run_on_a_disk(bucket, tmp_path):
     assert checkpoint.Checkpoints(PLACE, read_only=True).steps() == [15, 20]
     digest = checkpoint.Checkpoints(PLACE, read_only=True).digest(20)
     assert len(digest) == 64
+
+
+@pytest.mark.slow
+@store.needed
+def test_two_processes_in_a_bucket_compute_what_they_do_on_a_disk(bucket, tmp_path):
+    place, local = f'gs://{store.BUCKET}/runs/two', tmp_path / 'run'
+    for workdir in (place, local):
+        for status, _, err in map(finish, two([workdir] * 2, 'steps=10')):
+            assert status == 0, err
+    assert same(parameters(place), parameters(local))
+    assert remote.read(f'{place}/{writer.LOG}') == (local / writer.LOG).read_bytes()
 
 
 @store.needed
@@ -114,22 +137,8 @@ def test_no_token_stays(tmp_path):
 
 def test_processes_that_do_not_share_their_workdir_end_in_one_line(tmp_path):
     """Two hosts, each with a disk of its own."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
     places = [tmp_path / f'host_{index}' for index in range(2)]
-    processes = [
-        start(
-            place,
-            'steps=4',
-            variables={
-                'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
-                'JAX_NUM_PROCESSES': '2',
-                'JAX_PROCESS_ID': str(index),
-            },
-        )
-        for index, place in enumerate(places)
-    ]
+    processes = two(places, 'steps=4')
     for process, place in zip(processes, places):
         status, _, err = finish(process)
         lines = [line for line in err.splitlines() if line.startswith('error: ')]
