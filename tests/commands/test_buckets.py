@@ -1,5 +1,5 @@
-"""The commands with everything in a bucket: prepared, trained, killed, gone on with, exported,
-evaluated, compared and predicted, and the same as on a disk.
+"""The commands with everything in a bucket: prepared, encoded, trained, killed, gone on with,
+exported, evaluated, compared, predicted and fitted.
 """
 
 import json
@@ -44,71 +44,89 @@ def killed(step, line):
     return process.communicate()[0]
 
 
-@pytest.mark.slow
-@store.needed
-def test_all_commands_in_a_bucket(micro_bundles, tmp_path, monkeypatch):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    with store.google():
-        # Data and bundles.
+@pytest.fixture(scope='module')
+def bucket(micro_bundles, tmp_path_factory):
+    """Prepared clips and bundles in the bucket."""
+    with pytest.MonkeyPatch.context() as patched, store.google():
+        patched.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
         world = '--clips=6', '--validation_clips=5', '--frames=22', '--size=32x64'
         command('prepare', 'world', f'--out={PLACE}/clips', *world, '--processes=1')
-        assert 'all as the manifest says' in command('prepare', f'--check={PLACE}/clips')
         for name in ('encoder', 'principal', 're2pix'):
             remote.upload(micro_bundles / name, f'{PLACE}/{name}')
-        parts = f'--encoder={PLACE}/encoder', f'--principal={PLACE}/principal'
-        source = f'--source=records:{PLACE}/clips'
-        told = command('prepare', 'encode', source, *parts, f'--out={PLACE}/encoded')
-        assert told == f'{PLACE}/encoded: 6 train clips, 5 validation clips\n'
+        yield
 
-        # Trained on a disk, and in the bucket with two kills.
-        local = [
-            *arguments('forecaster', micro_bundles, tmp_path / 'run'),
-            '--config.steps=60',
-            '--config.checkpoint_every=20',
-            '--config.eval_every=30',
-        ]
-        command('train', *local)
-        line = [
-            argument.replace(str(micro_bundles), PLACE).replace(str(tmp_path), PLACE)
-            for argument in local
-        ]
-        killed(20, line)
-        assert f'going on from step 20 of {PLACE}/run' in killed(40, line)
-        assert f'going on from step 40 of {PLACE}/run' in command('train', *line)
-        log = (tmp_path / 'run' / writer.LOG).read_bytes()
-        assert remote.read(f'{PLACE}/run/{writer.LOG}') == log
 
-        # Exported: bit for bit the same, and its parts are named where they lie.
-        command('export', f'--workdir={tmp_path}/run', f'--out={tmp_path}/bundle')
-        command('export', f'--workdir={PLACE}/run', f'--out={PLACE}/bundle')
-        assert bundles.digest(f'{PLACE}/bundle') == bundles.digest(tmp_path / 'bundle')
-        weights = remote.read(f'{PLACE}/bundle/weights.safetensors')
-        assert weights == (tmp_path / 'bundle' / 'weights.safetensors').read_bytes()
-        assert bundles.read(f'{PLACE}/bundle').parts == {
-            'encoder': '../encoder',
-            'principal': '../principal',
-        }
+@pytest.mark.slow
+@store.needed
+def test_a_run_killed_twice_is_exported_bit_for_bit_as_on_a_disk(bucket, micro_bundles, tmp_path):
+    local = [
+        *arguments('forecaster', micro_bundles, tmp_path / 'run'),
+        '--config.steps=60',
+        '--config.checkpoint_every=20',
+        '--config.eval_every=30',
+    ]
+    command('train', *local)
+    line = [
+        argument.replace(str(micro_bundles), PLACE).replace(str(tmp_path), PLACE)
+        for argument in local
+    ]
+    killed(20, line)
+    assert f'going on from step 20 of {PLACE}/run' in killed(40, line)
+    assert f'going on from step 40 of {PLACE}/run' in command('train', *line)
+    log = (tmp_path / 'run' / writer.LOG).read_bytes()
+    assert remote.read(f'{PLACE}/run/{writer.LOG}') == log
+    command('export', f'--workdir={tmp_path}/run', f'--out={tmp_path}/bundle')
+    command('export', f'--workdir={PLACE}/run', f'--out={PLACE}/bundle')
+    assert bundles.digest(f'{PLACE}/bundle') == bundles.digest(tmp_path / 'bundle')
+    weights = remote.read(f'{PLACE}/bundle/weights.safetensors')
+    assert weights == (tmp_path / 'bundle' / 'weights.safetensors').read_bytes()
 
-        # Evaluated, compared, predicted.
-        asked = [
-            '--config=evaluate',
-            f'--config.model={PLACE}/re2pix',
-            f'--config.source=records:{PLACE}/clips',
-            '--config.clips=4',
-            '--config.horizon=2',
-            '--config.batch_size=2',
-            '--config.evals.probe.clips=6',
-            '--config.evals.probe.steps=4',
-            '--config.evals.probe.batch_size=2',
-        ]
-        for seed in (0, 1):
-            out = f'--workdir={PLACE}/evaluation_{seed}'
-            told = command('evaluate', *asked, f'--config.seed={seed}', out)
-            assert f'written to {PLACE}/evaluation_{seed}: metrics.json' in told
-        assert json.loads(remote.read(f'{PLACE}/evaluation_0/metrics.json'))
-        reports = [f'{PLACE}/evaluation_{seed}' for seed in (0, 1)]
-        assert all(report in command('compare', *reports) for report in reports)
-        model = f'--model={PLACE}/re2pix'
-        command('predict', '--world=validation:3', model, f'--out={PLACE}/predicted', '--horizon=2')
-        written = {'future.mp4', 'sheet.png', 'metrics.json'}
-        assert remote.names(f'{PLACE}/predicted').keys() == written
+
+@pytest.mark.slow
+@store.needed
+def test_the_other_commands(bucket):
+    told = command('prepare', f'--check={PLACE}/clips')
+    assert told == f'{PLACE}/clips: 6 train clips, 5 validation clips, all as the manifest says\n'
+    source = f'--source=records:{PLACE}/clips'
+    parts = f'--encoder={PLACE}/encoder', f'--principal={PLACE}/principal'
+    told = command('prepare', 'encode', source, *parts, f'--out={PLACE}/encoded')
+    assert told == f'{PLACE}/encoded: 6 train clips, 5 validation clips\n'
+    asked = {
+        'model': f'{PLACE}/re2pix',
+        'source': f'records:{PLACE}/clips',
+        'clips': 4,
+        'horizon': 2,
+        'batch_size': 2,
+        'evals.probe.clips': 6,
+        'evals.probe.steps': 4,
+        'evals.probe.batch_size': 2,
+    }
+    line = ['--config=evaluate', *(f'--config.{name}={value}' for name, value in asked.items())]
+    reports = [f'{PLACE}/evaluation_{seed}' for seed in (0, 1)]
+    for seed, report in enumerate(reports):
+        told = command('evaluate', *line, f'--config.seed={seed}', f'--workdir={report}')
+        assert f'written to {report}: metrics.json' in told
+        assert json.loads(remote.read(f'{report}/metrics.json'))
+    told = command('compare', *reports)
+    assert all(report in told for report in reports)
+    model = f'--model={PLACE}/re2pix'
+    command('predict', '--world=validation:3', model, f'--out={PLACE}/predicted', '--horizon=2')
+    assert remote.names(f'{PLACE}/predicted').keys() == {
+        'future.mp4',
+        'sheet.png',
+        'metrics.json',
+    }
+    fitted = [
+        '--config=principal:tiny',
+        f'--config.frozen.encoder={PLACE}/encoder',
+        f"--config.data.sources=('records:{PLACE}/clips',)",
+        '--config.data.size=(32,64)',
+        '--config.clips=4',
+        '--config.batch_size=2',
+        '--config.components=4',
+    ]
+    command('fit_pca', *fitted, f'--out={PLACE}/fitted')
+    names = remote.names(f'{PLACE}/fitted')
+    assert {'config.json', 'weights.safetensors', 'explained_variance.png'} <= names.keys()
+    assert bundles.read(f'{PLACE}/fitted').parts == {'encoder': '../encoder'}
+    assert not remote.names(f'{PLACE}/fitted.progress.npz')
