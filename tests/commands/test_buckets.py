@@ -97,6 +97,7 @@ def test_the_other_commands(bucket):
         'clips': 4,
         'horizon': 2,
         'batch_size': 2,
+        'evals.depth.head': '',
         'evals.probe.clips': 6,
         'evals.probe.steps': 4,
         'evals.probe.batch_size': 2,
