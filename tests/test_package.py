@@ -23,6 +23,8 @@ EXTRAS = {  # and a package that comes with each
     'cuda': 'jax-cuda13-plugin',
     'tpu': 'libtpu',
     'colab': 'jax-cuda12-plugin',
+    'gcs': 'gcsfs',
+    's3': 's3fs',
     'hub': 'huggingface-hub',
     'demo': 'gradio',
     'test': 'pytest',
