@@ -126,8 +126,9 @@ def main():
     elif name == '--version':
         print(re2pix_jax.__version__)
     elif name not in names():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
-        sys.exit(_fail(f'no command {name!r}; did you mean re2pix {near}? re2pix lists them'))
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f'did you mean re2pix {near[0]}?' if near else f'expected {", ".join(names())};'
+        sys.exit(_fail(f'no command {name!r}; {hint} re2pix lists them'))
     else:
         sys.argv = [f're2pix {name}', *arguments]
         run(importlib.import_module(f're2pix_jax.commands.{name}').main)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles
-from re2pix_jax.finetuning import plan
+from re2pix_jax.commands import _config
+from re2pix_jax.finetuning import parts, plan
 from tests.conftest import ROOT, SIZE
 from tests.data import index_coded
 from tests.running import outcomes
@@ -123,3 +124,24 @@ def test_killed_at_any_moment_it_ends_the_same(done, footage, micro_bundles, tmp
         assert finished.returncode == 0, finished.stderr
     digest = lambda path: bundles.digest(str(path), 're2pix')
     assert digest(tmp_path / 'killed') == digest(folder / 'whole')
+
+
+@pytest.mark.parametrize(
+    ('size', 'name', 'variant', 'of'),
+    [
+        ((64, 128), 'generator', '', 'generator:tiny'),
+        ((128, 256), 'generator', '', 'generator:small'),
+        ((144, 256), 'forecaster', '-unrolled', 'forecaster:small-unrolled'),
+        ((256, 512), 'autoencoder', '', 'autoencoder:base'),
+        ((256, 512), 'forecaster', '-unrolled', 'forecaster:small-unrolled'),  # it has no larger
+    ],
+)
+def test_the_recipe_follows_the_size_of_the_bundle(size, name, variant, of):
+    class Model:
+        pass
+
+    Model.size = size
+    run = plan.Run(*[None] * 4, Model, *[None] * 4, _config.load)
+    found, expected = parts.recipe(run, name, variant), _config.load(of)
+    assert found.optimizer == expected.optimizer and found.batch_size == expected.batch_size
+    assert found.dtype == 'float32'  # on a CPU
