@@ -1,4 +1,4 @@
-r"""Plans a training or a prediction on devices that need not be here, before they are rented.
+r"""Plans a training or a prediction on devices that need not be here.
 
     re2pix plan --config=generator:base-xl --topology=v5e:8x8
     re2pix plan --config=generator:base --topology=h100:8 --for=predict --config.batch_size=8

@@ -126,7 +126,7 @@ def test_it_trains_by_the_loop_and_is_exported(micro_bundles, tmp_path):
         ({'loss.speeds': (0, 2)}, 'config.loss.speeds = .*: expected numbers from 1 on'),
         ({'data.frames': 8}, 'config.data.frames = 8: 5 frames at speed 3 take 13'),
         ({'data.size': (30, 64)}, 'config.data.size = .30, 64.: expected multiples of 4'),
-        ({'data.labels': False}, 'config.data.labels: .*config.loss.labels'),
+        ({'loss.labels': 1.0, 'data.labels': False}, 'config.data.labels: .*config.loss.labels'),
     ],
 )
 def test_what_cannot_be_trained_is_refused(changes, message, micro_bundles):

@@ -134,7 +134,7 @@ def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(straight, tmp_path):
     assert status == 143 and 'stopped by a signal after step' in out
     assert err == '\nending after this step, and saving; Ctrl-C again ends at once\n'
     saved = checkpoint.Checkpoints(tmp_path, read_only=True).latest()
-    process = start(tmp_path, 'slow=3', 'checkpoint_every=0')
+    process = start(tmp_path, 'slow=8', 'checkpoint_every=0')
     wait_for_step(process, tmp_path, saved + 1)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
