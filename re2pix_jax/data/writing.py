@@ -35,6 +35,7 @@ def write(
     encode: Callable[[Source, int], tuple[list[dict[str, bytes]], dict]],
     fields: Sequence[str],
     about: dict,
+    *,
     processes: int = 1,
     threads: int = 1,
     strict: bool = False,

@@ -11,10 +11,9 @@ from ml_collections import ConfigDict
 from re2pix_jax import bundles, tasks
 from re2pix_jax.bundles.kinds import KINDS
 from re2pix_jax.data import loader, prepare, records, video
-from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import fitness, held_out
 from re2pix_jax.finetuning.plan import HORIZON, Run, once
-from re2pix_jax.tasks import principal
+from re2pix_jax.tasks import principal, recipes
 from re2pix_jax.training import loop, writer
 
 POOR_PSNR = 26.0
@@ -124,10 +123,8 @@ def recipe(run: Run, name: str, variant: str = '') -> ConfigDict:
     """The config of that name, of the sizes that it has the one whose frames are nearest to the
     bundle's; in float32 on a CPU, where half precision is slower.
     """
-    found = []
-    for size in ('tiny', 'small', 'base'):
-        with contextlib.suppress(UserError):
-            found.append(run.load(f'{name}:{size}{variant}'))
+    sizes = [size + variant for size in recipes.SIZES]
+    found = [run.load(f'{name}:{size}') for size in sizes if size in recipes.RECIPES[name]]
     config = min(found, key=lambda one: abs(math.log(one.data.size[0] / run.model.size[0])))
     with config.unlocked():
         if 'dtype' in config and jax.default_backend() == 'cpu':

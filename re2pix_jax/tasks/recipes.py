@@ -24,6 +24,7 @@ from re2pix_jax.training import state as states
 from re2pix_jax.vae import Autoencoder
 from re2pix_jax.vae.autoencoder import AutoencoderKL
 
+SIZES = ('tiny', 'small', 'base')
 RECIPES = {
     'autoencoder': ('tiny', 'small', 'base'),
     'encoder': ('tiny', 'small', 'base'),
@@ -78,7 +79,7 @@ class Work(NamedTuple):
 def size_of(recipe: str) -> str:
     """The size whose frozen parts a recipe takes: 'generator:base-xl' → 'base'."""
     name, _, size = recipe.partition(':')
-    sizes = [word for word in size.split('-') if word in ('tiny', 'small', 'base')]
+    sizes = [word for word in size.split('-') if word in SIZES]
     return sizes[0] if sizes else 'base' if name.startswith('forecaster_') else 'tiny'
 
 
