@@ -286,4 +286,7 @@ def _flag_message(error):
     if unknown:
         hint = f'did you mean --{unknown.group(2).split(" or ")[0]}? ' if unknown.group(2) else ''
         return f'unknown flag --{unknown.group(1)}; {hint}see --help'
+    # What Python says of a text that is none.
+    text = re.sub(r'invalid literal for int\(\).*', 'expected an integer', text)
+    text = re.sub(r'could not convert string to float.*', 'expected a number', text)
     return text.removeprefix('flag ')
