@@ -67,8 +67,8 @@ def _length(config, clips: int | None) -> str:
     if not clips:
         return f'{config.steps:,} steps'
     text = f'{config.steps:,} steps, {config.steps * config.batch_size / clips:.4g} epochs'
-    counted = config.epochs * config.epoch_clips // config.batch_size
-    if counted == config.steps and config.epoch_clips != clips:
+    of_epochs = config.epochs * config.epoch_clips // config.batch_size
+    if of_epochs == config.steps and config.epoch_clips != clips:
         text += (
             f'; the config counts {config.epoch_clips:,} clips an epoch: with '
             f'--config.epoch_clips={clips} these are {config.epochs:,} epochs'
