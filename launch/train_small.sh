@@ -52,10 +52,10 @@ world() {
   [ -d "$work/world" ] || must prepare world --out="$work/world" --size=160x320 \
     --clips="$clips" --validation_clips=$((clips < 64 ? clips : 64))
 }
-encoded() {  # every frame, once
+encoded() {  # every frame that is trained on, once
   [ ! -d "$work/encoded" ] || return 0
   world
-  must prepare encode --source="${sources[world]}" --out="$work/encoded" --size=128x256 \
+  must prepare encode --source="${sources[world]}" --out="$work/encoded" --splits=train --size=128x256 \
     --encoder="$(holder encoder)" --principal="$(holder principal)" --vae="$parts/autoencoder"
 }
 declare -A sources=([world]="records:$work/world" [encoded]="encoded:$work/encoded")
