@@ -55,8 +55,9 @@ world() {
 encoded() {  # every frame that is trained on, once
   [ ! -d "$work/encoded" ] || return 0
   world
-  must prepare encode --source="${sources[world]}" --out="$work/encoded" --splits=train --size=128x256 \
-    --encoder="$(holder encoder)" --principal="$(holder principal)" --vae="$parts/autoencoder"
+  must prepare encode --source="${sources[world]}" --out="$work/encoded" \
+    --splits=train --size=128x256 --encoder="$(holder encoder)" \
+    --principal="$(holder principal)" --vae="$parts/autoencoder"
 }
 declare -A sources=([world]="records:$work/world" [encoded]="encoded:$work/encoded")
 holder() {  # holder PART: its bundle, or that of a forecaster, which holds encoder and components
