@@ -89,8 +89,8 @@ train() {  # train NAME DATA CONFIG [overrides ...]: to the end, then it is a bu
   trained=$((trained + 1))
 }
 slow() {  # slow NAME BEGAN: notes how many steps a call holds that had nothing else to train
-  local rate
-  rate="$(tail -qn 1 "$work/$1/timing.jsonl" 2>/dev/null | grep -o 'steps_per_second": [0-9.]*' || :)"
+  local rate log="$work/$1/timing.jsonl"
+  rate="$(tail -qn 1 "$log" 2>/dev/null | grep -o 'steps_per_second": [0-9.]*' || :)"
   [ -n "$rate" ] && [ $trained = 0 ] || return 0
   python3 -c "print(max(1, int(0.8 * ${rate##* } * ($limit - $2))))" > "$parts/$1.slow"
   keep
