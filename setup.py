@@ -49,6 +49,7 @@ setuptools.setup(
         'tpu': ['jax[tpu]>=0.10.2'],
         'colab': ['jax[cuda12]>=0.10.2', 'huggingface_hub>=1.0'],
         'hub': ['huggingface_hub>=1.0'],
+        'demo': ['gradio>=6'],
         'test': TEST,
         'parity': [*TEST, 'torch==2.13.0', 'transformers>=5.0', 'diffusers>=0.36'],
     },

@@ -41,8 +41,9 @@ ALLOWED = {  # room → the rooms that it may import
     'evaluation': {*COMMON, *NETWORKS, 'model', 'bundles', 'world', 'data', 'report', 'training'},
     'finetuning': BELOW_COMMANDS - {*NETWORKS, 'cityscapes', 'convert', 'world'},
     'planning': {*COMMON, 'generator', 'model', 'report', 'tasks', 'training'},
+    'demo': {*COMMON, 'heads', 'bundles', 'data', 'report', 'evaluation'},
     'benchmarks': BELOW_COMMANDS,
-    'commands': {*BELOW_COMMANDS, 'finetuning', 'planning', 'benchmarks', ''},
+    'commands': {*BELOW_COMMANDS, 'finetuning', 'planning', 'demo', 'benchmarks', ''},
     '': {'bundles'},  # the package itself
     '__main__': {'commands'},
     'configs': {'errors', 'training', *PARTS},

@@ -1,4 +1,4 @@
-r"""Makes the base-size set from the official files: encoder, VAE, forecasters, heads, judges.
+r"""Makes the base-size set of bundles from the official files that others published.
 
     re2pix published bundles/base --list
     re2pix published bundles/base
