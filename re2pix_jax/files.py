@@ -1,5 +1,6 @@
-"""Files that are there whole or not at all: written beside their place, then renamed; what a full
-disk is called; and what lies where a file should be.
+"""Files that are there whole or not at all: written beside their place, then renamed; those in a
+bucket are written here and uploaded when they are whole (`remote`). What a full disk is called; and
+what lies where a file should be.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import re
 import shutil
 import tempfile
 
+from re2pix_jax import remote
 from re2pix_jax.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -103,6 +105,10 @@ def replacing(path):
 
     Folders above are made. Errors are those of `writing`.
     """
+    if remote.is_remote(path):
+        with writing(path), remote.writing(path) as partial:
+            yield partial
+        return
     path = pathlib.Path(path)
     partial = path.with_name(path.name + '.partial')
     with writing(path):
@@ -120,6 +126,10 @@ def replacing_folder(path):
     """As `replacing`, for a folder, which is made. One that was at `path` goes with all it holds,
     once the new one is complete.
     """
+    if remote.is_remote(path):
+        with writing(path), remote.writing(path, folder=True, replace=True) as partial:
+            yield partial
+        return
     path = pathlib.Path(path)
     partial, old = (path.with_name(path.name + ending) for ending in ('.partial', '.old'))
     with writing(path):
@@ -155,6 +165,11 @@ def staging(out):
     Raises:
         UserError: `out` can't be written, before any work is done, or the disk runs full later.
     """
+    if remote.is_remote(out):
+        remote.check_writable(out)
+        with writing(out), remote.writing(out, folder=True) as folder:
+            yield folder
+        return
     out = pathlib.Path(out)
     made = not out.exists()
     folder = None

@@ -4,6 +4,8 @@ A command is a file of this folder whose name doesn't begin with an underscore. 
 whose first line is what `re2pix` alone says of it and which holds an example; absl flags; and
 
     ARGUMENTS = ('kind', '[source]')  # positional ones: in brackets, if it may be absent
+    REMOTE = ('source', 'out')        # flags and arguments that may lie in a bucket (gs://, s3://)
+    NO_PATHS = ('message',)           # flags that may hold the addresses of other things
     def main(argv): ...               # argv without the flags; returns the exit status
 
 A command that does one of several things has `about(argument)` too: the text and the names of the
@@ -40,7 +42,7 @@ from absl import logging as absl_logging
 from ml_collections.config_flags import config_flags
 
 import re2pix_jax
-from re2pix_jax.commands import _config
+from re2pix_jax.commands import _addresses, _config
 from re2pix_jax.errors import UserError
 from re2pix_jax.files import full_disk
 
@@ -145,7 +147,9 @@ def _exit_status(module, argv):
         if any(argument in _HELP for argument in argv[1:]):
             print(_help(module, argv))
             return 0
-        return module.main(_parse(argv, getattr(module, 'ARGUMENTS', ())))
+        rest = _parse(argv, getattr(module, 'ARGUMENTS', ()))
+        _addresses.check(module, rest)
+        return module.main(rest)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130

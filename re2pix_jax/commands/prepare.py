@@ -94,6 +94,7 @@ LOOK = flags.DEFINE_string(
 )
 
 ARGUMENTS = ('[dataset]',)
+REMOTE = ('out', 'source', 'encoder', 'principal', 'vae', 'check', 'look')
 
 
 def main(argv):

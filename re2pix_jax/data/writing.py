@@ -14,11 +14,12 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 
-from re2pix_jax import files
+from re2pix_jax import files, remote
 from re2pix_jax.data import records
 from re2pix_jax.data.sources.source import Source
 from re2pix_jax.errors import UserError
@@ -43,7 +44,8 @@ def write(
     """Writes the clips of each split's source to the folder `out`.
 
     Args:
-        out: folder to write; must not exist yet.
+        out: folder to write; must not exist yet. One in a bucket is written on this machine and
+            uploaded when it is complete.
         splits: name → its clips.
         encode: (source, index) → (list of records, field → bytes, one for each frame; what the
             manifest says of the clip beside its name, origin, rate and frames). Picklable where
@@ -64,9 +66,11 @@ def write(
         UserError: `out` exists, `out`.partial was begun with other settings, clips of one name, no
             clip of any split can be read, with `strict` the first that cannot, or the disk is full.
     """
+    if remote.is_remote(out):
+        return _write_to_bucket(out, splits, encode, fields, about, processes, strict)
     out = pathlib.Path(out)
     if out.exists():
-        raise UserError(f'{out}: exists already; remove it or choose another folder')
+        raise _exists(out)
     _check_names(splits)
     partial = out.with_name(out.name + '.partial')
     with files.writing(out):
@@ -104,6 +108,31 @@ def write(
         ) from error
 
 
+def _exists(out) -> UserError:
+    return UserError(f'{out}: exists already; remove it or choose another folder')
+
+
+def _write_to_bucket(out, splits, encode, fields, about, processes, strict) -> dict[str, dict]:
+    """`write`, on this machine first; both parts of the work go on where they were cut off."""
+    remote.check_writable(out)
+    # What an upload left that was cut off is overwritten.
+    if any('.array_record' not in name for name in remote.names(out, deep=False)):
+        raise _exists(remote.address(out))
+    plan = json.dumps([remote.address(out), _plan(splits, {'fields': fields, **about})])
+    place = remote.workplace(hashlib.sha256(plan.encode()).hexdigest()[:16])
+    if not place.exists():
+        try:
+            write(place, splits, encode, fields, about, processes, strict)
+        except UserError as error:
+            told = re.sub(rf'{re.escape(str(place))}(?!\.)', remote.address(out), str(error))
+            raise UserError(told) from error
+    manifest = json.loads((place / records.MANIFEST).read_text())
+    remote.upload(place, out)
+    shutil.rmtree(place)
+    left_out = {split: {'clips': [], 'left_out': of} for split, of in manifest['empty'].items()}
+    return {split: {**manifest['splits'], **left_out}[split] for split in splits}
+
+
 def _check_names(splits):
     splits_of = {}
     for split, source in splits.items():
@@ -120,14 +149,7 @@ def _begin(partial, splits, about) -> list[tuple[str, int]]:
     """Makes the folder, or checks that it was begun with the same clips and settings. Returns the
     jobs, (split, shard).
     """
-    names = {
-        split: [source.name(index) for index in range(len(source))]
-        for split, source in splits.items()
-    }
-    clips = {
-        split: hashlib.sha256('\n'.join(names[split]).encode()).hexdigest() for split in splits
-    }
-    plan = json.loads(json.dumps({'format': records.FORMAT, 'clips': clips, **about}))
+    plan = _plan(splits, about)
     file = partial / PLAN
     if file.is_file():
         begun = json.loads(file.read_text())
@@ -146,6 +168,18 @@ def _begin(partial, splits, about) -> list[tuple[str, int]]:
         for split, source in splits.items()
         for number in range(-(-len(source) // CLIPS_PER_SHARD))
     ]
+
+
+def _plan(splits, about) -> dict:
+    """What a preparation is of, as JSON gives it back."""
+    names = {
+        split: [source.name(index) for index in range(len(source))]
+        for split, source in splits.items()
+    }
+    clips = {
+        split: hashlib.sha256('\n'.join(names[split]).encode()).hexdigest() for split in splits
+    }
+    return json.loads(json.dumps({'format': records.FORMAT, 'clips': clips, **about}))
 
 
 def _clips_of(job, splits):

@@ -7,6 +7,7 @@ import flax
 import jax
 from clu import parameter_overview
 
+from re2pix_jax import remote
 from re2pix_jax.progress import counted
 from re2pix_jax.training import hardware
 
@@ -46,7 +47,7 @@ def describe(task, config, workdir: str, mesh, state, placed: dict, clips: int |
             (f'frozen {name}', f'{bundle["path"]} {bundle["identity"][:12]}')
             for name, bundle in task.bundles.items()
         ],
-        ('written to', os.path.abspath(workdir)),
+        ('written to', workdir if remote.is_remote(workdir) else os.path.abspath(workdir)),
     ]
     width = max(len(name) for name, _ in lines)
     text = '\n'.join(f'{name.ljust(width)}  {value}' for name, value in lines)
