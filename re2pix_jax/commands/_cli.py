@@ -128,8 +128,9 @@ def main():
     elif name == '--version':
         print(re2pix_jax.__version__)
     elif name not in names():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
-        sys.exit(_fail(f'no command {name!r}; did you mean re2pix {near}? re2pix lists them'))
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f'did you mean re2pix {near[0]}?' if near else f'expected {", ".join(names())};'
+        sys.exit(_fail(f'no command {name!r}; {hint} re2pix lists them'))
     else:
         sys.argv = [f're2pix {name}', *arguments]
         run(importlib.import_module(f're2pix_jax.commands.{name}').main)
@@ -289,4 +290,7 @@ def _flag_message(error):
     if unknown:
         hint = f'did you mean --{unknown.group(2).split(" or ")[0]}? ' if unknown.group(2) else ''
         return f'unknown flag --{unknown.group(1)}; {hint}see --help'
+    # What Python says of a text that is none.
+    text = re.sub(r'invalid literal for int\(\).*', 'expected an integer', text)
+    text = re.sub(r'could not convert string to float.*', 'expected a number', text)
     return text.removeprefix('flag ')

@@ -36,7 +36,9 @@ def write(
     encode: Callable[[Source, int], tuple[list[dict[str, bytes]], dict]],
     fields: Sequence[str],
     about: dict,
+    *,
     processes: int = 1,
+    threads: int = 1,
     strict: bool = False,
 ) -> dict[str, dict]:
     """Writes the clips of each split's source to the folder `out`.
@@ -51,7 +53,7 @@ def write(
         fields: names of what a record holds.
         about: what the manifest says of all clips, JSON; a preparation that was interrupted goes on
             only with the same.
-        processes: how many read and encode.
+        processes: how many read and encode; threads: so too, within this process.
         strict: stop at the first clip that cannot be read; by default it is left out, and the
             manifest says why.
 
@@ -88,7 +90,7 @@ def write(
         try:
             with (
                 contextlib.closing(progress),
-                contextlib.closing(_shards(waiting, work, processes)) as written,
+                contextlib.closing(_shards(waiting, work, processes, threads)) as written,
             ):
                 for job, shard in written:
                     shards[job] = shard
@@ -189,16 +191,20 @@ def _done(partial, job) -> pathlib.Path:
     return pathlib.Path(partial, f'{job[0]}-{job[1]:05d}.json')
 
 
-def _shards(jobs, work, processes):
+def _shards(jobs, work, processes, threads):
     """Yields (job, what `_shard` returned) as they are done."""
-    processes = min(processes, len(jobs))
-    if processes <= 1:
+    workers = min(max(processes, threads), len(jobs))
+    if workers <= 1:
         yield from ((job, _shard(job, *work)) for job in jobs)
         return
-    # Fork would copy the threads of an accelerator's runtime.
-    context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(processes, context, _start_worker, work) as pool:
-        futures = {pool.submit(_work, job): job for job in jobs}
+    if threads > 1:
+        pool, run = concurrent.futures.ThreadPoolExecutor(workers), lambda job: _shard(job, *work)
+    else:  # fork would copy the threads of an accelerator's runtime
+        context = multiprocessing.get_context('spawn')
+        pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, work)
+        run = _work
+    with pool:
+        futures = {pool.submit(run, job): job for job in jobs}
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()

@@ -9,6 +9,7 @@ import numpy as np
 from re2pix_jax import remote
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import records, sources, windows
+from re2pix_jax.progress import counted
 from re2pix_jax.report import colours, page, panels
 
 WIDTH = 256  # pixels of a picture
@@ -32,7 +33,7 @@ def write(path, windows: int = 6, frames: int = 5, seed: int = 0) -> str:
         for index in sorted(rng.permutation(len(source))[:windows]):
             sections.append(_section(source, split, int(index), frames, rng))
     counts = ', '.join(
-        f'{len(about["clips"])} {split} clips, {len(about["left_out"])} left out'
+        f'{counted(len(about["clips"]), f"{split} clip")}, {len(about["left_out"])} left out'
         for split, about in manifest['splits'].items()
     )
     place = remote.join(path, 'look.html')

@@ -59,7 +59,7 @@ def fit(config, out, overwrite: bool = False) -> str:
     ):
         encoder = jax.device_put(encoder, meshes.replicated(mesh))
         moments = begun.restore(clips)
-        progress = Progress(steps, 'features', 'batch', begun.step, bool(jax.process_index()))
+        progress = Progress(steps, 'features', 'step', begun.step, bool(jax.process_index()))
         with contextlib.closing(progress):
             while begun.step < steps:
                 batch = meshes.global_batch({'frames': next(clips)['frames']}, mesh)
