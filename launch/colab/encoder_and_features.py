@@ -5,7 +5,7 @@
 # principal components. Here the published DINOv2 is ported and looked at beside the shipped
 # encoder, which is small and was trained on a procedural street.
 #
-# Takes about two minutes on a CPU, and downloads 88 MB.
+# Runs on a CPU, and downloads 88 MB.
 
 # %%
 # @title Install (a minute or two on a fresh runtime)

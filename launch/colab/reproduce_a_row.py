@@ -7,7 +7,7 @@
 #
 # As short as this it shows how a row is made, not which is better: the intervals say so. With
 # `steps = 200`, `clips = 1000` and three seeds it is the study of `configs/README.md`, which
-# `launch/study.sh` runs whole. Takes about five minutes on a CPU.
+# `launch/study.sh` runs whole. A CPU is enough.
 
 # %%
 # @title Install (a minute or two on a fresh runtime)

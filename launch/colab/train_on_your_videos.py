@@ -4,8 +4,8 @@
 # Fine-tunes the shipped model on a folder of videos, and shows what that changed on footage that
 # it has not seen. Without footage of yours three videos of a procedural street are made.
 #
-# Takes about five minutes on a CPU with the minute of training that is asked for below; half an
-# hour makes a difference to look at. A GPU or TPU is used where the runtime has one.
+# A CPU is enough for the minute of training that is asked for below; half an hour makes a
+# difference to look at. A GPU or TPU is used where the runtime has one.
 
 # %%
 # @title Install (a minute or two on a fresh runtime)

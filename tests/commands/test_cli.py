@@ -278,7 +278,11 @@ def test_every_command_is_told_in_a_line_with_an_example(name):
 
 
 def test_every_example_is_written_as_the_entry_takes_it():
-    files = [*ROOT.glob('configs/*.py'), *ROOT.glob('launch/*'), *ROOT.glob('re2pix_jax/**/*.py')]
+    files = [
+        *ROOT.glob('configs/*.py'),
+        *(file for file in ROOT.glob('launch/**/*') if file.is_file()),
+        *ROOT.glob('re2pix_jax/**/*.py'),
+    ]
     old = re.compile(r'python -m re2pix_jax [a-z]|--config=configs/')
     assert not [
         f'{file.relative_to(ROOT)}: {found[0]}'

@@ -5,9 +5,9 @@ import pytest
 
 from re2pix_jax.generator import flow
 from re2pix_jax.generator.conditioning import (
+    check_channels,
     context_times,
     keep_first,
-    limit,
     mixed_places,
     mixed_supervision,
     nested_counts,
@@ -183,17 +183,16 @@ def test_no_fraction_never_calls_the_predictor(keys):
     assert mixed_supervision(never, COMPONENTS[:4], future, 0.0, keys=keys) is future
 
 
-def test_channels_at_inference_keep_a_prefix():
-    assert limit(COMPONENTS, None) is COMPONENTS
-    np.testing.assert_array_equal(limit(COMPONENTS, 20), COMPONENTS)
-    np.testing.assert_array_equal(limit(COMPONENTS, 6), COMPONENTS.at[..., 6:].set(0))
+def test_channels_at_inference_lie_between_one_and_all():
+    assert [check_channels(channels, 20) for channels in (None, 20, 6)] == [20, 20, 6]
+    np.testing.assert_array_equal(keep_first(COMPONENTS, 6), COMPONENTS.at[..., 6:].set(0))
     for channels in (0, -1, 21):
         with pytest.raises(
             ValueError,
             match=f'channels: {channels} of 20 components were asked for; give a number from 1 to '
             '20',
         ):
-            limit(COMPONENTS, channels)
+            check_channels(channels, 20)
 
 
 def test_half_of_the_contexts_are_clean_and_others_from_some_frame_on_at_one_time():
