@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-COMMON = {'errors', 'files', 'progress', 'schema', 'cityscapes'}
+COMMON = {'errors', 'files', 'progress', 'remote', 'schema', 'cityscapes'}
 PARTS = {'encoder', 'forecaster', 'generator', 'vae', 'heads'}
 NETWORKS = {'nn', 'evaluation.networks', *PARTS}
 BELOW_COMMANDS = {*COMMON, *NETWORKS, 'model', 'bundles', 'convert', 'tasks', 'evaluation'}
@@ -19,8 +19,9 @@ BELOW_COMMANDS |= {'world', 'data', 'report', 'training'}
 ALLOWED = {  # room → the rooms that it may import
     'cityscapes': set(),
     'errors': set(),
-    'files': {'errors'},
+    'files': {'errors', 'remote'},
     'progress': set(),
+    'remote': {'errors', 'progress'},
     'schema': {'errors'},
     # Networks know no config, no file, no flag, no UserError.
     'nn': set(),

@@ -28,6 +28,7 @@ MEGABYTES = flags.DEFINE_integer('megabytes', _LIMITS.megabytes, 'of an upload',
 SECONDS = flags.DEFINE_integer('seconds', _LIMITS.seconds, 'of an upload', lower_bound=1)
 HORIZON = flags.DEFINE_integer('horizon', _LIMITS.horizon, 'frames at most', lower_bound=1)
 FUTURES = flags.DEFINE_integer('futures', _LIMITS.futures, 'futures at most', lower_bound=1)
+REMOTE = ('model', 'depth')
 
 
 def main(argv):

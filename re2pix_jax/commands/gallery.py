@@ -28,6 +28,7 @@ EVERY = flags.DEFINE_float('every', 5.0, 'seconds between two moments of a video
 HORIZON = flags.DEFINE_integer('horizon', 8, 'frames to predict', lower_bound=1)
 SEED = flags.DEFINE_integer('seed', 0, "of the sampler's noise", lower_bound=0)
 COUNT = flags.DEFINE_integer('count', 3, 'predictions of each group', lower_bound=1)
+REMOTE = ('model', 'out')
 
 
 def main(argv):

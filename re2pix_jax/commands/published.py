@@ -24,6 +24,7 @@ ONLY = flags.DEFINE_list('only', [], 'Names of the bundles to make; none: all.')
 LIST = flags.DEFINE_bool('list', False, 'Say what would be fetched from where, and stop.')
 
 ARGUMENTS = ('out',)
+NO_PATHS = ('mirror',)
 
 
 def main(argv):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from re2pix_jax import errors, files
+from re2pix_jax import errors, files, remote
 from re2pix_jax.progress import Progress, duration
 from re2pix_jax.training import (
     checkpoint,
@@ -24,6 +24,7 @@ from re2pix_jax.training import (
 )
 from re2pix_jax.training import mesh as meshes
 from re2pix_jax.training import state as states
+from re2pix_jax.training import workdir as workdirs
 from re2pix_jax.training.resume import open_run
 
 __all__ = ['open_run', 'train']
@@ -40,6 +41,7 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
         of pytrees) and `bundles` (name -> {'path', 'identity'} of the bundles it uses).
       config: as training.defaults.defaults() lays it out.
       workdir: folder of the run: checkpoints/, log.jsonl, timing.jsonl, tensorboard/, config.json.
+        In a bucket the logs show what was there at the last checkpoint.
       train_data: endless iterator of this process's share of each batch (`mesh.share` of the
         config's mesh), a dict of numpy arrays [local batch, ...] with 'record' among them, and with
         get_state(), set_state(state), record_name(int).
@@ -53,38 +55,39 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
       is written).
 
     Raises:
-      UserError: the config is impossible here, workdir belongs to another one, the disk is full, or
-        the loss or its gradient is not finite; for the last the state before that step and its
-        batch are kept in `workdir`/failed.
+      UserError: the config is impossible here, workdir belongs to another one or is not the same
+        for all processes, the disk is full, or the loss or its gradient is not finite; for the last
+        the state before that step and its batch are kept in `workdir`/failed.
     """
     defaults.check(config)
     mesh = meshes.create(**meshes.sizes(config))
     meshes.check_batch_size(config.batch_size, mesh, config.accumulate)
-    os.makedirs(workdir, exist_ok=True)
     with (
+        workdirs.Workdir(workdir) as folder,
         contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints,
         jax.set_mesh(mesh),
         termination.Termination() as terminated,
     ):
-        return _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, terminated)
+        return _train(task, config, folder, train_data, evaluate, mesh, checkpoints, terminated)
 
 
-def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, terminated):
+def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, terminated):
+    workdir = folder.place
     # The state: new, or that of the latest checkpoint.
     transform, rate = resume.make_optimizer(task, config)
     state, meta, first = resume.start(
         task, config, workdir, train_data, mesh, checkpoints, transform
     )
     start = int(state.step)
-    if jax.process_index() == 0:  # the folder may be shared by all of them
-        files.write_text(os.path.join(workdir, 'config.json'), json.dumps(meta['config'], indent=1))
+    if jax.process_index() == 0:  # all of them share the folder
+        files.write_text(remote.join(workdir, 'config.json'), json.dumps(meta['config'], indent=1))
 
     # What this run is.
     silent = jax.process_index() != 0
     progress = Progress(config.steps, 'training', 'step', start, silent, sys.stdout)
     if start:
         progress.note(f'going on from step {start} of {workdir}')
-    missing = evaluate is not None and _unevaluated(config, workdir, start)
+    missing = evaluate is not None and _unevaluated(config, folder.here, start)
     if start >= config.steps and not missing:
         progress.note(f'{workdir} is at step {start} of {config.steps}: nothing left to train')
         return state
@@ -134,10 +137,10 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
     # The loop.
     pending, number = None, start
     with (
-        writer.Writer(workdir, start, config.log.writers, meta['config']) as log,
+        writer.Writer(folder.here, start, config.log.writers, meta['config']) as log,
         contextlib.closing(progress),
         contextlib.closing(
-            hardware.Profile(config.profile.steps, os.path.join(workdir, 'profile'))
+            hardware.Profile(config.profile.steps, os.path.join(folder.here, 'profile'))
         ) as profile,
     ):
         if missing:
@@ -165,6 +168,7 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
                 # Saved first: an evaluation that fails throws no steps away.
                 if due_save:
                     log.flush()
+                    folder.upload()
                     checkpoints.save(number, state, train_data.get_state(), meta, wait=last)
                 if due_eval:
                     measured(log, number)

@@ -133,6 +133,7 @@ def train(workdir, config, poison=None, slow=0.0, stop=None, evaluate=None):
 
 
 ARGUMENTS = None  # any number
+REMOTE = ('arguments',)
 
 
 def main(argv):
