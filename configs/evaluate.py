@@ -54,7 +54,7 @@ def get_config():
             # where it is named, 'oracle': re2pix given the true future features, as costly again
             'methods': (),
             'pictures': 0,  # clips that are shown
-            'mesh': {'data': -1, 'model': 1},  # devices that share the clips
+            'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # devices that share the clips
             # What is measured: name -> an evaluator's type and options. Heads and networks are
             # bundles; without one, what needs it is left out and named.
             'evals': {

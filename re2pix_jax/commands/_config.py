@@ -13,6 +13,7 @@ from ml_collections.config_flags import config_flags
 
 import re2pix_jax
 from re2pix_jax.errors import UserError
+from re2pix_jax.training import mesh
 from re2pix_jax.training.defaults import flatten
 
 
@@ -136,6 +137,8 @@ def _check_override(config, name, text):
                 f'--config.{name} is a group of fields: set one of them, e.g. '
                 f'--config.{next(field for field in fields if field.startswith(name + "."))}=...'
             )
+        if name in mesh.FORMER:
+            raise UserError(f'--{mesh.former(name)}')
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)
         hint = f'; did you mean --config.{near[0]}?' if near else ''
         raise UserError(f'the config has no field {name}{hint}')

@@ -6,9 +6,9 @@ r"""Plans a training or a prediction on devices that need not be here.
     re2pix plan generator:base forecaster_lowres --topology=v5e:4x4,v5p:4x4x4 --json=plans.json
 
 The real step, or the real roll-out, is compiled for the devices: TPUs by libtpu (`pip install
-libtpu`), minutes each, with layers as a loop (train there with --config.model.unroll=False); GPUs
-and CPUs as so many devices of this one. What it says of time is a bound: nominal rates, everything
-hidden behind what takes longest. With names instead of --config, or several topologies, one table.
+libtpu`), minutes each; GPUs and CPUs as so many devices of this one. What it says of time is a
+bound: nominal rates, everything hidden behind what takes longest. With names instead of --config,
+or several topologies, one table.
 """
 
 import json
@@ -33,7 +33,7 @@ _CONFIG = cli.config_flag(required=False)
 _TOPOLOGY = flags.DEFINE_list('topology', [], 'Devices: v5e:4x4, v5p:4x4x4, v6e:8x8, h100:8, cpu.')
 _FOR = flags.DEFINE_enum('for', 'train', ['train', 'predict'], 'What is planned.')
 _HORIZON = flags.DEFINE_integer('horizon', 8, 'Frames of a prediction.', lower_bound=1)
-_SEARCH = flags.DEFINE_bool('search', False, 'Tries sharding and remat, and recommends.')
+_SEARCH = flags.DEFINE_bool('search', False, 'Tries fsdp and remat, and recommends.')
 _JSON = flags.DEFINE_string('json', '', 'Where to write the plans as JSON, too.')
 ARGUMENTS = None  # names of configs, any number of them
 REMOTE = ('json',)
@@ -79,10 +79,6 @@ def _short(file):
 
 def _plan(name, config, topology):
     devices = programs.devices_of(topology)
-    if topology.chip.platform == 'tpu' and config.model.get('unroll'):
-        # Layer by layer its compiler takes no end: the same step, as a loop.
-        config = config.copy_and_resolve_references()
-        config.model.unroll = False
     parts = recipes.abstract_parts(_config.load, recipes.size_of(name))
     if _FOR.value == 'train':
         program = programs.step(config, parts, devices)
@@ -93,10 +89,10 @@ def _plan(name, config, topology):
 
 def _variants(config):
     """Of a config, in how its state lies and whether layers are computed again."""
-    for sharding in ('replicate', 'fsdp'):
+    for fsdp in (1, -1):
         for remat in (False, True) if 'remat' in config.model else (False,):
             variant = config.copy_and_resolve_references()
-            variant.sharding = sharding
+            variant.mesh.fsdp = fsdp
             if 'remat' in variant.model:
                 variant.model.remat = remat
             yield variant

@@ -1,7 +1,7 @@
 r"""Shows how a config's network would lie on devices, none of which need be there.
 
-    re2pix shardings --config=generator:base --devices=8 --config.sharding=fsdp \
-        --config.mesh.model=2
+    re2pix shardings --config=generator:base --devices=8 --config.mesh.fsdp=4 \
+        --config.mesh.tensor=2
 
 Every parameter, the axes that are cut, and the bytes on each device.
 """
@@ -26,6 +26,6 @@ def main(argv):
     defaults.check(config)
     needs_parts = config.task == 'head'  # its input is as wide as its encoder's features
     task = tasks.create(config, load=needs_parts)
-    devices = mesh.abstract(_DEVICES.value, config.mesh.data, config.mesh.model)
-    placed = resume.place(task, config, task.shapes['params'], devices)
+    devices = mesh.abstract(_DEVICES.value, **mesh.sizes(config))
+    placed = resume.place(task, task.shapes['params'], devices)
     print(sharding.describe(placed, moments=1 if config.optimizer.name == 'muon' else 2))

@@ -43,15 +43,19 @@ def main(argv):
     task = tasks.create(config)
     with contextlib.ExitStack() as stack:
         opened = lambda closable: stack.enter_context(contextlib.closing(closable))
-        data = opened(loader.create(config.data, config.batch_size, config.seed))
+        devices = mesh.create(**mesh.sizes(config))
+        share = mesh.share(devices)
+        data = opened(loader.create(config.data, config.batch_size, config.seed, share=share))
         task.check_data(data.encoded_by(), data.depth_kinds())
-        for name, share in data.enlarged.items():
-            if share and not jax.process_index():
-                print(f'{name}: data.crop enlarges {share:.0%} of the windows', file=sys.stderr)
+        for name, enlarged in data.enlarged.items():
+            if enlarged and not jax.process_index():
+                print(f'{name}: data.crop enlarges {enlarged:.0%} of the windows', file=sys.stderr)
         evaluate = None
         if config.evals and config.eval_every:
             clips = defaults.evaluated(config)
-            measured = opened(evaluation.open(config.evals, clips, config.batch_size, config.seed))
+            measured = opened(
+                evaluation.open(config.evals, clips, config.batch_size, config.seed, mesh=devices)
+            )
             measured.check(task.judged(task.shapes))
             for evaluator in measured.evaluators:
                 if evaluator.left_out and not jax.process_index():

@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
@@ -33,7 +33,7 @@ def create(
     batch_size: int,
     seed: int = 0,
     training: bool = True,
-    process: tuple[int, int] | None = None,
+    share: tuple[Sequence[int], int] | None = None,
 ) -> 'Loader':
     """An iterator of this process's shares of the batches.
 
@@ -45,23 +45,23 @@ def create(
         data: a ConfigDict (or anything with `get`) of the fields of `Settings`.
         batch_size: clips in a batch, all processes together.
         seed: of order and windows.
-        process: (index, count); default: those of jax.
+        share: (which, of how many) equal blocks of a batch this process reads, in order, as
+            `training.mesh.share` gives it; default: all, where there is one process.
 
     Raises:
         UserError: a source that can't be opened, settings that contradict each other, clips too
             short for the window, fewer usable ones than data.least_share, crops that enlarge more
-            than data.most_enlarged, depth of two kinds, a batch that the processes cannot share
-            evenly.
+            than data.most_enlarged, depth of two kinds, a batch that cannot be shared evenly.
     """
     settings = Settings.read(data, training)
-    index, count = process or _process()
+    blocks, count = share or _alone()
     if batch_size < 1:
         raise UserError(f'batch_size = {batch_size}: expected at least 1 clip')
     if batch_size % count:
         raise UserError(
-            f'batch_size is {batch_size} but there are {count} processes: choose a multiple of '
-            f'{count}'
+            f'batch_size is {batch_size} but {count} devices share it: choose a multiple of {count}'
         )
+    rows = np.arange(batch_size).reshape(count, -1)[list(blocks)].ravel()
     sources = [
         open_source(
             name,
@@ -96,8 +96,8 @@ def create(
     # Batched before anything is read: a share is then a function of its number, whoever reads it.
     dataset = dataset.batch(batch_size, drop_remainder=training, batch_fn=list)
     sample = _Sample(sources, records, settings, seed)
-    shares = dataset.map(_Share(sample, batch_size // count, index))
-    return Loader(shares, sample, batch_size, left_out, enlarged)
+    shares = dataset.map(_Share(sample, rows))
+    return Loader(shares, sample, batch_size, rows, left_out, enlarged)
 
 
 class Loader:
@@ -111,6 +111,7 @@ class Loader:
     their sizes.
 
     Attributes:
+        rows: places in a full batch of what is read here.
         skipped: clips that could not be read, or in evaluation were too short: replaced in
             training, left out in evaluation.
         clips: how many there are, of all sources together, without those that were left out on
@@ -118,8 +119,8 @@ class Loader:
         enlarged: {source: share of the training windows whose crop is resized to more pixels}.
     """
 
-    def __init__(self, shares, sample: '_Sample', batch_size: int, left_out=(), enlarged=None):
-        self._shares, self._sample, self.enlarged = shares, sample, enlarged or {}
+    def __init__(self, shares, sample: '_Sample', batch_size: int, rows, left_out, enlarged):
+        self._shares, self._sample, self.rows, self.enlarged = shares, sample, rows, enlarged
         self.skipped, self.clips = len(left_out), sum(map(len, sample.records))
         self._kept = {
             'batch_size': batch_size,
@@ -242,11 +243,11 @@ class Loader:
 class _Share:
     """A batch of (record, epoch) → the arrays of one process's rows. Travels to the workers."""
 
-    def __init__(self, sample, size, index):
-        self.sample, self.rows = sample, slice(index * size, (index + 1) * size)
+    def __init__(self, sample, rows):
+        self.sample, self.rows = sample, rows.tolist()
 
     def __call__(self, asked):
-        rows = asked[self.rows]
+        rows = [asked[row] for row in self.rows if row < len(asked)]
         clips, messages = [], []
         for row in rows:
             clip, failed = self.sample(row)
@@ -392,7 +393,8 @@ def _leave_interrupts(*_):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _process() -> tuple[int, int]:
+def _alone():
     import jax  # here: worker processes must not start an accelerator's runtime
 
-    return jax.process_index(), jax.process_count()
+    assert jax.process_count() == 1, 'which process reads what has to be said'
+    return (0,), 1

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.attention import SelfAttention
+from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.feedforward import FusedSwiGLU, Mlp, swiglu_width
 from re2pix_jax.nn.layers import Layers
 from re2pix_jax.nn.positions import resize_table
@@ -22,7 +23,7 @@ from re2pix_jax.nn.positions import resize_table
 # Over which devices a parameter's last axes may be cut; the first that is found in its path. The
 # borders of q, k and v lie within the last axis, as does that of gate and value.
 SHARDING = (
-    (r'(qkv|w12)/kernel$', P('fsdp', None)),
+    (r'(qkv|w12)/kernel$', P(('tensor', 'fsdp'), None)),
     (r'fc1/kernel$', P('fsdp', 'tensor')),
     (r'(attn/proj|fc2|w3)/kernel$', P('tensor', 'fsdp')),
     (r'kernel$', P('fsdp', None)),
@@ -139,7 +140,7 @@ class VisionTransformer(nn.Module):
             )
         # A convolution whose stride is its size is a matrix product over patches, and faster as
         # one.
-        self.patch_embed = nn.Dense(self.width, dtype=jnp.dtype(self.dtype))
+        self.patch_embed = Dense(self.width, dtype=jnp.dtype(self.dtype))
         block = functools.partial(
             Block, self.heads, self.ffn, self.mlp_ratio, self.biased, self.norm_eps, self.dtype
         )

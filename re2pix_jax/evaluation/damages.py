@@ -188,7 +188,7 @@ def _states(part, config, opened):
 
     parts = {evaluator.name: evaluator.parts for evaluator in opened.evaluators}
     for first, local in numbered(opened.batches, opened.count, config.batch_size, 'damages'):
-        batch = filled(local, config.batch_size, first, opened.count)
+        batch = filled(local, opened.batches.rows, first, opened.count)
         clips = batch['frames'][:, opened.clips.context - 1 :]
         sets = {'truth': (clips, batch['known'])}
         odd = (first + np.arange(len(clips))) % 2 == 0

@@ -40,7 +40,7 @@ def measure(part, config, mesh=None, keep=False) -> tuple[dict, dict]:
     """
     check(config)
     config = published.applied(config)
-    mesh = mesh or meshes.create(config.mesh.data, config.mesh.model)
+    mesh = mesh or meshes.create(**meshes.sizes(config))
     opened = {}
     try:
         for term in config.terms or ('',):  # what does not fit is refused before any of them runs

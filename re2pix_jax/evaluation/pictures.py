@@ -28,14 +28,14 @@ class Picture(NamedTuple):
 
 
 def draw(part, evaluation, count: int, term: str = '') -> list[Picture]:
-    """The first `count` clips of this process."""
+    """The first `count` clips."""
     if not count:
         return []
     head = next((e.parts for e in evaluation.evaluators if isinstance(e, Segmentation)), ()) or None
     head = jax.device_get(head)  # wherever an evaluation placed it
     batches = evaluation.open_split(evaluation.data.split, count, evaluation.data.frames, count)
     try:
-        local = filled(next(batches), count * jax.process_count(), 0, count * jax.process_count())
+        local = filled(next(batches), batches.rows, 0, count)
         names = [batches.record_name(record) for record in local['record']]
     finally:
         batches.close()

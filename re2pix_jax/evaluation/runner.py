@@ -18,6 +18,7 @@ from re2pix_jax.evaluation.batches import filled, numbered
 from re2pix_jax.evaluation.results import Report
 from re2pix_jax.progress import counted
 from re2pix_jax.training import mesh as meshes
+from re2pix_jax.training import sharding
 
 
 class Evaluation:
@@ -63,7 +64,8 @@ class Evaluation:
             evaluator.options['methods'] = tuple(evaluator.options['methods'] or methods)
             evaluator.open()
             evaluator.closed = evaluator.left_out
-        self.batches = loader.create(data, batch_size, seed, training=False)
+        share = meshes.share(self.mesh)
+        self.batches = loader.create(data, batch_size, seed, training=False, share=share)
         self._start = self.batches.get_state()
         self.count = min(data.get('clips', 0) or self.batches.clips, self.batches.clips)
         self.scored = self.count  # after a run: those that could be read
@@ -126,12 +128,15 @@ class Evaluation:
             for evaluator in measuring:
                 evaluator.prepare(part, self.clips)
             measuring = [evaluator for evaluator in measuring if evaluator.measures]
-            totals = self._totals(self._placed(part), measuring)
+            placed = self._placed(part, sharding.of_parts(part, self.mesh))
+            totals = self._totals(placed, measuring)
         return Report.of(measuring, totals, self.evaluators)
 
     def _totals(self, part, measuring):
         """{(evaluator, method): metric state} over the clips."""
-        parts = self._placed({evaluator.name: evaluator.parts for evaluator in measuring})
+        whole = meshes.replicated(self.mesh)
+        parts = {evaluator.name: evaluator.parts for evaluator in measuring}
+        parts = self._placed(parts, jax.tree.map(lambda _: whole, parts))
         names = tuple(evaluator.name for evaluator in measuring)
         if names not in self._observe:  # another part may leave out others
             self._observe[names] = jax.jit(
@@ -141,7 +146,7 @@ class Evaluation:
         totals, scored = {}, 0
         self.batches.set_state(self._start)
         for first, local in numbered(self.batches, self.count, self.batch_size, self.label):
-            batch = filled(local, self.batch_size, first, self.count)
+            batch = filled(local, self.batches.rows, first, self.count)
             if self.last:
                 batch = self.only_last(batch)
             found, known = self._observe[names](part, parts, meshes.global_batch(batch, self.mesh))
@@ -184,14 +189,14 @@ class Evaluation:
     def open_split(self, split, clips, frames, batch_size):
         """A loader of windows like these of another split, every process reading all of it."""
         data = ConfigDict({**dict(self.data), 'split': split, 'clips': clips, 'frames': frames})
-        return loader.create(data, batch_size, self.seed, training=False, process=(0, 1))
+        return loader.create(data, batch_size, self.seed, training=False, share=((0,), 1))
 
-    def _placed(self, tree):
+    def _placed(self, tree, layout):
         """On the devices of the mesh; what lies there already stays as it is."""
         devices = set(self.mesh.devices.flat)
 
-        def place(leaf):
+        def place(leaf, layout):
             there = isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices
-            return leaf if there else jax.device_put(leaf, meshes.replicated(self.mesh))
+            return leaf if there else jax.device_put(leaf, layout)
 
-        return jax.tree.map(place, tree)
+        return jax.tree.map(place, tree, layout)

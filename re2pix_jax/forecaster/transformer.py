@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Real
 
 from re2pix_jax.nn.attention import SelfAttention
+from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.feedforward import Mlp
 from re2pix_jax.nn.layers import Layers
 from re2pix_jax.nn.positions import resize_matrix
@@ -20,7 +21,7 @@ from re2pix_jax.nn.positions import resize_matrix
 # Over which devices a parameter's last axes may be cut; the first that is found in its path. The
 # borders of q, k and v lie within the last axis.
 SHARDING = (
-    (r'qkv/kernel$', P('fsdp', None)),
+    (r'qkv/kernel$', P(('tensor', 'fsdp'), None)),
     (r'fc1/kernel$', P('fsdp', 'tensor')),
     (r'(proj|fc2)/kernel$', P('tensor', 'fsdp')),
     (r'kernel$', P('fsdp', None)),
@@ -75,7 +76,7 @@ class MaskedFeatureTransformer(nn.Module):
         dtype: compute dtype; parameters are float32.
         remat: recompute each layer in the backward pass instead of keeping its activations.
         unroll: compile every layer by itself: a training step takes a tenth less, and longer to
-            compile.
+            compile; not done for TPUs.
     """
 
     components: int
@@ -109,7 +110,7 @@ class MaskedFeatureTransformer(nn.Module):
                 'multiple of 3 (time, row and column codes) and of the heads'
             )
         dtype = jnp.dtype(self.dtype)
-        context = nn.Dense(self.width, dtype=dtype, name='embed')(components)
+        context = Dense(self.width, dtype=dtype, name='embed')(components)
         mask = self.param('replace_vector', nn.initializers.normal(0.02), (self.width,)).astype(
             dtype
         )
@@ -126,9 +127,9 @@ class MaskedFeatureTransformer(nn.Module):
             name='layers',
         )
         x, _ = layers(x, deterministic, last={'frames': 1})
-        out = nn.Dense(
-            self.components, dtype=dtype, kernel_init=nn.initializers.zeros, name='fc_out'
-        )(x)
+        out = Dense(self.components, dtype=dtype, kernel_init=nn.initializers.zeros, name='fc_out')(
+            x
+        )
         return out.reshape(batch, rows, columns, channels).astype(jnp.float32)
 
     def _positions(self):

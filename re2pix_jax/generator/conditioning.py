@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from re2pix_jax.generator import flow
+from re2pix_jax.nn import layout
+from re2pix_jax.nn.layout import hold
 
 SMALLEST = 8
 
@@ -156,14 +158,15 @@ def mixed_supervision(
     own = jnp.asarray(table)[places[0] % parts]
 
     def by_device(x):
-        return x.reshape(devices, -1, *x.shape[1:])
+        return hold(x.reshape(devices, -1, *x.shape[1:]))
 
     def mixed():
         take = jax.vmap(lambda block, rows: jnp.take(block, rows, axis=0, mode='clip'))
         put = jax.vmap(lambda block, rows, new: block.at[rows].set(new, mode='drop'))
-        predicted = predict(take(by_device(context), own).reshape(-1, *context.shape[1:]))
+        taken = hold(take(by_device(context), own).reshape(-1, *context.shape[1:]))
+        predicted = predict(taken)
         predicted = jax.lax.stop_gradient(predicted).astype(future.dtype)
-        return put(by_device(future), own, by_device(predicted)).reshape(future.shape)
+        return hold(put(by_device(future), own, by_device(predicted)).reshape(future.shape))
 
     if all(any(len(own) for own in of_part) for of_part in rows):
         return mixed()
@@ -198,7 +201,7 @@ def noised(
 
 def _devices_of(clips):
     """Over how many devices of the mesh that is set clips are laid: each holds a block of them."""
-    devices = jax.sharding.get_abstract_mesh().shape.get('data', 1)
+    devices = layout.devices(*layout.CLIPS)
     return devices if clips % devices == 0 else 1
 
 

@@ -37,7 +37,7 @@ from re2pix_jax.nn.layers import Layers, operand
 # borders of q, k and v lie within the last axis, as do those of gate and value and of a
 # modulation's chunks: that axis is never cut. What reads heads or a hidden width is cut over these.
 SHARDING = (
-    (r'(qkv|w12|linear)/kernel$', P('fsdp', None)),
+    (r'(qkv|w12)/kernel$', P(('tensor', 'fsdp'), None)),
     (r'layers/.*(out|w3)/kernel$', P('tensor', 'fsdp')),
     (r'kernel$', P('fsdp', None)),
     (r'', P()),
@@ -160,11 +160,13 @@ class RotaryAttention(nn.Module):
     def __call__(self, x, code, cache=None):
         width = x.shape[-1]
         dense = functools.partial(Dense, use_bias=False, dtype=self.dtype)
-        query, key, value = split_heads(dense(3 * width, name='qkv')(x), self.heads)
+        fused = dense(3 * width, parts=3, tensor='out', name='qkv')
+        query, key, value = (split_heads(part, self.heads) for part in fused(x))
         query, key = (operand(unit_rms(x, code)) for x in (query, key))
         own = key, value
         keys, values = ([part] for part in own) if cache is None else zip(cache, own)
-        return dense(width, name='out')(attend(query, keys, values).reshape(x.shape)), own
+        mixed = attend(query, keys, values).reshape(x.shape)
+        return dense(width, tensor='in', name='out')(mixed), own
 
 
 class Block(nn.Module):
@@ -223,7 +225,8 @@ class SpaceTimeDiT(Backbone):
             products and attention are kept, and what lies between them is computed again: norms,
             rotations and gates take less time than their results take to be read.
         unroll: compile every layer by itself rather than one for all: a training step takes a fifth
-            less on an H100 (B, 8 clips), a tenth on a CPU (tiny); longer to compile. [O]
+            less on an H100 (B, 8 clips), a tenth on a CPU (tiny); longer to compile, and not done
+            for TPUs. [O]
     """
 
     latent_channels: int

@@ -21,10 +21,12 @@ from re2pix_jax.generator.interface import Backbone
 from re2pix_jax.nn import rotary
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
 from re2pix_jax.nn.dense import Dense
+from re2pix_jax.nn.layout import TENSOR, hold
 
 # As in `dit`; a block's hidden channels are those between its two convolutions.
 SHARDING = (
-    (r'(qkv|time_shift_scale)/kernel$', P('fsdp', None)),
+    (r'qkv/kernel$', P(('tensor', 'fsdp'), None)),
+    (r'time_shift_scale/kernel$', P('fsdp', None)),
     (r'conv1/kernel$', P('fsdp', 'tensor')),
     (r'(conv2|(space|time)/out)/kernel$', P('tensor', 'fsdp')),
     (r'kernel$', P('fsdp', None)),
@@ -63,7 +65,8 @@ class Layer(nn.Module):
         as in `RotaryAttention`, or None.
         """
         norm = lambda x, name: by_frame(GroupNorm(self.groups, name=name), x)
-        y = by_frame(conv(self.features, 3, self.dtype, name='conv1'), nn.silu(norm(x, 'norm1')))
+        widen = conv(self.features, 3, self.dtype, name='conv1', tensor='out')
+        y = hold(by_frame(widen, nn.silu(norm(x, 'norm1'))), TENSOR)
         shift, scale = jnp.split(
             Dense(2 * self.features, dtype=self.dtype, name='time_shift_scale')(
                 nn.silu(embedding.reshape(len(embedding), -1, 1, 1, embedding.shape[-1]))
@@ -72,10 +75,10 @@ class Layer(nn.Module):
             axis=-1,
         )
         y = norm(y, 'norm2') * (1 + scale) + shift
-        y = by_frame(conv(self.features, 3, self.dtype, name='conv2'), nn.silu(y))
+        y = by_frame(conv(self.features, 3, self.dtype, name='conv2', tensor='in'), nn.silu(y))
         if x.shape[-1] != self.features:
             x = Dense(self.features, dtype=self.dtype, name='shortcut')(x)
-        x = x + y
+        x = x + hold(y)
         batch, frames, height, width, channels = x.shape
         attention = functools.partial(RotaryAttention, channels // self.head, self.dtype)
         if self.spatial:
@@ -176,9 +179,9 @@ class VideoUNet(Backbone):
         earlier, own = iter(cache or ()), []
 
         def run(layer, x):
-            x, pair = layer(x, embedding, time_code, next(earlier, None))
+            x, pair = layer(hold(x), embedding, time_code, next(earlier, None))
             own.append(pair)
-            return x
+            return hold(x)
 
         x = by_frame(self.conv_in, latents.astype(self.dtype))
         if self.components:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from re2pix_jax.nn.dense import Dense
+from re2pix_jax.nn.dense import Dense, product
+from re2pix_jax.nn.layout import TENSOR, hold
 from re2pix_jax.nn.rotary import rotate
 
 # Scores, from which on they are worth keeping in the cache, or out of memory altogether.
@@ -139,16 +140,15 @@ def _one_by_one(query, key, value, dropout, rng):
     return jnp.moveaxis(mixed, 0, 1).reshape(shape)
 
 
-def split_heads(qkv: Float[Array, '*batch N D'], heads: int) -> list[Float[Array, '*batch N h d']]:
-    """[..., N, 3 width] -> query, key and value, [..., N, heads, d] each.
-
-    Split before the reshape: the gradient is then one concatenation instead of three padded sums.
+def split_heads(x: Float[Array, '*batch N D'], heads: int) -> Float[Array, '*batch N h d']:
+    """Query, key or value [..., N, width] -> [..., N, heads, d], heads over the devices that share
+    a layer.
     """
-    return [x.reshape(*x.shape[:-1], heads, -1) for x in jnp.split(qkv, 3, axis=-1)]
+    return hold(x.reshape(*x.shape[:-1], heads, -1), TENSOR, None)
 
 
 class QueryKeyValue(nn.Module):
-    """One fused projection: [..., N, width] -> [..., N, 3 width].
+    """One fused projection: [..., N, width] -> query, key and value, a list of [..., N, width].
 
     Attributes:
         biased: which of 'q', 'k' and 'v' have a bias, in that order; the bias is as long as those
@@ -163,14 +163,12 @@ class QueryKeyValue(nn.Module):
     def __call__(self, x):
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
         kernel = self.param('kernel', nn.initializers.xavier_uniform(), (width, 3 * width))
-        y = (x.astype(dtype).reshape(-1, width) @ kernel.astype(dtype)).reshape(
-            *x.shape[:-1], 3 * width
-        )  # flat: see `Dense`
+        y = product(x.astype(dtype), kernel.astype(dtype), parts=3, tensor='out')
         if not self.biased:
             return y
         bias = self.param('bias', nn.initializers.zeros, (len(self.biased) * width,)).astype(dtype)
         pieces = dict(zip(self.biased, jnp.split(bias, len(self.biased))))
-        return y + jnp.concatenate([pieces.get(name, jnp.zeros(width, dtype)) for name in 'qkv'])
+        return [one + pieces[name] if name in pieces else one for name, one in zip('qkv', y)]
 
 
 class SelfAttention(nn.Module):
@@ -197,14 +195,19 @@ class SelfAttention(nn.Module):
         """`code` is a rotary code of the N tokens, by which queries and keys are turned; None for
         no positions.
         """
-        query, key, value = split_heads(
-            QueryKeyValue(self.biased, self.dtype, name='qkv')(x), self.heads
+        query, key, value = (
+            split_heads(part, self.heads)
+            for part in QueryKeyValue(self.biased, self.dtype, name='qkv')(x)
         )
         if code is not None:
             query, key = rotate(query, code), rotate(key, code)
         rng = None if deterministic or self.dropout == 0.0 else self.make_rng('dropout')
         mixed = attend(query, key, value, self.dropout, rng)
         initial = nn.initializers.xavier_uniform()
-        return Dense(x.shape[-1], dtype=jnp.dtype(self.dtype), kernel_init=initial, name='proj')(
-            mixed.reshape(x.shape)
-        )
+        return Dense(
+            x.shape[-1],
+            tensor='in',
+            dtype=jnp.dtype(self.dtype),
+            kernel_init=initial,
+            name='proj',
+        )(mixed.reshape(x.shape))

@@ -2,9 +2,14 @@
 halve or double the map.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from re2pix_jax.nn import layout
+from re2pix_jax.nn.dense import OVER
 
 EPSILON = 1e-6
 
@@ -47,9 +52,21 @@ class GroupNorm(nn.Module):
         return wide * multiply[:, None, None] + add[:, None, None]
 
 
-def conv(features, size, dtype, stride=1, padding=None, name=None):
-    padding = size // 2 if padding is None else padding
-    return nn.Conv(features, (size, size), (stride, stride), padding, dtype=dtype, name=name)
+def conv(features, size, dtype, stride=1, padding=None, name=None, tensor=''):
+    """A convolution over [B, H, W, C]; `tensor` as in `dense.Dense`."""
+    return nn.Conv(
+        features,
+        (size, size),
+        (stride, stride),
+        size // 2 if padding is None else padding,
+        dtype=dtype,
+        name=name,
+        conv_general_dilated=functools.partial(_convolve, OVER[tensor]),
+    )
+
+
+def _convolve(over, x, kernel, *settings, **more):
+    return jax.lax.conv_general_dilated(x, layout.whole(kernel, *over), *settings, **more)
 
 
 def beside_in_time(x):
@@ -104,7 +121,7 @@ class DoublingConv(nn.Module):
         # Padded before: XLA's gradient of a kernel that pads by itself is 20 times slower on CPUs.
         y = jax.lax.conv_general_dilated(
             jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0))),
-            kernel.astype(self.dtype),
+            layout.whole(kernel.astype(self.dtype)),
             (1, 1),
             'VALID',
             dimension_numbers=('NHWC', 'HWIO', 'NHWC'),

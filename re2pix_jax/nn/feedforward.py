@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from re2pix_jax.nn.dense import Dense
 from re2pix_jax.nn.layers import operand
+from re2pix_jax.nn.layout import TENSOR, hold
 
 
 def gelu(x):
@@ -27,10 +28,10 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x, deterministic: bool = True):
         dtype = jnp.dtype(self.dtype)
-        hidden = gelu(Dense(self.hidden, dtype=dtype, name='fc1')(x))
+        hidden = gelu(hold(Dense(self.hidden, tensor='out', dtype=dtype, name='fc1')(x), TENSOR))
         hidden = nn.Dropout(self.dropout)(hidden, deterministic)
         return nn.Dropout(self.dropout)(
-            Dense(x.shape[-1], dtype=dtype, name='fc2')(hidden), deterministic
+            Dense(x.shape[-1], tensor='in', dtype=dtype, name='fc2')(hidden), deterministic
         )
 
 
@@ -46,8 +47,12 @@ class FusedSwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x):
         dtype = jnp.dtype(self.dtype)
-        gate, value = jnp.split(Dense(2 * self.hidden, dtype=dtype, name='w12')(x), 2, axis=-1)
-        return Dense(x.shape[-1], dtype=dtype, name='w3')(operand(nn.silu(gate) * value))
+        gate, value = (
+            hold(part, TENSOR)
+            for part in Dense(2 * self.hidden, parts=2, tensor='out', dtype=dtype, name='w12')(x)
+        )
+        hidden = operand(nn.silu(gate) * value)
+        return Dense(x.shape[-1], tensor='in', dtype=dtype, name='w3')(hidden)
 
 
 def swiglu_width(width: int, mlp_ratio: float) -> int:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
+from re2pix_jax.nn.layout import hold, platform
+
 OPERAND = 'operand'
 
 
@@ -48,7 +50,8 @@ class Layers(nn.Module):
             it (or None).
         depth: how many.
         keep: key of `KEPT`.
-        unroll: compile every layer by itself: faster steps, longer to compile.
+        unroll: compile every layer by itself: faster steps, longer to compile. On TPUs, whose
+            compiler then takes no end, they run as a loop all the same.
     """
 
     layer: Callable[..., nn.Module]
@@ -87,7 +90,7 @@ class Layers(nn.Module):
         if self.has_rng('dropout'):
             rngs['dropout'] = jax.random.split(self.make_rng('dropout'), self.depth)
         inputs = params, own, rngs
-        run = self._one_by_one if self.unroll else self._loop
+        run = self._one_by_one if _unrolls(self.unroll) else self._loop
         return run(x, shared, inputs, count, last, taps)
 
     def _draw(self, x, shared, own):
@@ -105,12 +108,13 @@ class Layers(nn.Module):
         def step(x, inputs):
             params, own, rngs = inputs
             given = () if own is None else (own,)
-            return layer.apply({'params': params}, x, *shared, *given, rngs=rngs)
+            x, beside = layer.apply({'params': params}, hold(x), *shared, *given, rngs=rngs)
+            return hold(x), beside
 
         if KEPT[self.keep] is None:
             return step
         # In a loop nothing could be merged with the forward pass: no barriers are needed.
-        return jax.checkpoint(step, policy=KEPT[self.keep], prevent_cse=self.unroll)
+        return jax.checkpoint(step, policy=KEPT[self.keep], prevent_cse=_unrolls(self.unroll))
 
     def _one_by_one(self, x, shared, inputs, count, last, taps):
         step, given, kept = self._step(shared), [], {}
@@ -151,7 +155,11 @@ def for_sampling(params, unroll: bool):
 
     One after the other, layers read arrays of their own: slices would be copied every time.
     """
-    return _apart(params, len(jax.tree.leaves(params)[0])) if unroll else params
+    return _apart(params, len(jax.tree.leaves(params)[0])) if _unrolls(unroll) else params
+
+
+def _unrolls(asked: bool) -> bool:
+    return asked and platform() != 'tpu'
 
 
 def _part(stacked, index):

@@ -23,7 +23,7 @@ class Plan:
         name: of the config; what: 'step' or 'prediction'.
         topology: the devices; mesh: {axis: devices}.
         batch: clips; steps: of the whole run.
-        sharding: of the state; remat: whether layers are computed again in the backward pass.
+        remat: whether layers are computed again in the backward pass.
         flops: of all devices.
         state, frozen, peak, moved: bytes of one device: held, at most, read and written.
         transfers: what travels; weights: shapes of parameters, by which it is told from the rest.
@@ -35,7 +35,6 @@ class Plan:
     mesh: dict[str, int]
     batch: int
     steps: int
-    sharding: str
     remat: bool
     flops: float
     state: int
@@ -51,13 +50,19 @@ class Plan:
         return self.peak - self.state - self.frozen
 
     @property
+    def layout(self) -> str:
+        """Of the state, in words."""
+        cut = [f'{axis} {self.mesh[axis]}' for axis in ('fsdp', 'tensor') if self.mesh[axis] > 1]
+        return ' '.join(cut) or 'on every device'
+
+    @property
     def fits(self) -> bool:
         return self.peak <= self.topology.chip.memory
 
     @property
     def largest(self) -> int:
         """Clips that would fit, about: activations grow with the clips, the rest does not."""
-        shares = self.mesh['data']
+        shares = self.mesh['data'] * self.mesh['fsdp']
         free = self.topology.chip.memory - self.state - self.frozen
         return max(math.floor(free / (self.activations * shares / self.batch)), 0) * shares
 
@@ -127,7 +132,6 @@ def make(name: str, what: str, config, topology: Topology, program: Program) -> 
         program.mesh,
         config.batch_size,
         config.steps if what == 'step' else 1,
-        config.sharding,
         bool(config.model.get('remat', False)),
         program.flops,
         program.state,
@@ -150,7 +154,7 @@ def describe(plan: Plan) -> str:
     clips = plan.batch / plan.bound
     lines = [
         ('devices', f'{device}; mesh {mesh}'),
-        ('state', plan.sharding + (', layers recomputed' if plan.remat else '')),
+        ('state', plan.layout + (', layers recomputed' if plan.remat else '')),
         (
             'memory, GiB a device',
             f'state {gib(plan.state)}, frozen {gib(plan.frozen)}, activations and batch '
@@ -215,7 +219,7 @@ def recommend(plans: list[Plan]) -> str:
 
 def _settings(one):
     remat = f' --config.model.remat={one.remat}' if one.what == 'step' else ''
-    return f'--config.sharding={one.sharding}{remat}'
+    return f'--config.mesh.fsdp={one.mesh["fsdp"]}{remat}'
 
 
 def compare(plans: list[Plan]) -> str:
@@ -228,7 +232,7 @@ def compare(plans: list[Plan]) -> str:
             [
                 plan.name,
                 plan.topology.name,
-                plan.sharding + (', remat' if plan.remat else ''),
+                plan.layout + (', remat' if plan.remat else ''),
                 plan.batch,
                 Number(f'{plan.peak / GIB:.2f}'),
                 'yes' if plan.fits else 'NO',

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from re2pix_jax import tasks
@@ -81,14 +80,14 @@ def step(config: ConfigDict, parts: dict, devices: list) -> Program:
         devices: from `devices_of`.
     """
     defaults.check(config)
-    mesh = _mesh(config, devices)
+    mesh = meshes.create(**meshes.sizes(config), devices=devices)
     meshes.check_batch_size(config.batch_size, mesh, config.accumulate)
     task = tasks.create(config, frozen=parts)
     transform, rate = resume.make_optimizer(task, config)
     batch = _split(recipes.abstract_batch(config, parts), mesh)
     state = resume.abstract_state(task, config, transform, batch, mesh)
-    frozen = _laid_out(task.frozen, sharding.of_parts(task.frozen, mesh, config.sharding))
-    whole = NamedSharding(mesh, PartitionSpec())
+    frozen = _laid_out(task.frozen, sharding.of_parts(task.frozen, mesh))
+    whole = meshes.replicated(mesh)
     program = jax.jit(
         states.make_step(task, transform, rate, config.seed, config.ema, config.accumulate),
         donate_argnums=0,
@@ -108,7 +107,7 @@ def prediction(config: ConfigDict, parts: dict, devices: list, horizon: int) -> 
         raise UserError(
             f'--for=predict: expected a generator config, got one of task {config.task}'
         )
-    mesh = _mesh(config, devices)
+    mesh = meshes.create(**meshes.sizes(config), devices=devices)
     meshes.check_batch_size(config.batch_size, mesh)
     task = tasks.create(config, frozen=parts)
     loss = config.loss
@@ -120,7 +119,7 @@ def prediction(config: ConfigDict, parts: dict, devices: list, horizon: int) -> 
         sampler=loss.sampler,
         sampler_steps=loss.sampler_steps,
     )
-    model = _laid_out(model, sharding.of_parts(model, mesh, config.sharding))
+    model = _laid_out(model, sharding.of_parts(model, mesh))
     batch = {
         'context': jax.ShapeDtypeStruct(
             (config.batch_size, task.net.context_frames, *config.data.size, 3), np.uint8
@@ -131,14 +130,8 @@ def prediction(config: ConfigDict, parts: dict, devices: list, horizon: int) -> 
     return _compiled(program, (model, _split(batch, mesh)), mesh, {}, model)
 
 
-def _mesh(config, devices):
-    sizes = meshes.abstract(len(devices), config.mesh.data, config.mesh.model).shape
-    grid = np.array(devices).reshape(tuple(sizes.values()))
-    return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
-
-
 def _split(batch, mesh):
-    by_clip = NamedSharding(mesh, PartitionSpec('data'))
+    by_clip = meshes.by_clip(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_clip), batch)
 
 

@@ -41,7 +41,7 @@ def fit(config, out, overwrite: bool = False) -> str:
     defaults.check(config)
     if not config.frozen.encoder:
         raise UserError('config.frozen.encoder: expected the path of an encoder bundle, got none')
-    mesh = meshes.create(config.mesh.data, config.mesh.model)
+    mesh = meshes.create(**meshes.sizes(config))
     meshes.check_batch_size(config.batch_size, mesh)
     # The grid is that of the frames: an encoder that was last used at another size does not bring
     # them back to that.
@@ -54,7 +54,9 @@ def fit(config, out, overwrite: bool = False) -> str:
     begun = Pass(f'{out}.progress.npz', run)
     steps = -(-config.clips // config.batch_size)
     with (
-        contextlib.closing(loader.create(config.data, config.batch_size, config.seed)) as clips,
+        contextlib.closing(
+            loader.create(config.data, config.batch_size, config.seed, share=meshes.share(mesh))
+        ) as clips,
         jax.set_mesh(mesh),
     ):
         encoder = jax.device_put(encoder, meshes.replicated(mesh))

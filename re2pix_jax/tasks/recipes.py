@@ -40,9 +40,9 @@ RECIPES = {
 """Sizes of every config that trains; variants where they cost something else."""
 
 ABOUT = """operations: matrix products and convolutions of a step, frozen networks and recomputation
-included; state: parameters, their average and the optimiser, on every device unless sharding is
-fsdp; hours: all operations by the nominal peak of {cards}, at {mfu:.0%} of it, where the data
-keeps up; several cards share them. float32 recipes are made for CPU cores, the others for cards"""
+included; state: parameters, their average and the optimiser, on every device unless mesh.fsdp cuts
+it; hours: all operations by the nominal peak of {cards}, at {mfu:.0%} of it, where the data keeps
+up; several cards share them. float32 recipes are made for CPU cores, the others for cards"""
 
 
 class Work(NamedTuple):

@@ -43,12 +43,13 @@ def defaults() -> ConfigDict:
     config.ema = 0.999
     config.mesh = ConfigDict(
         {
-            'data': -1,  # devices that split the batch; -1 = all that are left
-            'model': 1,  # devices that split the kernels by output channel
+            'data': -1,  # devices that share the batch and nothing else; -1 = all that are left
+            # devices that share the batch and over which parameters, their average, the optimiser
+            # and frozen networks are cut; -1 = all of a slice
+            'fsdp': 1,
+            'tensor': 1,  # devices that share the heads and hidden widths of every layer
         }
     )
-    # 'replicate' | 'fsdp': parameters, their average and the optimiser split over data
-    config.sharding = 'replicate'
     config.log_every = 50  # steps between rows of log.jsonl
     config.eval_every = 0  # steps between evaluations, and one at the end; 0 = never
     # steps between checkpoints; one is always written at the end; 0 = only that
@@ -197,7 +198,6 @@ RANGES = {
     'checkpoint_every': (0, math.inf),
     'keep': (1, math.inf),
     'ema': (0, math.nextafter(1, 0)),
-    'mesh.model': (1, math.inf),
     'log.parameters': (-1, math.inf),
     'optimizer.learning_rate': (0, math.inf),
     'optimizer.warmup_steps': (0, math.inf),

@@ -42,9 +42,9 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
       config: as training.defaults.defaults() lays it out.
       workdir: folder of the run: checkpoints/, log.jsonl, timing.jsonl, tensorboard/, config.json.
         In a bucket the logs show what was there at the last checkpoint.
-      train_data: endless iterator of this process's share of each batch, a dict of numpy arrays
-        [local batch, ...] with 'record' among them, and with get_state(), set_state(state),
-        record_name(int).
+      train_data: endless iterator of this process's share of each batch (`mesh.share` of the
+        config's mesh), a dict of numpy arrays [local batch, ...] with 'record' among them, and with
+        get_state(), set_state(state), record_name(int).
       evaluate: averaged variables -> {name: float}, called every config.eval_every steps, once the
         checkpoint of the step, where one is due, has been saved; None means no evaluation. Where
         it has `about()`, that says on what; `pictures(averaged variables)` are (name, sheet, film,
@@ -60,7 +60,7 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
         the state before that step and its batch are kept in `workdir`/failed.
     """
     defaults.check(config)
-    mesh = meshes.create(config.mesh.data, config.mesh.model)
+    mesh = meshes.create(**meshes.sizes(config))
     meshes.check_batch_size(config.batch_size, mesh, config.accumulate)
     with (
         workdirs.Workdir(workdir) as folder,
@@ -91,13 +91,13 @@ def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, termin
     if start >= config.steps and not missing:
         progress.note(f'{workdir} is at step {start} of {config.steps}: nothing left to train')
         return state
-    placed = resume.place(task, config, state.params, mesh)
+    placed = resume.place(task, state.params, mesh)
     clips = getattr(train_data, 'clips', None)
     progress.note(startup.describe(task, config, workdir, mesh, state, placed, clips))
     checkpoints.check_space(state)
 
     # The step, compiled.
-    frozen = jax.device_put(task.frozen, sharding.of_parts(task.frozen, mesh, config.sharding))
+    frozen = jax.device_put(task.frozen, sharding.of_parts(task.frozen, mesh))
     step, work = _compile(task, config, transform, rate, state, frozen, meta, mesh, progress)
     meter = hardware.Meter(config.batch_size, work)
 

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from re2pix_jax.errors import UserError
@@ -65,10 +64,10 @@ def make_optimizer(task, config) -> tuple[optax.GradientTransformation, object]:
     return optimizer.create(config.optimizer, config.steps, muon)
 
 
-def place(task, config, params, mesh) -> dict[str, sharding.Placed]:
+def place(task, params, mesh) -> dict[str, sharding.Placed]:
     """Where the parameters of the task lie, by the rules beside its network."""
     rules = sharding.rules_of(getattr(task, 'net', None))
-    return sharding.place(params, rules, mesh, config.sharding)
+    return sharding.place(params, rules, mesh)
 
 
 def abstract_state(task, config, transform, batch, mesh) -> states.TrainState:
@@ -76,7 +75,7 @@ def abstract_state(task, config, transform, batch, mesh) -> states.TrainState:
     lead to.
     """
     shapes = jax.eval_shape(lambda batch: states.create(task, transform, config.seed, batch), batch)
-    layout = sharding.shardings(shapes, place(task, config, shapes.params, mesh), mesh)
+    layout = sharding.shardings(shapes, place(task, shapes.params, mesh), mesh)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout
     )
@@ -84,7 +83,7 @@ def abstract_state(task, config, transform, batch, mesh) -> states.TrainState:
 
 def abstract_batch(meta: dict, mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The global batch of ShapeDtypeStructs, split over the devices as batches are."""
-    split = NamedSharding(mesh, PartitionSpec('data'))
+    split = meshes.by_clip(mesh)
     return {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split)
         for name, x in checkpoint.batch_spec(meta).items()

@@ -1,11 +1,11 @@
 """How arrays lie on the devices: by name.
 
 Beside each network stands an ordered list SHARDING of (regular expression, PartitionSpec). The
-first that is found in a parameter's '/'-joined path says which axes are cut over 'fsdp' (the
-devices that share the batch, where config.sharding is 'fsdp') and over 'tensor' (those of
-config.mesh.model). A spec shorter than the array counts from its last axes, so that one rule serves
-a layer and a stack of them. Averages and the optimiser's moments lie like the parameter whose path
-theirs ends in. Arrays under `SMALLEST` bytes stay whole, and so does an axis that does not divide.
+first that is found in a parameter's '/'-joined path says which axes are cut over the mesh's 'fsdp',
+its 'tensor' or both. A spec shorter than the array counts from its last axes, so that one rule
+serves a layer and a stack of them. Averages and the optimiser's moments lie like the parameter
+whose path theirs ends in. Arrays under `SMALLEST` bytes stay whole, and so does an axis that does
+not divide. How networks lie while they compute is said in nn/layout.py.
 """
 
 import math
@@ -18,10 +18,8 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.errors import UserError
 from re2pix_jax.report.table import table
 
-SHARDINGS = ('replicate', 'fsdp')
 SMALLEST = 4 << 20
 
 
@@ -39,41 +37,39 @@ def rules_of(net, name: str = 'SHARDING') -> tuple:
     return getattr(sys.modules[type(net).__module__], name, ())
 
 
-def place(params, rules: Iterable, mesh: Mesh | AbstractMesh, sharding: str) -> dict[str, Placed]:
+def place(params, rules: Iterable, mesh: Mesh | AbstractMesh) -> dict[str, Placed]:
     """{path: Placed} of a tree of parameters (or of their shapes).
 
     Args:
       params: the tree, without the outer 'params'.
       rules: (regular expression, PartitionSpec over 'fsdp' and 'tensor') in order.
-      mesh: of axes 'data' and 'model'; an abstract one serves.
-      sharding: 'replicate' or 'fsdp'.
+      mesh: from `mesh.create`; an abstract one serves.
     """
-    if sharding not in SHARDINGS:
-        raise UserError(f'sharding is {sharding!r}: one of {", ".join(SHARDINGS)} expected')
-    axes = {'fsdp': 'data' if sharding == 'fsdp' else None, 'tensor': 'model'}
     return {
-        _join(path): _place(_join(path), leaf, rules, mesh, axes)
+        _join(path): _place(_join(path), leaf, rules, mesh)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
 
 
-def _place(path, leaf, rules, mesh, axes):
+def _place(path, leaf, rules, mesh):
     size = math.prod(leaf.shape) * leaf.dtype.itemsize
     rule = next((spec for pattern, spec in rules if re.search(pattern, path)), None)
-    if mesh.size == 1 or size < SMALLEST:
+    if mesh.size == mesh.shape['data'] or size < SMALLEST:
         return Placed(leaf.shape, P(), size, '')
     if rule is None:
         return Placed(leaf.shape, P(), size, 'no rule names it')
     if len(rule) > len(leaf.shape):
         raise ValueError(f'the sharding rule {rule} has more axes than {path} {leaf.shape}')
     spec, notes = [None] * (len(leaf.shape) - len(rule)), []
-    for length, name in zip(leaf.shape[len(spec) :], rule, strict=True):
-        axis = axes[name] if name else None
-        devices = mesh.shape[axis] if axis else 1
+    for length, names in zip(leaf.shape[len(spec) :], rule, strict=True):
+        names = (names,) if isinstance(names, str) else names or ()
+        axes = tuple(name for name in names if mesh.shape[name] > 1)
+        devices = math.prod(mesh.shape[axis] for axis in axes)
         if length % devices:
             notes.append(f'{length} does not divide by {devices}')
-        spec.append(axis if devices > 1 and length % devices == 0 else None)
-        size //= devices if spec[-1] else 1
+            axes, devices = (), 1
+        spec.append(axes if len(axes) > 1 else axes[0] if axes else None)
+        size //= devices
     return Placed(leaf.shape, P(*spec), size, '; '.join(notes))
 
 
@@ -92,22 +88,22 @@ def shardings(tree, placed: dict[str, Placed], mesh: Mesh):
     return jax.tree_util.tree_map_with_path(of, tree)
 
 
-def of_parts(tree, mesh: Mesh, sharding: str):
+def of_parts(tree, mesh: Mesh):
     """The NamedShardings of frozen parts, nested as they may be: a part's `params` by the rules
     beside its `net`, whatever else it holds whole.
     """
     if isinstance(tree, dict):
-        return {name: of_parts(value, mesh, sharding) for name, value in tree.items()}
+        return {name: of_parts(value, mesh) for name, value in tree.items()}
     if not hasattr(tree, '__dataclass_fields__'):
         return jax.tree.map(lambda _: NamedSharding(mesh, P()), tree)
     changes = {
-        name: of_parts(getattr(tree, name), mesh, sharding)
+        name: of_parts(getattr(tree, name), mesh)
         for name, field in tree.__dataclass_fields__.items()
         if field.metadata.get('pytree_node', True)
     }
     if 'params' in changes and tree.params is not None:
         params = tree.params['params']
-        placed = place(params, rules_of(tree.net), mesh, sharding)
+        placed = place(params, rules_of(tree.net), mesh)
         changes['params'] = shardings(tree.params, placed, mesh)
     return tree.replace(**changes)
 
@@ -133,7 +129,8 @@ def describe(placed: dict[str, Placed], moments: int = 2) -> str:
 
 
 def _text(spec):
-    return ', '.join(name or '-' for name in spec) or 'whole'
+    names = ['+'.join((name,) if isinstance(name, str) else name or '-') for name in spec]
+    return ', '.join(names) or 'whole'
 
 
 def _join(path):

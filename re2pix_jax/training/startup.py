@@ -38,7 +38,7 @@ def describe(task, config, workdir: str, mesh, state, placed: dict, clips: int |
         ('processes', str(jax.process_count())),
         ('mesh', ' x '.join(f'{name} {size}' for name, size in mesh.shape.items())),
         ('trained', f'{config.task}, {count:,} parameters, computed in {config.dtype}'),
-        ('state', f'{config.sharding}, {held / 1e6:.1f} MB of parameters on each device'),
+        ('state', f'{held / 1e6:.1f} MB of parameters on each device'),
         *[('kept whole', f'{path}: {at.note}') for path, at in placed.items() if at.note],
         ('data', f'{", ".join(config.data.sources)}: {data}'),
         ('length', _length(config, clips)),

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Shaped, UInt8
 
 from re2pix_jax.nn.convolution import Downsample, GroupNorm, Upsample, conv
 from re2pix_jax.nn.frames import check_frames
+from re2pix_jax.nn.layout import TENSOR, hold
 from re2pix_jax.nn.summary import summary
 from re2pix_jax.vae import tiling
 
@@ -45,11 +46,13 @@ class ResnetBlock(nn.Module):
     @nn.compact
     def __call__(self, x):
         norm = functools.partial(GroupNorm, self.norm_groups)
-        y = conv(self.features, 3, self.dtype, name='conv1')(nn.silu(norm(name='norm1')(x)))
-        y = conv(self.features, 3, self.dtype, name='conv2')(nn.silu(norm(name='norm2')(y)))
+        x, layer = hold(x), functools.partial(conv, self.features, 3, self.dtype)
+        y = layer(name='conv1', tensor='out')(nn.silu(norm(name='norm1')(x)))
+        y = hold(y, TENSOR)
+        y = layer(name='conv2', tensor='in')(nn.silu(norm(name='norm2')(y)))
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, self.dtype, name='conv_shortcut')(x)
-        return x.astype(jnp.float32) + y
+        return hold(x.astype(jnp.float32) + y)
 
 
 class AttentionBlock(nn.Module):

@@ -167,6 +167,14 @@ def test_help_shows_usage_docstring_and_own_flags(command):
             'the config has no field optimizer.learing_rate; did you mean '
             '--config.optimizer.learning_rate?',
         ),
+        (
+            (*GOOD, '--config.mesh.model=2'),
+            '--config.mesh.model is no longer there: set config.mesh.tensor',
+        ),
+        (
+            (*GOOD, '--config.sharding=fsdp'),
+            '--config.sharding is no longer there: set config.mesh.fsdp',
+        ),
         ((*GOOD, '--config.learning_rate=1'), 'did you mean --config.optimizer.learning_rate?'),
         (
             (*GOOD, '--config.data=3'),

@@ -59,7 +59,7 @@ def test_several_topologies_make_a_table(ran):
         ('predict', '--for=predict: expected a generator config, got one of task judge'),
         ('search', '--search: expected one config and one topology'),
         ('no task', 'evaluate: trains nothing; expected a config of `re2pix recipes`'),
-        ('batch', 'batch_size is 6 but mesh.data is 4 devices: choose a multiple of 4'),
+        ('batch', 'batch_size is 6 but mesh.data x mesh.fsdp is 4 devices: choose a multiple of 4'),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(ran, case, message):

@@ -65,10 +65,10 @@ def test_every_epoch_has_every_record_once_in_another_order_and_another_window(d
 
 def test_processes_share_the_very_batches_of_one(data, folder):
     data.sources, data.weights = (f'records:{folder}/a', f'records:{folder}/b'), (2.0, 1.0)
-    complete = take(loader.create(data, 6, seed=5, process=(0, 1)), 5)
+    complete = take(loader.create(data, 6, seed=5, share=((0,), 1)), 5)
     for count in (2, 3):
         shares = [
-            take(loader.create(data, 6, seed=5, process=(index, count)), 5)
+            take(loader.create(data, 6, seed=5, share=((index,), count)), 5)
             for index in range(count)
         ]
         joined = [
@@ -80,7 +80,7 @@ def test_processes_share_the_very_batches_of_one(data, folder):
 
 def test_processes_share_the_pass_of_an_evaluation(data):
     shares = [
-        list(loader.create(data, 4, training=False, process=(index, 2))) for index in range(2)
+        list(loader.create(data, 4, training=False, share=((index,), 2))) for index in range(2)
     ]
     assert [[batch['record'].tolist() for batch in share] for share in shares] == [
         [[0, 1], [4, 5], [8, 9]],
@@ -90,7 +90,7 @@ def test_processes_share_the_pass_of_an_evaluation(data):
         'validation'  # of its last batch the second process has nothing, and still takes part
     )
     shares = [
-        list(loader.create(data, 4, training=False, process=(index, 2))) for index in range(2)
+        list(loader.create(data, 4, training=False, share=((index,), 2))) for index in range(2)
     ]
     assert [batch['record'].tolist() for batch in shares[1]] == [[2, 3], []] and shares[1][1][
         'frames'
@@ -134,7 +134,7 @@ def test_resuming_is_exact(data, folder, workers):
 
 def test_a_run_goes_on_with_other_processes_and_workers(data):
     expected = take(loader.create(data, 4, seed=1), 6)
-    first = loader.create(data, 4, seed=1, process=(1, 2))
+    first = loader.create(data, 4, seed=1, share=((1,), 2))
     take(first, 3)
     data.workers = 1
     again = loader.create(data, 4, seed=1)

@@ -38,9 +38,9 @@ def test_wrong_settings_are_named(data, folder):
     with pytest.raises(UserError, match='batch_size = 0'):
         loader.create(data, 0)
     with pytest.raises(
-        UserError, match='batch_size is 3 but there are 2 processes: choose a multiple of 2'
+        UserError, match='batch_size is 3 but 2 devices share it: choose a multiple of 2'
     ):
-        loader.create(data, 3, process=(0, 2))
+        loader.create(data, 3, share=((0,), 2))
     data.strides = (9,)
     with pytest.raises(
         UserError, match='clip0: 30 frames at .* too few: 5 frames at stride 9 need 37'

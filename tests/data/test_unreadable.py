@@ -149,7 +149,7 @@ def test_an_evaluation_counts_nothing_for_a_clip_that_cannot_be_read(bad, data, 
     assert batches.skipped == len(lost) == len(lines) and 0 < len(lost) < 3
     assert (batch['labels'][lost] == 255).all() and not batch['depth'][lost].any()
     assert (batch['labels'][batch['known']] < 19).all()
-    shares = [loader.create(data, 4, training=False, process=(index, 2)) for index in (0, 1)]
+    shares = [loader.create(data, 4, training=False, share=((index,), 2)) for index in (0, 1)]
     known = [next(share)['known'].tolist() for share in shares]
     assert known == [batch['known'][:2].tolist(), batch['known'][2:].tolist()]
 

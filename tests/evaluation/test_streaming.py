@@ -76,7 +76,7 @@ from re2pix_jax.evaluation.evaluators.segmentation import Confusion
 from re2pix_jax.training import mesh as meshes
 
 assert jax.device_count() == 8
-mesh = meshes.create(4, 2)
+mesh = meshes.create(4, 1, 2)
 rng = np.random.default_rng(0)
 shape = (8, 3, 8, 16)
 labels, guesses = rng.integers(0, 19, (2, *shape)).astype(np.uint8)
@@ -93,7 +93,7 @@ for create, truth, prediction in (
 ):
     alone = create().update(truth, prediction).compute()
     alone = alone if isinstance(alone, dict) else alone._asdict()
-    for spec in (P(('data', 'model')), P(None, None, 'model', 'data')):
+    for spec in (P(('data', 'tensor')), P(None, None, 'tensor', 'data')):
         split = [jax.device_put(x, NamedSharding(mesh, spec)) for x in (truth, prediction)]
         assert len({str(shard.index) for shard in split[0].addressable_shards}) > 1
         errors = create().update(*split)

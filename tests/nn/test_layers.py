@@ -124,6 +124,16 @@ def test_every_layer_draws_a_dropout_of_its_own(unroll):
     np.testing.assert_allclose(again, x, rtol=1e-6)
 
 
+def test_for_tpus_layers_are_a_loop_whatever_is_asked(monkeypatch):
+    net = Layers(Layer, DEPTH, unroll=True)
+    loops = lambda: 'scan' in str(jax.make_jaxpr(net.apply)(variables(), X, SHARED))
+    assert not loops()
+    monkeypatch.setattr(layers, 'platform', lambda: 'tpu')
+    assert loops()
+    stack = variables()['params']
+    assert layers.for_sampling(stack, unroll=True) is stack
+
+
 @pytest.mark.parametrize('unroll', [False, True])
 def test_barriers_stand_where_work_could_be_merged_with_the_forward_pass(unroll):
     def lowered(keep):

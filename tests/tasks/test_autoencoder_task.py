@@ -137,11 +137,10 @@ def test_it_learns_the_same_however_the_batch_is_cut(parts, micro_bundles):
 
 def test_the_discriminators_kernels_are_cut_as_the_vaes_are(micro_bundles):
     config = config_of(micro_bundles, loss=ADVERSARY | {'discriminator': (8, 512, 512)})
-    config.sharding = 'fsdp'
     task = tasks.create(config, load=False)
-    placed = resume.place(task, config, task.shapes['params'], mesh.abstract(8))
+    placed = resume.place(task, task.shapes['params'], mesh.abstract(8, fsdp=8))
     at = placed['discriminator/conv_2/kernel']
-    assert (at.spec, at.note) == (PartitionSpec(None, None, 'data', None), '')
+    assert (at.spec, at.note) == (PartitionSpec(None, None, 'fsdp', None), '')
 
 
 def test_features_are_compared_by_direction(micro_bundles):

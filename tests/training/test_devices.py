@@ -9,22 +9,100 @@ import numpy as np
 import pytest
 
 from re2pix_jax.errors import UserError
-from re2pix_jax.training import mesh
+from re2pix_jax.training import defaults, mesh
 from tests.conftest import ROOT
 from tests.running import environment
 
 
 def test_mesh_errors():
-    with pytest.raises(UserError, match='mesh.model is 3 but there are 1 devices'):
-        mesh.create(-1, 3)
-    with pytest.raises(UserError, match='mesh.data x mesh.model is 2 x 1'):
-        mesh.create(2, 1)
+    with pytest.raises(UserError, match='mesh.tensor is 3 but there are 8 devices: it must divide'):
+        mesh.abstract(8, tensor=3)
+    with pytest.raises(UserError, match='mesh.fsdp x mesh.tensor is 8 x 2 but there are 8 devices'):
+        mesh.abstract(8, fsdp=8, tensor=2)
     with pytest.raises(
-        UserError, match='batch_size is 6 but mesh.data is 4 devices: choose a multiple of 4'
+        UserError,
+        match='mesh.data x mesh.fsdp x mesh.tensor is 2 x 1 x 2 but there are 8 devices: '
+        'set mesh.data to 4 or -1',
     ):
-        mesh.check_batch_size(6, types.SimpleNamespace(shape={'data': 4}))
+        mesh.abstract(8, 2, tensor=2)
+    with pytest.raises(
+        UserError,
+        match='batch_size is 6 but mesh.data x mesh.fsdp is 4 devices: choose a multiple of 4',
+    ):
+        mesh.check_batch_size(6, mesh.abstract(8, 2, 2, 2))
     with pytest.raises(UserError, match='accumulate is 3 but batch_size is 8'):
         mesh.check_batch_size(8, mesh.create(), 3)
+
+
+@pytest.mark.parametrize(
+    ('name', 'now'), [('mesh.model', 'mesh.tensor'), ('sharding', 'mesh.fsdp')]
+)
+def test_a_field_of_former_versions_is_named_with_the_present_one(name, now):
+    config = defaults.defaults()
+    group, _, field = name.rpartition('.')
+    (config[group] if group else config)[field] = 1
+    with pytest.raises(UserError) as error:
+        mesh.sizes(config)
+    assert str(error.value) == f'config.{name} is no longer there: set config.{now}'
+
+
+def test_what_is_left_is_taken():
+    shape = lambda *sizes: tuple(mesh.abstract(16, *sizes).shape.values())
+    assert shape() == (16, 1, 1) and shape(-1, 4, 2) == (2, 4, 2)
+    assert shape(-1, -1) == (1, 16, 1) and shape(-1, -1, 4) == (1, 4, 4)
+
+
+class Fake(types.SimpleNamespace):
+    """A device of a TPU slice, as jax describes it."""
+
+    __hash__ = object.__hash__
+
+
+def fake_slices(count, each):
+    return [
+        Fake(
+            platform='tpu',
+            device_kind='TPU v5 lite',
+            id=number,
+            coords=(number % each % 4, number % each // 4, 0),
+            core_on_chip=0,
+            slice_index=number // each,
+            process_index=number // 4,
+        )
+        for number in range(count * each)
+    ]
+
+
+def test_slices_are_the_outer_part_of_data():
+    grid = lambda **sizes: np.vectorize(lambda device: device.slice_index)(
+        mesh.create(**sizes, devices=fake_slices(2, 8)).devices
+    )
+    for sizes in ({'fsdp': -1}, {'fsdp': 4}, {'fsdp': 2, 'tensor': 2}):
+        slices = grid(**sizes)
+        half = len(slices) // 2
+        assert (slices[:half] == 0).all() and (slices[half:] == 1).all()
+    assert grid(fsdp=-1).shape == (2, 8, 1)
+    with pytest.raises(UserError, match='mesh.data is 1 but there are 2 slices: choose a multiple'):
+        grid(fsdp=16)
+
+
+def test_blocks_are_read_by_the_processes_that_hold_them(monkeypatch):
+    devices = np.array(fake_slices(1, 16), object)
+    monkeypatch.setattr(mesh.jax, 'process_index', lambda: 1)  # which has devices 4 to 7
+
+    def share(order, *shape):
+        held = types.SimpleNamespace(
+            devices=devices[order].reshape(shape), shape=dict(zip(mesh.AXES, shape))
+        )
+        return mesh.share(held)
+
+    straight = np.arange(16)
+    assert share(straight, 16, 1, 1) == ((4, 5, 6, 7), 16)
+    assert share(straight, 2, 4, 2) == ((2, 3), 8)
+    assert share(straight, 1, 2, 8) == ((0,), 2)  # the same as process 0
+    # As a torus is walked through: a host's devices are no neighbours.
+    torus = np.arange(16).reshape(2, 2, 2, 2).transpose(0, 2, 1, 3).ravel()
+    assert share(torus, 16, 1, 1) == ((2, 3, 6, 7), 16)
 
 
 def test_incomplete_environment_of_several_processes(monkeypatch):
@@ -52,8 +130,8 @@ from re2pix_jax.training import sharding
 from tests.training import toy
 sharding.SMALLEST = 0
 MOVES = 'all-gather', 'all-to-all', 'collective-permute'
-devices = mesh.create(4, 2)
-config = toy.make_config(sharding='fsdp', steps=1, eval_every=0)
+devices = mesh.create(2, 2, 2)
+config = toy.make_config(**{'mesh.fsdp': 8, 'steps': 1, 'eval_every': 0})
 import tempfile
 with tempfile.TemporaryDirectory() as folder:
     state = toy.train(folder, config)
@@ -63,13 +141,13 @@ kernels = [leaf for name, leaf in leaves.items() if name.endswith("['Dense_1']['
 assert len(kernels) == 4, leaves.keys()  # parameters, average, first and second moment
 for kernel in kernels:
     spec = kernel.sharding.spec
-    assert spec == kernels[0].sharding.spec and 'data' in spec, kernel.sharding
+    assert spec == kernels[0].sharding.spec and 'fsdp' in spec, kernel.sharding
     assert kernel.addressable_shards[0].data.size == kernel.size // 8
 assert state.step.sharding.is_fully_replicated
 batch = mesh.global_batch({'x': np.arange(8.0)}, devices)
 assert len({float(shard.data[0]) for shard in batch['x'].addressable_shards}) == 4
 # The parts of an accumulated step: no device needs another one's clips.
-flat = mesh.create(8, 1)
+flat = mesh.create(8)
 with jax.set_mesh(flat):
     task = toy.Task()
     transform, rate = resume.make_optimizer(task, config)
@@ -84,6 +162,7 @@ from re2pix_jax.generator import conditioning
 clips = np.arange(1.0, 65.0, dtype=np.float32).reshape(64, 1, 1, 1, 1)
 expected = clips.copy()
 expected[list(conditioning.mixed_places(64, 0.1))] *= -2
+flat = mesh.create(4, 2)
 for parts in (1, 4):
     predict = lambda x: -2 * x
     mixed = jax.jit(

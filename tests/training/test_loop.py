@@ -146,9 +146,7 @@ def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(straight, tmp_path):
     assert log_of(tmp_path) == log_of(straight)
 
 
-@pytest.mark.parametrize(
-    'fields', [('sharding=replicate',), ('sharding=fsdp', 'mesh.data=4', 'mesh.model=2', 'cut=1')]
-)
+@pytest.mark.parametrize('fields', [(), ('mesh.data=2', 'mesh.fsdp=2', 'mesh.tensor=2', 'cut=1')])
 def test_eight_devices_compute_what_one_does(straight, tmp_path, fields):
     status, _, err = finish(start(tmp_path, *fields, devices=8))
     assert status == 0, err
@@ -164,7 +162,9 @@ def test_eight_devices_compute_what_one_does(straight, tmp_path, fields):
     )
 
 
-def test_two_processes_compute_what_one_does(straight, tmp_path):
+# Of the second mesh each process holds a part of every kernel, and of the batch all of it.
+@pytest.mark.parametrize('fields', [(), ('mesh.tensor=2', 'cut=1')])
+def test_two_processes_compute_what_one_does(straight, tmp_path, fields):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -173,6 +173,7 @@ def test_two_processes_compute_what_one_does(straight, tmp_path):
             tmp_path,
             'steps=10',
             'eval_every=0',
+            *fields,
             variables={
                 'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
                 'JAX_NUM_PROCESSES': '2',
@@ -262,14 +263,14 @@ def test_changed_bundle_is_refused_by_name_and_a_moved_one_is_not(straight):
         ({'eval_every': -1}, 'eval_every is -1'),
         ({'ema': 1.0}, 'ema is 1.0'),
         ({'keep': 0}, 'keep is 0'),
-        ({'sharding': 'zero'}, "sharding is 'zero'"),
         (
             {'accumulate': 3},
             'accumulate is 3 but batch_size is 8: expected equal parts; choose a batch_size that '
             'is a multiple of 3',
         ),
         ({'accumulate': 0}, 'accumulate is 0'),
-        ({'mesh.data': 3}, 'mesh.data x mesh.model is 3 x 1'),
+        ({'mesh.data': 3}, 'mesh.data x mesh.fsdp x mesh.tensor is 3 x 1 x 1'),
+        ({'mesh.tensor': 0}, 'mesh.tensor is 0'),
         ({'optimizer.name': 'sgd'}, "optimizer.name is 'sgd'"),
     ],
 )
@@ -302,7 +303,7 @@ def test_a_run_shows_itself(straight, tmp_path, capsys):
     shown = capsys.readouterr().out
     for words in (
         'devices         1 x cpu',
-        'mesh            data 1 x model 1',
+        'mesh            data 1 x fsdp 1 x tensor 1',
         'trained         toy, 312 parameters, computed in float32',
         '40 clips, 5 steps an epoch',
         'frozen teacher  bundles/teacher aa',

@@ -5,6 +5,7 @@ changed on purpose.
 """
 
 import functools
+import math
 import pathlib
 import re
 
@@ -14,7 +15,6 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from re2pix_jax import tasks
-from re2pix_jax.errors import UserError
 from re2pix_jax.training import mesh, optimizer, resume, sharding, state
 from tests.conftest import load_config
 
@@ -25,8 +25,12 @@ CONFIGS = {
     'U-Net': ('generator', 'base-unet'),
     'forecaster': ('forecaster_lowres',),
 }
-MESHES = {'8 x 1': (8, 1), '4 x 2': (8, 2)}  # devices, of which so many by output channel
-RULES = (('qkv/kernel', P('fsdp', None)), ('kernel', P('fsdp', 'tensor')), ('table', P('tensor')))
+MESHES = {'8 x 1': (8, 1), '4 x 2': (8, 2)}  # devices, of which so many share a layer
+RULES = (
+    ('qkv/kernel', P(('tensor', 'fsdp'), None)),
+    ('kernel', P('fsdp', 'tensor')),
+    ('table', P('tensor')),
+)
 
 
 def shape(*sides):
@@ -36,14 +40,13 @@ def shape(*sides):
 @functools.cache
 def trained(name):
     config = load_config(*CONFIGS[name])
-    config.sharding = 'fsdp'
     return tasks.create(config, load=False)
 
 
-def placed(name, devices, model):
+def placed(name, devices, tensor):
     task = trained(name)
-    abstract = mesh.abstract(devices, model=model)
-    return resume.place(task, task.config, task.shapes['params'], abstract)
+    abstract = mesh.abstract(devices, fsdp=-1, tensor=tensor)
+    return resume.place(task, task.shapes['params'], abstract)
 
 
 def summary():
@@ -73,46 +76,39 @@ def test_layouts_of_the_published_sizes_are_these():
 @pytest.mark.parametrize('name', CONFIGS)
 @pytest.mark.parametrize('sizes', [(8, 1), (8, 2), (8, 4), (16, 8)])
 def test_no_device_holds_parts_of_two_of_query_key_and_value(name, sizes):
-    devices = mesh.abstract(sizes[0], model=sizes[1])
+    devices = mesh.abstract(sizes[0], fsdp=-1, tensor=sizes[1])
     fused = {path: at for path, at in placed(name, *sizes).items() if path.endswith('qkv/kernel')}
     for path, at in fused.items():
         axis = at.spec[-1] if at.spec else None
         shard = at.shape[-1] // (devices.shape[axis] if axis else 1)
         assert axis is None or at.shape[-1] // 3 % shard == 0, path
-    assert any('data' in at.spec for at in fused.values())
+    assert any('fsdp' in str(at.spec) for at in fused.values())
 
 
 @pytest.mark.parametrize(
-    ('path', 'array', 'cut', 'spec', 'note'),
+    ('path', 'array', 'fsdp', 'spec', 'note'),
     [
-        ('a/kernel', shape(2048, 1024), 'fsdp', P('data', 'model'), ''),
-        ('a/kernel', shape(2048, 1024), 'replicate', P(None, 'model'), ''),
-        ('layers/kernel', shape(3, 2048, 1024), 'fsdp', P(None, 'data', 'model'), ''),
-        ('a/qkv/kernel', shape(1024, 3072), 'fsdp', P('data', None), ''),
-        ('a/kernel', shape(1024, 1023), 'fsdp', P(), ''),  # under 4 MB
-        ('a/kernel', shape(2050, 1024), 'fsdp', P(None, 'model'), '2050 does not divide by 4'),
-        ('table', shape(2048, 1024), 'fsdp', P(None, 'model'), ''),
-        ('other', shape(2048, 1024), 'fsdp', P(), 'no rule names it'),
+        ('a/kernel', shape(2048, 1024), 4, P('fsdp', 'tensor'), ''),
+        ('a/kernel', shape(2048, 1024), 1, P(None, 'tensor'), ''),
+        ('layers/kernel', shape(3, 2048, 1024), 4, P(None, 'fsdp', 'tensor'), ''),
+        ('a/qkv/kernel', shape(1024, 3072), 4, P(('tensor', 'fsdp'), None), ''),
+        ('a/kernel', shape(1024, 1023), 4, P(), ''),  # under 4 MB
+        ('a/kernel', shape(2050, 1024), 4, P(None, 'tensor'), '2050 does not divide by 4'),
+        ('table', shape(2048, 1024), 4, P(None, 'tensor'), ''),
+        ('other', shape(2048, 1024), 4, P(), 'no rule names it'),
     ],
 )
-def test_rules(path, array, cut, spec, note):
-    devices = mesh.abstract(8, model=2)
+def test_rules(path, array, fsdp, spec, note):
+    devices = mesh.abstract(8, fsdp=fsdp, tensor=2)
     tree = array
     for name in reversed(path.split('/')):
         tree = {name: tree}
-    (found,) = sharding.place(tree, RULES, devices, cut).values()
+    (found,) = sharding.place(tree, RULES, devices).values()
     assert (found.spec, found.note) == (spec, note)
-    pieces = [devices.shape[axis] for axis in spec if axis]
-    assert found.bytes == array.size * 4 // (pieces[0] if pieces else 1) // (
-        pieces[1] if len(pieces) > 1 else 1
-    )
+    pieces = math.prod(devices.shape[axis] for axis in jax.tree.leaves(tuple(spec)))
+    assert found.bytes == array.size * 4 // pieces
     if note:
         assert f'  {note}' in sharding.describe({path: found})
-
-
-def test_an_unknown_sharding_is_named():
-    with pytest.raises(UserError, match="sharding is 'ddp': one of replicate, fsdp expected"):
-        sharding.place({}, RULES, mesh.abstract(8), 'ddp')
 
 
 def test_average_and_moments_lie_like_their_parameter():
@@ -125,14 +121,14 @@ def test_average_and_moments_lie_like_their_parameter():
         {'params': params, 'batch_stats': {'mean': shape(1024)}},
         jax.eval_shape(transform.init, params),
     )
-    devices = mesh.abstract(8, model=2)
-    layout = sharding.shardings(whole, sharding.place(params, RULES, devices, 'fsdp'), devices)
+    devices = mesh.abstract(8, fsdp=-1, tensor=2)
+    layout = sharding.shardings(whole, sharding.place(params, RULES, devices), devices)
     specs = [
         at.spec
         for path, at in jax.tree_util.tree_leaves_with_path(layout)
         if 'kernel' in jax.tree_util.keystr(path)
     ]
-    assert specs == [P(None, 'data', 'model')] * 4
+    assert specs == [P(None, 'fsdp', 'tensor')] * 4
     assert all(
         at.spec == P()
         for path, at in jax.tree_util.tree_leaves_with_path(layout)

@@ -66,8 +66,9 @@ class Data:
 
     clips = 40
 
-    def __init__(self, batch_size, poison=None, slow=0.0):
+    def __init__(self, batch_size, poison=None, slow=0.0, share=((0,), 1)):
         self.batch_size, self.poison, self.slow, self.position = batch_size, poison, slow, 0
+        self.share = share
         self.on_batch = lambda position: None
 
     def __iter__(self):
@@ -75,11 +76,11 @@ class Data:
 
     def __next__(self):
         time.sleep(self.slow)
-        # Processes read neighbouring parts of each global batch.
-        first = (self.position * jax.process_count() + jax.process_index()) * self.batch_size
+        blocks, count = self.share
+        rows = np.arange(self.batch_size).reshape(count, -1)[list(blocks)].ravel()
+        records = self.position * self.batch_size + rows
         self.position += 1
         self.on_batch(self.position)
-        records = np.arange(first, first + self.batch_size)
         x = np.stack([np.random.default_rng(record).normal(size=8) for record in records]).astype(
             np.float32
         )
@@ -123,8 +124,8 @@ def train(workdir, config, poison=None, slow=0.0, stop=None, evaluate=None):
     """Trains as a command would; with `stop` the process gets a SIGTERM while that step's batch is
     read. `evaluate` replaces the task's own.
     """
-    share = config.batch_size // jax.process_count()
-    data = Data(share, poison, slow)
+    share = mesh.share(mesh.create(**mesh.sizes(config)))
+    data = Data(config.batch_size, poison, slow, share)
     if stop:
         data.on_batch = lambda position: position == stop and os.kill(os.getpid(), signal.SIGTERM)
     task = Task()
