@@ -40,7 +40,7 @@ from absl import logging as absl_logging
 from ml_collections.config_flags import config_flags
 
 import re2pix_jax
-from re2pix_jax.commands import _config
+from re2pix_jax.commands import _config, _supervise
 from re2pix_jax.errors import UserError
 from re2pix_jax.files import full_disk
 
@@ -129,13 +129,21 @@ def main():
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
         sys.exit(_fail(f'no command {name!r}; did you mean re2pix {near}? re2pix lists them'))
     else:
+        _supervise.enter()  # before the command's imports, which take seconds
         sys.argv = [f're2pix {name}', *arguments]
         run(importlib.import_module(f're2pix_jax.commands.{name}').main)
 
 
 def run(main):
     """Runs a command's `main` on sys.argv and exits the process."""
-    sys.exit(_exit_status(sys.modules[main.__module__], sys.argv))
+    try:
+        status = _exit_status(sys.modules[main.__module__], sys.argv)
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    if 're2pix_jax.training.peers' in sys.modules:
+        sys.modules['re2pix_jax.training.peers'].leave(status)
+    sys.exit(status)
 
 
 def _exit_status(module, argv):
@@ -156,6 +164,8 @@ def _exit_status(module, argv):
     except Exception as error:
         message = _mistake(error)
         if message is None:
+            if 're2pix_jax.training.peers' in sys.modules:
+                sys.modules['re2pix_jax.training.peers'].blame(error)
             raise
         if re.search(r'(^|\n)--?traceback(=true)?(\n|$)', '\n'.join(argv)):
             traceback.print_exception(error)

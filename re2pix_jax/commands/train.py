@@ -6,7 +6,8 @@ The workdir gets checkpoints/, log.jsonl (one row of numbers each config.log_eve
 timing.jsonl (how fast they went), tensorboard/ and config.json. --config.profile.steps="(10,15)"
 leaves a trace of these steps in profile/. SIGTERM finishes the step, saves and ends with status
 143. Several processes: set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each,
-or RE2PIX_DISTRIBUTED=1 where the cluster describes itself.
+or RE2PIX_DISTRIBUTED=1 where the cluster describes itself. Status 75: killed, or another process
+is gone; the same command goes on, and --restarts=N gives it again by itself.
 """
 
 from re2pix_jax.commands import (
@@ -25,6 +26,7 @@ from re2pix_jax.data import loader
 from re2pix_jax.training import defaults, loop, mesh
 
 _CONFIG = cli.config_flag()
+flags.declare_key_flag('restarts')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 
 

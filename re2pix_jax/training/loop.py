@@ -15,7 +15,9 @@ from re2pix_jax.progress import Progress, duration
 from re2pix_jax.training import (
     checkpoint,
     defaults,
+    goodput,
     hardware,
+    lock,
     resume,
     sharding,
     startup,
@@ -39,7 +41,8 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
       task: as `re2pix_jax.tasks` makes them: it has `init`, `loss`, `load`, `net`, `frozen` (dict
         of pytrees) and `bundles` (name -> {'path', 'identity'} of the bundles it uses).
       config: as training.defaults.defaults() lays it out.
-      workdir: folder of the run: checkpoints/, log.jsonl, timing.jsonl, tensorboard/, config.json.
+      workdir: folder of the run: checkpoints/, log.jsonl, timing.jsonl, goodput.jsonl,
+        tensorboard/, config.json.
       train_data: endless iterator of this process's share of each batch, a dict of numpy arrays
         [local batch, ...] with 'record' among them, and with get_state(), set_state(state),
         record_name(int).
@@ -60,7 +63,9 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
     mesh = meshes.create(config.mesh.data, config.mesh.model)
     meshes.check_batch_size(config.batch_size, mesh, config.accumulate)
     os.makedirs(workdir, exist_ok=True)
+    first = jax.process_index() == 0  # the folder may be shared by all of them
     with (
+        lock.held(workdir) if first else contextlib.nullcontext(),
         contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints,
         jax.set_mesh(mesh),
         termination.Termination() as terminated,
@@ -70,6 +75,8 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
 
 def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, terminated):
     # The state: new, or that of the latest checkpoint.
+    spent = writer.read_log(workdir, writer.GOODPUT)
+    clock = goodput.Goodput(spent, checkpoints.latest() or 0)
     transform, rate = resume.make_optimizer(task, config)
     state, meta, first = resume.start(
         task, config, workdir, train_data, mesh, checkpoints, transform
@@ -94,12 +101,14 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
 
     # The step, compiled.
     frozen = jax.device_put(task.frozen, sharding.of_parts(task.frozen, mesh, config.sharding))
-    step, work = _compile(task, config, transform, rate, state, frozen, meta, mesh, progress)
+    with clock.spent('compiling'):
+        step, work = _compile(task, config, transform, rate, state, frozen, meta, mesh, progress)
     meter = hardware.Meter(config.batch_size, work)
 
     def measured(log, number):
         """Evaluates the average."""
-        values = evaluate(state.ema)
+        with clock.spent('evaluating'):
+            values = evaluate(state.ema)
         log.scalars(number, {f'eval/{name}': value for name, value in values.items()})
         shown = '  '.join(f'{name} {float(value):.5g}' for name, value in values.items())
         about = getattr(evaluate, 'about', str)()
@@ -121,6 +130,7 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
             log.scalars(number, metrics)
             speed = meter.read(number)
             log.timing(number, speed)
+            log.goodput(number, clock.read())
             progress.say(f'loss {float(metrics["loss"]):.5g}  {hardware.describe(speed)}')
             restart(number)
 
@@ -140,9 +150,10 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
         if missing:
             measured(log, start)
         restart(start)
+        clock.stepping()
         for number in range(start + 1, config.steps + 1):
             profile.before(number)
-            with meter.waiting():
+            with meter.waiting(), clock.spent('waiting'):
                 local = first if first is not None else next(train_data)
             first, batch = None, meshes.global_batch(local, mesh)
             with jax.profiler.StepTraceAnnotation('train', step_num=number):
@@ -161,13 +172,16 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
                 pending = None
                 # Saved first: an evaluation that fails throws no steps away.
                 if due_save:
-                    log.flush()
-                    checkpoints.save(number, state, train_data.get_state(), meta, wait=last)
+                    with clock.spent('saving'):
+                        log.flush()
+                        checkpoints.save(number, state, train_data.get_state(), meta, wait=last)
                 if due_eval:
                     measured(log, number)
+                log.goodput(number, clock.read())
                 restart(number)
             if last:
                 break
+    progress.note(clock.describe())
     if number < config.steps:
         progress.note(
             f'stopped by a signal after step {number}, saved; the same command goes on from there'

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.training import peers
 
 AXES = 'data', 'model'
 _PRIME = 1999999973
@@ -27,9 +28,9 @@ def initialize_processes() -> None:
                 'JAX_COORDINATOR_ADDRESS is set: JAX_NUM_PROCESSES and JAX_PROCESS_ID must be '
                 'integers too'
             ) from None
-        jax.distributed.initialize(num_processes=count, process_id=index)
+        peers.join(num_processes=count, process_id=index)
     elif os.environ.get('RE2PIX_DISTRIBUTED') == '1':
-        jax.distributed.initialize()
+        peers.join()
 
 
 def create(data: int = -1, model: int = 1) -> Mesh:

@@ -1,4 +1,4 @@
-"""What a run leaves to read: log.jsonl, timing.jsonl and tensorboard files."""
+"""What a run leaves to read: log.jsonl, timing.jsonl, goodput.jsonl and tensorboard files."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from re2pix_jax import files
 
-LOG, TIMING = 'log.jsonl', 'timing.jsonl'
+LOG, TIMING, GOODPUT = 'log.jsonl', 'timing.jsonl', 'goodput.jsonl'
 _FLUSH_SECONDS = 20  # of the tensorboard file, which is synced to the disk each time
 
 
@@ -21,8 +21,9 @@ class Writer:
     """Appends rows of numbers to files of `workdir`; only process 0 writes.
 
     log.jsonl has rows {"step": n, "loss": ..., ...} of what is computed: two runs of one config
-    give the same file. What depends on the clock has rows of its own in timing.jsonl. A number that
-    is not finite is written as null. Both go to tensorboard files too.
+    give the same file. What depends on the clock has rows of its own: timing.jsonl says how fast
+    steps went, goodput.jsonl what the seconds since the run began went into. A number that is not
+    finite is written as null. All go to tensorboard files too.
 
     Args:
       workdir: existing folder.
@@ -35,7 +36,7 @@ class Writer:
         self._files, self._board, self._flushed = {}, None, time.monotonic()
         if jax.process_index():
             return
-        for name in (LOG, TIMING):
+        for name in (LOG, TIMING, GOODPUT):
             path = os.path.join(workdir, name)
             _drop_rows_after(path, step)
             self._files[name] = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (__exit__)
@@ -67,6 +68,10 @@ class Writer:
         """Writes {name: float} as a row of `step` in timing.jsonl."""
         self._write(TIMING, step, values, 'timing/')
 
+    def goodput(self, step: int, values: dict) -> None:
+        """Writes {name: seconds} as a row of `step` in goodput.jsonl."""
+        self._write(GOODPUT, step, values, 'goodput/')
+
     def flush(self) -> None:
         """Brings all rows to the disk, as before a checkpoint of their step."""
         if self._board:
@@ -93,7 +98,7 @@ class Writer:
 
 
 def read_log(workdir: str, name: str = LOG) -> list[dict]:
-    """The rows of `workdir`/log.jsonl, or of timing.jsonl; lines that were cut off are left out."""
+    """The rows of `workdir`/log.jsonl, or of another file; lines that were cut off are left out."""
     return list(_rows(os.path.join(workdir, name)))
 
 
