@@ -23,7 +23,10 @@ PATIENCE = 300  # seconds; a busy machine is no fault
 
 def _file(folder):
     """The largest file of a checkpoint's state, which holds arrays."""
-    return max((path for path in (folder / 'state').rglob('*')), key=lambda p: p.stat().st_size)
+    return max(
+        (path for path in (folder / 'state').rglob('*') if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
 
 
 def _flip(path):
