@@ -9,7 +9,7 @@
 # TOPOLOGY=h100:8 lets `re2pix plan` choose how the state lies on devices (one host);
 #   PLATFORM=tpu trains layers as a loop.
 # TRAINING: more flags of every `re2pix train`, such as --config.steps=100. RESTARTS: how often a
-#   stage is started again after a process was killed (3). OUT, DATA and PARTS are seen by all hosts.
+#   stage is started again after a process was killed (3). All hosts see OUT, DATA and PARTS.
 set -euo pipefail
 dry="" out=""
 for argument in "$@"; do
@@ -20,6 +20,7 @@ for argument in "$@"; do
   esac
 done
 cd "$(dirname "$0")/.."
+source launch/show.sh
 recipe="${RECIPE:-tiny}"
 out="${out:-${OUT:-runs/$recipe}}"
 data="${DATA:-data/cityscapes}" given="${PARTS:-bundles}" parts="$out/parts"
@@ -43,7 +44,7 @@ rank="${rank:-0}"
 child="" stopped=""
 trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM
 run() {
-  if [ -n "$dry" ]; then printf '%q ' "$@"; echo; return; fi
+  if [ -n "$dry" ]; then show "$@"; return; fi
   [ -z "$stopped" ] || exit 143
   local status
   "$@" & child=$!

@@ -9,12 +9,14 @@
 #     start   starts the stages of RECIPE on all workers, or COMMAND; given again, they go on
 #     tail    shows what the first worker says        status  says whether it runs on each
 #     stop    lets the run save and end               watch   starts again what was preempted
-#     fetch   gets the logs of all workers, and OUT   delete  gives the slice back
+#     fetch   gets the logs of all workers and OUT, to TO (fetched/$TPU)
+#     delete  gives the slice back
 # An existing slice: begin with setup. SLICES=2: multislice. VERSION: the runtime
 # (v2-alpha-tpuv5-lite, v2-alpha-tpuv5, v2-alpha-tpuv6e; by TYPE otherwise). OUT, DATA and PARTS are
 # in a bucket, since workers have a disk each. RECIPE, TRAINING, RESTARTS: see launch/stages.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/show.sh
 fail() { echo "error: $1" >&2; exit 2; }
 verb="${1:-}" dry=""
 [ "${2:-}" != --dry-run ] || dry=yes
@@ -28,7 +30,7 @@ else
   nodes=("$TPU")
 fi
 
-run() { if [ -n "$dry" ]; then printf '%q ' "$@"; echo; else "$@"; fi; }
+run() { if [ -n "$dry" ]; then show "$@"; else "$@"; fi; }
 queue() { run gcloud compute tpus queued-resources "$1" "$TPU" "${places[@]}" "${@:2}"; }
 on() {  # on NODE WORKER COMMAND [FLAGS]
   run gcloud compute tpus tpu-vm ssh "$1" "${places[@]}" --worker="$2" --command="$3" "${@:4}"
@@ -81,18 +83,19 @@ start() {
     esac
   fi
   for name in RECIPE OUT DATA PARTS TRAINING RESTARTS; do
-    [ -z "${!name:-}" ] || settings+="export $name=$(printf '%q' "${!name}"); "
+    [ -z "${!name:-}" ] || settings+="export $name=${!name@Q}; "
   done
   # The status is left when it ends; a signal is for what runs, and waited for.
   script="trap : TERM; export RE2PIX_DISTRIBUTED=1 PLATFORM=tpu; $settings"
   script+='echo $$ > run.pid; [ ! -f .venv/bin/activate ] || source .venv/bin/activate; '
   script+="${COMMAND:-bash launch/stages.sh}; echo \$? > run.status"
-  everywhere "cd re2pix && rm -f run.status && { nohup setsid bash -c $(printf '%q' "$script") \
+  everywhere "cd re2pix && rm -f run.status && { nohup setsid bash -c ${script@Q} \
 >> run.log 2>&1 < /dev/null & }"
 }
 
 tail_log() { on "${nodes[0]}" 0 'tail -n 50 -F re2pix/run.log'; }
 status() { everywhere 'cat re2pix/run.status 2>/dev/null || echo running'; }
+# shellcheck disable=SC2016  # for the worker's shell
 stop() { everywhere 'kill -TERM -- "-$(cat re2pix/run.pid)"'; }
 
 watch() {  # until the first worker's run has ended by itself
@@ -113,7 +116,7 @@ watch() {  # until the first worker's run has ended by itself
 }
 
 fetch() {
-  local to="fetched/$TPU"
+  local to="${TO:-fetched/$TPU}"
   for node in "${nodes[@]}"; do
     run mkdir -p "$to/$node"
     on "$node" all 'cat re2pix/run.log' --output-directory="$to/$node"
