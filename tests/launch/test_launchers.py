@@ -17,10 +17,9 @@ import time
 import pytest
 import yaml
 
-from re2pix_jax.commands import _config
 from re2pix_jax.training import checkpoint
 from re2pix_jax.training.defaults import flatten
-from tests.conftest import ROOT
+from tests.conftest import ROOT, load_config
 from tests.running import environment
 from tests.training.faults import free_port
 
@@ -80,7 +79,7 @@ def test_the_stages_are_lines_that_their_configs_understand(recipe, platform):
         words = words[words.index('re2pix') + 1 :]
         flags = dict(re.fullmatch(r'--([\w.]+)=(.*)', word).groups() for word in words[1:])
         if 'config' in flags:
-            fields = flatten(_config.load(flags['config']))
+            fields = flatten(load_config(*flags['config'].split(':')))
             given = {name.removeprefix('config.'): flags[name] for name in flags if '.' in name}
             assert given.keys() <= fields.keys(), line
             # What a stage takes frozen is there by then.
