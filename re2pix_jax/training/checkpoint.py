@@ -216,7 +216,7 @@ def _set_damaged_aside(path):
     """Moves checkpoints whose files are not as they were written out of the way, the latest first,
     and says so, up to one that is well.
     """
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and os.path.isdir(path):
         steps = sorted((int(name) for name in os.listdir(path) if name.isdecimal()), reverse=True)
         for place, step in enumerate(steps):
             folder = os.path.join(path, str(step))

@@ -10,12 +10,15 @@ from re2pix_jax.errors import UserError
 
 @contextlib.contextmanager
 def held(workdir: str):
-    """Holds the lock of an existing folder; the system lets go of it when the process ends, however
+    """Holds the lock of a folder; the system lets go of it when the process ends, however
     it ends.
 
     Raises:
       UserError: another process holds it.
     """
+    if not os.path.isdir(workdir):
+        yield  # a bucket, which knows no locks
+        return
     path = os.path.join(workdir, 'lock')
     with open(path, 'a+', encoding='utf-8') as file:
         try:
