@@ -17,7 +17,8 @@ import time
 
 from absl import flags
 
-AGAIN = 75  # as in training.peers, which is not imported before it is needed: jax comes with it
+from re2pix_jax.errors import AGAIN
+
 _RESTARTS = flags.DEFINE_integer(
     'restarts', 0, 'How often to start again what was killed or lost a process.', lower_bound=0
 )

@@ -13,8 +13,8 @@ import time
 
 import jax
 
-AGAIN = 75
-"""Exit status: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL)."""
+from re2pix_jax.errors import AGAIN
+
 BEAT = 2.0  # seconds between two beats
 PATIENCE = 40.0  # seconds of silence after which a process counts as gone
 SHORT_PATIENCE = 10.0  # where something has failed already
