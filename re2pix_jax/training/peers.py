@@ -94,7 +94,7 @@ class _Watch:
         """(what to say, exit status) once a process is gone or has failed, else None."""
         for other, status in self._told.items():
             if status not in (0, 143):
-                return f'process {other} ended with status {status}: see what it says', status
+                return f'process {other} ended with status {status}, see what it says', status
         if self._failed >= 3:
             return 'process 0, by which the others find each other, is gone', AGAIN
         now = time.monotonic()

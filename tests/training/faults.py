@@ -193,11 +193,8 @@ class Bench:
 
     def signalled(self, workdir, victim, number, count=2):
         """A signal to one process, then the command once more."""
-        began = time.monotonic()
         ended = strike(workdir, victim, number)
-        struck = time.monotonic() - ended.seconds
-        back = self.again(workdir, struck, 8, count)
-        assert began < struck
+        back = self.again(workdir, time.monotonic() - ended.seconds, 8, count)
         return Outcome(
             ended.seconds, back, ended.status, ended.said, self.equal(workdir, 2, count != 2)
         )
@@ -210,37 +207,21 @@ class Bench:
         finish(process)
 
 
-def restarted(bench, workdir):
-    """One of two is killed, and both start again by themselves."""
-    port = free_port()
-    both = [
-        start(workdir, 'slow=0.1', '--restarts=2', process=i, port=port, count=2) for i in range(2)
-    ]
-    wait_for_step(workdir, 8, *both)
+def restarted(bench, workdir, count):
+    """The last process is killed; all start again by themselves."""
+    fields = 'slow=0.1', '--restarts=2'
+    running = start_two(workdir, *fields) if count == 2 else [start(workdir, *fields)]
+    wait_for_step(workdir, 8, *running)
     log = pathlib.Path(workdir, writer.LOG)
     before, began = log.stat().st_ino, time.monotonic()
-    os.kill(child_of(both[1]), signal.SIGKILL)
+    os.kill(child_of(running[-1]), signal.SIGKILL)
     while log.stat().st_ino == before:
         time.sleep(0.02)
     wait_for_step(workdir, 8)
     back = time.monotonic() - began
-    ended = [finish(process) for process in both]
+    ended = [finish(process) for process in running]
     status = max(one.status for one in ended)
-    return Outcome(None, back, status, ended[0].said, bench.equal(workdir, 2))
-
-
-def restarted_alone(bench, workdir):
-    process = start(workdir, 'slow=0.1', '--restarts=1')
-    wait_for_step(workdir, 8, process)
-    log = pathlib.Path(workdir, writer.LOG)
-    before, began = log.stat().st_ino, time.monotonic()
-    os.kill(child_of(process), signal.SIGKILL)
-    while log.stat().st_ino == before:
-        time.sleep(0.02)
-    wait_for_step(workdir, 8)
-    back = time.monotonic() - began
-    ended = finish(process)
-    return Outcome(None, back, ended.status, ended.said, bench.equal(workdir))
+    return Outcome(None, back, status, ended[0].said, bench.equal(workdir, count))
 
 
 def paused(bench, workdir):
@@ -347,12 +328,21 @@ def second(bench, workdir):
     return Outcome(None, 0.0, ended.status, ended.said, bench.equal(workdir))
 
 
+def mistaken(bench, workdir):
+    """One process is given what it cannot do."""
+    port, began = free_port(), time.monotonic()
+    both = [start(workdir, f'steps={20 * (1 - i)}', process=i, port=port, count=2) for i in (0, 1)]
+    ended = [finish(process, began) for process in both]
+    bench.complete(workdir, 2)
+    return Outcome(None, None, ended[0].status, ended[0].said, bench.equal(workdir, 2))
+
+
 STOP, KILL, TERM = signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM
 FAULTS = {
     'kill -9 of process 0 of 2': lambda b, w: b.signalled(w, 0, KILL),
     'kill -9 of process 1 of 2': lambda b, w: b.signalled(w, 1, KILL),
-    'kill -9 of process 1 of 2, --restarts=2': restarted,
-    'kill -9 of the only process, --restarts=1': restarted_alone,
+    'kill -9 of process 1 of 2, --restarts=2': lambda b, w: restarted(b, w, 2),
+    'kill -9 of the only process, --restarts=2': lambda b, w: restarted(b, w, 1),
     'SIGTERM to process 1 of 2': lambda b, w: b.signalled(w, 1, TERM),
     'process 0 of 2 hangs (SIGSTOP)': lambda b, w: b.signalled(w, 0, STOP),
     'process 1 of 2 hangs (SIGSTOP)': lambda b, w: b.signalled(w, 1, STOP),
@@ -364,6 +354,7 @@ FAULTS = {
     ),
     'goes on in 2 processes': lambda b, w: elsewhere(b, w, 2, 1),
     '2 processes go on in 1': lambda b, w: b.signalled(w, 1, KILL, count=1),
+    'an error in process 1 of 2 alone': mistaken,
     'disk full': full,
     'a reading worker is killed': worker_killed,
     'NaN on 1 of 8 devices': not_a_number,
