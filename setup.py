@@ -14,6 +14,7 @@ REQUIREMENTS = [
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 're2pix_jax' / '__init__.py').read_text())[1]
 TEST = [
     'beartype>=0.20',
+    'huggingface_hub>=1.0',
     'hypothesis>=6.100',
     'pytest-cov>=6',
     'pytest-xdist>=3.6',
@@ -47,6 +48,7 @@ setuptools.setup(
         'cuda': ['jax[cuda13]>=0.10.2'],
         'tpu': ['jax[tpu]>=0.10.2'],
         'colab': ['jax[cuda12]>=0.10.2', 'huggingface_hub>=1.0'],
+        'hub': ['huggingface_hub>=1.0'],
         'test': TEST,
         'parity': [*TEST, 'torch==2.13.0', 'transformers>=5.0', 'diffusers>=0.36'],
     },

@@ -7,11 +7,12 @@
     MODEL_CARD.md        what people should know before they use it
 
 A part is named by a path relative to the bundle, an absolute path, a shipped name or
-"hf:owner/repo"; where nothing else is said it is saved inside.
+"hf:owner/repo@revision"; where nothing else is said it is saved inside.
 """
 
+from re2pix_jax.bundles.hub import pinned
 from re2pix_jax.bundles.identity import digest, identity, part_digests
-from re2pix_jax.bundles.naming import find, resolve
+from re2pix_jax.bundles.naming import find, is_bundle, resolve
 from re2pix_jax.bundles.reading import load, read
 from re2pix_jax.bundles.writing import check_place, save
 
@@ -20,8 +21,10 @@ __all__ = [
     'digest',
     'find',
     'identity',
+    'is_bundle',
     'load',
     'part_digests',
+    'pinned',
     'read',
     'resolve',
     'save',

@@ -1,4 +1,4 @@
-"""Where a bundle lies: a folder, a shipped name or "hf:owner/repo", and the parts inside of it."""
+"""Where a bundle lies: a folder, a shipped name or "hf:owner/repo@revision", and its parts."""
 
 import difflib
 import os

@@ -163,7 +163,7 @@ def _place_part(
         return name
     text = os.fspath(find(part, name))  # a name that leads nowhere must not be written down
     if text.startswith(hub.PREFIX) or not os.path.isdir(text):
-        return text
+        return hub.pinned(text)
     inside = os.path.relpath(os.path.abspath(text), os.path.abspath(path))
     if not inside.startswith('..') and inside != '.':
         shutil.copytree(text, partial / inside)  # the folder it is in now is about to be replaced

@@ -48,7 +48,10 @@ class Task:
                     'bundle, got none'
                 )
             self.frozen[name] = with_dtype(bundles.load(path, name), config.dtype)
-            self.bundles[name] = {'path': path, 'identity': bundles.digest(path, name)}
+            self.bundles[name] = {
+                'path': bundles.pinned(path),
+                'identity': bundles.digest(path, name),
+            }
         self.check(load)
         with errors.blaming('config.model'):
             self.shapes = jax.eval_shape(self.init, jax.random.key(0))

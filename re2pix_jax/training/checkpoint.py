@@ -286,7 +286,7 @@ def check_bundles(meta: dict, bundles: dict, workdir: str) -> None:
     """Refuses frozen bundles whose contents are not those that the checkpoint was trained with."""
     then = meta['bundles']
     changed = [
-        f'{name} ({bundles[name]["path"] if name in bundles else then[name]["path"]})'
+        f'{name} ({_places(then.get(name), bundles.get(name))})'
         for name in sorted({*then, *bundles})
         if then.get(name, {}).get('identity') != bundles.get(name, {}).get('identity')
     ]
@@ -295,6 +295,11 @@ def check_bundles(meta: dict, bundles: dict, workdir: str) -> None:
             f'{workdir} was trained with other contents of the frozen bundle {", ".join(changed)}: '
             'put the bundle back or start in another --workdir'
         )
+
+
+def _places(then: dict | None, now: dict | None) -> str:
+    was, now = (bundle['path'] if bundle else 'none' for bundle in (then, now))
+    return was if was == now else f'was {was}, is {now}'
 
 
 def load_config(meta: dict) -> ConfigDict:

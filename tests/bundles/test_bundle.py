@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from re2pix_jax import bundles
-from re2pix_jax.bundles import hub, kinds, naming, stored
+from re2pix_jax.bundles import kinds, naming, stored
 from re2pix_jax.encoder import Encoder, Principal
 from re2pix_jax.errors import UserError
 from re2pix_jax.forecaster import Forecaster
@@ -238,71 +238,3 @@ def test_nothing_half_written_remains(parts, tmp_path):
     with pytest.raises(UserError, match='already exists and is not a bundle'):
         bundles.save(tmp_path / 'mine', parts['encoder'])
     assert (tmp_path / 'mine' / 'letter').read_text() == 'x'
-
-
-def test_the_hub_is_asked_and_its_failure_told(parts, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'huggingface_hub', None)
-    with pytest.raises(UserError, match='needs the huggingface_hub package.*pass the path'):
-        bundles.load('hf:owner/repo')
-
-    asked = []
-
-    class Hub:
-        @staticmethod
-        def snapshot_download(name, allow_patterns):
-            asked.append(allow_patterns)
-            if name == 'owner/repo':
-                return str(tmp_path / 'e')
-            raise ConnectionError('no route\nto the hub')
-
-    monkeypatch.setitem(__import__('sys').modules, 'huggingface_hub', Hub)
-    bundles.save(tmp_path / 'e', parts['encoder'])
-    assert isinstance(bundles.load('hf:owner/repo'), Encoder)
-    with pytest.raises(
-        UserError, match=r'hf:owner/other: could not be fetched .*\(no route\).*pass the path'
-    ):
-        bundles.load('hf:owner/other')
-    with pytest.raises(UserError, match='expected "hf:owner/repo"'):
-        bundles.load('hf:owner')
-    bundles.save(tmp_path / 'e' / 'inner', parts['encoder'])
-    assert isinstance(bundles.load('hf:owner/repo/inner'), Encoder)
-    assert asked == [None] * 3  # the parts of a bundle may lie beside it
-
-
-def test_only_what_is_named_is_fetched(tmp_path, monkeypatch):
-    asked = []
-
-    class Hub:
-        @staticmethod
-        def snapshot_download(name, allow_patterns):
-            asked.append(sorted(allow_patterns))
-            return str(tmp_path)
-
-    monkeypatch.setitem(__import__('sys').modules, 'huggingface_hub', Hub)
-    (tmp_path / 'a' / 'vae').mkdir(parents=True)
-    (tmp_path / 'a' / 'vae' / 'w.bin').touch()
-    (tmp_path / 'w.bin').touch()
-    assert hub.fetch('hf:owner/repo', ['*.bin', '*.json']) == tmp_path and asked.pop() == [
-        '*.bin',
-        '*.json',
-    ]
-    assert hub.fetch('hf:owner/repo/a/vae', ['*.bin', '*.json']) == tmp_path / 'a' / 'vae'
-    assert asked.pop() == ['a/vae/*.bin', 'a/vae/*.json']
-    configs = ['config.json', 'preprocessor_config.json']
-    assert hub.fetch('hf:owner/repo:w.bin') == tmp_path / 'w.bin' and asked.pop() == [
-        *configs,
-        'w.bin',
-    ]
-    for reference in (
-        'hf:owner/repo/a/vae:w.bin',
-        'hf:owner/repo/a:vae/w.bin',
-        'hf:owner/repo:a/vae/w.bin',
-    ):
-        assert hub.fetch(reference, ['*.json']) == tmp_path / 'a' / 'vae' / 'w.bin'
-        assert asked.pop() == [f'a/vae/{name}' for name in (*configs, 'w.bin')]
-    with pytest.raises(
-        UserError,
-        match='hf:owner/repo/vae:w.bin: the repository has no vae/w.bin: check the name, or '
-        'download',
-    ):
-        hub.fetch('hf:owner/repo/vae:w.bin')

@@ -43,7 +43,7 @@ BAD = {
         r'--image_size=9: expected HEIGHTx',
     ),
     'hub': ('sd-vae hf:owner/repo {out}', r'hf:owner/repo: .*pass the path'),
-    'hub name': ('sd-vae hf:owner {out}', r'expected "hf:owner/repo" or "hf:owner/repo:file"'),
+    'hub name': ('sd-vae hf:owner {out}', r'expected "hf:owner/repo", with "@revision"'),
     'empty folder': (
         'dpt-head {dir}/empty {out}',
         r'empty: holds 0 weight files, expected model\.safetensors',
