@@ -4,8 +4,8 @@
 #   bash launch/stages.sh [--dry-run] [OUT]     given again, it goes on where it was cut off
 # RECIPE=tiny (default) trains both stages on the procedural world from the shipped parts.
 # RECIPE=base, base-l, base-xl, ... (of configs/generator.py): Cityscapes. DATA holds the prepared
-#   records (data/cityscapes), PARTS the converted bundles dinov2_b and sd_vae (bundles);
-#   configs/README.md says how both are made.
+#   records (data/cityscapes; configs/README.md says how), PARTS the bundles encoder and vae
+#   (bundles/base: re2pix published bundles/base --only=encoder,vae).
 # TOPOLOGY=h100:8 lets `re2pix plan` choose how the state lies on devices (one host);
 #   PLATFORM=tpu trains layers as a loop.
 # TRAINING: more flags of every `re2pix train`, such as --config.steps=100. RESTARTS: how often a
@@ -23,7 +23,7 @@ cd "$(dirname "$0")/.."
 source launch/show.sh
 recipe="${RECIPE:-tiny}"
 out="${out:-${OUT:-runs/$recipe}}"
-data="${DATA:-data/cityscapes}" given="${PARTS:-bundles}" parts="$out/parts"
+data="${DATA:-data/cityscapes}" given="${PARTS:-bundles/base}" parts="$out/parts"
 [ -n "$dry" ] || command -v re2pix >/dev/null || source launch/environment.sh
 
 # Which process this is: the first alone makes bundles.
@@ -105,7 +105,7 @@ case "$recipe" in
     ;;
   base*)
     records=(--config.data.sources="('records:$data',)")
-    encoder=(--config.frozen.encoder="$given/dinov2_b")
+    encoder=(--config.frozen.encoder="$given/encoder")
     features=("${encoder[@]}" --config.frozen.principal="$parts/principal")
     there "$parts/principal" || run re2pix fit_pca --config=principal:base \
       --out="$parts/principal" "${encoder[@]}" "${records[@]}"
@@ -114,7 +114,7 @@ case "$recipe" in
     stage forecaster forecaster_lowres "${features[@]}" "${records[@]}"
     stage generator "generator:$recipe" "${loop[@]}" \
       --config.frozen.forecaster="$parts/forecaster" \
-      --config.frozen.vae="$given/sd_vae" --config.frozen.head="$parts/head" "${records[@]}"
+      --config.frozen.vae="$given/vae" --config.frozen.head="$parts/head" "${records[@]}"
     ;;
   *)
     echo "error: RECIPE=$recipe: expected tiny, base, base-l, base-xl, base-unet, ..." >&2

@@ -73,7 +73,7 @@ def test_the_stages_are_lines_that_their_configs_understand(recipe, platform):
         'stages.sh', '--dry-run', 'runs/x', RECIPE=recipe, PLATFORM=platform
     )
     assert (status, said) == (0, '')
-    trained, made = [], {'tiny', 'bundles/dinov2_b', 'bundles/sd_vae'}
+    trained, made = [], {'tiny', 'bundles/base/encoder', 'bundles/base/vae'}
     for line in shown.splitlines():
         words = shlex.split(line)
         words = words[words.index('re2pix') + 1 :]
