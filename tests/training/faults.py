@@ -373,10 +373,10 @@ def main(*words):
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(folder)
         for number, (name, fault) in enumerate(wanted.items()):
-            print(name, '...', file=sys.stderr, flush=True)
             found = fault(bench, bench.folder / f'run_{number}')
             right = 'yes' if found.equal else 'NO'
             rows.append([name, show(found.ended), show(found.back), found.status, right])
+            print(*rows[-1], sep='  ', file=sys.stderr, flush=True)
             lines.append(f'{name}: status {found.status}\n{found.said.rstrip() or "(nothing)"}')
     print(table(['fault', 'ended\nafter, s', 'back\nafter, s', 'status', 'same\ncurve'], rows))
     print('\n' + '\n\n'.join(line.replace(folder, '...') for line in lines))
