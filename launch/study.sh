@@ -46,7 +46,7 @@ train() {  # row, workdir, other flags
   re2pix train --config="study_train:$1-$size" --workdir="$2" --config.data.sources="$sources" \
     --config.data.flip=0.0 --config.eval_data.sources="$sources" \
     --config.frozen.forecaster="$model/forecaster" --config.frozen.vae="$model/vae" \
-    --config.frozen.head="$model/head" --config.log.tensorboard=False "${@:3}" ${TRAINING:-}
+    --config.frozen.head="$model/head" --config.log.writers="()" "${@:3}" ${TRAINING:-}
 }
 start() {  # row → the bundle that it starts from, trained where it is not there
   local name=shared

@@ -138,12 +138,18 @@ def run(main):
     """Runs a command's `main` on sys.argv and exits the process."""
     try:
         status = _exit_status(sys.modules[main.__module__], sys.argv)
-    except Exception:
-        traceback.print_exc()
-        status = 1
-    if 're2pix_jax.training.peers' in sys.modules:
-        sys.modules['re2pix_jax.training.peers'].leave(status)
+    except Exception as error:
+        if peers := _peers():
+            peers.leave(1, error)
+        raise
+    if peers := _peers():
+        peers.leave(status)
     sys.exit(status)
+
+
+def _peers():
+    """The module that knows the other processes of a run; None where nothing has imported it."""
+    return sys.modules.get('re2pix_jax.training.peers')
 
 
 def _exit_status(module, argv):
@@ -164,8 +170,8 @@ def _exit_status(module, argv):
     except Exception as error:
         message = _mistake(error)
         if message is None:
-            if 're2pix_jax.training.peers' in sys.modules:
-                sys.modules['re2pix_jax.training.peers'].blame(error)
+            if peers := _peers():
+                peers.blame(error)
             raise
         if re.search(r'(^|\n)--?traceback(=true)?(\n|$)', '\n'.join(argv)):
             traceback.print_exception(error)

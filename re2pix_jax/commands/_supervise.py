@@ -19,7 +19,7 @@ from absl import flags
 
 from re2pix_jax.errors import AGAIN
 
-_RESTARTS = flags.DEFINE_integer(
+flags.DEFINE_integer(
     'restarts', 0, 'How often to start again what was killed or lost a process.', lower_bound=0
 )
 flags.disclaim_key_flags()
@@ -37,8 +37,8 @@ def enter() -> None:
     the child's status.
     """
     several = any(os.environ.get(name) for name in _DISTRIBUTED)
-    given = [re.fullmatch(r'--?restarts=(\d+)', argument) for argument in sys.argv]
-    restarts = max((int(found[1]) for found in given if found), default=0)
+    given = re.findall(r'\0--?restarts[=\0](\d+)(?=\0)', '\0'.join([*sys.argv, '']))
+    restarts = int(given[-1]) if given else 0
     if os.environ.pop(_CHILD, None) or not (several or restarts):
         return
     sys.exit(_Parent(several).run(restarts))
@@ -46,26 +46,25 @@ def enter() -> None:
 
 class _Parent:
     def __init__(self, several):
-        self._several, self._child, self._asked = several, None, False
+        self._several, self._child, self._asked = several, None, threading.Event()
         signal.signal(signal.SIGTERM, self._pass_on)
-        signal.signal(signal.SIGINT, lambda *_: setattr(self, '_asked', True))  # the child's, too
+        signal.signal(signal.SIGINT, lambda *_: self._asked.set())  # the child's, too
 
     def _pass_on(self, number, _):
-        self._asked = True
+        self._asked.set()
         if self._child and self._child.poll() is None:
             self._child.send_signal(number)
 
     def run(self, restarts):
         status = self._once()
-        while status == AGAIN and restarts and not self._asked:
+        while status == AGAIN and restarts and not self._asked.is_set():
             pause = PAUSE if self._several else 1.0
             print(
                 f'starting again in {pause:.0f} s, {restarts - 1} more times if need be',
                 file=sys.stderr,
                 flush=True,
             )
-            time.sleep(pause)
-            if self._asked:
+            if self._asked.wait(pause):
                 break
             restarts, status = restarts - 1, self._once()
         return status
@@ -84,7 +83,7 @@ class _Parent:
             _say('another process of the run is gone: ending; the same command goes on from the')
             return AGAIN
         sys.stderr.write(held)
-        if status < 0 and not self._asked:
+        if status < 0 and not self._asked.is_set():
             _say(f'ended by {signal.Signals(-status).name}; the same command goes on from the')
             return AGAIN
         return status if status >= 0 else 128 - status

@@ -55,4 +55,5 @@ def _evaluate(config):
         (f'{term}-term: ' if term else '') + tables.describe(report)
         for term, report in reports.items()
     )
-    return reports, text, [picture for of_term in pictures.values() for picture in of_term]
+    drawn = [picture for of_term in pictures.values() for picture in of_term]
+    return reports, text, [(picture.caption, picture.sheet) for picture in drawn]

@@ -3,11 +3,13 @@
     re2pix train --config=forecaster:tiny --workdir=runs/forecaster --config.steps=100
 
 The workdir gets checkpoints/, log.jsonl (one row of numbers each config.log_every steps),
-timing.jsonl (how fast they went), tensorboard/ and config.json. --config.profile.steps="(10,15)"
-leaves a trace of these steps in profile/. SIGTERM finishes the step, saves and ends with status
-143. Several processes: set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each,
-or RE2PIX_DISTRIBUTED=1 where the cluster describes itself. Status 75: killed, or another process
-is gone; the same command goes on, and --restarts=N gives it again by itself.
+timing.jsonl (how fast they went), tensorboard/ and config.json. --config.log.writers="('wandb',)"
+or "('mlflow',)" shows the run there, --config.log.pictures=4 with clips of eval_data at each
+evaluation. --config.profile.steps="(10,15)" leaves a trace of these steps in profile/. SIGTERM
+finishes the step, saves and ends with status 143. Several processes: set JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or RE2PIX_DISTRIBUTED=1 where the cluster describes
+itself. Status 75: killed, or another process is gone; the same command goes on, and --restarts=N
+gives it again by itself.
 """
 
 from re2pix_jax.commands import (
@@ -23,6 +25,7 @@ from absl import flags
 
 from re2pix_jax import evaluation, tasks
 from re2pix_jax.data import loader
+from re2pix_jax.evaluation import pictures
 from re2pix_jax.training import defaults, loop, mesh
 
 _CONFIG = cli.config_flag()
@@ -53,5 +56,8 @@ def main(argv):
                     print(f'evaluation leaves out: {evaluator.left_out}', file=sys.stderr)
             evaluate = lambda variables: measured.run(task.judged(variables)).scalars()
             evaluate.about = measured.about
+            evaluate.pictures = lambda variables: pictures.of_training(
+                task.judged(variables), measured, config.log.pictures
+            )
         state = loop.train(task, config, _WORKDIR.value, data, evaluate)
     return 0 if int(state.step) >= config.steps else 143

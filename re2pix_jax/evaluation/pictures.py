@@ -1,7 +1,10 @@
 """Sheets of evaluated clips: frames, labels that a head reads, and components as colours."""
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import windows
@@ -15,11 +18,21 @@ COMPONENTS = ('truth', 'forecast', 're2pix')
 LABELS = ('truth', 'copy_last', 'forecast', 're2pix')
 
 
-def draw(part, evaluation, count: int, term: str = '') -> list[tuple[str, np.ndarray]]:
-    """(caption, uint8 [H, W, 3]) of the first `count` clips of this process."""
+class Picture(NamedTuple):
+    """A clip as it is shown: `sheet` uint8 [H, W, 3], `film` uint8 [T, H, W, 3]."""
+
+    caption: str
+    sheet: np.ndarray
+    film: np.ndarray
+    fps: float
+
+
+def draw(part, evaluation, count: int, term: str = '') -> list[Picture]:
+    """The first `count` clips of this process."""
     if not count:
         return []
     head = next((e.parts for e in evaluation.evaluators if isinstance(e, Segmentation)), ()) or None
+    head = jax.device_get(head)  # wherever an evaluation placed it
     batches = evaluation.open_split(evaluation.data.split, count, evaluation.data.frames, count)
     try:
         local = filled(next(batches), count * jax.process_count(), 0, count * jax.process_count())
@@ -48,13 +61,33 @@ def draw(part, evaluation, count: int, term: str = '') -> list[tuple[str, np.nda
     steps = [last] if evaluation.last else range(evaluation.horizon)
     stride = evaluation.data.strides[0] / windows.BASE_FPS
     seconds = stride * np.array([*range(1 - context, 1), *(step + 1 for step in steps)])
-    return [
-        (
-            f'{term + ", " if term else ""}{name}',
-            panels.sheet(_rows(local, found, row, context), seconds),
+    drawn = []
+    for row, name in enumerate(names[:count]):
+        shown = _rows(local, found, row, context)
+        caption = f'{term + ", " if term else ""}{name}'
+        drawn.append(
+            Picture(caption, panels.sheet(shown, seconds), panels.video(shown, seconds), 1 / stride)
         )
-        for row, name in enumerate(names[:count])
-    ]
+    return drawn
+
+
+def of_training(part, evaluation, count: int) -> list[tuple]:
+    """(name, sheet, film, frames a second) of the first `count` clips, for a run's boards; on the
+    first process alone, of a part whose arrays lie wherever the run has them.
+    """
+    if not count:
+        return []
+    whole = jax.tree.map(
+        lambda x: x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True),
+        part,
+    )
+    if jax.process_index():
+        return []
+    with jax.set_mesh(jax.sharding.Mesh(jax.local_devices()[:1], ('data',))):
+        return [
+            (f'clips/{number}', picture.sheet, picture.film, picture.fps)
+            for number, picture in enumerate(draw(jax.device_get(whole), evaluation, count))
+        ]
 
 
 def _arrays(shown, head, batch):
@@ -63,7 +96,9 @@ def _arrays(shown, head, batch):
     return {
         'frames': {m: shown[m].frames for m in FRAMES if m in shown},
         'components': {
-            m: shown[m].components[..., :3] for m in ('context', *COMPONENTS) if m in shown
+            m: shown[m].components[..., :3]
+            for m in ('context', *COMPONENTS)
+            if m in shown and 'context' in shown  # where nothing is forecast there are none
         },
         'labels': {m: head.labels(shown[m].features, tuple(size)) for m in LABELS if m in shown}
         if head is not None
@@ -84,9 +119,9 @@ def _rows(local, found, row, context) -> list[panels.Panel]:
         rows.append(
             panels.Panel(f'labels, {views.TITLES[method]}', [None] * context + read, 'context')
         )
-    reference = found['components']['context'][row]
+    reference = found['components'].get('context', {row: None})[row]
     for method in COMPONENTS:
-        if method in found['components']:
+        if method in found['components'] and reference is not None:
             both = np.concatenate([reference, found['components'][method][row]])
             shades = list(colours.principal_colours(both, reference, size))
             rows.append(panels.Panel(f'features, {views.TITLES[method]}', shades))

@@ -133,7 +133,7 @@ def config_of(run: Run, kind: str, name: str) -> ConfigDict:
             config.data.update(sources=(f'encoded:{run.work / "encoded"}',), flip=0.0)
         config.optimizer.learning_rate = RATES[kind]
         config.update(eval_every=0, keep=1, log_every=20)
-        config.log.update(parameters=0, tensorboard=False)
+        config.log.update(parameters=0, writers=())
     return config
 
 

@@ -7,6 +7,7 @@ import math
 from ml_collections import ConfigDict
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.training import boards
 
 CITYSCAPES_CLIPS = 2975  # of the training split
 
@@ -56,7 +57,9 @@ def defaults() -> ConfigDict:
         {
             # rows of the table of parameters that is printed first; -1 = all, 0 = no table
             'parameters': 40,
-            'tensorboard': True,  # whether tensorboard/ is written too
+            # boards that show the run, too: 'tensorboard' | 'wandb' | 'mlflow'
+            'writers': ('tensorboard',),
+            'pictures': 0,  # clips of eval_data that they show at each evaluation
         }
     )
     config.profile = ConfigDict(
@@ -216,6 +219,7 @@ def check(config) -> None:
         raise UserError(
             f'profile.steps is {steps}: the first and the last step expected, such as (10, 15)'
         )
+    boards.check(fields.get('log.writers', ()))
 
 
 def flatten(config, prefix: str = '') -> dict:

@@ -48,7 +48,8 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
         record_name(int).
       evaluate: averaged variables -> {name: float}, called every config.eval_every steps, once the
         checkpoint of the step, where one is due, has been saved; None means no evaluation. Where
-        it has `about()`, that says on what.
+        it has `about()`, that says on what; `pictures(averaged variables)` are (name, sheet, film,
+        frames a second) for the boards.
 
     Returns:
       TrainState, its `step` below config.steps when a SIGTERM ended the run early (its checkpoint
@@ -109,7 +110,10 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
         """Evaluates the average."""
         with clock.spent('evaluating'):
             values = evaluate(state.ema)
+            pictures = [*getattr(evaluate, 'pictures', lambda _: ())(state.ema)]
         log.scalars(number, {f'eval/{name}': value for name, value in values.items()})
+        for picture in pictures:
+            log.picture(number, *picture)
         shown = '  '.join(f'{name} {float(value):.5g}' for name, value in values.items())
         about = getattr(evaluate, 'about', str)()
         progress.note(f'evaluation at step {number}{about and f" on {about}"}: {shown}')
@@ -141,7 +145,7 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
     # The loop.
     pending, number = None, start
     with (
-        writer.Writer(workdir, start, config.log.tensorboard) as log,
+        writer.Writer(workdir, start, config.log.writers, meta['config']) as log,
         contextlib.closing(progress),
         contextlib.closing(
             hardware.Profile(config.profile.steps, os.path.join(workdir, 'profile'))

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 
 import jax
 
@@ -49,11 +50,13 @@ def blame(error: Exception) -> None:
         _watch.decide(' '.join(str(error).split())[:200])
 
 
-def leave(status: int) -> None:
-    """Tells the others that this process is about to end. Where it ends with an error it ends here,
-    since jax would wait for them.
+def leave(status: int, error: Exception | None = None) -> None:
+    """Tells the others that this process is about to end. With an error, whose traceback is shown,
+    it ends here, since jax would wait for them.
     """
     if _watch:
+        if error:
+            traceback.print_exception(error)
         _watch.leave(status)
 
 

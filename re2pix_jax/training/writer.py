@@ -1,20 +1,19 @@
-"""What a run leaves to read: log.jsonl, timing.jsonl, goodput.jsonl and tensorboard files."""
+"""What a run leaves to read: log.jsonl, timing.jsonl, goodput.jsonl, and what its boards show."""
 
 import contextlib
+import functools
 import json
 import math
 import os
 import time
 
 import jax
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from re2pix_jax import files
+from re2pix_jax.training.boards import BOARDS
 
 LOG, TIMING, GOODPUT = 'log.jsonl', 'timing.jsonl', 'goodput.jsonl'
-_FLUSH_SECONDS = 20  # of the tensorboard file, which is synced to the disk each time
+_FLUSH_SECONDS = 20  # of the boards: TensorBoard's file is synced to the disk each time
 
 
 class Writer:
@@ -23,42 +22,37 @@ class Writer:
     log.jsonl has rows {"step": n, "loss": ..., ...} of what is computed: two runs of one config
     give the same file. What depends on the clock has rows of its own: timing.jsonl says how fast
     steps went, goodput.jsonl what the seconds since the run began went into. A number that is not
-    finite is written as null. All go to tensorboard files too.
+    finite is written as null. All go to the boards too.
 
     Args:
       workdir: existing folder.
       step: the step that the run goes on from. Rows of later steps, left by a run that was cut off
         after its last checkpoint, are dropped, so that each step stands in a file once.
-      board: whether tensorboard files are written.
+      names: of the boards, see `boards.BOARDS`.
+      config: of the run, for the boards.
     """
 
-    def __init__(self, workdir: str, step: int, board: bool = True):
-        self._files, self._board, self._flushed = {}, None, time.monotonic()
+    def __init__(self, workdir: str, step: int, names=('tensorboard',), config=None):
+        self._files, self._boards, self._flushed = {}, [], time.monotonic()
         if jax.process_index():
             return
         for name in (LOG, TIMING, GOODPUT):
             path = os.path.join(workdir, name)
             _drop_rows_after(path, step)
             self._files[name] = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (__exit__)
-        if board:
-            folder = os.path.join(workdir, 'tensorboard')
-            os.makedirs(folder, exist_ok=True)
-            # Not SummaryWriter: its thread would meet a full disk where nobody can report it.
-            self._board = EventsWriter(os.path.join(folder, 'events'))
-            self._board.write_event(
-                Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
-            )
+        self._boards = [BOARDS[name](workdir, step, config or {}) for name in names]
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, *_):
-        for file in (*self._files.values(), self._board):
+        closing = [file.close for file in self._files.values()]
+        closing += [functools.partial(board.close, bool(kind)) for board in self._boards]
+        for close in closing:
             # Where the disk is full, closing fails once more; what is under way is the error to
             # report.
             with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
-                if file is not None:
-                    file.close()
+                close()
 
     def scalars(self, step: int, values: dict) -> None:
         """Writes {name: float} as a row of `step` in log.jsonl."""
@@ -74,9 +68,15 @@ class Writer:
 
     def flush(self) -> None:
         """Brings all rows to the disk, as before a checkpoint of their step."""
-        if self._board:
-            self._board.flush()
-            self._flushed = time.monotonic()
+        for board in self._boards:
+            board.flush()
+        self._flushed = time.monotonic()
+
+    def picture(self, step: int, name: str, sheet, film, fps: float) -> None:
+        """Shows a clip on the boards: a sheet uint8 [H, W, 3] and a film uint8 [T, H, W, 3]."""
+        for board in self._boards:
+            board.picture(step, f'{name}/sheet', sheet)
+            board.film(step, f'{name}/film', film, fps)
 
     def _write(self, name, step, values, prefix):
         if name not in self._files:
@@ -87,9 +87,8 @@ class Writer:
             finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
             file.write(json.dumps({'step': step, **finite}) + '\n')
             file.flush()
-            for key, value in row.items() if self._board else ():
-                scalar = summary.scalar(prefix + key, value)
-                self._board.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
+            for board in self._boards:
+                board.scalars(step, {prefix + key: value for key, value in row.items()})
             if time.monotonic() - self._flushed > _FLUSH_SECONDS:
                 self.flush()
         except OSError as error:

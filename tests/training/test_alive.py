@@ -98,7 +98,7 @@ def supervised(tmp_path, code, restarts, **variables):
         + textwrap.dedent(code)
     )
     done = subprocess.run(
-        [sys.executable, str(script), f'--restarts={restarts}'],
+        [sys.executable, str(script), '--restarts', str(restarts)],
         env=environment() | {'PYTHONPATH': str(ROOT)} | variables,
         capture_output=True,
         text=True,
