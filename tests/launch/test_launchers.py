@@ -168,7 +168,7 @@ def test_the_job_set_of_gke_has_what_its_api_wants():
     text = (ROOT / 'launch' / 'gke.yaml').read_text()
     names = {*re.findall(r'\$\{(\w+)\}', text)}
     # What the file tells to export is what it uses.
-    exported = text.partition('# export' if '# export' in text else 'export ')[2]
+    exported = text.partition('export ')[2]
     for name in names:
         assert re.search(rf'\b{name}=', exported), name
     values = {name: '2' for name in names} | {'NAME': 're2pix', 'IMAGE': 'place/re2pix'}
@@ -186,6 +186,10 @@ def test_the_job_set_of_gke_has_what_its_api_wants():
     assert pod['restartPolicy'] == 'Never' and pod['terminationGracePeriodSeconds'] >= 60
     assert {name.rpartition('-')[2] for name in pod['nodeSelector']} == {'accelerator', 'topology'}
     (container,) = pod['containers']
+    (rule,) = job['podFailurePolicy']['rules']
+    assert rule['action'] == 'FailJob' and rule['onExitCodes']['values'] == [2]
+    assert rule['onExitCodes']['containerName'] == container['name']
+    assert spec['failurePolicy']['rules'][0]['action'] == 'FailJobSet'
     assert container['image'] == 'place/re2pix' and container['resources']['limits'] == {
         'google.com/tpu': 2
     }
@@ -220,7 +224,8 @@ def test_a_tpu_slice_is_made_filled_started_fetched_and_given_back(tmp_path):
     call('setup')
     with tarfile.open(tmp_path / 're2pix-pod.tgz') as archive:
         names = archive.getnames()
-    assert './launch/stages.sh' in names and not [n for n in names if n.startswith('./.git/')]
+    assert {'./launch/stages.sh', './re2pix_jax/data/loader.py'} <= {*names}
+    assert not [name for name in names if name.startswith(('./.git/', './.venv/', './runs/'))]
     call('start')
     deadline = time.monotonic() + 240
     while 'running' in (found := call('status')) and time.monotonic() < deadline:
