@@ -28,7 +28,8 @@ SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$control
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=$dir/munge/socket
+# A job that is queued again waits for its old credentials to expire: two minutes by default.
+AuthInfo=socket=$dir/munge/socket,cred_expire=10
 CryptoType=crypto/munge
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool/%n
