@@ -296,10 +296,10 @@ def worker_killed(bench, workdir):
     assert finish(train(bench.folder / 'judge')).status == 0
     process = train(workdir, '--restarts=1')
     wait_for_step(workdir, 6, process)
-    children = lambda pid: pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
     readers = [
         pid
-        for pid in children(child_of(process))
+        for thread in pathlib.Path(f'/proc/{child_of(process)}/task').iterdir()
+        for pid in (thread / 'children').read_text().split()
         if 'spawn_main' in pathlib.Path(f'/proc/{pid}/cmdline').read_text()
     ]
     began = time.monotonic()
