@@ -277,40 +277,6 @@ def full(bench, workdir):
         subprocess.run(['umount', str(workdir)], check=True)
 
 
-def worker_killed(bench, workdir):
-    """A process that reads clips is killed."""
-
-    def train(path, *flags):
-        return subprocess.Popen(
-            [sys.executable, '-m', 're2pix_jax', 'train', '--config=judge:tiny']
-            + [f'--workdir={path}', '--config.steps=24', '--config.checkpoint_every=4']
-            + ['--config.log_every=1', '--config.eval_every=0', '--config.batch_size=2']
-            + ['--config.data.workers=1', '--config.data.sources=("world",)', *flags],
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    assert finish(train(bench.folder / 'judge')).status == 0
-    process = train(workdir, '--restarts=1')
-    wait_for_step(workdir, 6, process)
-    readers = [
-        pid
-        for thread in pathlib.Path(f'/proc/{child_of(process)}/task').iterdir()
-        for pid in (thread / 'children').read_text().split()
-        if 'spawn_main' in pathlib.Path(f'/proc/{pid}/cmdline').read_text()
-    ]
-    began = time.monotonic()
-    os.kill(int(readers[0]), signal.SIGKILL)
-    wait_for_step(workdir, 20, process)
-    back = time.monotonic() - began
-    ended = finish(process)
-    equal = writer.read_log(workdir) == writer.read_log(bench.folder / 'judge')
-    return Outcome(None, back, ended.status, ended.said, equal)
-
-
 def not_a_number(bench, workdir):
     """On one of eight devices."""
     began = time.monotonic()
@@ -356,7 +322,6 @@ FAULTS = {
     '2 processes go on in 1': lambda b, w: b.signalled(w, 1, KILL, count=1),
     'an error in process 1 of 2 alone': mistaken,
     'disk full': full,
-    'a reading worker is killed': worker_killed,
     'NaN on 1 of 8 devices': not_a_number,
     'a second run in the workdir': second,
 }
