@@ -12,8 +12,11 @@ REQUIREMENTS = [
     if line.split('#')[0].strip()
 ]
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 're2pix_jax' / '__init__.py').read_text())[1]
+GCS = ['gcsfs>=2025.3']
 TEST = [
     'beartype>=0.20',
+    'gcp-storage-emulator>=2026.7',
+    *GCS,
     'huggingface_hub>=1.0',
     'hypothesis>=6.100',
     'pytest-cov>=6',
@@ -47,8 +50,11 @@ setuptools.setup(
     extras_require={
         'cuda': ['jax[cuda13]>=0.10.2'],
         'tpu': ['jax[tpu]>=0.10.2'],
+        'gcs': GCS,
+        's3': ['s3fs>=2025.3'],
         'colab': ['jax[cuda12]>=0.10.2', 'huggingface_hub>=1.0'],
         'hub': ['huggingface_hub>=1.0'],
+        'demo': ['gradio>=6'],
         'test': TEST,
         'parity': [*TEST, 'torch==2.13.0', 'transformers>=5.0', 'diffusers>=0.36'],
     },

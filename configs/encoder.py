@@ -4,7 +4,7 @@
 
 tiny: patch 8 on 64×128, about 30 minutes on one core; the comparison that chose its losses is in
 re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
-small: patch 14 on 112×224, ViT-S sizes, one GPU; not yet run.
+small: patch 16 on 128×256, one GPU (launch/train_small.sh); not yet run.
 base: DINOv2-B's sizes at 224×448 [P]; the published weights are what the method assumes. On the
 world, which labels every frame as Cityscapes does not: 160 epochs of as many clips as it is
 asked for. Not yet run; hours by `re2pix recipes encoder`.
@@ -20,7 +20,7 @@ def get_config(size='tiny'):
     config = defaults.defaults()
     config.task = 'encoder'
     config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
-    frames = pick(tiny=(64, 128), small=(112, 224), base=(224, 448))
+    frames = pick(tiny=(64, 128), small=(128, 256), base=(224, 448))
     config.model.update(
         pick(
             tiny=dict(
@@ -33,12 +33,12 @@ def get_config(size='tiny'):
                 position_grid=(8, 16),
             ),
             small=dict(
-                patch_size=14,
-                width=384,
-                depth=12,
-                heads=6,
+                patch_size=16,
+                width=192,
+                depth=8,
+                heads=3,
                 registers=4,
-                layers=(2, 5, 8, 11),
+                layers=(1, 3, 5, 7),
                 position_grid=(8, 16),
             ),
             base=dict(
@@ -56,7 +56,7 @@ def get_config(size='tiny'):
     config.loss.update(
         dense=1.0,
         depth=0.3,
-        cells=pick(tiny=4, small=7, base=7),
+        cells=pick(tiny=4, small=8, base=7),
         balance=0.5,
         jitter=0.2,
         distill=0.0,
@@ -65,14 +65,16 @@ def get_config(size='tiny'):
         student_temperature=0.1,
         teacher_temperature=0.05,
     )
-    config.steps = pick(tiny=2200, small=50_000, base=200_000)
-    config.batch_size = pick(tiny=16, small=64, base=128)
-    config.optimizer.learning_rate = pick(tiny=2e-3, small=5e-4, base=2e-4)
+    config.steps = pick(tiny=2200, small=1200, base=200_000)
+    config.batch_size = pick(tiny=16, small=128, base=128)
+    config.optimizer.learning_rate = pick(tiny=2e-3, small=1e-3, base=2e-4)
     config.optimizer.weight_decay = 0.02
     config.ema = pick(tiny=0.99, small=0.998, base=0.999)
     # Clips of the world, where there are many steps; 0 = as many as it has by itself.
-    clips = pick(tiny=0, small=20_000, base=160_000)
+    clips = pick(tiny=0, small=0, base=160_000)
     config.data.update(size=frames, frames=1, clips=clips)
     config.eval_data.update(size=frames, frames=1, clips=32)
+    if size == 'small':
+        defaults.on_small_world(config)
     config.evals.probe = {'type': 'probe', 'clips': 64, 'steps': 100, 'batch_size': 8}
     return config

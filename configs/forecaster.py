@@ -12,7 +12,7 @@ four frames, each predicted from the predictions before it, at a lower rate [O].
 
 tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); score in
 re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
-small: one GPU; not yet run.
+small: one GPU, from encoded clips (launch/train_small.sh); not yet run.
 The published sizes are forecaster_lowres and forecaster_highres.
 """
 
@@ -33,7 +33,7 @@ def get_config(size='tiny'):
     config = defaults.defaults()
     config.task = 'forecaster'
     config.dtype = pick(tiny='float32', small='bfloat16')
-    frames = pick(tiny=(64, 128), small=(112, 224))
+    frames = pick(tiny=(64, 128), small=(128, 256))
     config.frozen.update(encoder='', principal='')
     config.model.update(
         pick(
@@ -48,9 +48,9 @@ def get_config(size='tiny'):
                 remat=False,
             ),
             small=dict(
-                components=576,
-                width=576,
-                depth=8,
+                components=288,
+                width=288,
+                depth=6,
                 heads=8,
                 frames=5,
                 grid=(8, 16),
@@ -66,7 +66,7 @@ def get_config(size='tiny'):
         cut=False,
         noise=0.0,  # on the context, in units of the error of the next frame [O]
     )
-    config.steps = pick(tiny=4500, small=30_000)
+    config.steps = pick(tiny=4500, small=6000)
     config.batch_size = pick(tiny=4, small=32)
     config.optimizer.update(
         name=pick(tiny='muon', small='adam'),
@@ -85,10 +85,12 @@ def get_config(size='tiny'):
             3,
         )  # the one it is used at: so small a network has nothing to spare for others [O]
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
+    if size == 'small':
+        defaults.on_small_world(config, encoded=True)
     config.evals.components = {'type': 'components', 'methods': ('forecast',)}
     if variant == 'unrolled':
         config.loss.unroll, config.data.frames = 4, 8
-        config.steps = pick(tiny=240, small=3000)
+        config.steps = pick(tiny=240, small=800)
         config.optimizer.learning_rate = pick(tiny=1.5e-3, small=8e-5)
         config.optimizer.warmup_steps = pick(tiny=20, small=0)
         config.ema = pick(tiny=0.98, small=0.999)

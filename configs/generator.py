@@ -5,7 +5,7 @@ r"""Stage 2: renders forecast semantics into frames.
 
 tiny: about two hours on one core from encoded clips (launch/train_tiny.sh); score in
 re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
-small: one GPU; not yet run.
+small: one GPU, from encoded clips (launch/train_small.sh); not yet run.
 base: DiT-B at 256×512 over Stable Diffusion's latents [O] on Cityscapes: 800 epochs at 64 clips a
 step [R: what the authors' flow model takes], a warm-up [O], and every 20 epochs 64 held-out clips
 whose first future frame has the labels. Not yet run; hours by `re2pix recipes generator`.
@@ -42,7 +42,7 @@ def get_config(size='tiny'):
         future_frames=4,
         **pick(
             tiny=dict(latent_channels=8, latent_grid=(16, 32), components=144),
-            small=dict(latent_channels=4, latent_grid=(16, 32), components=576),
+            small=dict(latent_channels=16, latent_grid=(16, 32), components=288),
             base=dict(latent_channels=4, latent_grid=(32, 64), components=1152, remat=True),
         ),
     )
@@ -63,11 +63,11 @@ def get_config(size='tiny'):
                 ffn_multiple=32,
                 unroll=True,
             ),
-            small=dict(backbone='dit', patch_size=2, unroll=True, **SIZES['S']),
+            small=dict(backbone='dit', patch_size=2, width=256, depth=7, heads=4, unroll=True),
             base=dict(backbone='dit', patch_size=2, unroll=True, **SIZES['B']),
         )
     )
-    large = pick(tiny=dict(width=208), small=dict(width=512, depth=18, heads=8), base=SIZES['L'])
+    large = pick(tiny=dict(width=208), small=dict(width=320, depth=12, heads=5), base=SIZES['L'])
     changes = {
         '': {},
         'unet': {},
@@ -106,22 +106,24 @@ def get_config(size='tiny'):
         sampler_steps=5,
         sampler_grid='shifted:0.5',  # or 'even', or 'quantiles:-0.4,1', of the times trained on
     )
-    config.steps = pick(tiny=5000, small=50_000, base=1)
+    config.steps = pick(tiny=5000, small=10_000, base=1)
     config.batch_size = pick(tiny=8, small=32, base=64)
     config.optimizer.update(
         name=pick(tiny='muon', small='adamw', base='adamw'),
         schedule='cosine',
-        warmup_steps=pick(tiny=100, small=0, base=1000),
+        warmup_steps=pick(tiny=100, small=200, base=1000),
         b2=0.95,
         clip=1.0,
     )
-    config.optimizer.learning_rate = pick(tiny=2.5e-3, small=3e-4, base=1e-4)
-    config.ema = pick(tiny=0.99, small=0.9999, base=0.9999)
+    config.optimizer.learning_rate = pick(tiny=2.5e-3, small=5e-4, base=1e-4)
+    config.ema = pick(tiny=0.99, small=0.999, base=0.9999)
     config.data.update(size=frames, frames=8, strides=(3,), crop=(0.5, 1.0), flip=0.5, labels=False)
     if size == 'tiny':
         config.data.crop = (1.0, 1.0)  # half of a 64-pixel frame is too little to enlarge
     config.eval_data.update(size=frames, frames=8, strides=(3,), labels=False, clips=32)
     config.evals.latents = {'type': 'latents'}
+    if size == 'small':
+        defaults.on_small_world(config, encoded=True)
     if size == 'base':
         defaults.on_cityscapes(config, epochs=800, evaluated=20)
         config.eval_data.update(start=7, labels=True, clips=64)

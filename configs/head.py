@@ -6,9 +6,10 @@ r"""The DPT head that reads segmentation, depth or surface normals from PCA-reco
 
 head:tiny-depth and head:tiny-normals read the other two, and so for each size.
 
-tiny: about 5 minutes on 2 cores. small, base: one GPU, sizes and recipe of the published heads [R];
-base on Cityscapes, for depth by the ordinal classes of its published teacher (with disparity alone,
---config.loss.depth_range="(1.0,200.0)"). Not yet run; hours by `re2pix recipes head`.
+tiny: about 5 minutes on 2 cores. small: one GPU (launch/train_small.sh). base: one GPU, sizes and
+recipe of the published heads [R], on Cityscapes, for depth by the ordinal classes of its published
+teacher (with disparity alone, --config.loss.depth_range="(1.0,200.0)"). small and base are not yet
+run; hours by `re2pix recipes head`.
 """
 
 import functools
@@ -31,13 +32,13 @@ def get_config(size='tiny'):
     config = defaults.defaults()
     config.task = 'head'
     config.dtype = pick(tiny='float32', small='bfloat16', base='bfloat16')
-    frames = pick(tiny=(64, 128), small=(112, 224), base=(448, 896))
+    frames = pick(tiny=(64, 128), small=(128, 256), base=(448, 896))
     config.frozen.update(encoder='', principal='')
     config.model.classes = CLASSES[reads]
     config.model.update(
         pick(
             tiny=dict(features=32, channels=(32, 48, 64, 64), batch_norm=False),
-            small=dict(features=128, channels=(64, 128, 256, 256), batch_norm=False),
+            small=dict(features=64, channels=(64, 96, 128, 128), batch_norm=False),
             base=dict(features=256, channels=(128, 256, 512, 512), batch_norm=True),
         )
     )
@@ -48,15 +49,17 @@ def get_config(size='tiny'):
         # horizontal, degrees: with which normals are derived from depth
         field_of_view=60.0,
     )
-    config.steps = pick(tiny=300, small=20_000, base=1)
+    config.steps = pick(tiny=300, small=1000, base=1)
     config.batch_size = 16
+    if size == 'small':
+        defaults.on_small_world(config)
     if size == 'base':
         defaults.on_cityscapes(config, epochs=100, evaluated=10)  # one frame of each clip [R]
     schedule = 'cosine' if reads == 'depth' else 'poly'
     config.optimizer.update(
         name='adamw',
         schedule=schedule,
-        warmup_steps=pick(tiny=120, small=2000, base=config.get_ref('steps') // 10),
+        warmup_steps=pick(tiny=120, small=100, base=config.get_ref('steps') // 10),
         weight_decay=1e-4,
     )
     config.optimizer.update(
@@ -66,7 +69,7 @@ def get_config(size='tiny'):
             base=dict(learning_rate=1e-4, power=1.0, clip=0.0),
         )
     )
-    config.ema = pick(tiny=0.99, small=0.999, base=0.999)
+    config.ema = pick(tiny=0.99, small=0.99, base=0.999)
     window = pick(
         tiny='start', small='start', base='target'
     )  # base: Cityscapes, which labels one frame of a clip

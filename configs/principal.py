@@ -18,17 +18,19 @@ def get_config(size='tiny'):
     config = defaults.defaults()
     config.task = 'principal'
     config.frozen.encoder = ''
-    config.components = pick(tiny=144, small=576, base=1152)
+    config.components = pick(tiny=144, small=288, base=1152)
     # windows that are looked at
-    config.clips = pick(tiny=1000, small=4000, base=defaults.CITYSCAPES_CLIPS)
-    config.batch_size = pick(tiny=50, small=32, base=17)
+    config.clips = pick(tiny=1000, small=defaults.SMALL_CLIPS, base=defaults.CITYSCAPES_CLIPS)
+    config.batch_size = pick(tiny=50, small=50, base=17)
     config.data.update(
-        size=pick(tiny=(64, 128), small=(112, 224), base=(448, 896)),
+        size=pick(tiny=(64, 128), small=(128, 256), base=(448, 896)),
         frames=1,
         labels=False,
         flip=pick(tiny=0.5, small=0.5, base=0.0),
         window=pick(tiny='start', small='start', base='target'),
     )
+    if size == 'small':
+        defaults.on_small_world(config)
     if size == 'base':
         config.data.sources = ('records:data/cityscapes',)
     return config

@@ -1,5 +1,6 @@
-"""Files that are there whole or not at all: written beside their place, then renamed; and what a
-full disk is called.
+"""Files that are there whole or not at all: written beside their place, then renamed; those in a
+bucket are written here and uploaded when they are whole (`remote`). What a full disk is called; and
+what lies where a file should be.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import re
 import shutil
 import tempfile
 
+from re2pix_jax import remote
 from re2pix_jax.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -21,6 +23,22 @@ REFUSED = (
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ENAMETOOLONG,
+)
+FETCH = 'fetch the file itself'
+UNPACK = 'unpack it, and give the file inside'
+_OTHERS = (  # first bytes, what has them, what to do
+    (
+        b'version https://git-lfs.github.com/spec/',
+        'a git-lfs pointer, which only says where the file is',
+        f'run `git lfs pull` in its folder, or {FETCH}',
+    ),
+    (b'PK\x03\x04', 'a zip archive', UNPACK),
+    (b'\x1f\x8b', 'a gzip archive', UNPACK),
+    (b'BZh', 'a bzip2 archive', UNPACK),
+    (b'\xfd7zXZ\0', 'an xz archive', UNPACK),
+    (b'\x28\xb5\x2f\xfd', 'a zstd archive', UNPACK),
+    (b'7z\xbc\xaf', 'a 7z archive', UNPACK),
+    (b'Rar!', 'a rar archive', UNPACK),
 )
 _FULL_IN_WORDS = ('no space left on device', 'disk quota exceeded', 'file too large')
 
@@ -38,6 +56,19 @@ def full_disk(error: BaseException | None) -> str | None:
             return path.group(1) if path else 'the output'
         error = error.__cause__ or error.__context__
     return None
+
+
+def instead(head: bytes) -> tuple[str, str] | None:
+    """What a file is, by its first 512 bytes, that lies where one of pictures or numbers should;
+    and what to do. None where they do not tell.
+    """
+    if not head:
+        return 'empty', FETCH
+    if head[257:262] == b'ustar':
+        return 'a tar archive', UNPACK
+    if head.lstrip(b'\xef\xbb\xbf \t\r\n').startswith(b'<') and b'\0' not in head:
+        return 'a web page (HTML or XML)', f'{FETCH}; its server may want a login or a licence'
+    return next((tuple(rest) for first, *rest in _OTHERS if head.startswith(first)), None)
 
 
 @contextlib.contextmanager
@@ -74,6 +105,10 @@ def replacing(path):
 
     Folders above are made. Errors are those of `writing`.
     """
+    if remote.is_remote(path):
+        with writing(path), remote.writing(path) as partial:
+            yield partial
+        return
     path = pathlib.Path(path)
     partial = path.with_name(path.name + '.partial')
     with writing(path):
@@ -91,6 +126,10 @@ def replacing_folder(path):
     """As `replacing`, for a folder, which is made. One that was at `path` goes with all it holds,
     once the new one is complete.
     """
+    if remote.is_remote(path):
+        with writing(path), remote.writing(path, folder=True, replace=True) as partial:
+            yield partial
+        return
     path = pathlib.Path(path)
     partial, old = (path.with_name(path.name + ending) for ending in ('.partial', '.old'))
     with writing(path):
@@ -126,6 +165,11 @@ def staging(out):
     Raises:
         UserError: `out` can't be written, before any work is done, or the disk runs full later.
     """
+    if remote.is_remote(out):
+        remote.check_writable(out)
+        with writing(out), remote.writing(out, folder=True) as folder:
+            yield folder
+        return
     out = pathlib.Path(out)
     made = not out.exists()
     folder = None

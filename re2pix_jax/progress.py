@@ -93,6 +93,11 @@ def track(
         progress.close()
 
 
+def counted(number: int, noun: str) -> str:
+    """'1 clip', '2 clips', '1,000 clips'."""
+    return f'{number:,} {noun}{"" if number == 1 else "s"}'
+
+
 def duration(seconds: float) -> str:
     """'2d 3h', '1h 05m', '4m 09s' or '7s'."""
     seconds = round(seconds)

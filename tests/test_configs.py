@@ -63,8 +63,10 @@ def by_name(recipe):
 def test_config_traces_at_its_own_size(name, size):
     """Grids, channels and frames of all configs of a size fit together, forward and backward."""
     config = config_of(name, size)
-    task = tasks.create(config, frozen=parts_of(recipes.size_of(f'{name}:{size}')))
-    batch = recipes.abstract_batch(config)
+    parts = parts_of(recipes.size_of(f'{name}:{size}'))
+    task = tasks.create(config, frozen=parts)
+    batch = recipes.abstract_batch(config, parts)
+    batch['step'] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(task.shapes))
 
     def step(variables, frozen, batch):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-COMMON = {'errors', 'files', 'progress', 'schema', 'cityscapes'}
+COMMON = {'errors', 'files', 'progress', 'remote', 'schema', 'cityscapes'}
 PARTS = {'encoder', 'forecaster', 'generator', 'vae', 'heads'}
 NETWORKS = {'nn', 'evaluation.networks', *PARTS}
 BELOW_COMMANDS = {*COMMON, *NETWORKS, 'model', 'bundles', 'convert', 'tasks', 'evaluation'}
@@ -19,8 +19,9 @@ BELOW_COMMANDS |= {'world', 'data', 'report', 'training'}
 ALLOWED = {  # room → the rooms that it may import
     'cityscapes': set(),
     'errors': set(),
-    'files': {'errors'},
+    'files': {'errors', 'remote'},
     'progress': set(),
+    'remote': {'errors', 'progress'},
     'schema': {'errors'},
     # Networks know no config, no file, no flag, no UserError.
     'nn': set(),
@@ -41,8 +42,9 @@ ALLOWED = {  # room → the rooms that it may import
     'evaluation': {*COMMON, *NETWORKS, 'model', 'bundles', 'world', 'data', 'report', 'training'},
     'finetuning': BELOW_COMMANDS - {*NETWORKS, 'cityscapes', 'convert', 'world'},
     'planning': {*COMMON, 'generator', 'model', 'report', 'tasks', 'training'},
+    'demo': {*COMMON, 'heads', 'bundles', 'data', 'report', 'evaluation'},
     'benchmarks': BELOW_COMMANDS,
-    'commands': {*BELOW_COMMANDS, 'finetuning', 'planning', 'benchmarks', ''},
+    'commands': {*BELOW_COMMANDS, 'finetuning', 'planning', 'demo', 'benchmarks', ''},
     '': {'bundles'},  # the package itself
     '__main__': {'commands'},
     'configs': {'errors', 'training', *PARTS},

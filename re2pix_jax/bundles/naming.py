@@ -1,4 +1,6 @@
-"""Where a bundle lies: a folder, a shipped name or "hf:owner/repo@revision", and its parts."""
+"""Where a bundle lies: a folder, also in a bucket, a shipped name or "hf:owner/repo@revision", and
+its parts.
+"""
 
 import difflib
 import os
@@ -7,7 +9,7 @@ import posixpath
 from collections.abc import Iterable
 from typing import Any, Literal, NotRequired, TypedDict
 
-from re2pix_jax import schema
+from re2pix_jax import remote, schema
 from re2pix_jax.bundles import hub
 from re2pix_jax.bundles.kinds import KINDS
 from re2pix_jax.errors import UserError
@@ -37,7 +39,7 @@ def shipped() -> list[str]:
 
 def resolve(name) -> pathlib.Path:
     """The folder of a bundle, given its folder, shipped name or "hf:owner/repo" (fetched on first
-    use).
+    use). Of one in a bucket, the copy on this machine, brought up to date.
 
     Raises:
         UserError: there is none.
@@ -45,23 +47,44 @@ def resolve(name) -> pathlib.Path:
     text = os.fspath(name)
     if text.startswith(hub.PREFIX):
         return resolve(hub.fetch(text))
+    if remote.is_remote(text):
+        return _fetched(text)
+    remote.check(text)
     if os.path.isdir(os.path.join(text, CHECKPOINTS)):
-        raise UserError(
-            f'{text}: is the folder of a run and not a bundle: export it first: re2pix export '
-            f'--workdir={text} --out=BUNDLE'
-        )
+        raise _is_run(text)
     if is_bundle(text):
         return pathlib.Path(text)
     if not os.path.isabs(text) and is_bundle(SHIPPED / text):
         return SHIPPED / text
     if os.path.isdir(text):
-        raise UserError(
-            f'{text}: is a folder without {CONFIG}: a bundle folder holds {CONFIG} and {WEIGHTS}'
-        )
+        raise _is_none(text)
     near = difflib.get_close_matches(text, shipped(), n=1)
     raise UserError(
         f'{text}: no such model{f", did you mean {near[0]!r}" if near else ""}: give a bundle '
         f'folder, "hf:owner/repo" or a shipped name ({", ".join(shipped()) or "none is shipped"})'
+    )
+
+
+def _fetched(text) -> pathlib.Path:
+    remote.check(text)
+    there = remote.names(text, deep=False)
+    if f'{CHECKPOINTS}/' in there:  # not fetched: they are large
+        raise _is_run(text)
+    if CONFIG not in there:
+        raise _is_none(text) if there else UserError(f'{text}: no such model; nothing is there')
+    return remote.local(text)
+
+
+def _is_run(text) -> UserError:
+    return UserError(
+        f'{text}: is the folder of a run and not a bundle: export it first: re2pix export '
+        f'--workdir={text} --out=BUNDLE'
+    )
+
+
+def _is_none(text) -> UserError:
+    return UserError(
+        f'{text}: is a folder without {CONFIG}: a bundle folder holds {CONFIG} and {WEIGHTS}'
     )
 
 
@@ -90,10 +113,12 @@ def place_of(path: pathlib.Path, reference: str):
     """Where a part of the bundle at `path` lies: a folder relative to it, else whatever `resolve`
     takes.
     """
+    if reference.startswith(hub.PREFIX) or remote.is_remote(reference):
+        return reference
     relative = path / reference
-    return (
-        relative if not reference.startswith(hub.PREFIX) and os.path.isdir(relative) else reference
-    )
+    if reference.startswith('..') and (copied := remote.origin(path)):
+        return remote.join(copied, reference)  # beside what was fetched
+    return relative if os.path.isdir(relative) else reference
 
 
 def find(name, kinds: str | Iterable[str] | None = None):
@@ -144,5 +169,7 @@ def _inside(name, path: pathlib.Path, reference: str):
     place = place_of(path, reference)
     if place is reference or os.path.isabs(reference):
         return reference
+    if remote.is_remote(name):
+        return remote.join(name, reference)
     text = f'{os.fspath(name)}/{reference}'
     return posixpath.normpath(text) if text.startswith(hub.PREFIX) else text

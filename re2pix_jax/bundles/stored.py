@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from re2pix_jax import files
 from re2pix_jax.errors import UserError
 
 DTYPES = {
@@ -74,6 +75,10 @@ def read_safetensors(path) -> dict[str, Stored]:
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror or error}') from error
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        with open(path, 'rb') as file:
+            if found := files.instead(file.read(512)):
+                what, advice = found
+                raise UserError(f'{path}: is {what}, and no file of weights: {advice}') from error
         reason = ' '.join(str(error).split())  # the library repeats what the file says
         raise UserError(
             f'{path}: is not a whole safetensors file ({reason}): fetch it again'

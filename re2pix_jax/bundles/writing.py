@@ -7,7 +7,7 @@ import shutil
 
 import flax.traverse_util
 
-from re2pix_jax import files
+from re2pix_jax import files, remote
 from re2pix_jax.bundles import hub
 from re2pix_jax.bundles.kinds import kind_of, tuples
 from re2pix_jax.bundles.naming import (
@@ -20,7 +20,7 @@ from re2pix_jax.bundles.naming import (
     place_of,
     read_config,
 )
-from re2pix_jax.bundles.reading import Bundle, read
+from re2pix_jax.bundles.reading import Bundle, load, read
 from re2pix_jax.bundles.stored import is_floating, write_safetensors
 from re2pix_jax.errors import UserError
 
@@ -35,11 +35,20 @@ def check_place(path, kind: str, overwrite: bool = False) -> None:
         UserError: something else is there, a bundle of another kind included; or a bundle of this
             kind, without `overwrite`.
     """
-    path = pathlib.Path(path)
-    if not path.exists() or path.is_dir() and not any(path.iterdir()):
+    if remote.is_remote(path):
+        remote.check_writable(path)
+        held = {name.rstrip('/') for name in remote.names(path, deep=False)}
+        place = remote.local(path, lambda name: name == CONFIG)
+    else:
+        remote.check(path)
+        path = place = pathlib.Path(path)
+        held = {file.name for file in path.iterdir()} if path.is_dir() else {''}
+        if not path.exists():
+            return
+    if not held:
         return
     try:
-        there = None if (path / CHECKPOINTS).is_dir() else read_config(path)['kind']
+        there = None if CHECKPOINTS in held else read_config(place)['kind']
     except UserError:
         there = None
     if there is None:
@@ -72,7 +81,7 @@ def save(
     renamed into it.
 
     Args:
-        path: the folder.
+        path: the folder; one in a bucket gets copies of the parts that lie on this machine.
         part: the part. Parts inside it are saved inside the bundle, unless `parts` names where they
             already are.
         parts: {name: folder, shipped name or "hf:owner/repo"}; of a larger bundle the one part is
@@ -111,7 +120,7 @@ def save(
     tensors = flax.traverse_util.flatten_dict(kind.tensors_of(part), sep='/')
     with files.replacing_folder(path) as partial:
         references = {
-            name: _place_part(name, inner, pathlib.Path(path), partial, storage, source)
+            name: _place_part(name, inner, path, partial, storage, source)
             for name, inner in held.items()
         }
         config = {
@@ -151,7 +160,7 @@ def _network_of(kind, part, source: Bundle | None) -> dict:
 
 
 def _place_part(
-    name: str, part, path: pathlib.Path, partial: pathlib.Path, storage: str, source: Bundle | None
+    name: str, part, path, partial: pathlib.Path, storage: str, source: Bundle | None
 ) -> str:
     """Saves a part object inside the bundle, or says how the config should name a bundle that is
     elsewhere.
@@ -162,8 +171,14 @@ def _place_part(
         save(partial / name, part, storage=storage, like=like)
         return name
     text = os.fspath(find(part, name))  # a name that leads nowhere must not be written down
+    if remote.is_remote(text):
+        beside = remote.is_remote(path) and remote.relative(text, path)
+        return beside or remote.address(text)
     if text.startswith(hub.PREFIX) or not os.path.isdir(text):
         return hub.pinned(text)
+    if remote.is_remote(path):  # whoever opens it there cannot follow a path of this machine
+        save(partial / name, load(text), storage=storage, like=text)
+        return name
     inside = os.path.relpath(os.path.abspath(text), os.path.abspath(path))
     if not inside.startswith('..') and inside != '.':
         shutil.copytree(text, partial / inside)  # the folder it is in now is about to be replaced

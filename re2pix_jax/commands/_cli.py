@@ -4,6 +4,8 @@ A command is a file of this folder whose name doesn't begin with an underscore. 
 whose first line is what `re2pix` alone says of it and which holds an example; absl flags; and
 
     ARGUMENTS = ('kind', '[source]')  # positional ones: in brackets, if it may be absent
+    REMOTE = ('source', 'out')        # flags and arguments that may lie in a bucket (gs://, s3://)
+    NO_PATHS = ('message',)           # flags that may hold the addresses of other things
     def main(argv): ...               # argv without the flags; returns the exit status
 
 A command that does one of several things has `about(argument)` too: the text and the names of the
@@ -40,7 +42,7 @@ from absl import logging as absl_logging
 from ml_collections.config_flags import config_flags
 
 import re2pix_jax
-from re2pix_jax.commands import _config, _supervise
+from re2pix_jax.commands import _addresses, _config, _supervise
 from re2pix_jax.errors import UserError
 from re2pix_jax.files import full_disk
 
@@ -126,8 +128,9 @@ def main():
     elif name == '--version':
         print(re2pix_jax.__version__)
     elif name not in names():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
-        sys.exit(_fail(f'no command {name!r}; did you mean re2pix {near}? re2pix lists them'))
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f'did you mean re2pix {near[0]}?' if near else f'expected {", ".join(names())};'
+        sys.exit(_fail(f'no command {name!r}; {hint} re2pix lists them'))
     else:
         _supervise.enter()  # before the command's imports, which take seconds
         sys.argv = [f're2pix {name}', *arguments]
@@ -158,7 +161,9 @@ def _exit_status(module, argv):
         if any(argument in _HELP for argument in argv[1:]):
             print(_help(module, argv))
             return 0
-        return module.main(_parse(argv, getattr(module, 'ARGUMENTS', ())))
+        rest = _parse(argv, getattr(module, 'ARGUMENTS', ()))
+        _addresses.check(module, rest)
+        return module.main(rest)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
@@ -301,4 +306,7 @@ def _flag_message(error):
     if unknown:
         hint = f'did you mean --{unknown.group(2).split(" or ")[0]}? ' if unknown.group(2) else ''
         return f'unknown flag --{unknown.group(1)}; {hint}see --help'
+    # What Python says of a text that is none.
+    text = re.sub(r'invalid literal for int\(\).*', 'expected an integer', text)
+    text = re.sub(r'could not convert string to float.*', 'expected a number', text)
     return text.removeprefix('flag ')

@@ -6,13 +6,12 @@ The workdirs of `re2pix evaluate`. What may differ is what is judged: the model,
 guidance, seed. Of different clips, windows, sizes or judging networks no table is made.
 """
 
-import pathlib
-
-from re2pix_jax import schema
+from re2pix_jax import remote, schema
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import tables
 
 ARGUMENTS = None  # workdirs, any number of them
+REMOTE = ('arguments',)
 
 
 def main(argv):
@@ -35,7 +34,7 @@ def main(argv):
 
 def _read(folder) -> dict:
     """{term: report}"""
-    file = pathlib.Path(folder) / 'metrics.json'
+    file = remote.local(remote.join(folder, 'metrics.json'))
     if not file.is_file():
         raise UserError(f'{folder}: no metrics.json there; give a --workdir of re2pix evaluate')
     return schema.read_json(file, dict, 'evaluate again')

@@ -67,6 +67,7 @@ STORAGE = flags.DEFINE_enum(
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace a bundle of the same kind.')
 
 ARGUMENTS = ('kind', 'source', 'destination')
+REMOTE = ('source', 'destination', 'encoder')
 
 
 def main(argv):

@@ -25,6 +25,8 @@ from re2pix_jax.training import mesh
 CONFIG = cli.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder to write to', required=True)
 
+REMOTE = ('workdir',)
+
 
 def main(argv):
     del argv

@@ -31,6 +31,8 @@ _EMA = flags.DEFINE_bool(
 )
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace a bundle of the same kind at --out.')
 
+REMOTE = ('workdir', 'out')
+
 
 def main(argv):
     del argv

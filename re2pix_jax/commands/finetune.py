@@ -45,6 +45,7 @@ FOLDER_FPS = flags.DEFINE_float(
 SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is random.', lower_bound=0)
 
 ARGUMENTS = ('footage',)
+REMOTE = ('model',)
 
 
 def main(argv):

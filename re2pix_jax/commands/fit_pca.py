@@ -23,6 +23,8 @@ _CONFIG = cli.config_flag()
 _OUT = flags.DEFINE_string('out', None, 'folder of the bundle to write', required=True)
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace a bundle of components at --out.')
 
+REMOTE = ('out',)
+
 
 def main(argv):
     del argv

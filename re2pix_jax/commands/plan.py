@@ -36,6 +36,7 @@ _HORIZON = flags.DEFINE_integer('horizon', 8, 'Frames of a prediction.', lower_b
 _SEARCH = flags.DEFINE_bool('search', False, 'Tries sharding and remat, and recommends.')
 _JSON = flags.DEFINE_string('json', '', 'Where to write the plans as JSON, too.')
 ARGUMENTS = None  # names of configs, any number of them
+REMOTE = ('json',)
 
 
 def main(argv):

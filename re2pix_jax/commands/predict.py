@@ -14,13 +14,12 @@ Of several --video, of a folder of videos, or with --every at several times of o
 goes to a folder of its own in --out; a video that cannot be used is named, and the status is 1.
 """
 
-import pathlib
 import sys
 import time
 
 from absl import flags
 
-from re2pix_jax import files
+from re2pix_jax import files, remote
 from re2pix_jax.commands import cli  # noqa: F401 (quietens native libraries while they load)
 from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
@@ -84,6 +83,8 @@ DTYPE = flags.DEFINE_enum(
     'what networks compute in; bfloat16 is faster on accelerators',
 )
 
+REMOTE = ('model', 'out')
+
 
 def main(argv):
     del argv
@@ -119,7 +120,7 @@ def _several(model, asked) -> int:
             print(f'left out: {error}', file=sys.stderr, flush=True)
             continue
         doing = 'predicting' if done else 'compiling and predicting'
-        with files.staging(pathlib.Path(OUT.value, place)) as folder:
+        with files.staging(remote.join(OUT.value, place)) as folder:
             took = _predict(model, clip, folder, doing)
         print(f'{number} of {len(asked)}: {OUT.value}/{place}; {took}\n', flush=True)
         done += 1

@@ -37,6 +37,7 @@ from absl import flags
 from re2pix_jax.commands import cli
 from re2pix_jax.data import prepare, sources, windows
 from re2pix_jax.errors import UserError
+from re2pix_jax.progress import counted
 
 RAW = flags.DEFINE_string('raw', None, 'Folder with the raw data.')
 OUT = flags.DEFINE_string('out', None, 'Folder to write; must not exist yet.')
@@ -93,6 +94,7 @@ LOOK = flags.DEFINE_string(
 )
 
 ARGUMENTS = ('[dataset]',)
+REMOTE = ('out', 'source', 'encoder', 'principal', 'vae', 'check', 'look')
 
 
 def main(argv):
@@ -111,7 +113,9 @@ def main(argv):
         )
     _need(argv[1], OUT)
     splits = DATASETS[argv[1]](argv[1])
-    counts = ', '.join(f'{len(split["clips"])} {name} clips' for name, split in splits.items())
+    counts = ', '.join(
+        counted(len(split['clips']), f'{name} clip') for name, split in splits.items()
+    )
     print(f'{OUT.value}: {counts}')
     empty = [name for name, split in splits.items() if not split['clips']]
     left_out = [clip for split in splits.values() for clip in split['left_out']]

@@ -1,4 +1,4 @@
-r"""Makes the base-size set from the official files: encoder, VAE, forecasters, heads, judges.
+r"""Makes the base-size set of bundles from the official files that others published.
 
     re2pix published bundles/base --list
     re2pix published bundles/base
@@ -24,6 +24,7 @@ ONLY = flags.DEFINE_list('only', [], 'Names of the bundles to make; none: all.')
 LIST = flags.DEFINE_bool('list', False, 'Say what would be fetched from where, and stop.')
 
 ARGUMENTS = ('out',)
+NO_PATHS = ('mirror',)
 
 
 def main(argv):

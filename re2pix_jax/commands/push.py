@@ -27,6 +27,7 @@ MESSAGE = flags.DEFINE_string('message', 'A re2pix_jax bundle', 'Message of the 
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Show the card and the files, and send nothing.')
 
 ARGUMENTS = ('bundle', 'hf:owner/name')
+NO_PATHS = ('license', 'datasets', 'message')
 
 
 def main(argv):

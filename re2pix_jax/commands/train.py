@@ -3,13 +3,14 @@
     re2pix train --config=forecaster:tiny --workdir=runs/forecaster --config.steps=100
 
 The workdir gets checkpoints/, log.jsonl (one row of numbers each config.log_every steps),
-timing.jsonl (how fast they went), tensorboard/ and config.json. --config.log.writers="('wandb',)"
-or "('mlflow',)" shows the run there, --config.log.pictures=4 with clips of eval_data at each
-evaluation. --config.profile.steps="(10,15)" leaves a trace of these steps in profile/. SIGTERM
-finishes the step, saves and ends with status 143. Several processes: set JAX_COORDINATOR_ADDRESS,
-JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or RE2PIX_DISTRIBUTED=1 where the cluster describes
-itself. Status 75: killed, or another process is gone; the same command goes on, and --restarts=N
-gives it again by itself.
+timing.jsonl (how fast they went), tensorboard/ and config.json; it may lie in a bucket, as
+--workdir=gs://BUCKET/runs/forecaster, and is one for all processes.
+--config.log.writers="('wandb',)" or "('mlflow',)" shows the run there, --config.log.pictures=4 with
+clips of eval_data at each evaluation. --config.profile.steps="(10,15)" leaves a trace of these
+steps in profile/. SIGTERM finishes the step, saves and ends with status 143. Several processes: set
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or RE2PIX_DISTRIBUTED=1
+where the cluster describes itself. Status 75: killed, or another process is gone; the same command
+goes on, and --restarts=N gives it again by itself.
 """
 
 from re2pix_jax.commands import (
@@ -26,17 +27,20 @@ from absl import flags
 from re2pix_jax import evaluation, tasks
 from re2pix_jax.data import loader
 from re2pix_jax.evaluation import pictures
-from re2pix_jax.training import defaults, loop, mesh
+from re2pix_jax.training import checkpoint, defaults, loop, mesh
 
 _CONFIG = cli.config_flag()
 flags.declare_key_flag('restarts')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+
+REMOTE = ('workdir',)
 
 
 def main(argv):
     del argv
     config = _CONFIG.value
     defaults.check(config)
+    checkpoint.check_place(_WORKDIR.value)
     mesh.initialize_processes()
     task = tasks.create(config)
     with contextlib.ExitStack() as stack:

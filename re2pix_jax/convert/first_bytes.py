@@ -1,24 +1,11 @@
 """What a file is by its first bytes, whatever its name promises."""
 
+from re2pix_jax import files
 from re2pix_jax.errors import UserError
 
 OLD = b'\x80\x02\x8a\n' + (0x1950A86A20F9469CFC6C).to_bytes(10, 'little')
 """A torch file from before version 1.6: the pickle of a magic number."""
-UNPACK = 'unpack it, and give the file of weights inside'
-FETCH = 'fetch the file itself'
 OTHERS = (  # first bytes, what has them, what to do
-    (
-        b'version https://git-lfs.github.com/spec/',
-        'a git-lfs pointer, which only says where the weights are',
-        'run `git lfs pull` in its folder, or fetch the file itself',
-    ),
-    (b'<', 'a web page (HTML or XML)', f'{FETCH}; its server may want a login or a licence'),
-    (b'\x1f\x8b', 'a gzip archive', UNPACK),
-    (b'BZh', 'a bzip2 archive', UNPACK),
-    (b'\xfd7zXZ\0', 'an xz archive', UNPACK),
-    (b'\x28\xb5\x2f\xfd', 'a zstd archive', UNPACK),
-    (b'7z\xbc\xaf', 'a 7z archive', UNPACK),
-    (b'Rar!', 'a rar archive', UNPACK),
     (b'\x89HDF', 'an HDF5 file, as Keras writes it', "fetch the model's torch or safetensors file"),
     (b'GGUF', 'a GGUF file of quantised weights', "fetch the model's safetensors file"),
     (b'\x93NUMPY', 'a numpy array', "fetch the model's torch or safetensors file"),
@@ -39,18 +26,16 @@ def kind_of(path) -> str:
             size = file.seek(0, 2)
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror or error}') from error
-    if not head:
-        raise UserError(f'{path}: is empty: {FETCH}')
     if head.startswith((b'PK\x03\x04', OLD)):
         return 'torch'
     if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= size - 8:
         return 'safetensors'
-    if head[257:262] == b'ustar':
-        raise UserError(f'{path}: is a tar archive and no file of weights: {UNPACK}')
-    text = head.lstrip(b'\xef\xbb\xbf \t\r\n')
-    for first, what, advice in OTHERS:
-        if (text if first.isascii() else head).startswith(first):
-            raise UserError(f'{path}: is {what}, and no file of weights: {advice}')
-    if text.startswith(b'{'):
+    found = files.instead(head) or next(
+        (rest for first, *rest in OTHERS if head.startswith(first)), None
+    )
+    if found:
+        what, advice = found
+        raise UserError(f'{path}: is {what}, and no file of weights: {advice}')
+    if head.lstrip(b'\xef\xbb\xbf \t\r\n').startswith(b'{'):
         return 'json'
     return 'safetensors' if str(path).endswith('.safetensors') else 'torch'

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from re2pix_jax import bundles
+from re2pix_jax import bundles, remote
 from re2pix_jax.bundles import hub
 from re2pix_jax.convert import (
     autoencoder_kl,
@@ -58,7 +58,7 @@ def convert(kind: str, source: str, destination: str, options: dict, **saving) -
     options = {name: value for name, value in options.items() if value is not None}
     _check_options(kind, options)
     patterns = ['*.json', *(f'*{suffix}' for suffix in SUFFIXES)]
-    path = hub.fetch(source, patterns) if source.startswith(hub.PREFIX) else pathlib.Path(source)
+    path = hub.fetch(source, patterns) if source.startswith(hub.PREFIX) else remote.local(source)
     if not path.exists():
         raise UserError(f'{source}: no such file or folder; give one, or hf:OWNER/REPO[:FILE]')
     if path.is_file() and re.search(r'-\d{5}-of-\d{5}\.\w+$', path.name):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import av
 
+from re2pix_jax import files
 from re2pix_jax.errors import UserError
 
 FAILURES = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
@@ -47,9 +48,7 @@ def opened(path: str | os.PathLike, careful: bool = False) -> Iterator[tuple]:
     try:
         container = av.open(str(path), metadata_errors='ignore')
     except FAILURES as error:
-        raise UserError(
-            f'{path}: not a readable video ({reason(error)}), expected a file such as mp4'
-        ) from error
+        raise _unreadable(path, error) from error
     with container:
         # A picture of the cover is a stream too.
         covers = av.stream.Disposition.attached_pic
@@ -66,6 +65,20 @@ def opened(path: str | os.PathLike, careful: bool = False) -> Iterator[tuple]:
         stream.codec_context.options = {'max_pixels': str(MOST_PIXELS)}
         stream.thread_type = 'NONE' if careful else 'AUTO'
         yield container, stream
+
+
+def _unreadable(path, error) -> UserError:
+    try:
+        with open(path, 'rb') as file:
+            found = files.instead(file.read(512))
+    except OSError as refused:
+        return UserError(f'{path}: cannot be read ({reason(refused).lower()}); make it readable')
+    if found:
+        what, advice = found
+        return UserError(f'{path}: is {what}, not a readable video: {advice}')
+    return UserError(
+        f'{path}: not a readable video ({reason(error)}), expected a whole file such as mp4'
+    )
 
 
 def packets(container, stream) -> Iterator:

@@ -7,6 +7,7 @@ from re2pix_jax.data import timeline, windows
 from re2pix_jax.data.sources.source import Source
 from re2pix_jax.data.sources.videos import Videos
 from re2pix_jax.errors import UserError
+from re2pix_jax.progress import counted
 
 FRAMES = 8
 """Of a window, as the configs have them."""
@@ -52,16 +53,16 @@ def _line(source, clips, size):
     asked = f'{FRAMES} frames at stride {windows.STRIDE}'
     counts = [count(source, index) for index in clips]
     slow = [source.fps(index) for index in clips if math.isinf(_span(source, index))]
-    said = [f'{len(pieces)} clips, {sum(counts)} windows of {asked}']
+    said = [f'{counted(len(pieces), "clip")}, {counted(sum(counts), "window")} of {asked}']
     if slow:
         least = windows.BASE_FPS / windows.STRIDE
         said.append(
-            f'{len(slow)} clips are too slow, {min(slow):.3g} frames per second where stride '
-            f'{windows.STRIDE} means {least:.3g}: film faster, or train at a larger stride'
+            f'{counted(len(slow), "clip")} too slow, {min(slow):.3g} frames per second where '
+            f'stride {windows.STRIDE} means {least:.3g}: film faster, or train at a larger stride'
         )
     short = counts.count(0) - len(slow)
     if short:
-        said.append(f'{short} clips are too short for a window')
+        said.append(f'{counted(short, "clip")} too short for a window')
     height, width = line.size
     box = windows.centre_box(height, width, size)
     kept = box.height * box.width / (height * width)

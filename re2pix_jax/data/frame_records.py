@@ -46,8 +46,8 @@ def write_frames(
         Frames(image_format, quality, size),
         records.FIELDS,
         about,
-        processes,
-        strict,
+        processes=processes,
+        strict=strict,
     )
 
 

@@ -14,6 +14,7 @@ from re2pix_jax.data import frame_records, records, sources
 from re2pix_jax.data.sources import encoded
 from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.errors import UserError
+from re2pix_jax.progress import counted
 
 WORLD_SIZE = (64, 128)
 EVALUATED = {
@@ -211,5 +212,5 @@ def check(folder) -> str:
             f'{folder}: {len(found)} of {sum(counts.values())} clips are not as the manifest says; '
             f'{"; ".join(found[:3])}; prepare the folder again'
         )
-    listed = ', '.join(f'{count} {split} clips' for split, count in counts.items())
+    listed = ', '.join(counted(count, f'{split} clip') for split, count in counts.items())
     return f'{folder}: {listed}, all as the manifest says'

@@ -15,6 +15,7 @@ import hashlib
 import io
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NotRequired, TypedDict
 
@@ -22,7 +23,7 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt16
 from PIL import Image
 
-from re2pix_jax import schema
+from re2pix_jax import remote, schema
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.errors import UserError
 
@@ -86,7 +87,7 @@ class Prepared:
     """
 
     def __init__(self, path, split: str):
-        self.path = pathlib.Path(path)
+        self.path = remote.address(path) if remote.is_remote(path) else pathlib.Path(path)
         self.manifest = read_manifest(self.path)
         if split not in self.manifest['splits']:
             why = (
@@ -98,7 +99,10 @@ class Prepared:
                 f'{path}: no split {split!r}{why}, there is {", ".join(self.manifest["splits"])}'
             )
         self.clips = self.manifest['splits'][split]['clips']
-        self._reader = _open(self.path, split)
+        # Of a bucket, the shards of this split are copied on first use: a window is a few records
+        # of any shard, and every epoch reads them all again.
+        others = re.compile(rf'.*(?<!-{re.escape(split)})\.array_record-.*')
+        self._reader = _open(remote.local(path, lambda name: not others.fullmatch(name)), split)
         total = sum(clip['frames'] for clip in self.clips)
         if total != len(self._reader):
             raise UserError(
@@ -255,13 +259,12 @@ def damaged(path: str | os.PathLike, split: str) -> Iterator[str | None]:
 
 
 def read_manifest(path: str | os.PathLike) -> Manifest:
-    """The manifest of a prepared folder.
+    """The manifest of a prepared folder, which may lie in a bucket.
 
     Raises:
         UserError: there is none, or it is damaged or of another format.
     """
-    path = pathlib.Path(path)
-    file, again = path / MANIFEST, 'prepare the folder again'
+    file, again = remote.local(remote.join(path, MANIFEST)), 'prepare the folder again'
     if not file.is_file():
         raise UserError(
             f'{path}: no prepared clips there (no {MANIFEST}); make them with python -m re2pix_jax '

@@ -116,8 +116,12 @@ def _filtered(frame, steps):
     return last.pull()
 
 
-def image(path: str | os.PathLike) -> Picture:
+def image(path: str | os.PathLike, again: str = 'replace it, or take it away') -> Picture:
     """The image of a file as a viewer shows it.
+
+    Args:
+        path: of the file.
+        again: what to do where it is lost.
 
     Raises:
         UserError: not a readable image, or one of numbers that are no colours.
@@ -133,9 +137,10 @@ def image(path: str | os.PathLike) -> Picture:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f'{path}: no such file') from error
+        raise UserError(f'{path}: no such file; {again}') from error
     except Exception as error:  # a damaged image shows in many ways
-        raise UserError(f'{path}: not a readable image ({decoding.reason(error)})') from error
+        reason = decoding.reason(error).replace(f' {str(path)!r}', '')
+        raise UserError(f'{path}: not a readable image ({reason}); {again}') from error
     return _turned(picture, turned)
 
 

@@ -84,7 +84,8 @@ def of(path: str | os.PathLike, folder_fps: float = windows.BASE_FPS, decoded: b
     try:
         about = os.stat(real)
     except OSError as error:
-        raise UserError(f'{path}: not a readable video ({decoding.reason(error)})') from error
+        reason = decoding.reason(error).lower()
+        raise UserError(f'{path}: cannot be read ({reason}), expected a video') from error
     stamp = FORMAT, about.st_size, about.st_mtime_ns
     known = _known.get(real)
     if known is None or known[0] != stamp:

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from re2pix_jax import files
 from re2pix_jax.data import decoding, folders, shown, timeline, windows
 from re2pix_jax.errors import UserError
+from re2pix_jax.progress import counted
 
 Clip = UInt8[np.ndarray, 't h w 3']
 
@@ -97,9 +98,14 @@ def read(
         if len(indices) < max(min_frames, 1):
             rate = '' if fps is None else f' at {fps:g} frames per second'
             after = f' from {start:g} s on' if start else ''
+            length = line.times[-1] - line.times[0] + 1 / line.rate
+            latest = length - max(min_frames, 1) / (fps or line.rate)
+            todo = 'give a longer clip'
+            if start and latest >= 0:
+                todo = f'start may be at most {int(100 * latest) / 100:g}'
             raise UserError(
-                f'{path}: {len(indices)} frames{rate}{after}, expected at least '
-                f'{max(min_frames, 1)}; give a longer clip'
+                f'{path}: {counted(len(indices), "frame")}{rate}{after}, expected at least '
+                f'{max(min_frames, 1)}; it is {length:.4g} s long: {todo}'
             )
         try:
             return take(path, indices, **options)

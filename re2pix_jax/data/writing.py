@@ -14,11 +14,12 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 
-from re2pix_jax import files
+from re2pix_jax import files, remote
 from re2pix_jax.data import records
 from re2pix_jax.data.sources.source import Source
 from re2pix_jax.errors import UserError
@@ -35,13 +36,16 @@ def write(
     encode: Callable[[Source, int], tuple[list[dict[str, bytes]], dict]],
     fields: Sequence[str],
     about: dict,
+    *,
     processes: int = 1,
+    threads: int = 1,
     strict: bool = False,
 ) -> dict[str, dict]:
     """Writes the clips of each split's source to the folder `out`.
 
     Args:
-        out: folder to write; must not exist yet.
+        out: folder to write; must not exist yet. One in a bucket is written on this machine and
+            uploaded when it is complete.
         splits: name → its clips.
         encode: (source, index) → (list of records, field → bytes, one for each frame; what the
             manifest says of the clip beside its name, origin, rate and frames). Picklable where
@@ -49,7 +53,7 @@ def write(
         fields: names of what a record holds.
         about: what the manifest says of all clips, JSON; a preparation that was interrupted goes on
             only with the same.
-        processes: how many read and encode.
+        processes: how many read and encode; threads: so too, within this process.
         strict: stop at the first clip that cannot be read; by default it is left out, and the
             manifest says why.
 
@@ -62,9 +66,11 @@ def write(
         UserError: `out` exists, `out`.partial was begun with other settings, clips of one name, no
             clip of any split can be read, with `strict` the first that cannot, or the disk is full.
     """
+    if remote.is_remote(out):
+        return _write_to_bucket(out, splits, encode, fields, about, processes, strict)
     out = pathlib.Path(out)
     if out.exists():
-        raise UserError(f'{out}: exists already; remove it or choose another folder')
+        raise _exists(out)
     _check_names(splits)
     partial = out.with_name(out.name + '.partial')
     with files.writing(out):
@@ -84,7 +90,7 @@ def write(
         try:
             with (
                 contextlib.closing(progress),
-                contextlib.closing(_shards(waiting, work, processes)) as written,
+                contextlib.closing(_shards(waiting, work, processes, threads)) as written,
             ):
                 for job, shard in written:
                     shards[job] = shard
@@ -100,6 +106,31 @@ def write(
             f'{out}: the disk is full after {len(shards)} of {len(jobs)} shards; free space and '
             f'give the same command again to go on, or remove {partial}'
         ) from error
+
+
+def _exists(out) -> UserError:
+    return UserError(f'{out}: exists already; remove it or choose another folder')
+
+
+def _write_to_bucket(out, splits, encode, fields, about, processes, strict) -> dict[str, dict]:
+    """`write`, on this machine first; both parts of the work go on where they were cut off."""
+    remote.check_writable(out)
+    # What an upload left that was cut off is overwritten.
+    if any('.array_record' not in name for name in remote.names(out, deep=False)):
+        raise _exists(remote.address(out))
+    plan = json.dumps([remote.address(out), _plan(splits, {'fields': fields, **about})])
+    place = remote.workplace(hashlib.sha256(plan.encode()).hexdigest()[:16])
+    if not place.exists():
+        try:
+            write(place, splits, encode, fields, about, processes, strict)
+        except UserError as error:
+            told = re.sub(rf'{re.escape(str(place))}(?!\.)', remote.address(out), str(error))
+            raise UserError(told) from error
+    manifest = json.loads((place / records.MANIFEST).read_text())
+    remote.upload(place, out)
+    shutil.rmtree(place)
+    left_out = {split: {'clips': [], 'left_out': of} for split, of in manifest['empty'].items()}
+    return {split: {**manifest['splits'], **left_out}[split] for split in splits}
 
 
 def _check_names(splits):
@@ -118,14 +149,7 @@ def _begin(partial, splits, about) -> list[tuple[str, int]]:
     """Makes the folder, or checks that it was begun with the same clips and settings. Returns the
     jobs, (split, shard).
     """
-    names = {
-        split: [source.name(index) for index in range(len(source))]
-        for split, source in splits.items()
-    }
-    clips = {
-        split: hashlib.sha256('\n'.join(names[split]).encode()).hexdigest() for split in splits
-    }
-    plan = json.loads(json.dumps({'format': records.FORMAT, 'clips': clips, **about}))
+    plan = _plan(splits, about)
     file = partial / PLAN
     if file.is_file():
         begun = json.loads(file.read_text())
@@ -146,6 +170,18 @@ def _begin(partial, splits, about) -> list[tuple[str, int]]:
     ]
 
 
+def _plan(splits, about) -> dict:
+    """What a preparation is of, as JSON gives it back."""
+    names = {
+        split: [source.name(index) for index in range(len(source))]
+        for split, source in splits.items()
+    }
+    clips = {
+        split: hashlib.sha256('\n'.join(names[split]).encode()).hexdigest() for split in splits
+    }
+    return json.loads(json.dumps({'format': records.FORMAT, 'clips': clips, **about}))
+
+
 def _clips_of(job, splits):
     split, number = job
     return range(len(splits[split]))[number * CLIPS_PER_SHARD : (number + 1) * CLIPS_PER_SHARD]
@@ -155,16 +191,20 @@ def _done(partial, job) -> pathlib.Path:
     return pathlib.Path(partial, f'{job[0]}-{job[1]:05d}.json')
 
 
-def _shards(jobs, work, processes):
+def _shards(jobs, work, processes, threads):
     """Yields (job, what `_shard` returned) as they are done."""
-    processes = min(processes, len(jobs))
-    if processes <= 1:
+    workers = min(max(processes, threads), len(jobs))
+    if workers <= 1:
         yield from ((job, _shard(job, *work)) for job in jobs)
         return
-    # Fork would copy the threads of an accelerator's runtime.
-    context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(processes, context, _start_worker, work) as pool:
-        futures = {pool.submit(_work, job): job for job in jobs}
+    if threads > 1:
+        pool, run = concurrent.futures.ThreadPoolExecutor(workers), lambda job: _shard(job, *work)
+    else:  # fork would copy the threads of an accelerator's runtime
+        context = multiprocessing.get_context('spawn')
+        pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, work)
+        run = _work
+    with pool:
+        futures = {pool.submit(run, job): job for job in jobs}
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()

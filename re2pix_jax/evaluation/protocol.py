@@ -7,6 +7,7 @@ import dataclasses
 from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import published
+from re2pix_jax.progress import counted
 
 ALIKE = (
     *('name', 'departures', 'contents', 'split', 'clips', 'start_frame', 'window', 'target'),
@@ -101,8 +102,8 @@ def describe(protocol: dict) -> str:
     )
     given = f'{protocol["context_frames"]} context frames and {compared}'
     line = (
-        f'{protocol["model"]} on {protocol["clips"]} clips of {protocol["source"]}, split '
-        f'{protocol["split"]}: {given} at stride {protocol["stride"]} ({protocol["fps"]:.3g} '
+        f'{protocol["model"]} on {counted(protocol["clips"], "clip")} of {protocol["source"]}, '
+        f'split {protocol["split"]}: {given} at stride {protocol["stride"]} ({protocol["fps"]:.3g} '
         f'frames per second), {size} pixels'
     )
     line += f', labels {labels}' if labels != size else ''

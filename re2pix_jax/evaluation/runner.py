@@ -16,6 +16,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import compatibility, evaluators, views
 from re2pix_jax.evaluation.batches import filled, numbered
 from re2pix_jax.evaluation.results import Report
+from re2pix_jax.progress import counted
 from re2pix_jax.training import mesh as meshes
 
 
@@ -71,7 +72,8 @@ class Evaluation:
 
     def about(self) -> str:
         """What is evaluated on, in words."""
-        return f'{self.scored} clips of {", ".join(self.data.sources)}, split {self.data.split}'
+        clips = counted(self.scored, 'clip')
+        return f'{clips} of {", ".join(self.data.sources)}, split {self.data.split}'
 
     def close(self) -> None:
         """Ends the processes that read."""

@@ -1,8 +1,10 @@
 """The parts that are tuned, each on what comes before it, and the clips they see."""
 
 import contextlib
+import math
 import shutil
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -11,7 +13,7 @@ from re2pix_jax.bundles.kinds import KINDS
 from re2pix_jax.data import loader, prepare, records, video
 from re2pix_jax.evaluation import fitness, held_out
 from re2pix_jax.finetuning.plan import HORIZON, Run, once
-from re2pix_jax.tasks import principal
+from re2pix_jax.tasks import principal, recipes
 from re2pix_jax.training import loop, writer
 
 POOR_PSNR = 26.0
@@ -53,18 +55,18 @@ def tuned(run: Run) -> None:
         flush=True,
     )
     if poor:
-        chosen['vae'] = train(run, 'vae', config_of(run, 'vae', 'autoencoder:tiny'))
+        chosen['vae'] = train(run, 'vae', config_of(run, 'vae', 'autoencoder'))
     if refitted:
         chosen['principal'] = fitted(run)
     encoded(run, chosen)
-    config = config_of(run, 'forecaster', 'forecaster:tiny-unrolled')
+    config = config_of(run, 'forecaster', 'forecaster', '-unrolled')
     config.data.frames = model.forecaster.net.frames - 1 + HORIZON
     config.loss.unroll = HORIZON
     config.frozen.update({name: chosen[name] for name in ('encoder', 'principal')})
     if refitted:  # components of another meaning: nothing to go on from
         config.init = ''
     chosen['forecaster'] = train(run, 'forecaster', config)
-    config, generator = config_of(run, 'generator', 'generator:tiny'), model.generator
+    config, generator = config_of(run, 'generator', 'generator'), model.generator
     config.data.frames = generator.net.context_frames + generator.net.future_frames
     for holder, names in (
         (generator, ('path', 'target', 'schedule')),
@@ -98,11 +100,12 @@ def fitted(run: Run) -> str:
     """Bundle of components of this footage's own features."""
     place = run.work / 'parts' / 'principal'
     if not place.is_dir():
-        config = run.load('principal:tiny')
+        config = recipe(run, 'principal')
         with config.unlocked():
             config.components = run.model.forecaster.principal.num_components
             config.frozen.encoder, config.seed = run.name, run.seed
             config.data.update(sources=(run.source,), size=tuple(run.model.size), unreadable='skip')
+            config.data.update(crop=(1.0, 1.0), window='start')
         print(principal.fit(config, place), flush=True)
     return str(place)
 
@@ -116,20 +119,35 @@ def encoded(run: Run, chosen: dict) -> None:
         prepare.encode(place, run.source, parts, digests, ('train',), tuple(run.model.size))
 
 
-def config_of(run: Run, kind: str, name: str) -> ConfigDict:
+def recipe(run: Run, name: str, variant: str = '') -> ConfigDict:
+    """The config of that name, of the sizes that it has the one whose frames are nearest to the
+    bundle's; in float32 on a CPU, where half precision is slower.
+    """
+    sizes = [size + variant for size in recipes.SIZES]
+    found = [run.load(f'{name}:{size}') for size in sizes if size in recipes.RECIPES[name]]
+    config = min(found, key=lambda one: abs(math.log(one.data.size[0] / run.model.size[0])))
+    with config.unlocked():
+        if 'dtype' in config and jax.default_backend() == 'cpu':
+            config.dtype = 'float32'
+    return config
+
+
+def config_of(run: Run, kind: str, name: str, variant: str = '') -> ConfigDict:
     """The config that tunes a part: the recipe's, with the part's network and the model's time and
     size; the VAE's reads frames, the others' what is encoded.
     """
-    config, net = run.load(name), getattr(run.model, kind).net
+    config, net = recipe(run, name, variant), getattr(run.model, kind).net
     with config.unlocked():
         config.model = ConfigDict(KINDS[kind].fields_of(net))
         config.init, config.seed = run.name, run.seed
         for data in (config.data, config.eval_data):
             data.update(sources=(run.source,), size=tuple(run.model.size))
-            data.update(crop=(1.0, 1.0), unreadable='skip', labels=False)
+            data.update(crop=(1.0, 1.0), window='start', unreadable='skip', labels=False)
             data.strides = (held_out.stride_of(run.model),)
             data.least_share = 0.0  # of clips with a window, which `look` counted
-        if kind != 'vae':
+        if kind == 'vae':  # whose features it keeps, where the recipe has it keep some
+            config.frozen.encoder = config.frozen.encoder and run.name
+        else:
             config.data.update(sources=(f'encoded:{run.work / "encoded"}',), flip=0.0)
         config.optimizer.learning_rate = RATES[kind]
         config.update(eval_every=0, keep=1, log_every=20)

@@ -24,7 +24,7 @@ from re2pix_jax.data import footage
 from re2pix_jax.data.sources import encoded, videos
 from re2pix_jax.errors import UserError
 from re2pix_jax.model import Re2Pix
-from re2pix_jax.progress import duration
+from re2pix_jax.progress import counted, duration
 from re2pix_jax.training import hardware
 
 PLAN = 'plan.json'
@@ -159,7 +159,8 @@ def estimates(run: Run, seen: Look) -> dict[str, float]:
 def describe(run: Run, seen: Look, seconds: dict, size: float) -> str:
     """What will be done, how long it takes here, and how much disk."""
     split = ', '.join(
-        f'{seen.clips[name]} {name} clips ({duration(seen.seconds[name])})' for name in seen.clips
+        f'{counted(seen.clips[name], f"{name} clip")} ({duration(seen.seconds[name])})'
+        for name in seen.clips
     )
     training = f'{sum(run.steps.values())} steps' if run.steps else duration(seconds['train'])
     total = duration(sum(seconds.values())) + (' and the steps' if run.steps else '')
@@ -174,7 +175,7 @@ def describe(run: Run, seen: Look, seconds: dict, size: float) -> str:
             f'  train     {training:>8}  VAE and components where they fit this footage badly, '
             'forecaster, generator',
             f'  evaluate  {duration(seconds["evaluate"]):>8}  {run.name} and the tuned model on '
-            f'{min(CLIPS, seen.clips["validation"])} held-out clips',
+            f'{counted(min(CLIPS, seen.clips["validation"]), "held-out clip")}',
             f'  predict   {duration(seconds["predict"]):>8}  three held-out moments',
             f'The model goes to {run.out}, with index.html to look at. Given again after an '
             'interruption, the command goes on.',

@@ -85,7 +85,7 @@ def step(config: ConfigDict, parts: dict, devices: list) -> Program:
     meshes.check_batch_size(config.batch_size, mesh, config.accumulate)
     task = tasks.create(config, frozen=parts)
     transform, rate = resume.make_optimizer(task, config)
-    batch = _split(recipes.abstract_batch(config), mesh)
+    batch = _split(recipes.abstract_batch(config, parts), mesh)
     state = resume.abstract_state(task, config, transform, batch, mesh)
     frozen = _laid_out(task.frozen, sharding.of_parts(task.frozen, mesh, config.sharding))
     whole = NamedSharding(mesh, PartitionSpec())

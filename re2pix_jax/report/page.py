@@ -22,20 +22,26 @@ def write(path, title: str, about: str, sections):
     Args:
         path: the file.
         title, about: text; lines of `about` stay as they are.
-        sections: iterable of (caption, uint8 [H, W, 3]).
+        sections: iterable of (caption, uint8 [H, W, 3]), or of these and a film, the bytes of an
+            mp4.
     """
     files.write_text(
         path,
         PAGE.format(
             title=html.escape(title),
             about=f'<pre>{html.escape(about)}</pre>',
-            sections='\n'.join(
-                f'<h3>{html.escape(caption)}</h3><img src="data:image/png;base64,{_png(picture)}">'
-                for caption, picture in sections
-            ),
+            sections='\n'.join(_section(*section) for section in sections),
         ),
     )
     return path
+
+
+def _section(caption, picture, film=None) -> str:
+    text = f'<h3>{html.escape(caption)}</h3><img src="data:image/png;base64,{_png(picture)}">'
+    if film is not None:
+        data = base64.b64encode(film).decode()
+        text += f'<br><video controls loop muted src="data:video/mp4;base64,{data}"></video>'
+    return text
 
 
 def _png(picture) -> str:

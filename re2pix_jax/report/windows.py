@@ -6,21 +6,22 @@ import pathlib
 
 import numpy as np
 
+from re2pix_jax import remote
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import records, sources, windows
+from re2pix_jax.progress import counted
 from re2pix_jax.report import colours, page, panels
 
 WIDTH = 256  # pixels of a picture
 
 
-def write(path, windows: int = 6, frames: int = 5, seed: int = 0) -> pathlib.Path:
+def write(path, windows: int = 6, frames: int = 5, seed: int = 0) -> str:
     """Writes `path`/look.html: of each split, `windows` windows of `frames` frames at stride 3,
     with what there is of labels and depth.
 
     Raises:
         UserError: `path` is no prepared folder, or a clip in it cannot be read.
     """
-    path = pathlib.Path(path)
     manifest = records.read_manifest(path)
     kind, rng, sections = (
         'encoded' if 'parts' in manifest else 'records',
@@ -32,10 +33,13 @@ def write(path, windows: int = 6, frames: int = 5, seed: int = 0) -> pathlib.Pat
         for index in sorted(rng.permutation(len(source))[:windows]):
             sections.append(_section(source, split, int(index), frames, rng))
     counts = ', '.join(
-        f'{len(about["clips"])} {split} clips, {len(about["left_out"])} left out'
+        f'{counted(len(about["clips"]), f"{split} clip")}, {len(about["left_out"])} left out'
         for split, about in manifest['splits'].items()
     )
-    return page.write(path / 'look.html', path.name, f'{manifest["source"]}: {counts}', sections)
+    place = remote.join(path, 'look.html')
+    return page.write(
+        place, pathlib.PurePath(path).name, f'{manifest["source"]}: {counts}', sections
+    )
 
 
 def _section(source, split, index, frames, rng):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from re2pix_jax import bundles, files
+from re2pix_jax import bundles, files, remote
 from re2pix_jax.data import loader
 from re2pix_jax.encoder import principal
 from re2pix_jax.errors import UserError, blaming
@@ -23,6 +23,7 @@ from re2pix_jax.training import checkpoint, defaults
 from re2pix_jax.training import mesh as meshes
 
 SAVE_SECONDS = 60
+PLOT = 'explained_variance.png'
 
 
 def fit(config, out, overwrite: bool = False) -> str:
@@ -35,7 +36,8 @@ def fit(config, out, overwrite: bool = False) -> str:
     Raises:
         UserError: components that the features cannot have, or a pass begun with another config.
     """
-    out = pathlib.Path(out)
+    remote.check(out)
+    out = remote.address(out) if remote.is_remote(out) else pathlib.Path(out)
     defaults.check(config)
     if not config.frozen.encoder:
         raise UserError('config.frozen.encoder: expected the path of an encoder bundle, got none')
@@ -49,7 +51,7 @@ def fit(config, out, overwrite: bool = False) -> str:
         'config': checkpoint.plain(config),
         'encoder': bundles.digest(config.frozen.encoder, 'encoder'),
     }
-    begun = Pass(out.with_name(out.name + '.progress.npz'), run)
+    begun = Pass(f'{out}.progress.npz', run)
     steps = -(-config.clips // config.batch_size)
     with (
         contextlib.closing(loader.create(config.data, config.batch_size, config.seed)) as clips,
@@ -57,7 +59,7 @@ def fit(config, out, overwrite: bool = False) -> str:
     ):
         encoder = jax.device_put(encoder, meshes.replicated(mesh))
         moments = begun.restore(clips)
-        progress = Progress(steps, 'features', 'batch', begun.step, bool(jax.process_index()))
+        progress = Progress(steps, 'features', 'step', begun.step, bool(jax.process_index()))
         with contextlib.closing(progress):
             while begun.step < steps:
                 batch = meshes.global_batch({'frames': next(clips)['frames']}, mesh)
@@ -68,7 +70,7 @@ def fit(config, out, overwrite: bool = False) -> str:
         fitted = principal.fit(moments, config.components)
     if jax.process_index() == 0:
         save(out, fitted, config.frozen.encoder, overwrite)
-        begun.path.unlink(missing_ok=True)
+        remote.remove(begun.path)
     return (
         f'{moments.count} tokens: {config.components} of {len(fitted.mean)} components explain '
         f'{100 * float(fitted.variance.sum()):.1f} % of the variance; written to {out}'
@@ -99,19 +101,23 @@ def check(config, net) -> None:
         )
 
 
-def save(
-    out: pathlib.Path, fitted: principal.Principal, encoder: str, overwrite: bool = False
-) -> None:
+def save(out, fitted: principal.Principal, encoder: str, overwrite: bool = False) -> None:
     """Writes the bundle with its plot, all of it or nothing: the plot is drawn beside it first and
     takes no more room then.
     """
+    if remote.is_remote(out):
+        with remote.writing(remote.join(out, PLOT)) as plot:
+            curves.explained_variance(plot, np.asarray(fitted.variance))
+            bundles.save(out, fitted, parts={'encoder': encoder}, overwrite=overwrite)
+        return
+    out = pathlib.Path(out)
     plot = out.with_name(out.name + '.partial.png')
     with files.writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             curves.explained_variance(plot, np.asarray(fitted.variance))
             bundles.save(out, fitted, parts={'encoder': encoder}, overwrite=overwrite)
-            os.replace(plot, out / 'explained_variance.png')
+            os.replace(plot, out / PLOT)
         finally:
             plot.unlink(missing_ok=True)
 
@@ -119,7 +125,7 @@ def save(
 class Pass:
     """Moments and the data's position in a file beside the bundle, for a pass that is cut off."""
 
-    def __init__(self, path: pathlib.Path, run: dict):
+    def __init__(self, path: str, run: dict):
         self.path, self.run, self.step, self.saved = path, run, 0, time.monotonic()
 
     def restore(self, clips) -> principal.Moments:
@@ -129,7 +135,7 @@ class Pass:
         Raises:
             UserError: the file is damaged, belongs to another pass, or not all processes see it.
         """
-        moments = self._read(clips) if self.path.is_file() else principal.Moments()
+        moments = self._read(clips) if remote.local(self.path).is_file() else principal.Moments()
         steps = np.int32(self.step)
         if jax.process_count() > 1:
             steps = multihost_utils.process_allgather(steps)
@@ -142,7 +148,7 @@ class Pass:
 
     def _read(self, clips) -> principal.Moments:
         try:
-            with np.load(self.path, allow_pickle=False) as state:
+            with np.load(remote.local(self.path), allow_pickle=False) as state:
                 about = json.loads(str(state['about']))
                 moments = principal.Moments.from_state(state)
         except (OSError, ValueError, KeyError) as error:

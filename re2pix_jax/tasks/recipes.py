@@ -24,6 +24,7 @@ from re2pix_jax.training import state as states
 from re2pix_jax.vae import Autoencoder
 from re2pix_jax.vae.autoencoder import AutoencoderKL
 
+SIZES = ('tiny', 'small', 'base')
 RECIPES = {
     'autoencoder': ('tiny', 'small', 'base'),
     'encoder': ('tiny', 'small', 'base'),
@@ -49,7 +50,8 @@ class Work(NamedTuple):
 
     Attributes:
         clips: of an epoch; epochs: passes over them; steps, batch: clips of a step.
-        step_flops: operations of a step; state_bytes: what is trained, and what belongs to it.
+        step_flops: operations of a step; step_bytes: the least that it moves in the memory.
+        state_bytes: what is trained, and what belongs to it.
         dtype: what is computed in.
     """
 
@@ -58,6 +60,7 @@ class Work(NamedTuple):
     steps: int
     batch: int
     step_flops: float
+    step_bytes: float
     state_bytes: float
     dtype: str
 
@@ -65,11 +68,18 @@ class Work(NamedTuple):
         """Of one device of that nominal peak, at the share `mfu` of it."""
         return self.steps * self.step_flops / (tflops * 1e12 * mfu) / 3600
 
+    def bounds(self, mfu: float) -> tuple[float, float]:
+        """Milliseconds of a step on an H100: by its operations, by its bytes."""
+        peak, _ = hardware.CARDS['H100']
+        return self.step_flops / (peak * 1e9 * mfu), self.step_bytes / (
+            hardware.H100_BANDWIDTH * 1e9
+        )
+
 
 def size_of(recipe: str) -> str:
     """The size whose frozen parts a recipe takes: 'generator:base-xl' → 'base'."""
     name, _, size = recipe.partition(':')
-    sizes = [word for word in size.split('-') if word in ('tiny', 'small', 'base')]
+    sizes = [word for word in size.split('-') if word in SIZES]
     return sizes[0] if sizes else 'base' if name.startswith('forecaster_') else 'tiny'
 
 
@@ -81,28 +91,32 @@ def work_of(config: ConfigDict, parts: dict) -> Work:
         parts: frozen parts of its size, see `abstract_parts`.
     """
     if config.task == 'principal':
-        return _of_components(config, parts['encoder'])
+        return _of_components(config, parts)
     task = tasks.create(config, frozen=parts)
     transform, rate = resume.make_optimizer(task, config)
-    batch = abstract_batch(config)
+    batch = abstract_batch(config, parts)
     state = jax.eval_shape(lambda batch: states.create(task, transform, config.seed, batch), batch)
     step = states.make_step(task, transform, rate, config.seed, config.ema, config.accumulate)
     traced = jax.jit(step).trace(state, task.frozen, batch, jax.ShapeDtypeStruct((), jnp.int32))
     clips = config.epoch_clips or _clips(config)
+    state_bytes = sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
+    )
     return Work(
         clips,
         config.steps * config.batch_size / clips,
         config.steps,
         config.batch_size,
         hardware.flops(traced.jaxpr),
-        sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
+        hardware.bytes_moved(traced.jaxpr) + 2 * state_bytes,
+        state_bytes,
         config.dtype,
     )
 
 
-def _of_components(config, encoder):
+def _of_components(config, parts):
     """The encoder on every frame, and the products of its channels with each other."""
-    frames = abstract_batch(config)['frames']
+    frames, encoder = abstract_batch(config, parts)['frames'], parts['encoder']
     encode = jax.jit(encoder.replace(image_size=None).encode).trace(frames)
     *grid, channels = jax.eval_shape(encoder.replace(image_size=None).encode, frames).shape
     steps = -(-config.clips // config.batch_size)
@@ -113,6 +127,7 @@ def _of_components(config, encoder):
         steps,
         config.batch_size,
         hardware.flops(encode.jaxpr) + products,
+        hardware.bytes_moved(encode.jaxpr),
         8.0 * channels**2,
         encoder.net.dtype,
     )
@@ -124,13 +139,21 @@ def _clips(config) -> int:
     return len(sources.open_source(source, 'train', config.data.size, config.data.clips))
 
 
-def abstract_batch(config) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a batch of a training config."""
+def abstract_batch(config, parts: dict) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of a training config, whose frames are perhaps encoded by `parts`."""
     shape = (config.batch_size, config.data.frames, *config.data.size)
-    batch = {
-        'frames': jax.ShapeDtypeStruct((*shape, 3), np.uint8),
-        'record': jax.ShapeDtypeStruct(shape[:1], np.int32),
-    }
+    batch = {'record': jax.ShapeDtypeStruct(shape[:1], np.int32)}
+    if config.data.sources[0].startswith('encoded:'):
+        stage, vae = parts['forecaster'].net, parts['vae'].net
+        latents = [side // vae.factor for side in shape[2:]]
+        return batch | {
+            name: jax.ShapeDtypeStruct((*shape[:2], *of_frame), np.float16)
+            for name, of_frame in (
+                ('components', (*stage.grid, stage.components)),
+                ('latents', (*latents, vae.latent_channels)),
+            )
+        }
+    batch['frames'] = jax.ShapeDtypeStruct((*shape, 3), np.uint8)
     if config.data.labels:
         shape = (*shape[:2], *(config.data.label_size or config.data.size))
         batch |= {
@@ -206,6 +229,44 @@ def describe(found: Iterable[tuple[str, Work]], mfu: float) -> str:
     header += ['state\nGB', *(f'hours\n{name}' for name in cards)]
     peaks = ', '.join(f'{name} ({tflops:g} TFLOP/s)' for name, (tflops, _) in cards.items())
     about = ABOUT.format(cards=peaks, mfu=mfu)
+    return f'{table(header, rows)}\n\n{textwrap.fill(about, 100)}'
+
+
+def plan(
+    found: Iterable[tuple[str, Work]],
+    mfu: float,
+    minutes: float,
+    first: float,
+    each: float,
+    rate: float,
+) -> str:
+    """A table of when each of several recipes, one after the other, is trained on one H100.
+
+    Args:
+        mfu: share of the nominal peak that is reached.
+        minutes: of a call; a recipe that does not fit into what is left of one begins the next.
+        first: minutes that each call takes before; each: that a recipe takes beside its steps.
+        rate: clips a second that the data gives.
+    """
+    rows, call, used, whole = [], 1, first, first
+    for name, work in found:
+        bounds = *work.bounds(mfu), 1e3 * work.batch / rate
+        takes = work.steps * max(bounds) / 6e4 + each
+        if used + takes > minutes and used > first:
+            call, used, whole = call + 1, first, whole + first
+        used, whole = used + takes, whole + takes
+        counted = [_rounded(work.step_flops / 1e12), _rounded(work.step_bytes / 1e9)]
+        rows.append([call, name, Number(f'{work.steps:,}'), work.batch, *counted])
+        rows[-1] += [*map(_rounded, bounds), Number(f'{takes:.1f}'), Number(f'{used:.1f}')]
+    header = ['call', '', 'steps', 'batch', 'TFLOP\na step', 'GB\na step', 'ms by\noperations']
+    header += ['ms by\nbytes', 'ms by\ndata', 'minutes', 'of the\ncall']
+    about = (
+        f'{whole:.0f} minutes of one H100 in {call} calls: of each step the longest of its '
+        f'operations at {mfu:.0%} of the nominal peak, its bytes at {hardware.H100_BANDWIDTH:g} '
+        f'TB/s, and its data at {rate:g} clips a second; {each:g} minutes to start, compile and '
+        f'export each; {first:g} at the beginning of each call for the data, where the last call '
+        'did not leave it there'
+    )
     return f'{table(header, rows)}\n\n{textwrap.fill(about, 100)}'
 
 

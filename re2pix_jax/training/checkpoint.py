@@ -4,13 +4,12 @@ it.
 `workdir`/checkpoints/<step>/ holds state (arrays, any mesh), data (the iterator's state after the
 batches that were consumed, the same for every process) and meta (format, config, bundles, shape of
 a batch). Orbax writes beside and renames, so a run cut off while saving leaves the previous
-checkpoint as the latest.
+checkpoint as the latest. In a bucket it writes in place, and last a file that says it is complete.
 """
 
 import hashlib
 import json
 import os
-import pathlib
 import shutil
 import sys
 import time
@@ -21,7 +20,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from re2pix_jax import files
+from re2pix_jax import files, remote
 from re2pix_jax.errors import UserError
 from re2pix_jax.training import checksums
 from re2pix_jax.training.defaults import flatten
@@ -66,13 +65,17 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, keep: int = 1, folder: str = FOLDER, read_only: bool = False):
-        self.path = os.path.join(os.path.abspath(workdir), folder)
+        check_place(workdir)
+        self._remote = remote.is_remote(workdir)
+        workdir = workdir if self._remote else os.path.abspath(workdir)
+        self.path = remote.join(workdir, folder)
         self._manager = self._saved = None
-        if read_only and not os.path.isdir(self.path):
+        if read_only and not self._exists():
             return
-        os.makedirs(self.path, exist_ok=True)
-        if not read_only:
-            _set_damaged_aside(self.path)
+        if not self._remote:
+            os.makedirs(self.path, exist_ok=True)
+            if not read_only:
+                _set_damaged_aside(self.path)
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(
@@ -106,7 +109,7 @@ class Checkpoints:
 
     def digest(self, step: int) -> str:
         """sha256 of the files that hold the state of a checkpoint."""
-        folder, found = pathlib.Path(self.path, str(step), 'state'), hashlib.sha256()
+        folder, found = remote.local(f'{self.path}/{step}/state'), hashlib.sha256()
         for file in sorted(path for path in folder.rglob('*') if path.is_file()):
             found.update(f'{file.relative_to(folder)} {file.stat().st_size}\n'.encode())
             found.update(file.read_bytes())
@@ -154,8 +157,10 @@ class Checkpoints:
         `state`.
 
         Asked before anything is written, since running out in the middle leaves every thread of the
-        writer complaining.
+        writer complaining. Buckets have no end.
         """
+        if self._remote:
+            return
         needed = sum(
             shard.data.nbytes
             for leaf in jax.tree.leaves(state)
@@ -191,6 +196,11 @@ class Checkpoints:
         if jax.process_index() == 0 and os.path.isdir(folder):
             checksums.write(folder)
 
+    def _exists(self):
+        if self._remote:
+            return bool(remote.names(self.path, deep=False))
+        return os.path.isdir(self.path)
+
     def _restore(self, step, **items):
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -203,10 +213,10 @@ class Checkpoints:
 
     def _guarded(self, action):
         try:
-            with files.writing(self.path):
+            with remote.talking(self.path) if self._remote else files.writing(self.path):
                 action()
         except UserError:
-            for name in os.listdir(self.path):
+            for name in () if self._remote else os.listdir(self.path):
                 if name.endswith(_UNFINISHED):
                     shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
             raise
@@ -233,6 +243,21 @@ def _set_damaged_aside(path):
             )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices('checkpoints looked through')
+
+
+def check_place(workdir: str) -> None:
+    """Refuses a workdir that checkpoints cannot be written to.
+
+    Raises:
+      UserError: it lies on s3://, where Orbax takes a checkpoint for complete before it is, or
+        nowhere.
+    """
+    remote.check(workdir, '--workdir')
+    if remote.is_remote(workdir) and remote.address(workdir).startswith('s3:'):
+        raise UserError(
+            f'--workdir={workdir}: checkpoints are written to a disk or to gs://; give such a '
+            'place (bundles, prepared data and reports may lie on s3://)'
+        )
 
 
 def describe(config, bundles: dict, batch: dict) -> dict:

@@ -10,6 +10,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.training import boards
 
 CITYSCAPES_CLIPS = 2975  # of the training split
+SMALL_CLIPS = 1500  # training clips of the world that size `small` sees [O]
 
 
 def defaults() -> ConfigDict:
@@ -97,6 +98,19 @@ def on_cityscapes(config: ConfigDict, epochs: int, evaluated: int) -> None:
     config.eval_every = _batches(config, evaluated)
     for data in (config.data, config.eval_data):
         data.sources = ('records:data/cityscapes',)
+
+
+def on_small_world(config: ConfigDict, encoded: bool = False) -> None:
+    """Trains on the world as launch/train_small.sh prepares it: data/small holds it larger than
+    it is cropped to, data/small_encoded what the frozen networks make of whole frames.
+    """
+    config.epoch_clips = SMALL_CLIPS
+    config.data.sources = config.eval_data.sources = ('records:data/small',)
+    config.data.crop = (0.8, 1.0)
+    if encoded:
+        config.data.update(
+            sources=('encoded:data/small_encoded',), crop=(1.0, 1.0), flip=0.0, strides=(3,)
+        )
 
 
 def _batches(config, epochs):

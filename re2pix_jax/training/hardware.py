@@ -29,6 +29,8 @@ CARDS = {
 """Nominal dense peaks, TFLOP/s, by which recipes count hours: of cards in bf16 with float32 sums;
 of a CPU core in float32, two 256-bit FMAs a cycle at 3 GHz.
 """
+H100_BANDWIDTH = 3.35
+"""Nominal TB/s of its memory."""
 _ATTENTION = {'dot_product_attention_fwd': 4, 'dot_product_attention_bwd': 10}
 
 
@@ -52,26 +54,52 @@ def flops(jaxpr) -> float:
     XLA's own count takes a loop's body once, and a GPU's attention kernel not at all. Of a loop
     whose length is not known beforehand, one round is counted here too.
     """
+    return _count(jaxpr, _flops_of)
+
+
+def bytes_moved(jaxpr) -> float:
+    """Bytes that those products and convolutions read and write, counted alike: the least that a
+    program moves whose other operations are all fused into them.
+    """
+    return _count(jaxpr, _bytes_of)
+
+
+def _count(jaxpr, of):
     total = 0.0
     for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
-        name, out = equation.primitive.name, equation.outvars
-        if name == 'dot_general':
-            (contracted, _), _ = equation.params['dimension_numbers']
-            left = equation.invars[0].aval.shape
-            total += 2.0 * math.prod(out[0].aval.shape) * math.prod(left[i] for i in contracted)
-        elif name == 'conv_general_dilated':
-            kernel = equation.invars[1].aval.shape
-            features = kernel[equation.params['dimension_numbers'].rhs_spec[0]]
-            total += 2.0 * math.prod(out[0].aval.shape) * math.prod(kernel) / features
-        elif name in _ATTENTION:  # query and key are [B, N, heads, d]
-            (batch, queries, heads, width), key = (x.aval.shape for x in equation.invars[:2])
-            total += float(_ATTENTION[name]) * batch * heads * width * queries * key[1]
+        name, own = equation.primitive.name, of(equation)
+        if own is not None:
+            total += own
         elif name == 'cond':
-            total += max(flops(branch) for branch in equation.params['branches'])
+            total += max(_count(branch, of) for branch in equation.params['branches'])
         else:
             times = equation.params['length'] if name == 'scan' else 1
-            total += times * sum(flops(inner) for inner in _inner(equation.params.values()))
+            total += times * sum(_count(inner, of) for inner in _inner(equation.params.values()))
     return total
+
+
+def _flops_of(equation) -> float | None:
+    """None of what is no product."""
+    name, out = equation.primitive.name, equation.outvars[0].aval if equation.outvars else None
+    if name == 'dot_general':
+        (contracted, _), _ = equation.params['dimension_numbers']
+        left = equation.invars[0].aval.shape
+        return 2.0 * math.prod(out.shape) * math.prod(left[i] for i in contracted)
+    if name == 'conv_general_dilated':
+        kernel = equation.invars[1].aval.shape
+        features = kernel[equation.params['dimension_numbers'].rhs_spec[0]]
+        return 2.0 * math.prod(out.shape) * math.prod(kernel) / features
+    if name in _ATTENTION:  # query and key are [B, N, heads, d]
+        (batch, queries, heads, width), key = (x.aval.shape for x in equation.invars[:2])
+        return float(_ATTENTION[name]) * batch * heads * width * queries * key[1]
+    return None
+
+
+def _bytes_of(equation) -> float | None:
+    if _flops_of(equation) is None:
+        return None
+    arrays = [x.aval for x in (*equation.invars, *equation.outvars)]
+    return float(sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays))
 
 
 def _inner(values):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from re2pix_jax import errors, files
+from re2pix_jax import errors, files, remote
 from re2pix_jax.progress import Progress, duration
 from re2pix_jax.training import (
     checkpoint,
@@ -26,6 +26,7 @@ from re2pix_jax.training import (
 )
 from re2pix_jax.training import mesh as meshes
 from re2pix_jax.training import state as states
+from re2pix_jax.training import workdir as workdirs
 from re2pix_jax.training.resume import open_run
 
 __all__ = ['open_run', 'train']
@@ -42,7 +43,8 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
         of pytrees) and `bundles` (name -> {'path', 'identity'} of the bundles it uses).
       config: as training.defaults.defaults() lays it out.
       workdir: folder of the run: checkpoints/, log.jsonl, timing.jsonl, goodput.jsonl,
-        tensorboard/, config.json.
+        tensorboard/, config.json. In a bucket the logs show what was there at the last
+        checkpoint.
       train_data: endless iterator of this process's share of each batch, a dict of numpy arrays
         [local batch, ...] with 'record' among them, and with get_state(), set_state(state),
         record_name(int).
@@ -56,42 +58,42 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
       is written).
 
     Raises:
-      UserError: the config is impossible here, workdir belongs to another one, the disk is full, or
-        the loss or its gradient is not finite; for the last the state before that step and its
-        batch are kept in `workdir`/failed.
+      UserError: the config is impossible here, workdir belongs to another one or is not the same
+        for all processes, the disk is full, or the loss or its gradient is not finite; for the last
+        the state before that step and its batch are kept in `workdir`/failed.
     """
     defaults.check(config)
     mesh = meshes.create(config.mesh.data, config.mesh.model)
     meshes.check_batch_size(config.batch_size, mesh, config.accumulate)
-    os.makedirs(workdir, exist_ok=True)
-    first = jax.process_index() == 0  # the folder may be shared by all of them
     with (
-        lock.held(workdir) if first else contextlib.nullcontext(),
+        workdirs.Workdir(workdir) as folder,
+        contextlib.nullcontext() if jax.process_index() else lock.held(folder.place),
         contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints,
         jax.set_mesh(mesh),
         termination.Termination() as terminated,
     ):
-        return _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, terminated)
+        return _train(task, config, folder, train_data, evaluate, mesh, checkpoints, terminated)
 
 
-def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, terminated):
+def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, terminated):
+    workdir = folder.place
     # The state: new, or that of the latest checkpoint.
-    spent = writer.read_log(workdir, writer.GOODPUT)
+    spent = writer.read_log(folder.here, writer.GOODPUT)
     clock = goodput.Goodput(spent, checkpoints.latest() or 0)
     transform, rate = resume.make_optimizer(task, config)
     state, meta, first = resume.start(
         task, config, workdir, train_data, mesh, checkpoints, transform
     )
     start = int(state.step)
-    if jax.process_index() == 0:  # the folder may be shared by all of them
-        files.write_text(os.path.join(workdir, 'config.json'), json.dumps(meta['config'], indent=1))
+    if jax.process_index() == 0:  # all of them share the folder
+        files.write_text(remote.join(workdir, 'config.json'), json.dumps(meta['config'], indent=1))
 
     # What this run is.
     silent = jax.process_index() != 0
     progress = Progress(config.steps, 'training', 'step', start, silent, sys.stdout)
     if start:
         progress.note(f'going on from step {start} of {workdir}')
-    missing = evaluate is not None and _unevaluated(config, workdir, start)
+    missing = evaluate is not None and _unevaluated(config, folder.here, start)
     if start >= config.steps and not missing:
         progress.note(f'{workdir} is at step {start} of {config.steps}: nothing left to train')
         return state
@@ -145,10 +147,10 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
     # The loop.
     pending, number = None, start
     with (
-        writer.Writer(workdir, start, config.log.writers, meta['config']) as log,
+        writer.Writer(folder.here, start, config.log.writers, meta['config']) as log,
         contextlib.closing(progress),
         contextlib.closing(
-            hardware.Profile(config.profile.steps, os.path.join(workdir, 'profile'))
+            hardware.Profile(config.profile.steps, os.path.join(folder.here, 'profile'))
         ) as profile,
     ):
         if missing:
@@ -178,6 +180,7 @@ def _train(task, config, workdir, train_data, evaluate, mesh, checkpoints, termi
                 if due_save:
                     with clock.spent('saving'):
                         log.flush()
+                        folder.upload()
                         checkpoints.save(number, state, train_data.get_state(), meta, wait=last)
                 if due_eval:
                     measured(log, number)

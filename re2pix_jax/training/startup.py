@@ -7,6 +7,8 @@ import flax
 import jax
 from clu import parameter_overview
 
+from re2pix_jax import remote
+from re2pix_jax.progress import counted
 from re2pix_jax.training import hardware
 
 
@@ -24,7 +26,11 @@ def describe(task, config, workdir: str, mesh, state, placed: dict, clips: int |
     params = flax.core.unfreeze(state.params)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     held = sum(at.bytes for at in placed.values())
-    data = f'{clips:,} clips, {clips / config.batch_size:.4g} steps an epoch' if clips else '?'
+    data = (
+        f'{counted(clips, "clip")}, {clips / config.batch_size:.4g} steps an epoch'
+        if clips
+        else '?'
+    )
     parts = f', in {config.accumulate} parts' if config.accumulate > 1 else ''
     lines = [
         ('devices', ', '.join(f'{number} x {kind}' for kind, number in kinds.items())),
@@ -36,12 +42,12 @@ def describe(task, config, workdir: str, mesh, state, placed: dict, clips: int |
         *[('kept whole', f'{path}: {at.note}') for path, at in placed.items() if at.note],
         ('data', f'{", ".join(config.data.sources)}: {data}'),
         ('length', _length(config, clips)),
-        ('batch', f'{config.batch_size} clips{parts}'),
+        ('batch', f'{counted(config.batch_size, "clip")}{parts}'),
         *[
             (f'frozen {name}', f'{bundle["path"]} {bundle["identity"][:12]}')
             for name, bundle in task.bundles.items()
         ],
-        ('written to', os.path.abspath(workdir)),
+        ('written to', workdir if remote.is_remote(workdir) else os.path.abspath(workdir)),
     ]
     width = max(len(name) for name, _ in lines)
     text = '\n'.join(f'{name.ljust(width)}  {value}' for name, value in lines)
@@ -62,8 +68,8 @@ def _length(config, clips: int | None) -> str:
     if not clips:
         return f'{config.steps:,} steps'
     text = f'{config.steps:,} steps, {config.steps * config.batch_size / clips:.4g} epochs'
-    counted = config.epochs * config.epoch_clips // config.batch_size
-    if counted == config.steps and config.epoch_clips != clips:
+    of_epochs = config.epochs * config.epoch_clips // config.batch_size
+    if of_epochs == config.steps and config.epoch_clips != clips:
         text += (
             f'; the config counts {config.epoch_clips:,} clips an epoch: with '
             f'--config.epoch_clips={clips} these are {config.epochs:,} epochs'

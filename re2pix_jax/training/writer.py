@@ -12,7 +12,7 @@ import jax
 from re2pix_jax import files
 from re2pix_jax.training.boards import BOARDS
 
-LOG, TIMING, GOODPUT = 'log.jsonl', 'timing.jsonl', 'goodput.jsonl'
+LOGS = LOG, TIMING, GOODPUT = 'log.jsonl', 'timing.jsonl', 'goodput.jsonl'
 _FLUSH_SECONDS = 20  # of the boards: TensorBoard's file is synced to the disk each time
 
 
@@ -36,7 +36,7 @@ class Writer:
         self._files, self._boards, self._flushed = {}, [], time.monotonic()
         if jax.process_index():
             return
-        for name in (LOG, TIMING, GOODPUT):
+        for name in LOGS:
             path = os.path.join(workdir, name)
             _drop_rows_after(path, step)
             self._files[name] = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (__exit__)

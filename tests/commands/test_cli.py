@@ -261,6 +261,12 @@ def test_an_unknown_command_suggests_the_nearest(tmp_path):
         assert (
             err == f'error: no command {wrong!r}; did you mean re2pix {near}? re2pix lists them\n'
         )
+    status, _, err = start(tmp_path, '-m', 're2pix_jax', 'xyzzy')
+    assert status == 2
+    assert (
+        err
+        == f"error: no command 'xyzzy'; expected {', '.join(sorted(COMMANDS))}; re2pix lists them\n"
+    )
 
 
 @pytest.mark.parametrize('name', COMMANDS)

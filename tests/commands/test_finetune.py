@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles
-from re2pix_jax.finetuning import plan
-from tests.conftest import ROOT, SIZE
+from re2pix_jax.finetuning import parts, plan
+from tests.conftest import ROOT, SIZE, load_config
 from tests.data import index_coded
 from tests.running import outcomes
 
@@ -60,7 +60,7 @@ def test_it_says_first_what_it_will_do_and_a_preview_ends_there(done):
     folder, found = done
     status, out, err = found['preview']
     assert status == 0, err
-    assert re.search(r'validation: [ab].mp4: \d clips, \d+ windows of 8 frames', out)
+    assert re.search(r'validation: [ab].mp4: \d clips?, \d+ windows? of 8 frames', out)
     assert 'broken.mp4: cannot be read, left out' in out
     for part in ('prepare', 'encode', 'train', 'evaluate', 'predict'):
         assert re.search(rf'^  {part} +\S+', out, re.M)
@@ -123,3 +123,25 @@ def test_killed_at_any_moment_it_ends_the_same(done, footage, micro_bundles, tmp
         assert finished.returncode == 0, finished.stderr
     digest = lambda path: bundles.digest(str(path), 're2pix')
     assert digest(tmp_path / 'killed') == digest(folder / 'whole')
+
+
+@pytest.mark.parametrize(
+    ('size', 'name', 'variant', 'of'),
+    [
+        ((64, 128), 'generator', '', 'generator:tiny'),
+        ((128, 256), 'generator', '', 'generator:small'),
+        ((144, 256), 'forecaster', '-unrolled', 'forecaster:small-unrolled'),
+        ((256, 512), 'autoencoder', '', 'autoencoder:base'),
+        ((256, 512), 'forecaster', '-unrolled', 'forecaster:small-unrolled'),  # it has no larger
+    ],
+)
+def test_the_recipe_follows_the_size_of_the_bundle(size, name, variant, of):
+    class Model:
+        pass
+
+    Model.size = size
+    load = lambda name: load_config(*name.split(':'))
+    found = parts.recipe(plan.Run(*[None] * 4, Model, *[None] * 4, load), name, variant)
+    expected = load(of)
+    assert found.optimizer == expected.optimizer and found.batch_size == expected.batch_size
+    assert found.dtype == 'float32'  # on a CPU

@@ -35,7 +35,7 @@ def values(path):
         ),
         (b'\n<!DOCTYPE html><html>', 'is a web page .*: fetch the file itself'),
         (b'<?xml version="1.0"?><Error>', 'is a web page'),
-        (b'', 'is empty: fetch the file itself'),
+        (b'', 'is empty, .*: fetch the file itself'),
         (b'{"error": "Repository not found"}', 'is JSON text without a weight_map'),
         (b'\x1f\x8b\x08\0', 'is a gzip archive, .*: unpack it'),
         (b'w'.ljust(257, b'\0') + b'ustar', 'is a tar archive'),

@@ -261,7 +261,7 @@ def drive(count):
 
 def test_the_command_prepares_checks_and_shows_videos(commands, drives):
     done, folder = commands
-    assert done['videos'][:2] == [0, f'{folder}/videos: 4 train clips, 1 validation clips\n'], done[
+    assert done['videos'][:2] == [0, f'{folder}/videos: 4 train clips, 1 validation clip\n'], done[
         'videos'
     ]
     clips = records.Records(folder / 'videos', 'train')
@@ -273,7 +273,7 @@ def test_the_command_prepares_checks_and_shows_videos(commands, drives):
     )  # JPEG
     assert done['check'][:2] == [
         0,
-        f'{folder}/videos: 4 train clips, 1 validation clips, all as the manifest says\n',
+        f'{folder}/videos: 4 train clips, 1 validation clip, all as the manifest says\n',
     ]
     assert done['look'][:2] == [0, f'{folder}/videos/look.html\n']
     page = (folder / 'videos' / 'look.html').read_text()
@@ -287,7 +287,7 @@ def test_damaged_videos_are_left_out_counted_and_named(commands):
     done, folder = commands
     status, out, err = done['damaged']
     assert status == 1, err
-    assert f'{folder}/rest: 2 train clips, 1 validation clips\n' in out
+    assert f'{folder}/rest: 2 train clips, 1 validation clip\n' in out
     assert 'left out text.mp4#0: ' in out and 'not a readable video' in out
     # A clip is as long as what decodes, and what does not is told.
     assert re.search(r'hole.mp4: \d+ of its 34 frames cannot be decoded', err)

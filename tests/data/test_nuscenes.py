@@ -110,7 +110,7 @@ def test_what_is_wrong_with_nuscenes_is_said(copied):
     layouts.nuscenes_table(
         folder, 'sample_data', [row for row in rows if 'CAM_FRONT/' not in row['filename']]
     )
-    assert 'v1.0-trainval: the tables tell of no frames of CAM_FRONT' in layouts.message(
+    assert 'v1.0-trainval/sample_data.json: tells of no frames of CAM_FRONT' in layouts.message(
         NuScenes, folder, 'train'
     )
     without_next = json.dumps(

@@ -108,7 +108,7 @@ def test_two_files_of_one_name_are_refused(commands):
 def test_a_split_that_does_not_open_is_named(commands):
     done, folder = commands
     status, out, err = done['nuscenes']
-    assert (status, out) == (0, f'{folder}/out/nuscenes: 1 train clips\n')
+    assert (status, out) == (0, f'{folder}/out/nuscenes: 1 train clip\n')
     lines = [line for line in err.splitlines() if line.startswith('no split ')]
     assert lines == [
         f"no split {split}: {folder}/nuscenes: no clips of split '{split}', there are some of train"
@@ -119,7 +119,7 @@ def test_a_split_that_does_not_open_is_named(commands):
 def test_a_split_of_damaged_clips_leaves_the_others(commands):
     done, folder = commands
     status, out, _ = done['empty_split']
-    assert status == 1 and f'{folder}/out/empty_split: 1 train clips, 0 validation clips\n' in out
+    assert status == 1 and f'{folder}/out/empty_split: 1 train clip, 0 validation clips\n' in out
     assert (
         'split validation is left out: none of its clips can be used\n' in out
         and 'left out validation/b.mp4#0: ' in out
@@ -129,7 +129,7 @@ def test_a_split_of_damaged_clips_leaves_the_others(commands):
     ) == [5]
     assert done['check empty_split'][:2] == [
         0,
-        f'{folder}/out/empty_split: 1 train clips, all as the manifest says\n',
+        f'{folder}/out/empty_split: 1 train clip, all as the manifest says\n',
     ]
     assert done['look empty_split'][0] == 0, done['look empty_split']
 

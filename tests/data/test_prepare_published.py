@@ -8,6 +8,7 @@ from PIL import Image
 from re2pix_jax.cityscapes import TRAIN_IDS
 from re2pix_jax.data import loader, records, windows
 from re2pix_jax.data.sources import open_source
+from re2pix_jax.progress import counted
 from tests.data import layouts
 from tests.running import outcomes
 
@@ -102,7 +103,8 @@ def test_evaluation_windows_are_those_of_the_protocol(prepared, name):
     train, validation = CLIPS[name]
     assert done[name][:2] == [
         0,
-        f'{folder}/out/{name}: {train} train clips, {validation} validation clips\n',
+        f'{folder}/out/{name}: {counted(train, "train clip")}, '
+        f'{counted(validation, "validation clip")}\n',
     ], done[name]
     terms = (
         {'short': [7, 10, 13, 16, 19], 'mid': [1, 4, 7, 10, 13, 16, 19]}

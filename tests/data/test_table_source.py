@@ -89,7 +89,7 @@ def test_labels_and_depth_are_those_of_the_frames(folder):
         ([('', 0, 1, 'train')], r'line 2: expected a path'),
         ([('a.mp4', 0, 1, 'train', '', '', 5)], r'line 2: expected depth_metres'),
         ([('a.mp4', 0, 1, 'validation')], r"no row of split 'train'"),
-        ([('none.mp4', 0, 1, 'train')], r'none.mp4: not a readable video .No such file'),
+        ([('none.mp4', 0, 1, 'train')], r'none.mp4: cannot be read .no such file'),
         ([('a.mp4', 50, 60, 'train')], r'no clip can be used.*shows nothing between 50 and 60 s'),
         ([], r'no row; expected a header'),
     ],

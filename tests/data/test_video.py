@@ -161,7 +161,12 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, clip30):
             {'fps': 5, 'min_frames': 20},
             '7 frames at 5 frames per second, expected at least 20',
         ),
-        (clip30, {'start': 9}, 'expected at least 1'),
+        (
+            clip30,
+            {'start': 9},
+            'from 9 s on, expected at least 1; it is 1.333 s long: start may be at most 1.3',
+        ),
+        (clip30, {'start': 1.2, 'fps': 10, 'min_frames': 4}, 'start may be at most 0.93'),
         (
             clip30,
             {'min_size': 64},

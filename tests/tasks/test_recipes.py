@@ -62,12 +62,12 @@ def test_components_are_one_pass():
 
 
 def test_the_world_has_as_many_clips_as_it_is_asked_for():
-    found = work('encoder:small')
-    assert found.clips == 20_000 and found.epochs == pytest.approx(160)
+    found = work('encoder:base')
+    assert found.clips == 160_000 and found.epochs == pytest.approx(160)
 
 
 def test_hours_follow_from_operations_peak_and_share():
-    one = recipes.Work(100, 10.0, 1000, 1, 3.6e14, 1e9, 'bfloat16')
+    one = recipes.Work(100, 10.0, 1000, 1, 3.6e14, 1e9, 1e9, 'bfloat16')
     assert one.hours(100.0, 0.5) == pytest.approx(1000 * 3.6e14 / 50e12 / 3600)
     text = recipes.describe([('mine', one), ('cpu', one._replace(dtype='float32'))], 0.5)
     mine, cpu = text.splitlines()[3:5]
@@ -76,6 +76,30 @@ def test_hours_follow_from_operations_peak_and_share():
     assert cpu.split()[-len(kinds) :].count('-') == len(kinds) - 1
     assert '50% of it' in text and 'H100 (989 TFLOP/s)' in text
     assert all(len(line) <= 100 for line in text.splitlines()[6:])
+
+
+def test_encoded_clips_need_no_frozen_network():
+    frames = by_name('forecaster:small')
+    frames.data.sources = ('world',)
+    less = (
+        recipes.work_of(frames, parts_of('small')).step_flops - work('forecaster:small').step_flops
+    )
+    encoder = 32 * 5 * 8 * 12 * 192**2 * (8 * 16 + 5) * 2  # its kernels alone
+    assert encoder < less < 1.3 * encoder
+
+
+def test_a_plan_puts_recipes_into_calls():
+    one = recipes.Work(100, 10.0, 6000, 4, 98.9e12, 3.35e10, 1e9, 'bfloat16')  # 250, 10 ms
+    found = [('a', one._replace(steps=600)), ('b', one._replace(steps=360)), ('c', one)]
+    text = recipes.plan(found, mfu=0.4, minutes=5.0, first=1.0, each=0.5, rate=1e3)
+    a, b, c = (line.split() for line in text.splitlines()[3:6])
+    assert (a[0], a[-2:], b[0], b[-2:]) == ('1', ['3.0', '4.0'], '2', ['2.0', '3.0'])
+    assert (c[0], c[-2:], c[6:9]) == ('3', ['25.5', '26.5'], ['250', '10.0', '4.00'])
+    assert '34 minutes of one H100 in 3 calls' in text
+    slow = recipes.plan([('d', one._replace(step_bytes=3.35e12))], 0.4, 5.0, 0.0, 0.0, 1e3)
+    assert slow.splitlines()[3].split()[-1] == '100.0'  # 6,000 steps of a second
+    starved = recipes.plan([('e', one)], 0.4, 5.0, 0.0, 0.0, rate=2.0)
+    assert starved.splitlines()[3].split()[-1] == '200.0'
 
 
 def test_the_command():

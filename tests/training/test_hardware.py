@@ -41,6 +41,15 @@ def test_loops_count_as_often_as_they_run_and_branches_once():
     assert counted(again, square) == 3 * one
 
 
+def test_bytes_of_what_is_read_and_written():
+    moved = lambda f, *x: hardware.bytes_moved(jax.make_jaxpr(f)(*x))
+    assert moved(lambda x, w: jnp.sin(x @ w), X, W) == 4 * (3 * 8 * 16 + 16 * 32 + 3 * 8 * 32)
+    half = [x.astype(jnp.bfloat16) for x in (X, W)]
+    assert moved(lambda x, w: x @ w, *half) == 2 * (3 * 8 * 16 + 16 * 32 + 3 * 8 * 32)
+    looped = lambda x: jax.lax.scan(lambda x, _: (x @ x, None), x, None, length=5)[0]
+    assert moved(looped, jnp.ones((4, 4))) == 5 * 4 * 3 * 16
+
+
 def test_xla_counts_the_same_of_a_program_without_loops():
     f = lambda x, w: jnp.sin(x @ w) @ w.T
     mine = counted(f, jnp.ones((64, 128)), jnp.ones((128, 256)))

@@ -132,6 +132,7 @@ def train(workdir, config, poison=None, slow=0.0, stop=None, evaluate=None):
 
 
 ARGUMENTS = None  # any number
+REMOTE = ('arguments',)
 
 
 def main(argv):

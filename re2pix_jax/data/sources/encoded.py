@@ -12,6 +12,7 @@ import numpy as np
 from re2pix_jax.data import records, video, writing
 from re2pix_jax.errors import UserError
 
+THREADS = 4  # [O] that read the next clips while one is encoded
 BLOCK = 15  # [O] frames encoded at once; two make a snippet of Cityscapes
 STORED = np.dtype('<f2')  # [O] half the bytes; components and latents are of order one
 
@@ -102,4 +103,4 @@ def write(out, splits: dict, encode, size, shapes: dict, parts: dict, source: st
         'shapes': {name: list(shape) for name, shape in shapes.items()},
     }
     # Here a clip that fails is no accident of the raw data: stop.
-    return writing.write(out, splits, rows_of, list(shapes), about, strict=True)
+    return writing.write(out, splits, rows_of, list(shapes), about, threads=THREADS, strict=True)

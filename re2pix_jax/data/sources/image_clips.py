@@ -167,10 +167,7 @@ class ImageClips:
         )
 
     def _shown(self, file) -> np.ndarray:
-        try:
-            return shown.image(self.path / file)
-        except UserError as error:
-            raise UserError(f'{error}; take it from the dataset again') from error
+        return shown.image(self.path / file, again='take it from the dataset again')
 
     def _open(self, file) -> np.ndarray:
         path = self.path / file

@@ -112,8 +112,8 @@ class NuScenes(ImageClips):
                 chains[scene_of[sample]][token] = frame
         if chains and not any(chains.values()):
             raise UserError(
-                f'{folder}: the tables tell of no frames of {CHANNEL}; unpack the metadata of '
-                'nuScenes again'
+                f'{folder / "sample_data.json"}: tells of no frames of {CHANNEL} in these scenes; '
+                'unpack the metadata of nuScenes again'
             )
         return chains
 

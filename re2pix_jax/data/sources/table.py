@@ -69,7 +69,10 @@ class Table(videos.Videos):
                 continue
             name = row.path.as_posix()
             place, span = file.parent / row.path, (row.start, row.end)
-            found = videos.cut(place, name, folder_fps, keep_unreadable, span)
+            try:
+                found = videos.cut(place, name, folder_fps, keep_unreadable, span)
+            except UserError as error:
+                raise UserError(f'{file}: line {row.line}: {error}') from error
             self.pieces += found
             self.rows += [row._replace(path=place)] * len(found)
         if not self.pieces:
@@ -119,7 +122,9 @@ class Table(videos.Videos):
                     planes.append(np.asarray(image))
             except Exception as error:  # a damaged image shows in many ways
                 reason = records.reason(error)
-                raise UserError(f'{files[number]}: not a readable image ({reason})') from error
+                raise UserError(
+                    f'{files[number]}: not a readable image ({reason}); replace it'
+                ) from error
             if planes[-1].ndim != 2 or planes[-1].shape != planes[0].shape:
                 raise UserError(
                     f'{files[number]}: {list(planes[-1].shape)} pixels and channels, expected one '
@@ -139,7 +144,8 @@ def rows(file: pathlib.Path) -> list[Row]:
         UserError: see `Table`.
     """
     if not file.is_file():
-        raise UserError(f'{file}: no such file; expected a table, CSV or JSON lines')
+        what = 'is a folder' if file.is_dir() else 'no such file'
+        raise UserError(f'{file}: {what}; expected a table, CSV or JSON lines')
     found = [_row(file, number, values) for number, values in _values(file)]
     if not found:
         raise UserError(f'{file}: no row; expected a header and a row for each segment')
@@ -200,7 +206,7 @@ def _row(file, line, values) -> Row:
     start, end, unit = number('start', 0.0), number('end', math.inf), number('depth_metres', 0.01)
     for wrong, expected in (
         (not isinstance(path, str) or not path, 'a path'),
-        (split not in videos.SPLITS, f'split one of {", ".join(videos.SPLITS)}'),
+        (split not in videos.SPLITS, f'split one of {", ".join(videos.SPLITS)}, not {split!r}'),
         (not 0 <= start < end, f'0 <= start < end, seconds, not {start:g} and {end:g}'),
         (not 0 < unit < 1, 'depth_metres, metres in a count'),
     ):

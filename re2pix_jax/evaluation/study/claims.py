@@ -12,6 +12,7 @@ import numpy as np
 
 from re2pix_jax.evaluation.evaluators import COLUMNS
 from re2pix_jax.evaluation.study import intervals, numbers
+from re2pix_jax.progress import counted
 
 CONDITIONED = ('truth_only', 'predicted_only', 'no_nested_dropout', 'full')
 OF_VIDEOS = ('fvd', 'frechet_judge', 'frechet_random3d')
@@ -135,8 +136,8 @@ def _judge(metric, words, rows, statistic, finals, horizon, draws) -> Verdict | 
     values = COLUMNS[metric].scale * values
     found = draws.interval(values, statistic, clips=values.shape[2] > 1)
     means = [f'{mean:.4g}' for mean in values[:, :, 0].mean(1)]
-    rests = [f'{found.clips} clips'] * (found.clips > 0)
-    rests.append(f'{found.seeds} seed{"s" if found.seeds > 1 else ""}')
+    rests = [counted(found.clips, 'clip')] * (found.clips > 0)
+    rests.append(counted(found.seeds, 'seed'))
     gain, verdict = f'{found.value:+.3g}', 'reproduced' if found.value > 0 else 'not reproduced'
     if found.low is None:
         verdict += ' (no interval)'

@@ -11,7 +11,7 @@ from re2pix_jax import files
 from re2pix_jax.evaluation import protocol
 from re2pix_jax.evaluation.evaluators import COLUMNS
 from re2pix_jax.evaluation.study import claims, intervals, numbers
-from re2pix_jax.progress import duration
+from re2pix_jax.progress import counted, duration
 from re2pix_jax.report import curves, page
 from re2pix_jax.report.table import Number, table
 
@@ -145,7 +145,7 @@ def describe_protocol(points) -> str:
         for name, about in _networks(protocol).items()
     )
     return (
-        f'{protocol["clips"]} clips of {protocol["source"]}, split {protocol["split"]}, '
+        f'{counted(protocol["clips"], "clip")} of {protocol["source"]}, split {protocol["split"]}, '
         f'{protocol["context_frames"]} context and '
         f'{protocol["horizon"]} future frames at stride {protocol["stride"]}, '
         f'{protocol["size"][0]}x{protocol["size"][1]} pixels, '

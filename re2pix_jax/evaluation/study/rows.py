@@ -17,6 +17,7 @@ import numpy as np
 from re2pix_jax import bundles, files
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import held_out
+from re2pix_jax.progress import counted
 from re2pix_jax.training import checkpoint, writer
 
 OWN = ('re2pix', 'oracle')
@@ -85,7 +86,7 @@ def evaluate(folder, config, open_model: Callable, note=print, out=None) -> list
         if stored is None:
             note(
                 f'{number}/{len(jobs)}: {label}, seed {workdir.name}, step {step}, '
-                f'{settings["clips"]} clips'
+                f'{counted(settings["clips"], "clip")}'
             )
             began = time.monotonic()
             model = open_model(str(workdir), step)
