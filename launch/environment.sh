@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: a virtual environment in .venv, made once and reused while
 # requirements are unchanged.
 # usage: EXTRA=test source launch/environment.sh      (an extra of setup.py, such as test or cuda)
@@ -31,6 +32,7 @@ if ! grep -qxF "$stamp $extra" .venv/stamps 2>/dev/null; then
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${extra:+[$extra]}"
   echo "$stamp $extra" >> .venv/stamps
 fi
+# shellcheck source=/dev/null
 source .venv/bin/activate
 
 # Large arrays in huge pages: glibc gives freed memory back at once, and a training step on the CPU

@@ -41,6 +41,7 @@ fi
   --validation_clips="${FUTURES:-192}"
 
 sources="('encoded:$encoded',)"
+# shellcheck disable=SC2086  # TRAINING and EVALUATION hold several words
 train() {  # row, workdir, other flags
   re2pix train --config="study_train:$1-$size" --workdir="$2" --config.data.sources="$sources" \
     --config.data.flip=0.0 --config.eval_data.sources="$sources" \
@@ -66,6 +67,7 @@ for seed in ${SEEDS-0 1 2}; do
       ${STEPS:+--config.steps="$STEPS"}
   done
   first=
+  # shellcheck disable=SC2086
   re2pix study --config=study_evaluate --workdir="$out" \
     --config.evaluation.source="records:$world" ${EVALUATION:-}
 done

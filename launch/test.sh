@@ -4,6 +4,7 @@
 #   bash launch/test.sh tests/data -k world
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck disable=SC2209  # a word, not the command
 EXTRA=test source launch/environment.sh
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
 tests() { python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"; }

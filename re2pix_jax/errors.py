@@ -2,6 +2,11 @@
 
 import contextlib
 
+AGAIN = 75
+"""Exit status (EX_TEMPFAIL) of a command that was killed or lost another process: nothing is wrong,
+the same command goes on.
+"""
+
 
 class UserError(ValueError):
     """A mistake the user can correct.

@@ -42,7 +42,7 @@ from absl import logging as absl_logging
 from ml_collections.config_flags import config_flags
 
 import re2pix_jax
-from re2pix_jax.commands import _addresses, _config
+from re2pix_jax.commands import _addresses, _config, _supervise
 from re2pix_jax.errors import UserError
 from re2pix_jax.files import full_disk
 
@@ -132,13 +132,27 @@ def main():
         hint = f'did you mean re2pix {near[0]}?' if near else f'expected {", ".join(names())};'
         sys.exit(_fail(f'no command {name!r}; {hint} re2pix lists them'))
     else:
+        _supervise.enter()  # before the command's imports, which take seconds
         sys.argv = [f're2pix {name}', *arguments]
         run(importlib.import_module(f're2pix_jax.commands.{name}').main)
 
 
 def run(main):
     """Runs a command's `main` on sys.argv and exits the process."""
-    sys.exit(_exit_status(sys.modules[main.__module__], sys.argv))
+    try:
+        status = _exit_status(sys.modules[main.__module__], sys.argv)
+    except Exception as error:
+        if peers := _peers():
+            peers.leave(1, error)
+        raise
+    if peers := _peers():
+        peers.leave(status)
+    sys.exit(status)
+
+
+def _peers():
+    """The module that knows the other processes of a run; None where nothing has imported it."""
+    return sys.modules.get('re2pix_jax.training.peers')
 
 
 def _exit_status(module, argv):
@@ -161,6 +175,8 @@ def _exit_status(module, argv):
     except Exception as error:
         message = _mistake(error)
         if message is None:
+            if peers := _peers():
+                peers.blame(error)
             raise
         if re.search(r'(^|\n)--?traceback(=true)?(\n|$)', '\n'.join(argv)):
             traceback.print_exception(error)

@@ -9,7 +9,8 @@ timing.jsonl (how fast they went), tensorboard/ and config.json; it may lie in a
 clips of eval_data at each evaluation. --config.profile.steps="(10,15)" leaves a trace of these
 steps in profile/. SIGTERM finishes the step, saves and ends with status 143. Several processes: set
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or RE2PIX_DISTRIBUTED=1
-where the cluster describes itself.
+where the cluster describes itself. Status 75: killed, or another process is gone; the same command
+goes on, and --restarts=N gives it again by itself.
 """
 
 from re2pix_jax.commands import (
@@ -29,6 +30,7 @@ from re2pix_jax.evaluation import pictures
 from re2pix_jax.training import checkpoint, defaults, loop, mesh
 
 _CONFIG = cli.config_flag()
+flags.declare_key_flag('restarts')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 
 REMOTE = ('workdir',)

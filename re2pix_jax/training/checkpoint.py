@@ -11,19 +11,24 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import time
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from re2pix_jax import files, remote
 from re2pix_jax.errors import UserError
+from re2pix_jax.training import checksums
 from re2pix_jax.training.defaults import flatten
 
 FOLDER = 'checkpoints'
 FORMAT = 3
 WRITTEN_BY = {1: '0.0', 2: '0.1.0'}  # of former formats
+_UNFINISHED = '.orbax-checkpoint-tmp'
 _SLACK = 200_000  # bytes of a checkpoint that are not arrays
 
 # Fields that a resumed run may change: they say how long and how it runs and reports, not what is
@@ -69,12 +74,15 @@ class Checkpoints:
             return
         if not self._remote:
             os.makedirs(self.path, exist_ok=True)
+            if not read_only:
+                _set_damaged_aside(self.path)
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=None if read_only else ocp.checkpoint_managers.LatestN(keep),
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
+                async_options=ocp.options.AsyncOptions(post_finalization_callback=self._complete),
             ),
         )
 
@@ -139,8 +147,9 @@ class Checkpoints:
             meta=ocp.args.JsonSave(meta),
         )
         self.check_space(state)
-        self._guarded(lambda: self._manager.save(step, args=items, force=True))
+        self._guarded(self._manager.wait_until_finished)
         self._saved = step
+        self._guarded(lambda: self._manager.save(step, args=items, force=True))
         return self.wait() if wait else None
 
     def check_space(self, state):
@@ -173,6 +182,20 @@ class Checkpoints:
         if self._manager:
             self._guarded(self._manager.close)
 
+    def check(self, step: int) -> None:
+        """Raises UserError where files of a checkpoint are not as they were written."""
+        if found := checksums.damage(os.path.join(self.path, str(step))):
+            raise UserError(
+                f'checkpoint {self.path}/{step} is damaged: {found}; take another of '
+                f'{", ".join(map(str, self.steps()))}'
+            )
+
+    def _complete(self):
+        # Orbax calls it in the background, when all processes have written and before it renames.
+        folder = os.path.join(self.path, f'{self._saved}{_UNFINISHED}')
+        if jax.process_index() == 0 and os.path.isdir(folder):
+            checksums.write(folder)
+
     def _exists(self):
         if self._remote:
             return bool(remote.names(self.path, deep=False))
@@ -194,9 +217,32 @@ class Checkpoints:
                 action()
         except UserError:
             for name in () if self._remote else os.listdir(self.path):
-                if name.endswith('.orbax-checkpoint-tmp'):
+                if name.endswith(_UNFINISHED):
                     shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
             raise
+
+
+def _set_damaged_aside(path):
+    """Moves checkpoints whose files are not as they were written out of the way, the latest first,
+    and says so, up to one that is well.
+    """
+    if jax.process_index() == 0 and os.path.isdir(path):
+        steps = sorted((int(name) for name in os.listdir(path) if name.isdecimal()), reverse=True)
+        for place, step in enumerate(steps):
+            folder = os.path.join(path, str(step))
+            if (found := checksums.damage(folder)) is None:
+                break
+            aside = f'{os.path.dirname(path)}/damaged/{step}-{time.strftime("%Y%m%d-%H%M%S")}'
+            os.makedirs(os.path.dirname(aside), exist_ok=True)
+            os.rename(folder, aside)
+            rest = steps[place + 1 :]
+            print(
+                f'checkpoint {folder} is damaged: {found}; it lies in {aside} now, the run '
+                + (f'goes on from step {rest[0]}' if rest else 'begins anew'),
+                file=sys.stderr,
+            )
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices('checkpoints looked through')
 
 
 def check_place(workdir: str) -> None:

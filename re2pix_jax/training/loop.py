@@ -15,7 +15,9 @@ from re2pix_jax.progress import Progress, duration
 from re2pix_jax.training import (
     checkpoint,
     defaults,
+    goodput,
     hardware,
+    lock,
     resume,
     sharding,
     startup,
@@ -40,8 +42,9 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
       task: as `re2pix_jax.tasks` makes them: it has `init`, `loss`, `load`, `net`, `frozen` (dict
         of pytrees) and `bundles` (name -> {'path', 'identity'} of the bundles it uses).
       config: as training.defaults.defaults() lays it out.
-      workdir: folder of the run: checkpoints/, log.jsonl, timing.jsonl, tensorboard/, config.json.
-        In a bucket the logs show what was there at the last checkpoint.
+      workdir: folder of the run: checkpoints/, log.jsonl, timing.jsonl, goodput.jsonl,
+        tensorboard/, config.json. In a bucket the logs show what was there at the last
+        checkpoint.
       train_data: endless iterator of this process's share of each batch (`mesh.share` of the
         config's mesh), a dict of numpy arrays [local batch, ...] with 'record' among them, and with
         get_state(), set_state(state), record_name(int).
@@ -64,6 +67,7 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
     meshes.check_batch_size(config.batch_size, mesh, config.accumulate)
     with (
         workdirs.Workdir(workdir) as folder,
+        contextlib.nullcontext() if jax.process_index() else lock.held(folder.place),
         contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints,
         jax.set_mesh(mesh),
         termination.Termination() as terminated,
@@ -74,6 +78,8 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
 def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, terminated):
     workdir = folder.place
     # The state: new, or that of the latest checkpoint.
+    spent = writer.read_log(folder.here, writer.GOODPUT)
+    clock = goodput.Goodput(spent, checkpoints.latest() or 0)
     transform, rate = resume.make_optimizer(task, config)
     state, meta, first = resume.start(
         task, config, workdir, train_data, mesh, checkpoints, transform
@@ -98,14 +104,17 @@ def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, termin
 
     # The step, compiled.
     frozen = jax.device_put(task.frozen, sharding.of_parts(task.frozen, mesh))
-    step, work = _compile(task, config, transform, rate, state, frozen, meta, mesh, progress)
+    with clock.spent('compiling'):
+        step, work = _compile(task, config, transform, rate, state, frozen, meta, mesh, progress)
     meter = hardware.Meter(config.batch_size, work)
 
     def measured(log, number):
         """Evaluates the average."""
-        values = evaluate(state.ema)
+        with clock.spent('evaluating'):
+            values = evaluate(state.ema)
+            pictures = [*getattr(evaluate, 'pictures', lambda _: ())(state.ema)]
         log.scalars(number, {f'eval/{name}': value for name, value in values.items()})
-        for picture in getattr(evaluate, 'pictures', lambda _: ())(state.ema):
+        for picture in pictures:
             log.picture(number, *picture)
         shown = '  '.join(f'{name} {float(value):.5g}' for name, value in values.items())
         about = getattr(evaluate, 'about', str)()
@@ -127,6 +136,7 @@ def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, termin
             log.scalars(number, metrics)
             speed = meter.read(number)
             log.timing(number, speed)
+            log.goodput(number, clock.read())
             progress.say(f'loss {float(metrics["loss"]):.5g}  {hardware.describe(speed)}')
             restart(number)
 
@@ -146,9 +156,10 @@ def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, termin
         if missing:
             measured(log, start)
         restart(start)
+        clock.stepping()
         for number in range(start + 1, config.steps + 1):
             profile.before(number)
-            with meter.waiting():
+            with meter.waiting(), clock.spent('waiting'):
                 local = first if first is not None else next(train_data)
             first, batch = None, meshes.global_batch(local, mesh)
             with jax.profiler.StepTraceAnnotation('train', step_num=number):
@@ -167,14 +178,17 @@ def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, termin
                 pending = None
                 # Saved first: an evaluation that fails throws no steps away.
                 if due_save:
-                    log.flush()
-                    folder.upload()
-                    checkpoints.save(number, state, train_data.get_state(), meta, wait=last)
+                    with clock.spent('saving'):
+                        log.flush()
+                        folder.upload()
+                        checkpoints.save(number, state, train_data.get_state(), meta, wait=last)
                 if due_eval:
                     measured(log, number)
+                log.goodput(number, clock.read())
                 restart(number)
             if last:
                 break
+    progress.note(clock.describe())
     if number < config.steps:
         progress.note(
             f'stopped by a signal after step {number}, saved; the same command goes on from there'

@@ -11,6 +11,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from re2pix_jax.errors import UserError
+from re2pix_jax.training import peers
 
 AXES = 'data', 'fsdp', 'tensor'
 CLIPS = AXES[:2]
@@ -34,9 +35,9 @@ def initialize_processes() -> None:
                 'JAX_COORDINATOR_ADDRESS is set: JAX_NUM_PROCESSES and JAX_PROCESS_ID must be '
                 'integers too'
             ) from None
-        jax.distributed.initialize(num_processes=count, process_id=index)
+        peers.join(num_processes=count, process_id=index)
     elif os.environ.get('RE2PIX_DISTRIBUTED') == '1':
-        jax.distributed.initialize()
+        peers.join()
 
 
 def sizes(config) -> dict[str, int]:

@@ -124,6 +124,7 @@ def open_run(workdir: str, create_task, step: int | None = None) -> Run:
             f'{workdir} holds no checkpoint of step {step}: it has those of '
             f'{", ".join(map(str, known))} (config.keep says how many stay)'
         )
+    checkpoints.check(step)
     meta = checkpoints.meta(step)
     config = checkpoint.load_config(meta)
     task = create_task(config)

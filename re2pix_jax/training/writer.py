@@ -1,4 +1,4 @@
-"""What a run leaves to read: log.jsonl, timing.jsonl, and what its boards show."""
+"""What a run leaves to read: log.jsonl, timing.jsonl, goodput.jsonl, and what its boards show."""
 
 import contextlib
 import functools
@@ -12,7 +12,7 @@ import jax
 from re2pix_jax import files
 from re2pix_jax.training.boards import BOARDS
 
-LOGS = LOG, TIMING = 'log.jsonl', 'timing.jsonl'
+LOGS = LOG, TIMING, GOODPUT = 'log.jsonl', 'timing.jsonl', 'goodput.jsonl'
 _FLUSH_SECONDS = 20  # of the boards: TensorBoard's file is synced to the disk each time
 
 
@@ -20,8 +20,9 @@ class Writer:
     """Appends rows of numbers to files of `workdir`; only process 0 writes.
 
     log.jsonl has rows {"step": n, "loss": ..., ...} of what is computed: two runs of one config
-    give the same file. What depends on the clock has rows of its own in timing.jsonl. A number that
-    is not finite is written as null. Both go to the boards too.
+    give the same file. What depends on the clock has rows of its own: timing.jsonl says how fast
+    steps went, goodput.jsonl what the seconds since the run began went into. A number that is not
+    finite is written as null. All go to the boards too.
 
     Args:
       workdir: existing folder.
@@ -61,6 +62,10 @@ class Writer:
         """Writes {name: float} as a row of `step` in timing.jsonl."""
         self._write(TIMING, step, values, 'timing/')
 
+    def goodput(self, step: int, values: dict) -> None:
+        """Writes {name: seconds} as a row of `step` in goodput.jsonl."""
+        self._write(GOODPUT, step, values, 'goodput/')
+
     def flush(self) -> None:
         """Brings all rows to the disk, as before a checkpoint of their step."""
         for board in self._boards:
@@ -92,7 +97,7 @@ class Writer:
 
 
 def read_log(workdir: str, name: str = LOG) -> list[dict]:
-    """The rows of `workdir`/log.jsonl, or of timing.jsonl; lines that were cut off are left out."""
+    """The rows of `workdir`/log.jsonl, or of another file; lines that were cut off are left out."""
     return list(_rows(os.path.join(workdir, name)))
 
 

@@ -275,7 +275,12 @@ def test_log_drops_later_rows_and_a_torn_line(tmp_path):
         {'step': 4, 'loss': 40.0},
     ]
     assert writer.read_log(tmp_path, writer.TIMING) == [{'step': 4, 'steps_per_second': 2.0}]
-    assert sorted(os.listdir(tmp_path)) == ['log.jsonl', 'tensorboard', 'timing.jsonl']
+    assert sorted(os.listdir(tmp_path)) == [
+        'goodput.jsonl',
+        'log.jsonl',
+        'tensorboard',
+        'timing.jsonl',
+    ]
 
 
 # checkpoints

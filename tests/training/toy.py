@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from re2pix_jax.commands import cli
+from re2pix_jax.commands import _supervise, cli
 from re2pix_jax.tasks.task import clip_keys
 from re2pix_jax.training import defaults, loop, mesh, sharding
 
@@ -151,4 +151,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
+    _supervise.enter()
     cli.run(main)

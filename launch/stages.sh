@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# The stages of a recipe in order, each on all processes and devices there are, then its bundle.
+# What the launchers run (gpu_host.sh, slurm.sbatch, tpu_pod.sh, gke.yaml); alone, on this machine:
+#   bash launch/stages.sh [--dry-run] [OUT]     given again, it goes on where it was cut off
+# RECIPE=tiny (default) trains both stages on the procedural world from the shipped parts.
+# RECIPE=base, base-l, base-xl, ... (of configs/generator.py): Cityscapes. DATA holds the prepared
+#   records (data/cityscapes; configs/README.md says how), PARTS the bundles encoder and vae
+#   (bundles/base: re2pix published bundles/base --only=encoder,vae).
+# TOPOLOGY=h100:8 lets `re2pix plan` choose how the state lies on devices (one host);
+#   PLATFORM=tpu trains layers as a loop.
+# TRAINING: more flags of every `re2pix train`, such as --config.steps=100. RESTARTS: how often a
+#   stage is started again after a process was killed (3). All hosts see OUT, DATA and PARTS.
+set -euo pipefail
+dry="" out=""
+for argument in "$@"; do
+  case "$argument" in
+    --dry-run) dry=yes ;;
+    -*) echo "error: unknown flag $argument; expected [--dry-run] [OUT]" >&2; exit 2 ;;
+    *) out="$argument" ;;
+  esac
+done
+cd "$(dirname "$0")/.."
+source launch/show.sh
+recipe="${RECIPE:-tiny}"
+out="${out:-${OUT:-runs/$recipe}}"
+data="${DATA:-data/cityscapes}" given="${PARTS:-bundles/base}" parts="$out/parts"
+[ -n "$dry" ] || command -v re2pix >/dev/null || source launch/environment.sh
+
+# Which process this is: the first alone makes bundles.
+rank="${JAX_PROCESS_ID:-${SLURM_PROCID:-}}"
+if [ -z "$rank" ] && [ -n "${TPU_WORKER_ID:-}" ]; then
+  rank=$((${MEGASCALE_SLICE_ID:-0} * 1000 + TPU_WORKER_ID))
+elif [ -z "$rank" ] && [ "${RE2PIX_DISTRIBUTED:-}" = 1 ]; then  # a TPU VM
+  about() {
+    curl -sf -H "Metadata-Flavor: Google" \
+      "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
+  }
+  slice="$(about tpu-env | sed -n "s/^MEGASCALE_SLICE_ID: *'\{0,1\}\([0-9]*\).*/\1/p")"
+  rank=$((${slice:-0} * 1000 + $(about agent-worker-number)))
+fi
+rank="${rank:-0}"
+
+# A signal reaches this script, the command under way or both: it is passed on, and waited for.
+child="" stopped=""
+trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM
+run() {
+  if [ -n "$dry" ]; then show "$@"; return; fi
+  [ -z "$stopped" ] || exit 143
+  local status
+  "$@" & child=$!
+  while :; do
+    wait "$child" && status=0 || status=$?
+    kill -0 "$child" 2>/dev/null || break
+  done
+  child=""
+  [ "$status" -eq 0 ] || exit "$status"
+}
+exists='import sys; from etils import epath; sys.exit(not epath.Path(sys.argv[1]).exists())'
+there() {  # a folder here or in a bucket
+  [ -z "$dry" ] || return 1
+  case "$1" in
+    *://*) python -c "$exists" "$1" ;;
+    *) [ -d "$1" ] ;;
+  esac
+}
+alone() {  # alone BUNDLE COMMAND ...: by the first process; the others wait for the bundle
+  local bundle="$1"; shift
+  [ "$rank" -ne 0 ] \
+    || run env -u RE2PIX_DISTRIBUTED -u JAX_COORDINATOR_ADDRESS JAX_PLATFORMS=cpu "$@"
+  [ -n "$dry" ] || until there "$bundle"; do [ -z "$stopped" ] || exit 143; sleep 2; done
+}
+chosen() {  # the flags that `re2pix plan` recommends for a config, asked for once
+  [ -n "${TOPOLOGY:-}" ] || return 0
+  local file="$out/plans/$1.txt"
+  if [ -n "$dry" ]; then
+    echo "JAX_PLATFORMS=cpu re2pix plan --config=$1 --topology=$TOPOLOGY --search > $file" >&2
+    return
+  fi
+  if [ ! -f "$file" ]; then
+    mkdir -p "$out/plans"
+    JAX_PLATFORMS=cpu re2pix plan --config="$1" --topology="$TOPOLOGY" --search > "$file.partial"
+    mv "$file.partial" "$file"
+  fi
+  sed -n 's/^none fits/error: &/p' "$file" >&2
+  sed -n 's/^take //p' "$file" | grep . || exit 2
+}
+stage() {  # stage NAME CONFIG [FLAGS]: trained to the end, then its bundle
+  local name="$1" config="$2" flags; shift 2
+  ! there "$parts/$name" || return 0
+  flags="$(chosen "$config")"
+  # shellcheck disable=SC2086  # flags and TRAINING are several words
+  run re2pix train --config="$config" --workdir="$out/$name" --restarts="${RESTARTS:-3}" $flags \
+    "$@" ${TRAINING:-}
+  alone "$parts/$name" re2pix export --workdir="$out/$name" --out="$parts/$name"
+}
+
+loop=()
+# A TPU's compiler takes no end over a transformer's layers one by one.
+case "${PLATFORM:-}-$recipe" in *unet*) ;; tpu-base*) loop=(--config.model.unroll=False) ;; esac
+case "$recipe" in
+  tiny)
+    stage forecaster forecaster:tiny --config.frozen.encoder=tiny --config.frozen.principal=tiny
+    stage generator generator:tiny --config.frozen.forecaster="$parts/forecaster" \
+      --config.frozen.vae=tiny --config.frozen.head=tiny
+    ;;
+  base*)
+    records=(--config.data.sources="('records:$data',)")
+    encoder=(--config.frozen.encoder="$given/encoder")
+    features=("${encoder[@]}" --config.frozen.principal="$parts/principal")
+    there "$parts/principal" || run re2pix fit_pca --config=principal:base \
+      --out="$parts/principal" "${encoder[@]}" "${records[@]}"
+    # Of no use in planning: a head is small.
+    TOPOLOGY="" stage head head:base "${features[@]}" "${records[@]}"
+    stage forecaster forecaster_lowres "${features[@]}" "${records[@]}"
+    stage generator "generator:$recipe" "${loop[@]}" \
+      --config.frozen.forecaster="$parts/forecaster" \
+      --config.frozen.vae="$given/vae" --config.frozen.head="$parts/head" "${records[@]}"
+    ;;
+  *)
+    echo "error: RECIPE=$recipe: expected tiny, base, base-l, base-xl, base-unet, ..." >&2
+    exit 2
+    ;;
+esac
+[ -n "$dry" ] || echo "The model is $parts/generator"

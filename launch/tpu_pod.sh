@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# A Cloud TPU slice, or several, from queued resources or one that is there already.
+#   export TPU=NAME ZONE=us-west4-a PROJECT=mine TYPE=v5litepod-64 RECIPE=base OUT=gs://bucket/run \
+#     DATA=gs://bucket/cityscapes PARTS=gs://bucket/bundles
+#   bash launch/tpu_pod.sh up        create, wait, copy, install, start on all workers, tail
+#   bash launch/tpu_pod.sh VERB [--dry-run]     one of
+#     create  queued resources (SPOT=1: spot), and waits until they are there
+#     setup   copies this repository to all workers and installs it
+#     start   starts the stages of RECIPE on all workers, or COMMAND; given again, they go on
+#     tail    shows what the first worker says        status  says whether it runs on each
+#     stop    lets the run save and end               watch   starts again what was preempted
+#     fetch   gets the logs of all workers and OUT, to TO (fetched/$TPU)
+#     delete  gives the slice back
+# An existing slice: begin with setup. SLICES=2: multislice. VERSION: the runtime
+# (v2-alpha-tpuv5-lite, v2-alpha-tpuv5, v2-alpha-tpuv6e; by TYPE otherwise). OUT, DATA and PARTS are
+# in a bucket, since workers have a disk each. RECIPE, TRAINING, RESTARTS: see launch/stages.sh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/show.sh
+fail() { echo "error: $1" >&2; exit 2; }
+verb="${1:-}" dry=""
+[ "${2:-}" != --dry-run ] || dry=yes
+[ -z "${2:-}" ] || [ -n "$dry" ] || fail "unknown argument $2; expected VERB [--dry-run]"
+: "${TPU:?error: TPU names the slice}" "${ZONE:?error: ZONE, such as us-west4-a}"
+: "${PROJECT:?error: PROJECT, the project that pays}"
+slices="${SLICES:-1}" places=(--zone="$ZONE" --project="$PROJECT")
+if [ "$slices" -gt 1 ]; then
+  mapfile -t nodes < <(seq -f "$TPU-%.0f" 0 $((slices - 1)))
+else
+  nodes=("$TPU")
+fi
+
+run() { if [ -n "$dry" ]; then show "$@"; else "$@"; fi; }
+queue() { run gcloud compute tpus queued-resources "$1" "$TPU" "${places[@]}" "${@:2}"; }
+on() {  # on NODE WORKER COMMAND [FLAGS]
+  run gcloud compute tpus tpu-vm ssh "$1" "${places[@]}" --worker="$2" --command="$3" "${@:4}"
+}
+everywhere() { for node in "${nodes[@]}"; do on "$node" all "$@"; done; }
+state() { gcloud compute tpus queued-resources describe "$TPU" "${places[@]}" \
+  --format='value(state.state)'; }
+
+create() {
+  : "${TYPE:?error: TYPE, the kind of slice, such as v5litepod-64, v5p-128, v6e-64}"
+  local version="${VERSION:-}"
+  if [ -z "$version" ]; then
+    case "$TYPE" in
+      v5lite*) version=v2-alpha-tpuv5-lite ;;
+      v5p*) version=v2-alpha-tpuv5 ;;
+      v6e*) version=v2-alpha-tpuv6e ;;
+      *) fail "TYPE=$TYPE: set VERSION to its runtime" ;;
+    esac
+  fi
+  local named=(--node-id="$TPU")
+  [ "$slices" -eq 1 ] || named=(--node-count="$slices" --node-prefix="$TPU")
+  queue create "${named[@]}" --accelerator-type="$TYPE" --runtime-version="$version" \
+    ${SPOT:+--spot}
+  [ -z "$dry" ] || { queue describe --format='value(state.state)'; return; }
+  local now before=""
+  while now="$(state)"; [ "$now" != ACTIVE ]; do
+    [ "$now" = "$before" ] || echo "$TPU: $now"
+    before="$now"
+    case "$now" in FAILED | SUSPENDED) fail "$TPU is $now: delete it, and create it again" ;; esac
+    sleep "${POLL:-30}"
+  done
+}
+
+setup() {
+  local archive="${TMPDIR:-/tmp}/re2pix-$TPU.tgz"
+  run tar --exclude=./.venv --exclude=./.git --exclude=./runs --exclude=./data -czf "$archive" .
+  for node in "${nodes[@]}"; do
+    run gcloud compute tpus tpu-vm scp "$archive" "$node:re2pix.tgz" "${places[@]}" --worker=all
+  done
+  everywhere 'mkdir -p re2pix && tar -xzf re2pix.tgz -C re2pix && cd re2pix &&
+    { command -v re2pix || EXTRA=tpu bash -c "source launch/environment.sh"; }'
+}
+
+start() {
+  local settings="" name script
+  if [ -z "${COMMAND:-}" ]; then
+    case "${OUT:-}" in
+      gs://*) ;;
+      *) fail "OUT=${OUT:-}: expected gs://BUCKET/FOLDER, since workers share no disk" ;;
+    esac
+  fi
+  for name in RECIPE OUT DATA PARTS TRAINING RESTARTS; do
+    [ -z "${!name:-}" ] || settings+="export $name=${!name@Q}; "
+  done
+  # The status is left when it ends; a signal is for what runs, and waited for.
+  script="trap : TERM; export RE2PIX_DISTRIBUTED=1 PLATFORM=tpu; $settings"
+  script+='echo $$ > run.pid; [ ! -f .venv/bin/activate ] || source .venv/bin/activate; '
+  script+="${COMMAND:-bash launch/stages.sh}; echo \$? > run.status"
+  everywhere "cd re2pix && rm -f run.status && { nohup setsid bash -c ${script@Q} \
+>> run.log 2>&1 < /dev/null & }"
+}
+
+tail_log() { on "${nodes[0]}" 0 'tail -n 50 -F re2pix/run.log'; }
+status() { everywhere 'cat re2pix/run.status 2>/dev/null || echo running'; }
+# shellcheck disable=SC2016  # for the worker's shell
+stop() { everywhere 'kill -TERM -- "-$(cat re2pix/run.pid)"'; }
+
+watch() {  # until the first worker's run has ended by itself
+  [ -z "$dry" ] || { queue describe --format='value(state.state)'; return; }
+  while :; do
+    case "$(state || echo NONE)" in
+      ACTIVE)
+        local ended
+        ended="$(on "${nodes[0]}" 0 'cat re2pix/run.status 2>/dev/null || true')"
+        if [ -n "$ended" ]; then echo "ended with status $ended"; return; fi ;;
+      SUSPENDED | FAILED | NONE)
+        echo "$TPU was taken away: once more"
+        delete || true
+        create && setup && start ;;
+    esac
+    sleep "${POLL:-60}"
+  done
+}
+
+fetch() {
+  local to="${TO:-fetched/$TPU}"
+  for node in "${nodes[@]}"; do
+    run mkdir -p "$to/$node"
+    on "$node" all 'cat re2pix/run.log' --output-directory="$to/$node"
+  done
+  case "${OUT:-}" in gs://*) run gcloud storage cp --recursive "$OUT" "$to" ;; esac
+}
+
+delete() {
+  if [ -n "$dry" ] || state >/dev/null 2>&1; then
+    queue delete --force --quiet
+  else  # it was not made here
+    run gcloud compute tpus tpu-vm delete "${nodes[0]}" "${places[@]}" --quiet
+  fi
+}
+
+case "$verb" in
+  up) create; setup; start; tail_log ;;
+  tail) tail_log ;;
+  create | setup | start | status | stop | watch | fetch | delete) "$verb" ;;
+  *) fail "expected up, create, setup, start, tail, status, stop, watch, fetch or delete" ;;
+esac

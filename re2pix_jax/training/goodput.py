@@ -1,0 +1,68 @@
+"""What the wall time of a run goes into."""
+
+import contextlib
+import time
+
+from re2pix_jax.progress import duration
+
+KINDS = {
+    'steps': 'in steps',
+    'compiling': 'compiling',
+    'waiting': 'waiting for data',
+    'saving': 'saving',
+    'evaluating': 'evaluating',
+    'starting': 'starting',
+    'lost': 'in steps lost to restarts',
+}
+
+
+class Goodput:
+    """Counts seconds by what they went into; what nothing else claims is 'starting' until the first
+    step and 'steps' from there on.
+
+    Args:
+      rows: of goodput.jsonl, as former starts of the run left them.
+      step: that the run goes on from. What was spent on later steps is 'lost'. The time between two
+        starts is no part of any.
+    """
+
+    def __init__(self, rows: list[dict], step: int):
+        read = lambda row: {kind: row.get(kind, 0.0) for kind in KINDS}
+        self.seconds = read(rows[-1] if rows else {})
+        kept = read(next((row for row in reversed(rows) if row['step'] <= step), {}))
+        for kind in ('steps', 'waiting'):
+            self.seconds['lost'] += self.seconds[kind] - kept[kind]
+            self.seconds[kind] = kept[kind]
+        self._kind, self._since = 'starting', time.perf_counter()
+
+    def stepping(self) -> None:
+        """From now on it is steps, where nothing else is claimed."""
+        self._turn('steps')
+
+    @contextlib.contextmanager
+    def spent(self, kind: str):
+        """Claims the time within for one of `KINDS`."""
+        before = self._turn(kind)
+        try:
+            yield
+        finally:
+            self._turn(before)
+
+    def read(self) -> dict[str, float]:
+        """{'steps': seconds, ...} of all starts up to now."""
+        self._turn(self._kind)
+        return dict(self.seconds)
+
+    def describe(self) -> str:
+        """One line: the shares, the largest first."""
+        values = self.read()
+        total = max(sum(values.values()), 1e-9)
+        shares = sorted(KINDS, key=lambda kind: -values[kind])
+        text = ', '.join(f'{values[kind] / total:.1%} {KINDS[kind]}' for kind in shares)
+        return f'time: {duration(total)}, of it {text}'
+
+    def _turn(self, kind):
+        now, before = time.perf_counter(), self._kind
+        self.seconds[before] += now - self._since
+        self._kind, self._since = kind, now
+        return before

@@ -1,0 +1,258 @@
+"""The launchers: what they would do, the lines that they refuse with, and a TPU slice that is two
+processes of this machine.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import string
+import subprocess
+import sys
+import tarfile
+import time
+
+import pytest
+import yaml
+
+from re2pix_jax.training import checkpoint
+from re2pix_jax.training.defaults import flatten
+from tests.conftest import ROOT, load_config
+from tests.running import environment
+from tests.training.faults import free_port
+
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ('launch', 'tests/launch')
+    for path in (ROOT / folder).iterdir()
+    if path.suffix in ('.sh', '.sbatch')
+)
+NAMES = {
+    'TPU': 'pod',
+    'ZONE': 'us-west4-a',
+    'PROJECT': 'mine',
+    'TYPE': 'v5litepod-16',
+    'OUT': 'gs://bucket/run',
+    'POLL': '0.1',
+}
+
+
+def launch(script, *arguments, path=None, **variables):
+    """(exit status, stdout, stderr) of a launcher."""
+    environ = {
+        name: value
+        for name, value in environment().items()
+        if name not in ('RECIPE', 'OUT', 'DATA', 'PARTS', 'TOPOLOGY', *NAMES)
+    }
+    found = os.pathsep.join(map(str, (*(path or ()), pathlib.Path(sys.executable).parent)))
+    environ['PATH'] = f'{found}{os.pathsep}{environ["PATH"]}'
+    done = subprocess.run(
+        ['bash', f'launch/{script}', *arguments],
+        cwd=ROOT,
+        env=environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.skipif(not shutil.which('shellcheck'), reason='without shellcheck')
+def test_the_scripts_are_clean():
+    done = subprocess.run(['shellcheck', '-x', *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize('recipe', ['tiny', 'base', 'base-xl', 'base-unet'])
+@pytest.mark.parametrize('platform', ['', 'tpu'])
+def test_the_stages_are_lines_that_their_configs_understand(recipe, platform):
+    status, shown, said = launch(
+        'stages.sh', '--dry-run', 'runs/x', RECIPE=recipe, PLATFORM=platform
+    )
+    assert (status, said) == (0, '')
+    trained, made = [], {'tiny', 'bundles/base/encoder', 'bundles/base/vae'}
+    for line in shown.splitlines():
+        words = shlex.split(line)
+        words = words[words.index('re2pix') + 1 :]
+        flags = dict(re.fullmatch(r'--([\w.]+)=(.*)', word).groups() for word in words[1:])
+        if 'config' in flags:
+            fields = flatten(load_config(*flags['config'].split(':')))
+            given = {name.removeprefix('config.'): flags[name] for name in flags if '.' in name}
+            assert given.keys() <= fields.keys(), line
+            # What a stage takes frozen is there by then.
+            assert {given[name] for name in given if name.startswith('frozen.')} <= made, line
+        if words[0] == 'train':
+            trained.append(flags['config'])
+        made |= {flags['out']} if 'out' in flags else set()
+    last = 'generator:' + recipe
+    assert trained[-1] == last and 'runs/x/parts/generator' in made
+    unrolled = platform == 'tpu' and recipe in ('base', 'base-xl')
+    assert ('--config.model.unroll=False' in shown) == unrolled
+
+
+def test_a_plan_is_asked_for_where_the_devices_are_named():
+    _, shown, said = launch('stages.sh', '--dry-run', 'x', RECIPE='base', TOPOLOGY='h100:8')
+    for config in ('forecaster_lowres', 'generator:base'):
+        assert f're2pix plan --config={config} --topology=h100:8 --search > x/plans/' in said
+    assert 're2pix plan' not in shown
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments', 'variables', 'message'),
+    [
+        ('stages.sh', ['--dryrun'], {}, 'unknown flag --dryrun; expected [--dry-run] [OUT]'),
+        ('stages.sh', [], {'RECIPE': 'huge'}, 'RECIPE=huge: expected tiny, base, base-l'),
+        ('tpu_pod.sh', [], NAMES, 'expected up, create, setup, start, tail, status, stop, watch'),
+        ('tpu_pod.sh', ['start'], NAMES | {'OUT': 'runs/x'}, 'OUT=runs/x: expected gs://BUCKET'),
+        ('tpu_pod.sh', ['start'], {}, 'TPU names the slice'),
+        ('tpu_pod.sh', ['start', '-n'], NAMES, 'unknown argument -n; expected VERB [--dry-run]'),
+        ('tpu_pod.sh', ['create', '--dry-run'], NAMES | {'TYPE': 'v9'}, 'TYPE=v9: set VERSION'),
+    ],
+)
+def test_refusals_are_one_line(script, arguments, variables, message):
+    status, shown, said = launch(script, *arguments, **variables)
+    assert status in (1, 2) and shown == ''
+    assert said.count('\n') == 1 and 'error: ' in said and message in said, said
+
+
+@pytest.mark.parametrize(
+    ('cards', 'outcome'),
+    [
+        (['NVIDIA H100 80GB HBM3, 580.65, 81559, 4'] * 8, 'h100:8'),
+        (['NVIDIA A100-SXM4-80GB, 581.1, 81920, 0'], 'a100:1'),
+        (['NVIDIA L4, 580.65, 23034, 0'], ''),
+        (['NVIDIA H100 80GB HBM3, 535.1, 81559, 4'], 'error: driver 535.1: CUDA 13 needs 580'),
+        (['NVIDIA H200, 580.1, 143771, 4', 'NVIDIA H200, 580.1, 143771, 90000'], 'error: a card'),
+    ],
+)
+def test_a_gpu_host_is_looked_at_before_it_trains(tmp_path, cards, outcome):
+    tool = tmp_path / 'nvidia-smi'
+    tool.write_text('#!/bin/sh\n' + ''.join(f"echo '{card}'\n" for card in cards))
+    tool.chmod(0o755)
+    status, shown, said = launch('gpu_host.sh', '--dry-run', 'x', path=[tmp_path], RECIPE='base')
+    if outcome.startswith('error'):
+        assert (status, said.count('\n')) == (2, 1) and said.startswith(outcome)
+        return
+    assert status == 0
+    name, driver = cards[0].split(',')[:2]
+    assert shown.startswith(f'{len(cards)} x {name}, driver{driver}\n')
+    assert 're2pix train --config=generator:base --workdir=x/generator' in shown
+    assert (f'--topology={outcome} --search' in said) if outcome else 'replicated' in shown
+
+
+def test_a_host_without_cards_is_told_what_to_do(tmp_path):
+    bare = tmp_path / 'bin'
+    bare.mkdir()
+    for tool in ('bash', 'dirname', 'env'):
+        (bare / tool).symlink_to(shutil.which(tool))
+    status, _, said = launch('gpu_host.sh', PATH=str(bare))
+    assert status == 2 and said.startswith('error: no nvidia-smi here: install')
+
+
+def test_slurm_starts_one_task_a_node_with_all_its_cards(tmp_path):
+    text = (ROOT / 'launch' / 'slurm.sbatch').read_text()
+    asked = re.findall(r'^#SBATCH --(\S+)$', text, re.M)
+    assert {'requeue', 'signal=TERM@120', 'ntasks-per-node=1', 'open-mode=append'} <= {*asked}
+    status, shown, _ = launch('slurm.sbatch', '--dry-run', 'x', SLURM_GPUS_ON_NODE='4')
+    assert status == 0
+    assert 'JAX_LOCAL_DEVICE_IDS=0,1,2,3\n' in shown and 'RE2PIX_DISTRIBUTED=1\n' in shown
+    assert '--output=./re2pix-%j-%t.log bash launch/stages.sh x \n' in shown
+    _, shown, _ = launch('slurm.sbatch', '--dry-run', '--', 're2pix', 'train', '--config=a b')
+    assert '.log re2pix train "--config=a b" \n' in shown and 'DEVICE_IDS' not in shown
+
+
+def test_the_job_set_of_gke_has_what_its_api_wants():
+    text = (ROOT / 'launch' / 'gke.yaml').read_text()
+    names = {*re.findall(r'\$\{(\w+)\}', text)}
+    # What the file tells to export is what it uses.
+    exported = text.partition('export ')[2]
+    for name in names:
+        assert re.search(rf'\b{name}=', exported), name
+    values = {name: '2' for name in names} | {'NAME': 're2pix', 'IMAGE': 'place/re2pix'}
+    found = yaml.safe_load(string.Template(text.replace('$IMAGE"', '')).safe_substitute(values))
+    assert found['apiVersion'] == 'jobset.x-k8s.io/v1alpha2' and found['kind'] == 'JobSet'
+    assert found['metadata']['name'] == 're2pix'
+    spec = found['spec']
+    assert spec['failurePolicy']['maxRestarts'] > 0
+    (slices,) = spec['replicatedJobs']
+    assert slices['name'] and slices['replicas'] == 2
+    job = slices['template']['spec']
+    assert job['parallelism'] == job['completions'] == 2 and job['completionMode'] == 'Indexed'
+    assert job['backoffLimit'] == 0  # the JobSet starts again, not the job
+    pod = job['template']['spec']
+    assert pod['restartPolicy'] == 'Never' and pod['terminationGracePeriodSeconds'] >= 60
+    assert {name.rpartition('-')[2] for name in pod['nodeSelector']} == {'accelerator', 'topology'}
+    (container,) = pod['containers']
+    (rule,) = job['podFailurePolicy']['rules']
+    assert rule['action'] == 'FailJob' and rule['onExitCodes']['values'] == [2]
+    assert rule['onExitCodes']['containerName'] == container['name']
+    assert spec['failurePolicy']['rules'][0]['action'] == 'FailJobSet'
+    assert container['image'] == 'place/re2pix' and container['resources']['limits'] == {
+        'google.com/tpu': 2
+    }
+    assert (ROOT / container['command'][1]).is_file()
+    assert all(isinstance(item['value'], str) for item in container['env'])
+    environ = {item['name']: item['value'] for item in container['env']}
+    assert environ['RE2PIX_DISTRIBUTED'] == '1' and environ['PLATFORM'] == 'tpu'
+
+
+def test_a_tpu_slice_is_made_filled_started_fetched_and_given_back(tmp_path):
+    tools, folder, workdir = tmp_path / 'bin', tmp_path / 'cloud', tmp_path / 'run'
+    for made in (tools, folder):
+        made.mkdir()
+    (tools / 'gcloud').write_text(
+        f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/launch/gcloud.py "$@"\n'
+    )
+    (tools / 'gcloud').chmod(0o755)
+    variables = NAMES | {
+        'GCLOUD_FOLDER': str(folder),
+        'GCLOUD_COORDINATOR': f'127.0.0.1:{free_port()}',
+        'COMMAND': f'python -m tests.training.toy {workdir} steps=4 eval_every=0',
+        'TMPDIR': str(tmp_path),
+        'TO': str(tmp_path / 'fetched'),
+    }
+
+    def call(verb):
+        status, shown, said = launch('tpu_pod.sh', verb, path=[tools], **variables)
+        assert status == 0, said
+        return shown
+
+    assert call('create') == 'pod: WAITING_FOR_RESOURCES\n'
+    call('setup')
+    with tarfile.open(tmp_path / 're2pix-pod.tgz') as archive:
+        names = archive.getnames()
+    assert {'./launch/stages.sh', './re2pix_jax/data/loader.py'} <= {*names}
+    assert not [name for name in names if name.startswith(('./.git/', './.venv/', './runs/'))]
+    call('start')
+    deadline = time.monotonic() + 240
+    while 'running' in (found := call('status')) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    logs = [(folder / f'pod-{worker}/re2pix/run.log').read_text() for worker in range(2)]
+    assert found == '0\n0\n', logs
+    assert 'processes       2' in logs[0] and 'training: 4/4 steps' in logs[0]
+    assert checkpoint.Checkpoints(str(workdir), read_only=True).latest() == 4
+    assert call('watch') == 'ended with status 0\n'
+    call('fetch')
+    assert [(tmp_path / f'fetched/pod/{i}.log').read_text() for i in range(2)] == logs
+    call('delete')
+    calls = [json.loads(line) for line in (folder / 'calls.jsonl').read_text().splitlines()]
+    assert calls[0] == [
+        *('compute', 'tpus', 'queued-resources', 'create', 'pod', '--zone=us-west4-a'),
+        *('--project=mine', '--node-id=pod', '--accelerator-type=v5litepod-16'),
+        '--runtime-version=v2-alpha-tpuv5-lite',
+    ]
+    assert ['storage', 'cp', '--recursive', 'gs://bucket/run', str(tmp_path / 'fetched')] in calls
+    assert calls[-1][2:5] == ['queued-resources', 'delete', 'pod']
+
+
+def test_several_slices_are_one_run():
+    variables = NAMES | {'SLICES': '2', 'TYPE': 'v6e-64'}
+    _, shown, _ = launch('tpu_pod.sh', 'create', '--dry-run', **variables)
+    assert '--node-count=2 --node-prefix=pod --accelerator-type=v6e-64' in shown
+    _, shown, _ = launch('tpu_pod.sh', 'start', '--dry-run', **variables, RECIPE='base')
+    for node, line in zip(('pod-0', 'pod-1'), shown.splitlines(), strict=True):
+        assert line.startswith(f'gcloud compute tpus tpu-vm ssh {node} ')
+        assert '--worker=all' in line and 'RE2PIX_DISTRIBUTED=1' in line

@@ -1,0 +1,352 @@
+"""Faults of a run, done for real on small ones: `python -m tests.training.faults [WORD ...]` prints
+a table of them (launch/faults.sh), or of those whose names hold one of the words.
+
+Each run learns as the undisturbed one does, or its row says NO and the status is 1.
+"""
+
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from re2pix_jax.report.table import table
+from re2pix_jax.training import writer
+from tests.conftest import ROOT
+from tests.running import environment
+
+PATIENCE = 300  # seconds; a busy machine is no fault
+
+
+def _file(folder):
+    """The largest file of a checkpoint's state, which holds arrays."""
+    return max(
+        (path for path in (folder / 'state').rglob('*') if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    'a bit flipped': lambda folder: _flip(_file(folder)),
+    'file cut short': lambda folder: os.truncate(_file(folder), _file(folder).stat().st_size // 2),
+    'file empty': lambda folder: os.truncate(_file(folder), 0),
+    'file gone': lambda folder: os.remove(_file(folder)),
+    'state gone': lambda folder: shutil.rmtree(folder / 'state'),
+    'meta garbled': lambda folder: (folder / 'meta' / 'metadata').write_text('{"format": 3'),
+}
+
+
+def start(workdir, *fields, process=0, port=0, count=1, devices=1):
+    """A process of a toy run; with a port, one of `count`."""
+    several = {
+        'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
+        'JAX_NUM_PROCESSES': str(count),
+        'JAX_PROCESS_ID': str(process),
+    }
+    return subprocess.Popen(
+        [sys.executable, '-m', 'tests.training.toy', str(workdir), *fields],
+        cwd=ROOT,
+        env=environment(devices, **(several if port else {})),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_two(workdir, *fields):
+    port = free_port()
+    return [start(workdir, *fields, process=i, port=port, count=2) for i in range(2)]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
+def wait_for_step(workdir, step, *processes):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        rows = writer.read_log(workdir)
+        if rows and rows[-1]['step'] >= step:
+            return
+        ended = [process for process in processes if process.poll() is not None]
+        if ended:
+            raise AssertionError(f'step {step} was not reached: {ended[0].communicate()[1]}')
+        time.sleep(0.02)
+    raise AssertionError(f'step {step} was not reached in {PATIENCE} s')
+
+
+class Ended(NamedTuple):
+    """How a process ended: its status, seconds after the fault, what it said on stderr."""
+
+    status: int
+    seconds: float
+    said: str
+
+
+def finish(process, began=None) -> Ended:
+    try:
+        _, said = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return Ended(process.returncode, time.monotonic() - (began or time.monotonic()), said)
+
+
+def child_of(process) -> int:
+    """The process that trains, below its parent."""
+    path = f'/proc/{process.pid}/task/{process.pid}/children'
+    return int(pathlib.Path(path).read_text().split()[0])
+
+
+def strike(workdir, victim: int, number: int, step: int = 8) -> Ended:
+    """Sends a signal to one of two processes once `step` is done; how the other ends."""
+    processes = start_two(workdir, 'slow=0.1')
+    wait_for_step(workdir, step, *processes)
+    began = time.monotonic()
+    os.kill(child_of(processes[victim]), number)
+    ended = finish(processes[1 - victim], began)
+    if number == signal.SIGSTOP:
+        processes[victim].kill()
+    finish(processes[victim])
+    return ended
+
+
+class Outcome(NamedTuple):
+    """A row: how a run ended after the fault, when it was where it had been, and what it said.
+
+    Attributes:
+      ended: seconds to the end of the last process; None where the fault ended none.
+      back: seconds to the step that was done before.
+      status: of the process that says `said`.
+      equal: whether the log is that of the undisturbed run in the end.
+    """
+
+    ended: float | None
+    back: float | None
+    status: int
+    said: str
+    equal: bool
+
+
+class Bench:
+    """The undisturbed runs, made once, and a folder to disturb others in."""
+
+    def __init__(self, folder):
+        self.folder, self._kept = pathlib.Path(folder), {}
+
+    def undisturbed(self, count=1):
+        if count not in self._kept:
+            self._kept[count] = self.folder / f'undisturbed_{count}'
+            self.complete(self._kept[count], count)
+        return self._kept[count]
+
+    def complete(self, workdir, count=1, devices=1, *fields):
+        """Gives the command (again), and waits for the end."""
+        processes = (
+            start_two(workdir, *fields)
+            if count == 2
+            else [start(workdir, *fields, devices=devices)]
+        )
+        for ended in map(finish, processes):
+            assert ended.status == 0, ended.said
+        return ended.said
+
+    def equal(self, workdir, count=1, close=False):
+        """Whether the rows are those of the undisturbed run; `close`: but for rounding."""
+        mine, theirs = (writer.read_log(path) for path in (workdir, self.undisturbed(count)))
+        if not close:
+            return mine == theirs
+        return len(mine) == len(theirs) and all(
+            np.isclose(row.get(name, 0.0), other.get(name, 0.0), atol=1e-5)
+            for row, other in zip(mine, theirs, strict=True)
+            for name in ('step', 'loss', 'eval/error')
+        )
+
+    def again(self, workdir, began, step, count=1):
+        """Gives the command again: seconds to `step` after `began`, and then to the end."""
+        log = pathlib.Path(workdir, writer.LOG)
+        before = log.stat().st_ino
+        processes = start_two(workdir) if count == 2 else [start(workdir)]
+        while log.stat().st_ino == before:  # rows after the checkpoint are dropped
+            time.sleep(0.02)
+            assert all(process.poll() in (None, 0) for process in processes), processes
+        wait_for_step(workdir, step)
+        back = time.monotonic() - began
+        for ended in map(finish, processes):
+            assert ended.status == 0, ended.said
+        return back
+
+    def signalled(self, workdir, victim, number, count=2):
+        """A signal to one process, then the command once more."""
+        ended = strike(workdir, victim, number)
+        back = self.again(workdir, time.monotonic() - ended.seconds, 8, count)
+        return Outcome(
+            ended.seconds, back, ended.status, ended.said, self.equal(workdir, 2, count != 2)
+        )
+
+    def killed_at(self, workdir, step):
+        """A run of one process that was killed."""
+        process = start(workdir, 'slow=0.05')
+        wait_for_step(workdir, step, process)
+        process.kill()
+        finish(process)
+
+
+def restarted(bench, workdir, count):
+    """The last process is killed; all start again by themselves."""
+    fields = 'slow=0.1', '--restarts=2'
+    running = start_two(workdir, *fields) if count == 2 else [start(workdir, *fields)]
+    wait_for_step(workdir, 8, *running)
+    log = pathlib.Path(workdir, writer.LOG)
+    before, began = log.stat().st_ino, time.monotonic()
+    os.kill(child_of(running[-1]), signal.SIGKILL)
+    while log.stat().st_ino == before:
+        time.sleep(0.02)
+    wait_for_step(workdir, 8)
+    back = time.monotonic() - began
+    ended = [finish(process) for process in running]
+    status = max(one.status for one in ended)
+    return Outcome(None, back, status, ended[0].said, bench.equal(workdir, count))
+
+
+def paused(bench, workdir):
+    """Stopped for a quarter of a minute, less than the others' patience."""
+    both = start_two(workdir, 'slow=0.1')
+    wait_for_step(workdir, 8, *both)
+    child, began = child_of(both[1]), time.monotonic()
+    os.kill(child, signal.SIGSTOP)
+    time.sleep(15)
+    os.kill(child, signal.SIGCONT)
+    wait_for_step(workdir, 10, *both)
+    back = time.monotonic() - began
+    ended = [finish(process) for process in both]
+    status = max(one.status for one in ended)
+    return Outcome(None, back, status, ended[0].said, bench.equal(workdir, 2))
+
+
+def damaged(bench, workdir, how):
+    bench.killed_at(workdir, 12)
+    newest = max(int(path.name) for path in (workdir / 'checkpoints').iterdir())
+    DAMAGES[how](workdir / 'checkpoints' / str(newest))
+    began = time.monotonic()
+    said = bench.complete(workdir)
+    back = time.monotonic() - began
+    return Outcome(None, back, 0, said, bench.equal(workdir))
+
+
+def elsewhere(bench, workdir, count, devices, *fields):
+    """Goes on on other devices."""
+    bench.killed_at(workdir, 8)
+    began = time.monotonic()
+    said = bench.complete(workdir, count, devices, *fields)
+    return Outcome(None, time.monotonic() - began, 0, said, bench.equal(workdir, close=True))
+
+
+def full(bench, workdir):
+    """The disk is full when the second checkpoint is due."""
+    workdir.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', str(workdir)]
+    subprocess.run(mount, check=True)
+    try:
+        process = start(workdir, 'slow=0.1')
+        wait_for_step(workdir, 6, process)
+        room = shutil.disk_usage(workdir).free - 100_000
+        (workdir / 'other').write_bytes(b'x' * room)
+        began = time.monotonic()
+        ended = finish(process, began)
+        (workdir / 'other').unlink()
+        step = writer.read_log(workdir)[-1]['step']
+        back = bench.again(workdir, began, step)
+        return Outcome(ended.seconds, back, ended.status, ended.said, bench.equal(workdir))
+    finally:
+        subprocess.run(['umount', str(workdir)], check=True)
+
+
+def not_a_number(bench, workdir):
+    """On one of eight devices."""
+    began = time.monotonic()
+    ended = finish(start(workdir, 'poison=7', devices=8), began)
+    bench.complete(workdir, 1, 8)
+    return Outcome(None, None, ended.status, ended.said, bench.equal(workdir, close=True))
+
+
+def second(bench, workdir):
+    """A second run in the same folder."""
+    process = start(workdir, 'slow=0.3')
+    wait_for_step(workdir, 3, process)
+    ended = finish(start(workdir))
+    assert finish(process).status == 0
+    return Outcome(None, 0.0, ended.status, ended.said, bench.equal(workdir))
+
+
+def mistaken(bench, workdir):
+    """One process is given what it cannot do."""
+    port, began = free_port(), time.monotonic()
+    both = [start(workdir, f'steps={20 * (1 - i)}', process=i, port=port, count=2) for i in (0, 1)]
+    ended = [finish(process, began) for process in both]
+    bench.complete(workdir, 2)
+    return Outcome(None, None, ended[0].status, ended[0].said, bench.equal(workdir, 2))
+
+
+STOP, KILL, TERM = signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM
+FAULTS = {
+    'kill -9 of process 0 of 2': lambda b, w: b.signalled(w, 0, KILL),
+    'kill -9 of process 1 of 2': lambda b, w: b.signalled(w, 1, KILL),
+    'kill -9 of process 1 of 2, --restarts=2': lambda b, w: restarted(b, w, 2),
+    'kill -9 of the only process, --restarts=2': lambda b, w: restarted(b, w, 1),
+    'SIGTERM to process 1 of 2': lambda b, w: b.signalled(w, 1, TERM),
+    'process 0 of 2 hangs (SIGSTOP)': lambda b, w: b.signalled(w, 0, STOP),
+    'process 1 of 2 hangs (SIGSTOP)': lambda b, w: b.signalled(w, 1, STOP),
+    'process 1 of 2 stopped for 15 s': paused,
+    **{f'newest checkpoint: {how}': lambda b, w, how=how: damaged(b, w, how) for how in DAMAGES},
+    'goes on on 8 devices': lambda b, w: elsewhere(b, w, 1, 8),
+    'goes on on a mesh of 4 x 2, fsdp': lambda b, w: elsewhere(
+        b, w, 1, 8, 'mesh.data=4', 'mesh.model=2', 'sharding=fsdp'
+    ),
+    'goes on in 2 processes': lambda b, w: elsewhere(b, w, 2, 1),
+    '2 processes go on in 1': lambda b, w: b.signalled(w, 1, KILL, count=1),
+    'an error in process 1 of 2 alone': mistaken,
+    'disk full': full,
+    'NaN on 1 of 8 devices': not_a_number,
+    'a second run in the workdir': second,
+}
+
+
+def main(*words):
+    wanted = {
+        name: fault
+        for name, fault in FAULTS.items()
+        if not words or any(word in name for word in words)
+    }
+    rows, lines = [], []
+    show = lambda seconds: '-' if seconds is None else f'{seconds:.1f}'
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(folder)
+        for number, (name, fault) in enumerate(wanted.items()):
+            found = fault(bench, bench.folder / f'run_{number}')
+            right = 'yes' if found.equal else 'NO'
+            rows.append([name, show(found.ended), show(found.back), found.status, right])
+            print(*rows[-1], sep='  ', file=sys.stderr, flush=True)
+            lines.append(f'{name}: status {found.status}\n{found.said.rstrip() or "(nothing)"}')
+    print(table(['fault', 'ended\nafter, s', 'back\nafter, s', 'status', 'same\ncurve'], rows))
+    print('\n' + '\n\n'.join(line.replace(folder, '...') for line in lines))
+    return 0 if all(row[-1] == 'yes' for row in rows) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:]))
