@@ -315,8 +315,8 @@ FAULTS = {
     'process 1 of 2 stopped for 15 s': paused,
     **{f'newest checkpoint: {how}': lambda b, w, how=how: damaged(b, w, how) for how in DAMAGES},
     'goes on on 8 devices': lambda b, w: elsewhere(b, w, 1, 8),
-    'goes on on a mesh of 4 x 2, fsdp': lambda b, w: elsewhere(
-        b, w, 1, 8, 'mesh.data=4', 'mesh.model=2', 'sharding=fsdp'
+    'goes on on a mesh of 2 x 2 x 2': lambda b, w: elsewhere(
+        b, w, 1, 8, 'mesh.data=2', 'mesh.fsdp=2', 'mesh.tensor=2'
     ),
     'goes on in 2 processes': lambda b, w: elsewhere(b, w, 2, 1),
     '2 processes go on in 1': lambda b, w: b.signalled(w, 1, KILL, count=1),
