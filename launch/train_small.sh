@@ -11,6 +11,7 @@
 # than the recipe's. Status 75: call again.
 # BARE=1 takes the machine's own Python instead of .venv. To try the script on a CPU:
 #   STEPS=2 CLIPS=8 BATCH=2 WORKERS=0 bash launch/train_small.sh runs/tried
+# shellcheck disable=SC2046,SC2086  # where words are several, they are meant to be
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -n "${BARE:-}" ] || source launch/environment.sh

@@ -68,7 +68,7 @@ def test_a_run_in_a_bucket_killed_twice_is_the_run_on_a_disk(bucket, tmp_path):
     assert remote.read(f'{PLACE}/{writer.LOG}') == (local / writer.LOG).read_bytes()
     names = remote.names(PLACE)
     top = {name.partition('/')[0] for name in names}
-    assert top == {'checkpoints', 'config.json', 'log.jsonl', 'tensorboard', 'timing.jsonl'}
+    assert top == {'checkpoints', 'config.json', 'tensorboard', *writer.LOGS}
     assert checkpoint.Checkpoints(PLACE, read_only=True).steps() == [15, 20]
     digest = checkpoint.Checkpoints(PLACE, read_only=True).digest(20)
     assert len(digest) == 64
