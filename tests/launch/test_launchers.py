@@ -193,7 +193,9 @@ def test_the_job_set_of_gke_has_what_its_api_wants():
     assert container['image'] == 'place/re2pix' and container['resources']['limits'] == {
         'google.com/tpu': 2
     }
-    assert (ROOT / container['command'][1]).is_file()
+    script = container['command'][1].removeprefix('/re2pix/')
+    assert (ROOT / script).is_file()
+    assert 'COPY launch /re2pix/launch\n' in (ROOT / 'launch' / 'Containerfile').read_text()
     assert all(isinstance(item['value'], str) for item in container['env'])
     environ = {item['name']: item['value'] for item in container['env']}
     assert environ['RE2PIX_DISTRIBUTED'] == '1' and environ['PLATFORM'] == 'tpu'

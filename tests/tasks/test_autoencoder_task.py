@@ -105,6 +105,7 @@ def test_an_image_is_pulled_as_asked_whatever_the_scale_of_the_scores(micro_bund
     np.testing.assert_allclose(lengths(push - pull), 0.5 * lengths(pull), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_discriminator_learns_to_tell(micro_bundles):
     task = tasks.create(config_of(micro_bundles, loss=ADVERSARY | {'adversary_start': 1000}))
     config = task.config
@@ -162,6 +163,7 @@ def test_features_are_compared_by_direction(micro_bundles):
     assert float(metrics['features']) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_decoder_by_itself_keeps_latents_and_leaves_the_adversary(micro_bundles, tmp_path):
     """And goes on exactly where it was cut off."""
     fields = dict(init=str(micro_bundles / 'vae'), checkpoint_every=2, steps=4)

@@ -296,6 +296,7 @@ def trained(task, params, data, steps, rate=3e-3):
     return losses, current.variables
 
 
+@pytest.mark.slow
 def test_adapted_weights_start_far_below_random_ones_and_improve(micro_bundles):
     """Low resolution nested in high: what a 4x8 grid has learnt holds on 8x16."""
     low, high = (make_task(micro_bundles, depth=1, grid=grid) for grid in ((4, 8), (8, 16)))

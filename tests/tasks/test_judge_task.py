@@ -75,6 +75,7 @@ def test_unknown_labels_count_for_nothing(micro_bundles):
     assert both == pytest.approx(one, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_speed_order_and_places(micro_bundles):
     task = create(micro_bundles, speed=1.0, order=1.0, labels=1.0, patches=1.0, mask=0.1)
     batch = {name: jnp.asarray(value) for name, value in clips(16).items()}
