@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRA=parity source launch/environment.sh
+# As XLA compiles them for use.
+export JAX_DISABLE_MOST_OPTIMIZATIONS=false
 JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" python -m pytest -s tests/convert/test_transformers.py \
   tests/convert/test_diffusers.py tests/generator/test_schedulers.py \
   tests/tasks/test_forecaster_published.py "$@"

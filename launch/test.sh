@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Set up (once) and run the tests: style, all tests with coverage, and the networks' once more as
-# XLA compiles them for use. Arguments go to pytest, which then runs alone:
+# Set up (once) and run the tests: style, all tests (from Python 3.12 on with coverage), and those of
+# the trained networks once more as XLA compiles them for use. Arguments go to pytest, which then
+# runs alone:
 #   bash launch/test.sh tests/data -k world
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,11 +12,16 @@ tests() { python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscop
 if [ $# -gt 0 ]; then tests "$@"; exit; fi
 ruff check .
 ruff format --check --quiet .
-# From Python 3.12 on the interpreter itself tells which lines run, at little cost.
-python -c 'import sys; sys.exit(sys.version_info < (3, 12))' && export COVERAGE_CORE=sysmon
-tests --cov --cov-report=term
+# From Python 3.12 on the interpreter itself tells which lines run, at little cost; before that a
+# tracer does, and takes minutes.
+coverage=()
+if python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then
+  export COVERAGE_CORE=sysmon
+  coverage=(--cov --cov-report=term)
+fi
+tests --durations=40 "${coverage[@]}"
 echo "The networks again, with XLA's optimisations on"
-# What takes longest to compile is left to the first pass.
-rest='not memorises and not dropout and not remat and not sequences and not tile'
-JAX_DISABLE_MOST_OPTIMIZATIONS=false tests tests/nn tests/encoder tests/forecaster tests/vae \
-  tests/heads tests/generator/test_dit.py -k "$rest"
+# What takes longest to compile is left to the first pass, frozen networks to launch/parity.sh.
+rest='not memorises and not dropout and not remat and not sequences'
+JAX_DISABLE_MOST_OPTIMIZATIONS=false tests tests/nn tests/forecaster tests/generator/test_dit.py \
+  -k "$rest"

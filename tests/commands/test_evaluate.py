@@ -202,6 +202,7 @@ def test_the_text_names_protocol_and_steps(report):
     assert f'{report["steps"][1]["copy_last"]["psnr"]:.2f}' in text
 
 
+@pytest.mark.slow
 def test_the_command_on_eight_devices(model, depth, report, tmp_path):
     """One batch of eight, a clip a device, gives the numbers of batches of two on one; with worker
     processes, as it is used.

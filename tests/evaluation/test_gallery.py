@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ def test_best_middle_and_worst_each_once(gains, count):
         assert shown[0] == known[0] and shown[-1] == known[-1]
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_with_sheets_and_films(tmp_path):
     found = outcomes(
         'gallery',

@@ -58,6 +58,7 @@ def plain(task, variables, batch):
     return jax.jit(jax.value_and_grad(loss))(variables)
 
 
+@pytest.mark.slow
 def test_each_player_has_its_own_gradient(micro_bundles):
     """Before the start the VAE's is that of a loss without adversary; the discriminator's is that
     of the hinge loss throughout; from the start on each image is pulled by half as much again.

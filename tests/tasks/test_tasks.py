@@ -50,7 +50,7 @@ def test_what_is_exported_is_what_was_trained(name, micro_bundles, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, task.load(tmp_path / 'bundle'), variables)
 
 
-@pytest.mark.parametrize('mixed', ['slice', 'per_sample'])
+@pytest.mark.parametrize('mixed', ['slice', pytest.param('per_sample', marks=pytest.mark.slow)])
 def test_the_generator_learns_the_same_however_the_batch_is_cut(mixed, micro_bundles):
     """Noise, times, channels and whose future is predicted: all by the clip's place."""
     config = shrink(load_config('generator'), micro_bundles, batch_size=8)
