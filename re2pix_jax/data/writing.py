@@ -67,7 +67,8 @@ def write(
             clip of any split can be read, with `strict` the first that cannot, or the disk is full.
     """
     if remote.is_remote(out):
-        return _write_to_bucket(out, splits, encode, fields, about, processes, strict)
+        how = {'processes': processes, 'threads': threads, 'strict': strict}
+        return _write_to_bucket(out, splits, encode, fields, about, how)
     out = pathlib.Path(out)
     if out.exists():
         raise _exists(out)
@@ -112,7 +113,7 @@ def _exists(out) -> UserError:
     return UserError(f'{out}: exists already; remove it or choose another folder')
 
 
-def _write_to_bucket(out, splits, encode, fields, about, processes, strict) -> dict[str, dict]:
+def _write_to_bucket(out, splits, encode, fields, about, how) -> dict[str, dict]:
     """`write`, on this machine first; both parts of the work go on where they were cut off."""
     remote.check_writable(out)
     # What an upload left that was cut off is overwritten.
@@ -122,7 +123,7 @@ def _write_to_bucket(out, splits, encode, fields, about, processes, strict) -> d
     place = remote.workplace(hashlib.sha256(plan.encode()).hexdigest()[:16])
     if not place.exists():
         try:
-            write(place, splits, encode, fields, about, processes, strict)
+            write(place, splits, encode, fields, about, **how)
         except UserError as error:
             told = re.sub(rf'{re.escape(str(place))}(?!\.)', remote.address(out), str(error))
             raise UserError(told) from error

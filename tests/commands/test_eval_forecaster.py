@@ -203,8 +203,10 @@ def test_the_text_and_the_pictures(evaluated, heads):
         assert words in text, words
     assert 'the frame 3 steps later' in tables.describe(reports['mid'])
     for of_term in pictures.values():
-        ((caption, sheet),) = of_term
-        assert 'records:' in caption and sheet.dtype == np.uint8 and sheet.std() > 10
+        (picture,) = of_term
+        assert 'records:' in picture.caption
+        for drawn in (picture.sheet, picture.film):
+            assert drawn.dtype == np.uint8 and drawn.std() > 10
 
 
 def test_eight_devices_and_the_command(micro_bundles, source, tmp_path):
