@@ -175,7 +175,7 @@ def clips():
 
 def batches(source, workers=0):
     data = {'sources': (source,), 'size': SIZE, 'frames': 3, 'strides': (1,), 'workers': workers}
-    found = loader.create(data, 2, process=(0, 1))
+    found = loader.create(data, 2, share=((0,), 1))
     try:
         return [next(found) for _ in range(2)]
     finally:
