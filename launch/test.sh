@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Set up (once) and run the tests: style, all tests (from Python 3.12 on with coverage), and those of
-# the trained networks once more as XLA compiles them for use. Arguments go to pytest, which then
+# Set up (once) and run the tests: style, all tests (from Python 3.12 on with coverage), and those
+# of the trained networks once more as XLA compiles them for use. Arguments go to pytest, which then
 # runs alone:
 #   bash launch/test.sh tests/data -k world
 set -euo pipefail
