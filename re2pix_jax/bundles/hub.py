@@ -146,7 +146,7 @@ def _answering(reference, done, hint):
     except ImportError as error:
         raise UserError(
             f'{reference}: needs the huggingface_hub package: pip install huggingface_hub, or '
-            f'{hint.removeprefix("or ")}'
+            f'{hint}'
         ) from error
     asked = parse(reference)
     try:
