@@ -20,6 +20,19 @@ def environment(devices: int = 1, **variables: str) -> dict[str, str]:
     return os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)} | variables
 
 
+def on_eight_devices(program: str) -> subprocess.CompletedProcess:
+    """Runs a Python program in a process of its own that has eight devices."""
+    return subprocess.run(
+        [sys.executable, '-c', program],
+        cwd=ROOT,
+        env=environment(8),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
 def outcomes(
     command: str, commands: dict, file_limit: dict | None = None, **variables
 ) -> dict[str, tuple[int, str, str]]:

@@ -145,6 +145,7 @@ def test_two_tabs_at_once(demo, browser, brought):
         page.click('#predict')
     for page in tabs:
         page.wait_for_selector('#film video')
+        assert 'tiny on street.mp4' in page.inner_text('#measured')
         page.close()
 
 

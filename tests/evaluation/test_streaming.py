@@ -2,9 +2,6 @@
 over devices.
 """
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -13,8 +10,7 @@ from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.evaluation.evaluators.depth import DepthErrors
 from re2pix_jax.evaluation.evaluators.normals import NormalErrors
 from re2pix_jax.evaluation.evaluators.segmentation import Confusion
-from tests.conftest import ROOT
-from tests.running import environment
+from tests.running import on_eight_devices
 
 
 def labels(seed=0, clips=5):
@@ -107,15 +103,7 @@ print('as it should be')
 
 
 def test_arrays_split_over_eight_devices_give_the_same_scores():
-    done = subprocess.run(
-        [sys.executable, '-c', EIGHT_DEVICES],
-        cwd=ROOT,
-        env=environment(8),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = on_eight_devices(EIGHT_DEVICES)
     assert done.stdout.endswith('as it should be\n'), done.stderr
 
 

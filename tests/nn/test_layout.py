@@ -1,16 +1,12 @@
 """What networks hold on a mesh, and that they hold nothing without one."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from re2pix_jax.nn import layout
 from re2pix_jax.nn.dense import Dense
-from tests.conftest import ROOT
-from tests.running import environment
+from tests.running import on_eight_devices
 
 EIGHT_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
@@ -61,13 +57,5 @@ def test_parts_of_one_product_are_those_of_the_product():
 
 
 def test_on_eight_devices():
-    done = subprocess.run(
-        [sys.executable, '-c', EIGHT_DEVICES],
-        cwd=ROOT,
-        env=environment(8),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = on_eight_devices(EIGHT_DEVICES)
     assert done.stdout.endswith('as it should be\n'), done.stderr

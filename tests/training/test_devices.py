@@ -1,7 +1,5 @@
 """The mesh; state and batch on eight devices: split, and no clip moved from one to another."""
 
-import subprocess
-import sys
 import types
 
 import jax.numpy as jnp
@@ -10,8 +8,7 @@ import pytest
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.training import defaults, mesh
-from tests.conftest import ROOT
-from tests.running import environment
+from tests.running import on_eight_devices
 
 
 def test_mesh_errors():
@@ -184,13 +181,5 @@ print('as it should be')
 
 
 def test_state_and_batch_really_are_split_over_eight_devices():
-    done = subprocess.run(
-        [sys.executable, '-c', EIGHT_DEVICES],
-        cwd=ROOT,
-        env=environment(8),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = on_eight_devices(EIGHT_DEVICES)
     assert done.stdout.endswith('as it should be\n'), done.stderr
