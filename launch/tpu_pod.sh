@@ -21,8 +21,9 @@ fail() { echo "error: $1" >&2; exit 2; }
 verb="${1:-}" dry=""
 [ "${2:-}" != --dry-run ] || dry=yes
 [ -z "${2:-}" ] || [ -n "$dry" ] || fail "unknown argument $2; expected VERB [--dry-run]"
-: "${TPU:?error: TPU names the slice}" "${ZONE:?error: ZONE, such as us-west4-a}"
-: "${PROJECT:?error: PROJECT, the project that pays}"
+[ -n "${TPU:-}" ] || fail "TPU names the slice: set it"
+[ -n "${ZONE:-}" ] || fail "ZONE, such as us-west4-a: set it"
+[ -n "${PROJECT:-}" ] || fail "PROJECT, the project that pays: set it"
 slices="${SLICES:-1}" places=(--zone="$ZONE" --project="$PROJECT")
 if [ "$slices" -gt 1 ]; then
   mapfile -t nodes < <(seq -f "$TPU-%.0f" 0 $((slices - 1)))
@@ -30,6 +31,13 @@ else
   nodes=("$TPU")
 fi
 
+check_out() {  # before anything is made that costs money
+  [ -z "${COMMAND:-}" ] || return 0
+  case "${OUT:-}" in
+    gs://*) ;;
+    *) fail "OUT=${OUT:-}: expected gs://BUCKET/FOLDER, since workers share no disk" ;;
+  esac
+}
 run() { if [ -n "$dry" ]; then show "$@"; else "$@"; fi; }
 queue() { run gcloud compute tpus queued-resources "$1" "$TPU" "${places[@]}" "${@:2}"; }
 on() {  # on NODE WORKER COMMAND [FLAGS]
@@ -40,7 +48,7 @@ state() { gcloud compute tpus queued-resources describe "$TPU" "${places[@]}" \
   --format='value(state.state)'; }
 
 create() {
-  : "${TYPE:?error: TYPE, the kind of slice, such as v5litepod-64, v5p-128, v6e-64}"
+  [ -n "${TYPE:-}" ] || fail "TYPE, such as v5litepod-64, v5p-128 or v6e-64: set it"
   local version="${VERSION:-}"
   if [ -z "$version" ]; then
     case "$TYPE" in
@@ -76,12 +84,7 @@ setup() {
 
 start() {
   local settings="" name script
-  if [ -z "${COMMAND:-}" ]; then
-    case "${OUT:-}" in
-      gs://*) ;;
-      *) fail "OUT=${OUT:-}: expected gs://BUCKET/FOLDER, since workers share no disk" ;;
-    esac
-  fi
+  check_out
   for name in RECIPE OUT DATA PARTS TRAINING RESTARTS; do
     [ -z "${!name:-}" ] || settings+="export $name=${!name@Q}; "
   done
@@ -133,7 +136,7 @@ delete() {
 }
 
 case "$verb" in
-  up) create; setup; start; tail_log ;;
+  up) check_out; create; setup; start; tail_log ;;
   tail) tail_log ;;
   create | setup | start | status | stop | watch | fetch | delete) "$verb" ;;
   *) fail "expected up, create, setup, start, tail, status, stop, watch, fetch or delete" ;;
