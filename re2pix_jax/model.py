@@ -108,19 +108,31 @@ class Re2Pix:
             raise ValueError(
                 f'keys: expected as many as contexts or a multiple, got {keys.shape[0]} for {batch}'
             )
-        drawing = self._drawing(
-            (guidance, guidance_channels, channels),
-            (sampler, sampler_steps, sampler_grid),
+        drawing = self.drawing(
+            guidance,
+            guidance_channels,
+            channels,
+            sampler,
+            sampler_steps,
+            sampler_grid,
             context_noise,
         )
         context = context_components, context_latents
         return self._roll(*context, keys, future_components, *drawing, horizon=horizon)
 
-    def _drawing(self, weights, sampling, context_noise):
-        """The options of a roll-out, checked: (weights, noise), which are traced, and (method,
-        steps, grid), which are compiled in.
+    def drawing(
+        self,
+        guidance=0.0,
+        guidance_channels=8,
+        channels=None,
+        sampler=None,
+        sampler_steps=None,
+        sampler_grid=None,
+        context_noise=0.0,
+    ):
+        """The options of a roll-out as its programs take them: (weights, noise), which are traced,
+        and (method, steps, grid), which are compiled in. ValueError for one that is out of range.
         """
-        _, guidance_channels, channels = weights
         _whole('guidance_channels', guidance_channels, 0)
         if channels is not None:
             _whole('channels', channels, 1)
@@ -130,11 +142,12 @@ class Re2Pix:
                 f'context_noise is {context_noise:g}; this generator was trained for 0 to '
                 f'{trained:g}' + ('' if trained else ': train one with loss.context_noise')
             )
-        method, steps, grid = self.sampling(*sampling)
+        method, steps, grid = self.sampling(sampler, sampler_steps, sampler_grid)
         evaluations(method, steps)
         times(steps, grid)
         noise = float(context_noise) if context_noise else None
-        return (self.generator.weights(*weights), noise), (method, steps, grid)
+        weights = self.generator.weights(guidance, guidance_channels, channels)
+        return (weights, noise), (method, steps, grid)
 
     @functools.partial(jax.jit, static_argnames=('sampling', 'horizon'))
     def _roll(self, components, latents, keys, future_components, drawing, sampling, horizon):
@@ -272,12 +285,18 @@ class Re2Pix:
         _whole('horizon', horizon, 1)
         _whole('seed', seed, 0)
         count = 1 if num_futures is None else _whole('num_futures', num_futures, 1)
-        drawing = self._drawing(
-            (guidance, guidance_channels, channels),
-            (sampler, sampler_steps, sampler_grid),
+        drawing = self.drawing(
+            guidance,
+            guidance_channels,
+            channels,
+            sampler,
+            sampler_steps,
+            sampler_grid,
             context_noise,
         )
-        contexts = np.stack([self._context(one, start) for one in (clip if several else [clip])])
+        context = functools.partial(video.context, count=self.context_frames, fps=self.fps)
+        clips = clip if several else [clip]
+        contexts = np.stack([context(one, size=self.size, start=start) for one in clips])
         keys = jnp.tile(jax.random.split(jax.random.key(seed), count), len(contexts))
         chunks, state = [], self._begin(contexts, keys)
         for first in range(0, horizon, self.generator.net.future_frames):
@@ -311,7 +330,7 @@ class Re2Pix:
         """
         keys = jax.random.split(jax.random.key(0), _whole('num_futures', num_futures, 1))
         context = np.zeros((1, self.context_frames, *self.size, 3), np.uint8)
-        net, drawing = self.generator.net, self._drawing((0.0, 0, None), (), 0.0)
+        net, drawing = self.generator.net, self.drawing(guidance_channels=0)
         chunk, device = net.future_frames, jax.devices()[0]
         began = time.perf_counter()
         state = jax.block_until_ready(self._begin(context, keys))
@@ -335,30 +354,6 @@ class Re2Pix:
             f'time: {seconds[0]:.3g} s for a context and {seconds[1]:.3g} s for every {chunk} '
             f'frames, {chunk / self.fps:.2g} s of video; once {compiling:.1f} s to compile'
         )
-
-    def _context(self, clip, start):
-        """The context uint8 [M, H, W, 3] of what `predict` takes."""
-        frames = self.context_frames
-        if isinstance(clip, str | os.PathLike):
-            return video.read(clip, self.fps, start, frames, size=self.size, min_frames=frames)
-        if start:
-            raise ValueError(
-                f'start: {start:g} s, which is for a file; of frames the last {frames} are the '
-                'context: cut them, as in frames[:end]'
-            )
-        clip = np.asarray(clip)
-        if clip.ndim == 3 and clip.shape[-1] == 3:
-            raise ValueError(
-                f'clip: one picture {list(clip.shape)}, expected frames [time, height, width, 3]; '
-                'a list is of clips: np.stack(pictures) makes one of pictures'
-            )
-        clip = video.whole_numbers(clip)
-        if len(clip) < frames:
-            raise ValueError(
-                f'clip: {len(clip)} frames, but {frames} context frames are needed; give a longer '
-                'clip'
-            )
-        return video.fit(clip[-frames:], self.size)
 
     def segment(self, frames):
         """Labels uint8 [B, T, H, W] (Cityscapes train ids) that the head gives frames uint8 [B, T,

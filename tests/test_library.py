@@ -116,6 +116,7 @@ def test_parts_and_futures_are_told_in_a_few_lines(micro_bundles, model, futures
     parts = [model, large, futures[0], *(bundles.load(micro_bundles / name) for name in names)]
     for part in parts:
         assert repr(part).startswith(type(part).__name__) and len(repr(part)) < 500, repr(part)
+    assert ': from ' in repr(parts[-1]) and ': from' not in repr(parts[-1].replace(params={}))
     assert re.search(r'\n  generator: [\d.]+ M parameters, SpaceTimeDiT \(.*width 24', repr(model))
     assert 'frames uint8 [2, 3, 32, 64, 3]' in repr(futures[0])
     assert repr(model.forecaster.principal) == 'Principal: 32 components of 96 channels'

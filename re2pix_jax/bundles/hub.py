@@ -137,17 +137,27 @@ def upload(folder: pathlib.Path, reference: str, private: bool, message: str) ->
     return str(asked._replace(revision=commit.oid))
 
 
+def client(reference: str):
+    """The package that speaks to the hub.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(
+            f'{reference}: needs the huggingface_hub package: pip install "re2pix_jax[hub]"'
+        ) from error
+    return huggingface_hub
+
+
 @contextlib.contextmanager
 def _answering(reference, done, hint):
     """The client; what it says against the reference is a UserError of one line."""
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise UserError(
-            f'{reference}: needs the huggingface_hub package: pip install huggingface_hub, or '
-            f'{hint}'
-        ) from error
+    huggingface_hub = client(reference)
+    from huggingface_hub import errors
+
     asked = parse(reference)
     try:
         yield huggingface_hub

@@ -15,6 +15,7 @@ from re2pix_jax.bundles.naming import CARD, CONFIG, WEIGHTS, find, place_of, rea
 from re2pix_jax.bundles.stored import is_floating, read_safetensors
 from re2pix_jax.bundles.upgrade import stacked
 from re2pix_jax.errors import UserError
+from re2pix_jax.nn.summary import remember
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +109,7 @@ def load(name, kind: str | tuple[str, ...] | None = None):
         raise UserError(f'{config}: {error}') from error
     if bundle.kind == 'forecaster':
         check_forecaster(bundle.path, part)
+    remember(part, str(name))
     return part
 
 

@@ -74,4 +74,6 @@ def _read(model, asked):
                 clip = prediction.read_video(model, one.path, HORIZON.value, one.start)
                 yield clip._replace(name=one.name)
         except UserError as error:
+            if len(asked) == 1:
+                raise
             print(f'left out: {error}', file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 r"""Makes the base-size set of bundles from the official files that others published.
 
-    re2pix published bundles/base --list
+    re2pix published --list
     re2pix published bundles/base
     re2pix published bundles/base --only=encoder,vae --files=downloads
 
@@ -17,18 +17,21 @@ import pathlib
 from absl import flags
 
 from re2pix_jax.convert import base_set
+from re2pix_jax.errors import UserError
 
 FILES = flags.DEFINE_string('files', None, 'Folder of the official files; none: OUT/files.')
 MIRROR = flags.DEFINE_string('mirror', '', 'Address under which all files lie by their names.')
 ONLY = flags.DEFINE_list('only', [], 'Names of the bundles to make; none: all.')
 LIST = flags.DEFINE_bool('list', False, 'Say what would be fetched from where, and stop.')
 
-ARGUMENTS = ('out',)
+ARGUMENTS = ('[out]',)
 NO_PATHS = ('mirror',)
 
 
 def main(argv):
-    out = pathlib.Path(argv[1])
+    out = pathlib.Path(argv[1] if len(argv) > 1 else 'OUT')
+    if len(argv) < 2 and not LIST.value:
+        raise UserError('published: expected a folder to write to, as in re2pix published base')
     items, folder = base_set.chosen(ONLY.value), pathlib.Path(FILES.value or out / 'files')
     if LIST.value:
         for item in items:

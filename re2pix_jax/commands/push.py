@@ -33,6 +33,8 @@ NO_PATHS = ('license', 'datasets', 'message')
 def main(argv):
     _, name, reference = argv
     hub.parse(reference)
+    if not DRY_RUN.value:
+        hub.client(reference)
     reports = {folder: _measured(folder) for folder in SCORES.value}
     with tempfile.TemporaryDirectory() as folder:
         packed = pathlib.Path(folder) / 'bundle'

@@ -118,7 +118,8 @@ def _walk(folder, above, notes) -> Iterator[pathlib.Path]:
             yield from _walk(path, (*above, real), notes)
         elif path.suffix.lower() in VIDEO_ENDINGS + IMAGE_ENDINGS:
             if not path.is_file():
-                notes.append(f'{path}: a link to nothing, left out')
+                what = 'no regular file' if path.exists() else 'a link to nothing'
+                notes.append(f'{path}: {what}, left out')
             elif path.suffix.lower() in IMAGE_ENDINGS:
                 pictures |= path.stat().st_size > 0
             elif path.stat().st_size:

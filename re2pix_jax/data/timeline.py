@@ -245,12 +245,14 @@ def _of_frames(path):
                 keys.append(len(pts))
             pts.append(frame.pts)
             size = size or screen(frame).shape[:2]
-        no_pts = container.format.name == 'avi'
+        no_pts, claimed = container.format.name == 'avi', stream.frames
     if not pts:
         raise UserError(f'{path}: no frame of the video can be decoded; is the file complete?')
     stored = sum(not packet.hidden for packet in told)
     lost = stored - len(pts)
     damage = (f'{lost} of its {stored} frames cannot be decoded',) if lost > stored / 10 else ()
+    if claimed > stored:
+        damage += (f'{claimed} frames are stated, {stored} are there: the file is cut short',)
     noted = lambda line: line._replace(notes=(*damage, *line.notes))
     keys = np.array(keys or [0] * keyed, np.int64)
     known = [time for time in pts if time is not None]

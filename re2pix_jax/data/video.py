@@ -246,6 +246,44 @@ def encode(frames: np.ndarray, fps: float, name: str | os.PathLike = 'video') ->
     return encoded.getvalue()
 
 
+def context(
+    clip: str | os.PathLike | np.ndarray,
+    count: int,
+    fps: float,
+    size: tuple[int, int],
+    start: float = 0.0,
+) -> Clip:
+    """What a model looks at of a clip: uint8 [count, height, width, 3].
+
+    Args:
+        clip: a file or folder of images, of which the frames from `start` seconds on are taken at
+            `fps`; or frames [T, H, W, 3] as `whole_numbers` takes them, of which the last are.
+
+    Raises:
+        UserError: a file that can't be read.
+        ValueError: too few frames, of another kind, or a start of what is no file.
+    """
+    if isinstance(clip, str | os.PathLike):
+        return read(clip, fps, start, count, size=size, min_frames=count)
+    if start:
+        raise ValueError(
+            f'start: {start:g} s, which is for a file; of frames the last {count} are the '
+            'context: cut them, as in frames[:end]'
+        )
+    clip = np.asarray(clip)
+    if clip.ndim == 3 and clip.shape[-1] == 3:
+        raise ValueError(
+            f'clip: one picture {list(clip.shape)}, expected frames [time, height, width, 3]; '
+            'a list is of clips: np.stack(pictures) makes one of pictures'
+        )
+    clip = whole_numbers(clip)
+    if len(clip) < count:
+        raise ValueError(
+            f'clip: {len(clip)} frames, but {count} context frames are needed; give a longer clip'
+        )
+    return fit(clip[-count:], size)
+
+
 def whole_numbers(frames: np.ndarray) -> Clip:
     """Frames [T, H, W, 3] as uint8: whole numbers from 0 to 255, or floats from 0 to 1.
 

@@ -193,7 +193,7 @@ def predict(
     asked = {name: options.get(name) for name in ('sampler', 'sampler_steps', 'sampler_grid')}
     sampler, sampler_steps, sampler_grid = model.sampling(**asked)
     with errors.blaming('predict'):
-        views.trace_rollout(model, horizon, options)
+        model.drawing(**options)
     context = clip.frames[: model.context_frames]
     future = model.predict(context, horizon, seed, num_futures, **options)
     known = len(clip.frames) - model.context_frames

@@ -96,7 +96,7 @@ class Evaluation:
         self.horizon = frames - context
         if self.sampling:
             with errors.blaming('config'):
-                views.trace_rollout(part, self.horizon, self.sampling)
+                part.drawing(**self.sampling)
         clips = evaluators.Clips(
             source=', '.join(self.data.sources),
             split=self.data.split,

@@ -202,15 +202,3 @@ def _of_features(part, batch) -> dict:
         principal = part['principal']
         found['truth'] = View(features=lambda: principal.reconstruct(principal.project(raw())))
     return found
-
-
-def trace_rollout(model, horizon: int, sampling: dict) -> None:
-    """Traces a roll-out of one clip without running it: ValueError for options that cannot be."""
-    net, grid = model.generator.net, model.forecaster.net.grid
-    components = (1, net.context_frames, *grid, model.forecaster.net.components)
-    latents = (1, net.context_frames, *net.latent_grid, net.latent_channels)
-    jax.eval_shape(
-        functools.partial(model.rollout_encoded, horizon=horizon, **sampling),
-        *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (components, latents)),
-        keys(0, np.zeros(1, np.int32)),
-    )

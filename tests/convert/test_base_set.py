@@ -165,13 +165,15 @@ def test_the_command_lists_and_refuses(server, tmp_path):
     found = outcomes(
         'published',
         {
-            'list': [f'{tmp_path}/base', '--list'],
+            'list': ['--list'],
+            'no place': [],
             'strange': [f'{tmp_path}/base', '--only=encoder,dit'],
             'nowhere': [f'{tmp_path}/base', '--only=vae', f'--mirror={server.url}/none'],
         },
     )
     status, out, _ = found['list']
     assert status == 0 and out.count('https://') == len(base_set.needed(base_set.BASE)) == 11
+    assert found['no place'][2].startswith('error: published: expected a folder to write to')
     assert found['strange'][0] == 2 and found['strange'][2].startswith(
         'error: --only=dit: expected some of encoder, vae, forecaster'
     )

@@ -1,5 +1,7 @@
 """Folders as people have them: the order of numbers, holes, doubles, what lies between, links."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -104,6 +106,7 @@ def test_what_a_mac_or_a_card_leaves_is_ignored_and_links_are_followed(tmp_path,
     (raw / '._a.mp4').write_bytes(b'?')
     (raw / 'empty.mov').write_bytes(b'')
     (raw / 'gone.mp4').symlink_to(raw / 'nowhere.mp4')
+    os.mkfifo(raw / 'pipe.mp4')
     (raw / 'linked').symlink_to(pool)
     (pool / 'back').symlink_to(raw)
     for number in (2, 10):
@@ -113,6 +116,7 @@ def test_what_a_mac_or_a_card_leaves_is_ignored_and_links_are_followed(tmp_path,
     assert notes == [
         f'{raw}/empty.mov: an empty file, left out',
         f'{raw}/gone.mp4: a link to nothing, left out',
+        f'{raw}/pipe.mp4: no regular file, left out',
     ]
     assert len(videos.Videos(raw)) + len(videos.Videos(raw, 'validation')) == 3
     assert 'empty.mov: an empty file' in capsys.readouterr().err
