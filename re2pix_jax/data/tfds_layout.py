@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
-from tensorflow_datasets.core import dataset_info, file_adapters
+from tensorflow_datasets.core import dataset_info, example_serializer, file_adapters
 from tensorflow_datasets.core import splits as tfds_splits
 
 NAME = 'driving_clips'
@@ -28,11 +28,14 @@ def write_shard(
     once more: images are.
     """
     features = _features(fields)
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
     size = 0
     try:
         for row in rows:
-            record = features.serialize_example(features.encode_example(row))
+            example = serializer.get_tf_example(features.encode_example(row))
+            # Otherwise protocol buffers order the fields as each process likes.
+            record = example.SerializeToString(deterministic=True)
             writer.write(record)
             size += len(record)
     finally:

@@ -111,9 +111,7 @@ class Stub:
 
 
 def manifest_of(folder) -> dict:
-    """What the manifest says, having compared the records with its checksums. (Their files need not
-    be the same: protocol buffers order maps as they like.)
-    """
+    """What the manifest says, having compared the records with its checksums."""
     manifest = records.read_manifest(folder)
     assert not [
         what for split in manifest['splits'] for what in records.damaged(folder, split) if what
