@@ -2,7 +2,6 @@
 and prepared clips in them.
 """
 
-import json
 import os
 
 import numpy as np

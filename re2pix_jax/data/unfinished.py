@@ -118,8 +118,8 @@ class Unfinished:
         found = {job: self.note(job) for job in jobs if _note(job) in names}
         return {job: note for job, note in found.items() if note is not None}
 
-    def new_file(self, job: Job) -> str:
-        """Where to write the records of a file.
+    def check_begun(self) -> None:
+        """Looks whether the folder is still there.
 
         Raises:
             UserError: another command has finished the folder, or begun it anew.
@@ -129,10 +129,18 @@ class Unfinished:
                 f'{self.partial}: another command has finished or removed it meanwhile; give the '
                 f'same command again if {self.out} is not there'
             )
+
+    def new_file(self, job: Job) -> str:
+        """Where to write the records of a file."""
         return self._at(f'{_stem(job)}.{secrets.token_hex(4)}.array_record')
 
     def add(self, job: Job, file: str, note: dict) -> dict:
-        """Lets a file count. Returns the note as it is kept."""
+        """Lets a file count. Returns the note as it is kept.
+
+        Raises:
+            UserError: as `check_begun`.
+        """
+        self.check_begun()
         note = {**note, 'file': os.path.basename(file), 'plan': self._plan}
         self._put(_note(job), json.dumps(note) + '\n')
         return note

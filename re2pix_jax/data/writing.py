@@ -249,18 +249,23 @@ def _write(job, place, splits, encode, fields, strict) -> dict:
             )
             yield from encoded
 
+    place.check_begun()
     file = place.new_file(job)
-    with files.replacing(file) as written:
-        try:
-            about['bytes'] = tfds_layout.write_shard(written, rows(), fields)
-        except UserError:
-            raise
-        except Exception as error:
-            # Before the file goes, with which there is space again: not all that the record writer
-            # raises says that the disk is full.
-            if shutil.disk_usage(written.parent).free < 1 << 20:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file) from error
-            raise
+    try:
+        with files.replacing(file) as written:
+            try:
+                about['bytes'] = tfds_layout.write_shard(written, rows(), fields)
+            except UserError:
+                raise
+            except Exception as error:
+                # Before the file goes, with which there is space again: not all that the record
+                # writer raises says that the disk is full.
+                if shutil.disk_usage(written.parent).free < 1 << 20:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file) from error
+                raise
+    except FileNotFoundError:
+        place.check_begun()
+        raise
     return place.add(job, file, about)
 
 

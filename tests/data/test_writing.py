@@ -248,8 +248,7 @@ def test_a_preparation_stopped_in_its_last_lines_goes_on(tmp_path, monkeypatch, 
         patch.setattr(files, 'write_text', stop_at(write_text))
         with pytest.raises(
             UserError,
-            match='the disk is full after 2 of 2 files; free space and give the same command '
-            'again',
+            match='the disk is full after 2 of 2 files; free space and give the same command again',
         ):
             frame_records.write_frames(tmp_path / 'out', {'train': Stub(20)})
     again = Stub(20)
