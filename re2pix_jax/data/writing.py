@@ -95,10 +95,10 @@ def write(
         _check_shards(place.out, every, notes, begun_in)
     clips = lambda jobs: sum(len(_clips_of(job, splits)) for job in jobs)
     progress = Progress(clips(jobs), 'prepare', done=clips(notes))
-    if notes:
+    waiting = [job for job in jobs if job not in notes]
+    if notes and waiting:
         progress.note(f'prepare: going on after {progress.done} of {progress.total} clips')
     work = (place, splits, encode, fields, strict)
-    waiting = [job for job in jobs if job not in notes]
     try:
         try:
             with (
