@@ -185,6 +185,21 @@ def test_slurm_prepares_a_shard_a_task_and_then_the_whole():
     assert status == 2 and said.endswith('shards are counted from 1: expected 1/7 to 7/7\n')
 
 
+def test_slurm_prepares_nothing_without_the_command(tmp_path):
+    bare = tmp_path / 'bin'
+    bare.mkdir()
+    for tool in ('bash', 'dirname'):
+        (bare / tool).symlink_to(shutil.which(tool))
+    (tmp_path / 'launch').symlink_to(ROOT / 'launch')
+    status, _, said = launch(
+        'prepare.sbatch', 'world', PATH=str(bare), SLURM_SUBMIT_DIR=str(tmp_path)
+    )
+    assert (status, said) == (
+        2,
+        "error: no re2pix here: run 'source launch/environment.sh' once, then send this again\n",
+    )
+
+
 def filled(name, **given):
     """A file of kubectl's as envsubst gives it, its variables being what its head exports."""
     text = (ROOT / 'launch' / name).read_text()
