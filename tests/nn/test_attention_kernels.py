@@ -38,9 +38,7 @@ def _close(one, other, **tolerance):
 def test_splash_is_attention(queries, keys, d):
     arrays = _draw(queries, keys, d=d, batch=(1, 2))
     interpreted = lambda *arrays: candidates.splash(*arrays, interpret=True)
-    _close(
-        _both(interpreted)(*arrays), _both(candidates.products)(*arrays), rtol=1e-4, atol=1e-5
-    )
+    _close(_both(interpreted)(*arrays), _both(candidates.products)(*arrays), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', sorted({*candidates.ON_TPUS} - {'products', 'splash'}))
@@ -67,9 +65,12 @@ def test_keys_in_parts_are_joined_for_the_kernel():
 
 def _lowered(queries, keys, dtype='bfloat16', function=attend, **more):
     shapes = [jax.ShapeDtypeStruct(x.shape, dtype) for x in _draw(queries, keys)]
-    return jax.jit(lambda *x: function(*x, **more)).trace(*shapes).lower(
-        lowering_platforms=('tpu',)
-    ).as_text()
+    return (
+        jax.jit(lambda *x: function(*x, **more))
+        .trace(*shapes)
+        .lower(lowering_platforms=('tpu',))
+        .as_text()
+    )
 
 
 def test_a_tpu_gets_the_kernel_where_it_fits_and_small_sums_where_nothing_does(monkeypatch):
