@@ -166,11 +166,6 @@ def origin(path) -> str | None:
     return None
 
 
-def workplace(name: str) -> pathlib.Path:
-    """Where on this machine something is made that takes long, before it is uploaded."""
-    return _cache().with_name('uploads') / name
-
-
 def read(path) -> bytes | None:
     """The bytes of a file in a bucket as it is now; None where there is none.
 
@@ -189,6 +184,18 @@ def remove(path) -> None:
         return
     with talking(path), contextlib.suppress(FileNotFoundError):
         _system(address(path)).rm_file(address(path))
+
+
+def move(source, target) -> None:
+    """Gives a file of a bucket another name in the same bucket, without its bytes coming here.
+
+    Raises:
+        UserError: the bucket cannot be reached or written.
+    """
+    with talking(source):
+        system = _system(address(source))
+        system.cp_file(address(source), address(target))
+        system.rm_file(address(source))
 
 
 def check_writable(path) -> None:

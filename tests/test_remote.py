@@ -2,7 +2,6 @@
 and prepared clips in them.
 """
 
-import json
 import os
 
 import numpy as np
@@ -212,14 +211,14 @@ def test_only_the_shards_of_a_split_are_copied(bucket, tmp_path):
 
 
 @store.needed
-def test_preparing_to_a_bucket_goes_on(bucket, monkeypatch):
-    """Cut off while it encodes, and again while it uploads."""
+def test_preparing_to_a_bucket_goes_on(bucket, monkeypatch, tmp_path):
+    """Cut off while it encodes, and again while its files get their names; on another machine."""
     place, encoded = f'{ROOT}/data/cut', []
     read = World.read
 
     def counted(self, index, *given, **named):
         encoded.append(self.name(index))
-        if len(encoded) == 18:  # in the second shard
+        if len(encoded) == 18:  # in the second file
             raise KeyboardInterrupt
         return read(self, index, *given, **named)
 
@@ -227,23 +226,60 @@ def test_preparing_to_a_bucket_goes_on(bucket, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         frame_records.write_frames(place, clips())
     assert not remote.names(place)
-    upload = remote.upload
-
-    def cut(folder, to):
-        shard = next(folder.glob('*.array_record-*'))
-        upload(shard, f'{to}/{shard.name}')
-        raise UserError('the network is gone')
-
-    monkeypatch.setattr(remote, 'upload', cut)
-    with pytest.raises(UserError, match='the network is gone'):
-        frame_records.write_frames(place, clips())
-    assert len(encoded[18:]) == 4 and encoded[18:20] == encoded[16:18]  # the second shard, and on
-    monkeypatch.setattr(remote, 'upload', upload)
-    frame_records.write_frames(place, clips())
+    for cut_at in ('driving_clips-train.array_record-00001-of-00002', 'manifest.json'):
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / cut_at))
+        with monkeypatch.context() as patched:
+            for module, name in ((remote, 'move'), (files, 'write_text'), (remote, 'remove')):
+                patched.setattr(module, name, cut(getattr(module, name), cut_at))
+            with pytest.raises(UserError, match='the network is gone'):
+                frame_records.write_frames(place, clips())
+        assert f'{cut_at}' not in remote.names(place)
+        assert len(encoded[18:]) == 4 and encoded[18:20] == encoded[16:18]  # the second file, on
+    with monkeypatch.context() as patched:
+        patched.setattr(remote, 'remove', cut(remote.remove, 'validation-00000.json'))
+        with pytest.raises(UserError, match='the network is gone'):
+            frame_records.write_frames(place, clips())
+    written = frame_records.write_frames(place, clips())
     assert len(encoded) == 22  # nothing anew
-    assert json.loads(remote.read(f'{place}/manifest.json'))['format'] == records.FORMAT
+    assert not remote.names(f'{place}.partial')
     assert prepare.check(place)
-    assert not remote.workplace('').exists() or not list(remote.workplace('').iterdir())
+    assert written == frame_records.write_frames(tmp_path / 'world', clips())
+    for name in remote.names(place):
+        assert remote.read(f'{place}/{name}') == (tmp_path / 'world' / name).read_bytes()
+
+
+def cut(function, at):
+    """`function`, that fails where it is given a file of that name."""
+
+    def failing(*arguments):
+        if any(str(argument).endswith(f'/{at}') for argument in arguments):
+            raise UserError('the network is gone')
+        return function(*arguments)
+
+    return failing
+
+
+@store.needed
+def test_shards_of_a_bucket_are_those_of_a_disk(bucket, tmp_path):
+    place = f'{ROOT}/data/shards'
+    for number in (3, 1):
+        frame_records.write_frames(place, clips(), shard=(number, 3))
+    with pytest.raises(UserError, match=r'shards: shard 2 of 3 is not complete \(0 of 1 file\); g'):
+        frame_records.write_frames(place, clips())
+    with pytest.raises(UserError, match='shards.partial: was begun in 3 shards, not in 2 shards'):
+        frame_records.write_frames(place, clips(), shard=(2, 2))
+    assert not remote.names(place)
+    frame_records.write_frames(place, clips(), shard=(2, 3))
+    written = frame_records.write_frames(place, clips())
+    assert written == frame_records.write_frames(tmp_path / 'world', clips())
+    names = remote.names(place)
+    assert names.keys() == {file.name for file in (tmp_path / 'world').iterdir()}
+    for name in names:
+        assert remote.read(f'{place}/{name}') == (tmp_path / 'world' / name).read_bytes()
+    with pytest.raises(UserError, match='data/shards: exists already; remove it or choose'):
+        frame_records.write_frames(place, clips(), shard=(1, 3))
+    with pytest.raises(UserError, match=f'{ROOT}: is a whole bucket; expected {ROOT}/FOLDER'):
+        frame_records.write_frames(ROOT, clips())
 
 
 @store.needed_of_amazon

@@ -96,6 +96,25 @@ def size_flag(name: str, help: str):
     return flags.DEFINE(_Size(), name, None, help, serializer=flags.ArgumentSerializer())
 
 
+class _Shard(flags.ArgumentParser):
+    syntactic_help = 'I/N, from 1/N to N/N'
+
+    def parse(self, argument):
+        if argument is None or isinstance(argument, tuple):
+            return argument
+        number, _, of = argument.partition('/')
+        if not (number.isdecimal() and of.isdecimal() and int(of)):
+            raise ValueError('expected the shard and their number, for instance 3/8')
+        if not 1 <= int(number) <= int(of):
+            raise ValueError(f'shards are counted from 1: expected 1/{of} to {of}/{of}')
+        return int(number), int(of)
+
+
+def shard_flag(name: str, help: str):
+    """Defines `--name=I/N`, whose value is (I, N), I from 1 to N; None without it."""
+    return flags.DEFINE(_Shard(), name, None, help, serializer=flags.ArgumentSerializer())
+
+
 class _Integers(flags.ArgumentParser):
     def __init__(self, least):
         self._least = least

@@ -30,6 +30,16 @@ random windows.
 A clip that cannot be read is left out and named, so is a split that has no other, and the exit
 status is 1; --strict stops at the first such clip instead (status 2). The same command, given again
 after an interruption, goes on.
+
+Over several machines that share a disk, or to a bucket: the same command on each, with --shard=1/8
+to --shard=8/8, and then once without it, which makes the folder of what they wrote, byte by byte
+that of one machine:
+
+    re2pix prepare cityscapes --raw=cityscapes --out=data/cityscapes --shard=3/8
+    re2pix prepare cityscapes --raw=cityscapes --out=data/cityscapes
+
+Each goes on as a single one does. A shard's status is 0 when its files are there; what it left out
+the last command names again. See launch/prepare.sbatch for Slurm, launch/prepare.yaml for GKE.
 """
 
 from absl import flags
@@ -67,6 +77,7 @@ QUALITY = flags.DEFINE_integer('quality', 95, 'Quality of jpeg.', lower_bound=1,
 PROCESSES = flags.DEFINE_integer(
     'processes', 0, 'Processes that read and encode; 0: one per core.', lower_bound=0
 )
+SHARD = cli.shard_flag('shard', 'Write this shard of several alone, the third of eight with 3/8.')
 STRICT = flags.DEFINE_bool('strict', False, 'Stop at the first clip that cannot be read.')
 CLIPS = flags.DEFINE_integer('clips', 1000, 'Training clips of the world.', lower_bound=1)
 VALIDATION_CLIPS = flags.DEFINE_integer(
@@ -116,9 +127,14 @@ def main(argv):
     counts = ', '.join(
         counted(len(split['clips']), f'{name} clip') for name, split in splits.items()
     )
+    left_out = [clip for split in splits.values() for clip in split['left_out']]
+    if SHARD.value:
+        print('{}, shard {} of {}: {}'.format(OUT.value, *SHARD.value, counts))
+        for clip in left_out:
+            print(f'left out {clip["name"]}: {clip["reason"]}')
+        return 0
     print(f'{OUT.value}: {counts}')
     empty = [name for name, split in splits.items() if not split['clips']]
-    left_out = [clip for split in splits.values() for clip in split['left_out']]
     for name in empty:
         print(f'split {name} is left out: none of its clips can be used')
     for clip in left_out:
@@ -133,7 +149,7 @@ def _need(name, *wanted):
 
 
 def _storing():
-    return {flag.name: flag.value for flag in (IMAGE_FORMAT, QUALITY, PROCESSES, STRICT)}
+    return {flag.name: flag.value for flag in (IMAGE_FORMAT, QUALITY, PROCESSES, STRICT, SHARD)}
 
 
 def _world(_):
@@ -148,6 +164,8 @@ def _raw(name):
 
 
 def _encode(name):
+    import jax
+
     from re2pix_jax import bundles
 
     _need(name, SOURCE, ENCODER, PRINCIPAL)
@@ -157,7 +175,8 @@ def _encode(name):
     if ENCODER_SIZE.value:
         parts['encoder'] = parts['encoder'].replace(image_size=ENCODER_SIZE.value)
     given = SPLITS.value, SIZE.value, FOLDER_FPS.value
-    return prepare.encode(OUT.value, SOURCE.value, parts, digests, *given)
+    device = jax.devices()[0].device_kind
+    return prepare.encode(OUT.value, SOURCE.value, parts, digests, *given, device, SHARD.value)
 
 
 DATASETS = {

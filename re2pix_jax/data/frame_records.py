@@ -23,11 +23,13 @@ def write_frames(
     processes: int = 1,
     strict: bool = False,
     source: str = '',
+    settings: dict | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> dict[str, dict]:
     """Writes clips of frames, labels and depth.
 
     Args:
-        out, splits, processes, strict: as `writing.write` takes them.
+        out, splits, processes, strict, settings, shard: as `writing.write` takes them.
         image_format, quality, size: as `Frames` takes them.
         source: what the manifest says about where the clips come from.
 
@@ -46,8 +48,10 @@ def write_frames(
         Frames(image_format, quality, size),
         records.FIELDS,
         about,
+        settings=settings,
         processes=processes,
         strict=strict,
+        shard=shard,
     )
 
 

@@ -34,14 +34,14 @@ def world(out, clips: dict[str, int], frames: int, size=None, **storing) -> dict
         frames: of a clip, at 17 Hz.
         size: (height, width); `WORLD_SIZE` without it.
         **storing: image_format (None: png here, jpeg of what is raw), quality, processes (0: one a
-            core) and strict, as `frame_records.write_frames` takes them.
+            core), strict and shard, as `frame_records.write_frames` takes them.
     """
     from re2pix_jax.data.sources.world import World
 
     size = size or WORLD_SIZE
     splits = {split: World(split, count, frames, size) for split, count in clips.items()}
     about = f'world, {frames} frames at {size[0]}x{size[1]}'
-    return _write(out, splits, None, about, 'png', **storing)
+    return _write(out, splits, None, about, 'png', {}, **storing)
 
 
 def raw(
@@ -105,7 +105,10 @@ def raw(
     for split, error in absent.items():
         if split != 'test' or name not in ('video_folder', 'table'):
             print(f'no split {split}: {error}', file=sys.stderr)
-    written = _write(out, there, size, name, 'jpeg', **storing)
+    settings = {'folder_fps': folder_fps}
+    written = _write(out, there, size, name, 'jpeg', settings, **storing)
+    if storing.get('shard'):  # the whole is told about by who makes the folder of the shards
+        return written
     if name in ('video_folder', 'table'):
         for split, source in there.items():
             for line in footage.lines(source, size):
@@ -120,11 +123,13 @@ def raw(
     return written
 
 
-def _write(out, splits, size, source, usual, image_format, quality, processes, strict):
+def _write(
+    out, splits, size, source, usual, settings, image_format, quality, processes, strict, shard=None
+):
     processes = processes or os.cpu_count()
     image_format = image_format or usual
     return frame_records.write_frames(
-        out, splits, image_format, quality, size, processes, strict, source
+        out, splits, image_format, quality, size, processes, strict, source, settings, shard
     )
 
 
@@ -136,6 +141,8 @@ def encode(
     splits=None,
     size=None,
     folder_fps: float = BASE_FPS,
+    device: str | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> dict:
     """Computes components, and latents where there is a VAE, of every frame of a source.
 
@@ -148,6 +155,8 @@ def encode(
         size: (height, width) that frames are fitted to; without it that of the source's frames,
             down to the next multiple that the networks take.
         folder_fps: frames a second of image folders among videos.
+        device: what computes: another one does not give the same bits.
+        shard: as `writing.write` takes it.
 
     Raises:
         UserError: the networks do not take frames of that size, or what `encoded.write` raises.
@@ -174,7 +183,8 @@ def encode(
     }
     empty = np.zeros((encoded.BLOCK, *size, 3), np.uint8)
     shapes = {name: values.shape[1:] for name, values in compute(empty).items()}
-    return encoded.write(out, opened, compute, size, shapes, digests, source)
+    settings = {'folder_fps': folder_fps, 'device': device}
+    return encoded.write(out, opened, compute, size, shapes, digests, source, settings, shard)
 
 
 def _multiple(parts) -> int:

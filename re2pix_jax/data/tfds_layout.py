@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
-from tensorflow_datasets.core import dataset_info, file_adapters
+from tensorflow_datasets.core import dataset_info, example_serializer, file_adapters
 from tensorflow_datasets.core import splits as tfds_splits
 
 NAME = 'driving_clips'
@@ -28,11 +28,14 @@ def write_shard(
     once more: images are.
     """
     features = _features(fields)
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
     size = 0
     try:
         for row in rows:
-            record = features.serialize_example(features.encode_example(row))
+            example = serializer.get_tf_example(features.encode_example(row))
+            # Otherwise protocol buffers order the fields as each process likes.
+            record = example.SerializeToString(deterministic=True)
             writer.write(record)
             size += len(record)
     finally:
@@ -41,16 +44,17 @@ def write_shard(
 
 
 def describe(
-    folder: str | os.PathLike,
-    splits: dict[str, list[tuple[str | os.PathLike, int, int]]],
-    fields: Sequence[str],
-) -> None:
-    """Writes the description of the shards in `folder`, and gives these their final names.
+    folder: str | os.PathLike, splits: dict[str, list[tuple[int, int]]], fields: Sequence[str]
+) -> dict[str, list[str]]:
+    """Writes the description of the files of records that lie, or will lie, in a folder.
 
     Args:
-        folder: that the shards lie in.
-        splits: name → list of (file, number of records, bytes), in order.
+        folder: to write it to.
+        splits: name → list of (number of records, bytes) of its files, in order.
         fields: names of what a record holds.
+
+    Returns:
+        split → the names that its files must have.
     """
     folder = pathlib.Path(folder)
     identity = dataset_info.DatasetIdentity(
@@ -62,7 +66,7 @@ def describe(
         disable_shuffling=True,
         description=f'Driving clips, a record a frame: {", ".join(fields)}.',
     )
-    infos = []
+    infos, names = [], {}
     for split, shards in splits.items():
         template = tfds.core.ShardedFileTemplate(
             data_dir=folder,
@@ -70,22 +74,22 @@ def describe(
             split=split,
             filetype_suffix=file_adapters.FileFormat.ARRAY_RECORD.file_suffix,
         )
-        for number, (file, _, _) in enumerate(shards):
-            if pathlib.Path(file).exists():  # an earlier call may have been interrupted after this
-                pathlib.Path(file).rename(
-                    str(template.sharded_filepath(shard_index=number, num_shards=len(shards)))
-                )
+        names[split] = [
+            template.sharded_filepath(shard_index=number, num_shards=len(shards)).name
+            for number in range(len(shards))
+        ]
         infos.append(
             tfds_splits.SplitInfo(
                 name=split,
-                shard_lengths=[count for _, count, _ in shards],
-                num_bytes=sum(size for _, _, size in shards),
+                shard_lengths=[count for count, _ in shards],
+                num_bytes=sum(size for _, size in shards),
                 filename_template=template,
             )
         )
     info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
     info.set_splits(tfds_splits.SplitDict(infos))
     info.write_to_directory(folder)
+    return names
 
 
 def _features(fields):

@@ -1,33 +1,37 @@
-"""From any source to a folder of prepared clips (`records`): shard by shard, over several
-processes, and resumable.
+"""From any source to a folder of prepared clips (`records`): file by file, over several processes
+and machines, and resumable.
 
-Everything goes to FOLDER.partial, which becomes FOLDER at the end. A shard is there whole or not at
-all, so that the same command, run again after an interruption, goes on with the first one that is
-missing.
+Everything goes to FOLDER.partial (`unfinished`), which becomes FOLDER at the end. A file of records
+is there whole or not at all, so that the same command, run again after an interruption, goes on
+with the first one that is missing; and which command wrote it leaves no trace, so that as many as
+there are machines may write a shard each: the files that follow from its number.
 """
 
 import concurrent.futures
 import contextlib
 import errno
 import hashlib
+import importlib.metadata
 import json
 import multiprocessing
 import os
 import pathlib
-import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 
-from re2pix_jax import files, remote
+from re2pix_jax import files
 from re2pix_jax.data import records
 from re2pix_jax.data.sources.source import Source
+from re2pix_jax.data.unfinished import Job, Unfinished
 from re2pix_jax.errors import UserError
-from re2pix_jax.progress import Progress
+from re2pix_jax.progress import Progress, counted
 
 # [O] of Cityscapes at 512x1024 some 80 MB: what is lost at most by an interruption, a process
-CLIPS_PER_SHARD = 16
-PLAN = 'plan.json'
+CLIPS_PER_FILE = 16
+PACKAGES = ('re2pix_jax', 'array_record', 'av', 'jaxlib', 'numpy', 'pillow')
+"""On whose versions the bytes depend."""
 
 
 def write(
@@ -37,15 +41,16 @@ def write(
     fields: Sequence[str],
     about: dict,
     *,
+    settings: dict | None = None,
     processes: int = 1,
     threads: int = 1,
     strict: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> dict[str, dict]:
     """Writes the clips of each split's source to the folder `out`.
 
     Args:
-        out: folder to write; must not exist yet. One in a bucket is written on this machine and
-            uploaded when it is complete.
+        out: folder to write, here or in a bucket; must not exist yet.
         splits: name → its clips.
         encode: (source, index) → (list of records, field → bytes, one for each frame; what the
             manifest says of the clip beside its name, origin, rate and frames). Picklable where
@@ -53,85 +58,92 @@ def write(
         fields: names of what a record holds.
         about: what the manifest says of all clips, JSON; a preparation that was interrupted goes on
             only with the same.
+        settings: what else it goes on only with, JSON.
         processes: how many read and encode; threads: so too, within this process.
         strict: stop at the first clip that cannot be read; by default it is left out, and the
             manifest says why.
+        shard: (i, n), the i-th of n shards, from 1 on: writes its files alone. Once all are there,
+            a call without it makes the folder of them; it is that of a single call, byte by byte.
 
     Returns:
-        split → {'clips': [...], 'left_out': [{'name', 'reason'}]}, as in the manifest. A split
-        without clips, of which the folder then has nothing but the reasons ('empty' in the
-        manifest), is among them.
+        split → {'clips': [...], 'left_out': [{'name', 'reason'}]}, as in the manifest; of a shard,
+        those that it wrote. A split without clips, of which the folder then has nothing but the
+        reasons ('empty' in the manifest), is among them.
 
     Raises:
         UserError: `out` exists, `out`.partial was begun with other settings, clips of one name, no
-            clip of any split can be read, with `strict` the first that cannot, or the disk is full.
+            clip of any split can be read, with `strict` the first that cannot, the disk is full, or
+            shards are not complete.
     """
-    if remote.is_remote(out):
-        how = {'processes': processes, 'threads': threads, 'strict': strict}
-        return _write_to_bucket(out, splits, encode, fields, about, how)
-    out = pathlib.Path(out)
-    if out.exists():
-        raise _exists(out)
+    place = Unfinished(out)
     _check_names(splits)
-    partial = out.with_name(out.name + '.partial')
+    plan = _plan(splits, {'fields': fields, **about, **(settings or {})})
     with files.writing(out):
-        jobs = _begin(partial, splits, {'fields': fields, **about})
-    shards, waiting = {}, []
-    for job in jobs:
-        if _done(partial, job).is_file():
-            shards[job] = json.loads(_done(partial, job).read_text())
-        else:
-            waiting.append(job)
+        begun_in = place.begin(plan, shard and shard[1])
+    if (manifest := place.manifest()) is not None:  # cut off in its last lines
+        place.tidy()
+        without = {split: {'clips': [], 'left_out': of} for split, of in manifest['empty'].items()}
+        return {split: {**manifest['splits'], **without}[split] for split in splits}
+    every = [
+        (split, number)
+        for split, source in splits.items()
+        for number in range(-(-len(source) // CLIPS_PER_FILE))
+    ]
+    jobs = every if shard is None else _of_shard(every, *shard)
+    notes = place.notes(jobs)
+    if shard is None and begun_in > 1:
+        _check_shards(place.out, every, notes, begun_in)
     clips = lambda jobs: sum(len(_clips_of(job, splits)) for job in jobs)
-    progress = Progress(clips(jobs), 'prepare', done=clips(shards))
-    if shards:
+    progress = Progress(clips(jobs), 'prepare', done=clips(notes))
+    waiting = [job for job in jobs if job not in notes]
+    if notes and waiting:
         progress.note(f'prepare: going on after {progress.done} of {progress.total} clips')
-    work = (str(partial), splits, encode, fields, strict)
+    work = (place, splits, encode, fields, strict)
     try:
         try:
             with (
                 contextlib.closing(progress),
-                contextlib.closing(_shards(waiting, work, processes, threads)) as written,
+                contextlib.closing(_written(waiting, work, processes, threads)) as written,
             ):
-                for job, shard in written:
-                    shards[job] = shard
+                for job, note in written:
+                    notes[job] = note
                     progress.add(clips([job]))
         finally:
-            if not any(_done(partial, job).is_file() for job in jobs):  # nothing to go on with
-                shutil.rmtree(partial, ignore_errors=True)
-        return _finish(out, partial, splits, [(job, shards[job]) for job in jobs], fields, about)
+            if not notes and shard is None:  # nothing to go on with
+                place.forget()
+        if shard is not None:
+            return _gathered(splits, [(job, notes[job]) for job in jobs])
+        return _finish(place, splits, [(job, notes[job]) for job in jobs], fields, about)
     except Exception as error:
         if files.full_disk(error) is None:
             raise
         raise UserError(
-            f'{out}: the disk is full after {len(shards)} of {len(jobs)} shards; free space and '
-            f'give the same command again to go on, or remove {partial}'
+            f'{out}: the disk is full after {len(notes)} of {len(jobs)} files; free space and '
+            f'give the same command again to go on, or remove {place.partial}'
         ) from error
 
 
-def _exists(out) -> UserError:
-    return UserError(f'{out}: exists already; remove it or choose another folder')
+def _of_shard(jobs: Sequence[Job], number: int, of: int) -> Sequence[Job]:
+    """Files that follow each other: who reads long recordings opens few."""
+    return jobs[len(jobs) * (number - 1) // of : len(jobs) * number // of]
 
 
-def _write_to_bucket(out, splits, encode, fields, about, how) -> dict[str, dict]:
-    """`write`, on this machine first; both parts of the work go on where they were cut off."""
-    remote.check_writable(out)
-    # What an upload left that was cut off is overwritten.
-    if any('.array_record' not in name for name in remote.names(out, deep=False)):
-        raise _exists(remote.address(out))
-    plan = json.dumps([remote.address(out), _plan(splits, {'fields': fields, **about})])
-    place = remote.workplace(hashlib.sha256(plan.encode()).hexdigest()[:16])
-    if not place.exists():
-        try:
-            write(place, splits, encode, fields, about, **how)
-        except UserError as error:
-            told = re.sub(rf'{re.escape(str(place))}(?!\.)', remote.address(out), str(error))
-            raise UserError(told) from error
-    manifest = json.loads((place / records.MANIFEST).read_text())
-    remote.upload(place, out)
-    shutil.rmtree(place)
-    left_out = {split: {'clips': [], 'left_out': of} for split, of in manifest['empty'].items()}
-    return {split: {**manifest['splits'], **left_out}[split] for split in splits}
+def _check_shards(out, jobs, notes, of):
+    shards = {number: _of_shard(jobs, number, of) for number in range(1, of + 1)}
+    open_ = [number for number, its in shards.items() if not notes.keys() >= {*its}]
+    if open_:
+        first, *others = open_
+        its = shards[first]
+        there = f'{len(notes.keys() & {*its})} of {counted(len(its), "file")}'
+        also = f', nor {"is" if len(others) == 1 else "are"} {_listed(others)}' if others else ''
+        raise UserError(
+            f'{out}: shard {first} of {of} is not complete ({there}){also}; give the same command '
+            f'with --shard={first}/{of}, and then this one again'
+        )
+
+
+def _listed(numbers) -> str:
+    return ', '.join(map(str, numbers[:8])) + (', ...' if len(numbers) > 8 else '')
 
 
 def _check_names(splits):
@@ -146,60 +158,38 @@ def _check_names(splits):
             splits_of[name] = split
 
 
-def _begin(partial, splits, about) -> list[tuple[str, int]]:
-    """Makes the folder, or checks that it was begun with the same clips and settings. Returns the
-    jobs, (split, shard).
-    """
-    plan = _plan(splits, about)
-    file = partial / PLAN
-    if file.is_file():
-        begun = json.loads(file.read_text())
-        changed = [name for name in plan.keys() | begun.keys() if plan.get(name) != begun.get(name)]
-        if changed:
-            raise UserError(
-                f'{partial}: was begun with other {", ".join(sorted(changed))}; give the same '
-                'command again to go on, or remove that folder'
-            )
-    else:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        files.write_text(file, json.dumps(plan) + '\n')
-    return [
-        (split, number)
-        for split, source in splits.items()
-        for number in range(-(-len(source) // CLIPS_PER_SHARD))
-    ]
-
-
 def _plan(splits, about) -> dict:
-    """What a preparation is of, as JSON gives it back."""
-    names = {
-        split: [source.name(index) for index in range(len(source))]
-        for split, source in splits.items()
-    }
-    clips = {
-        split: hashlib.sha256('\n'.join(names[split]).encode()).hexdigest() for split in splits
-    }
-    return json.loads(json.dumps({'format': records.FORMAT, 'clips': clips, **about}))
+    """What a preparation is of and by, as JSON gives it back."""
+    clips = {}
+    for split, source in splits.items():
+        names = [source.name(index) for index in range(len(source))]
+        contents = [source.contents()] if hasattr(source, 'contents') else []
+        clips[split] = hashlib.sha256('\n'.join(names + contents).encode()).hexdigest()
+    versions = {package: _version(package) for package in PACKAGES}
+    plan = {'format': records.FORMAT, 'clips': clips, **about, 'versions': versions}
+    return json.loads(json.dumps(plan))
+
+
+def _version(package) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from its folder, without being installed
+        return None
 
 
 def _clips_of(job, splits):
     split, number = job
-    return range(len(splits[split]))[number * CLIPS_PER_SHARD : (number + 1) * CLIPS_PER_SHARD]
+    return range(len(splits[split]))[number * CLIPS_PER_FILE : (number + 1) * CLIPS_PER_FILE]
 
 
-def _done(partial, job) -> pathlib.Path:
-    return pathlib.Path(partial, f'{job[0]}-{job[1]:05d}.json')
-
-
-def _shards(jobs, work, processes, threads):
-    """Yields (job, what `_shard` returned) as they are done."""
+def _written(jobs, work, processes, threads):
+    """Yields (job, its note) as they are done."""
     workers = min(max(processes, threads), len(jobs))
     if workers <= 1:
-        yield from ((job, _shard(job, *work)) for job in jobs)
+        yield from ((job, _write(job, *work)) for job in jobs)
         return
     if threads > 1:
-        pool, run = concurrent.futures.ThreadPoolExecutor(workers), lambda job: _shard(job, *work)
+        pool, run = concurrent.futures.ThreadPoolExecutor(workers), lambda job: _write(job, *work)
     else:  # fork would copy the threads of an accelerator's runtime
         context = multiprocessing.get_context('spawn')
         pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, work)
@@ -220,19 +210,17 @@ def _start_worker(*work):
 
 
 def _end_with_the_parent():
-    """Were the command killed alone, its workers would go on writing the shards that the next one
-    begins.
-    """
+    """Were the command killed alone, its workers would go on for nothing."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
 def _work(job):
-    return _shard(job, *_of_this_worker)
+    return _write(job, *_of_this_worker)
 
 
-def _shard(job, partial, splits, encode, fields, strict) -> dict:
-    """Writes one shard and, after it, its part of the manifest: {'clips', 'left_out', 'bytes'}."""
+def _write(job, place, splits, encode, fields, strict) -> dict:
+    """Writes one file and, after it, its part of the manifest: {'clips', 'left_out', 'bytes'}."""
     from re2pix_jax.data import tfds_layout
 
     source, about = splits[job[0]], {'clips': [], 'left_out': []}
@@ -261,64 +249,70 @@ def _shard(job, partial, splits, encode, fields, strict) -> dict:
             )
             yield from encoded
 
-    with files.replacing(_file(partial, job)) as place:
-        try:
-            about['bytes'] = tfds_layout.write_shard(place, rows(), fields)
-        except UserError:
-            raise
-        except Exception as error:
-            # Before the file goes, with which there is space again: not all that the record writer
-            # raises says that the disk is full.
-            if shutil.disk_usage(partial).free < 1 << 20:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
-            raise
-    files.write_text(_done(partial, job), json.dumps(about) + '\n')
-    return about
+    place.check_begun()
+    file = place.new_file(job)
+    try:
+        with files.replacing(file) as written:
+            try:
+                about['bytes'] = tfds_layout.write_shard(written, rows(), fields)
+            except UserError:
+                raise
+            except Exception as error:
+                # Before the file goes, with which there is space again: not all that the record
+                # writer raises says that the disk is full.
+                if shutil.disk_usage(written.parent).free < 1 << 20:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file) from error
+                raise
+    except FileNotFoundError:
+        place.check_begun()
+        raise
+    return place.add(job, file, about)
 
 
-def _file(partial, job) -> pathlib.Path:
-    return pathlib.Path(partial, f'{job[0]}-{job[1]:05d}.array_record')
+def _gathered(splits, notes) -> dict[str, dict]:
+    found = {split: {'clips': [], 'left_out': []} for split in splits}
+    for (split, _), note in notes:
+        for name in ('clips', 'left_out'):
+            found[split][name] += note[name]
+    return found
 
 
-def _finish(out, partial, splits, shards, fields, about) -> dict:
-    """Describes the shards, writes the manifest and gives the folder its name."""
+def _finish(place, splits, notes, fields, about) -> dict:
+    """Describes the files, writes the manifest and gives the folder its name."""
     from re2pix_jax.data import tfds_layout
 
-    manifest = {split: {'clips': [], 'left_out': []} for split in splits}
-    written = {split: [] for split in splits}
-    for job, shard in shards:
-        for name in ('clips', 'left_out'):
-            manifest[job[0]][name] += shard[name]
-        if shard['clips']:
-            written[job[0]].append(
-                (
-                    _file(partial, job),
-                    sum(clip['frames'] for clip in shard['clips']),
-                    shard['bytes'],
-                )
-            )
-        else:
-            _file(partial, job).unlink(missing_ok=True)
-    there = {split: of_split for split, of_split in manifest.items() if of_split['clips']}
+    gathered = _gathered(splits, notes)
+    there = {split: of_split for split, of_split in gathered.items() if of_split['clips']}
     empty = {
-        split: of_split['left_out'] for split, of_split in manifest.items() if not of_split['clips']
+        split: of_split['left_out'] for split, of_split in gathered.items() if not of_split['clips']
     }
     if not there:
-        shutil.rmtree(partial)
+        place.forget()
         split, reasons = next(iter(empty.items()))
         reason = reasons[0]['reason'] if reasons else 'it has none'
-        raise UserError(f'{out}: no clip of split {split} can be used, the first because: {reason}')
-    tfds_layout.describe(partial, {split: written[split] for split in there}, fields)
-    manifest_json = {
+        raise UserError(
+            f'{place.out}: no clip of split {split} can be used, the first because: {reason}'
+        )
+    written = {
+        split: [note for (of, _), note in notes if of == split and note['clips']] for split in there
+    }
+    sizes = {
+        split: [(sum(clip['frames'] for clip in note['clips']), note['bytes']) for note in of_split]
+        for split, of_split in written.items()
+    }
+    manifest = {
         'format': records.FORMAT,
         **about,
         'fields': fields,
         'splits': there,
         'empty': empty,
     }
-    files.write_text(partial / records.MANIFEST, json.dumps(manifest_json) + '\n')
-    for job, _ in shards:
-        _done(partial, job).unlink()
-    (partial / PLAN).unlink()
-    os.rename(partial, out)
-    return manifest
+    with tempfile.TemporaryDirectory() as described:
+        names = tfds_layout.describe(described, sizes, fields)
+        named = {
+            note['file']: name
+            for split, of_split in written.items()
+            for note, name in zip(of_split, names[split], strict=True)
+        }
+        place.settle(named, pathlib.Path(described), json.dumps(manifest) + '\n')
+    return gathered

@@ -1,5 +1,8 @@
 """Clips for tests that are no driving: numbered ones, and noise."""
 
+import hashlib
+import pathlib
+
 import numpy as np
 
 from re2pix_jax.data import records
@@ -111,14 +114,20 @@ class Stub:
 
 
 def manifest_of(folder) -> dict:
-    """What the manifest says, having compared the records with its checksums. (Their files need not
-    be the same: protocol buffers order maps as they like.)
-    """
+    """What the manifest says, having compared the records with its checksums."""
     manifest = records.read_manifest(folder)
     assert not [
         what for split in manifest['splits'] for what in records.damaged(folder, split) if what
     ]
     return manifest
+
+
+def hashes(folder) -> dict[str, str]:
+    """{name: sha256} of the files of a folder."""
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(pathlib.Path(folder).iterdir())
+    }
 
 
 def damage(folder):

@@ -109,6 +109,8 @@ def test_a_plan_is_asked_for_where_the_devices_are_named():
         ('tpu_pod.sh', ['start'], NAMES | {'OUT': 'runs/x'}, 'OUT=runs/x: expected gs://BUCKET'),
         ('tpu_pod.sh', ['start'], {}, 'TPU names the slice'),
         ('tpu_pod.sh', ['start', '-n'], NAMES, 'unknown argument -n; expected VERB [--dry-run]'),
+        ('prepare.sbatch', ['world', '--dry-run'], {}, '--dry-run comes first'),
+        ('prepare.sbatch', ['world', '--shard=1/2'], {}, '--shard=1/2: the array says which shard'),
         ('tpu_pod.sh', ['create', '--dry-run'], NAMES | {'TYPE': 'v9'}, 'TYPE=v9: set VERSION'),
     ],
 )
@@ -164,18 +166,81 @@ def test_slurm_starts_one_task_a_node_with_all_its_cards(tmp_path):
     assert '.log re2pix train "--config=a b" \n' in shown and 'DEVICE_IDS' not in shown
 
 
-def test_the_job_set_of_gke_has_what_its_api_wants():
-    text = (ROOT / 'launch' / 'gke.yaml').read_text()
+def test_slurm_prepares_a_shard_a_task_and_then_the_whole():
+    asked = {*re.findall(r'^#SBATCH --(\S+)$', (ROOT / 'launch/prepare.sbatch').read_text(), re.M)}
+    assert {'requeue', 'ntasks=1', 'open-mode=append'} <= asked
+    line = ['--dry-run', 'world', '--out=a b']
+    array = {'SLURM_ARRAY_TASK_ID': '3', 'SLURM_ARRAY_TASK_MAX': '8'}
+    status, shown, _ = launch('prepare.sbatch', *line, SLURM_CPUS_PER_TASK='16', **array)
+    assert (status, shown) == (
+        0,
+        're2pix prepare --processes=16 world "--out=a b" --shard=3/8 \n',
+    )
+    # One of them again: an array of one.
+    again = array | {'SLURM_ARRAY_TASK_MAX': '3'}
+    assert launch('prepare.sbatch', *line, SHARDS='8', **again)[1].endswith(' --shard=3/8 \n')
+    assert launch('prepare.sbatch', *line)[1] == 're2pix prepare world "--out=a b" \n'
+    begun = array | {'SLURM_ARRAY_TASK_ID': '0', 'SLURM_ARRAY_TASK_MAX': '7'}
+    status, _, said = launch('prepare.sbatch', 'world', '--out=x', **begun)
+    assert status == 2 and said.endswith('shards are counted from 1: expected 1/7 to 7/7\n')
+
+
+def test_slurm_prepares_nothing_without_the_command(tmp_path):
+    bare = tmp_path / 'bin'
+    bare.mkdir()
+    for tool in ('bash', 'dirname'):
+        (bare / tool).symlink_to(shutil.which(tool))
+    (tmp_path / 'launch').symlink_to(ROOT / 'launch')
+    status, _, said = launch(
+        'prepare.sbatch', 'world', PATH=str(bare), SLURM_SUBMIT_DIR=str(tmp_path)
+    )
+    assert (status, said) == (
+        2,
+        "error: no re2pix here: run 'source launch/environment.sh' once, then send this again\n",
+    )
+
+
+def filled(name, **given):
+    """A file of kubectl's as envsubst gives it, its variables being what its head exports."""
+    text = (ROOT / 'launch' / name).read_text()
     names = {*re.findall(r'\$\{(\w+)\}', text)}
-    # What the file tells to export is what it uses.
     exported = text.partition('export ')[2]
-    for name in names:
-        assert re.search(rf'\b{name}=', exported), name
-    values = {name: '2' for name in names} | {'NAME': 're2pix', 'IMAGE': 'place/re2pix'}
-    found = yaml.safe_load(string.Template(text.replace('$IMAGE"', '')).safe_substitute(values))
+    for variable in names:
+        assert re.search(rf'\b{variable}=', exported), variable
+    values = {variable: '2' for variable in names} | {'NAME': 're2pix', 'IMAGE': 'place/re2pix'}
+    text = text.replace('$IMAGE"', '').replace('$((', '$$((')
+    found = yaml.safe_load(string.Template(text).safe_substitute(values | given))
     assert found['apiVersion'] == 'jobset.x-k8s.io/v1alpha2' and found['kind'] == 'JobSet'
     assert found['metadata']['name'] == 're2pix'
-    spec = found['spec']
+    return found['spec']
+
+
+def test_the_job_set_that_prepares_has_what_its_api_wants():
+    shards, whole = filled('prepare.yaml', ARGUMENTS='world --out=gs://bucket/x')['replicatedJobs']
+    job = shards['template']['spec']
+    assert job['parallelism'] == job['completions'] == 2 and job['completionMode'] == 'Indexed'
+    assert whole['dependsOn'] == [{'name': shards['name'], 'status': 'Complete'}]
+    for index, of in (('0', shards), ('1', shards), ('', whole)):
+        pod = of['template']['spec']['template']['spec']
+        (container,) = pod['containers']
+        assert pod['restartPolicy'] == 'Never' and container['image'] == 'place/re2pix'
+        (rule,) = of['template']['spec']['podFailurePolicy']['rules']
+        assert rule['onExitCodes']['containerName'] == container['name']
+        # As the pod runs it, but for what it runs.
+        (script,) = container['args']
+        shown = subprocess.run(
+            [*container['command'], script.replace('exec', 'echo')],
+            env={'JOB_COMPLETION_INDEX': index, 'PATH': os.environ['PATH']},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        shard = f' --shard={int(index) + 1}/2' if index else ''
+        assert shown == f're2pix prepare world --out=gs://bucket/x{shard}\n'
+
+
+def test_the_job_set_of_gke_has_what_its_api_wants():
+    spec = filled('gke.yaml')
     assert spec['failurePolicy']['maxRestarts'] > 0
     (slices,) = spec['replicatedJobs']
     assert slices['name'] and slices['replicas'] == 2

@@ -1,5 +1,5 @@
-"""slurm.sbatch on a real Slurm of two nodes on this machine: `pytest --slow`, as root, where
-slurm-wlm and munge are installed.
+"""slurm.sbatch and prepare.sbatch on a real Slurm of two nodes on this machine: `pytest --slow`, as
+root, where slurm-wlm and munge are installed.
 """
 
 import os
@@ -16,7 +16,8 @@ from re2pix_jax import tasks
 from re2pix_jax.training import loop, writer
 from tests.commands.test_train import arguments
 from tests.conftest import ROOT
-from tests.running import environment
+from tests.data.stubs import hashes
+from tests.running import environment, outcomes
 
 PATIENCE = 500  # seconds
 pytestmark = [
@@ -133,3 +134,31 @@ def test_a_disturbed_job_ends_where_an_undisturbed_one_does(
     (step, log, params), (last, reference, expected) = run_of(workdir), undisturbed
     assert step == last == 60 and log == reference
     assert jax.tree.all(jax.tree.map(np.array_equal, params, expected))
+
+
+def test_an_array_prepares_what_one_command_does(slurm, tmp_path):
+    """Four shards on two nodes, the third cut off and queued again; the job that waits for them
+    makes the folder.
+    """
+    world = ['world', '--clips=64', '--validation_clips=2', '--frames=40', '--size=32x64']
+    asked = [*world, '--processes=1', f'--out={tmp_path}/world']
+
+    def send_prepare(*flags):
+        output = f'--output={slurm.folder}/prepare-%A-%a.log'
+        return slurm('sbatch', '--parsable', output, *flags, 'launch/prepare.sbatch', *asked)
+
+    job = send_prepare('--array=1-4')
+    whole = send_prepare(f'--dependency=afterany:{job}')
+    partial = tmp_path / 'world.partial'
+    wait_for('begun', lambda: [*partial.glob('train-00002.*.array_record.partial')])
+    slurm('scontrol', 'requeue', f'{job}_3')
+    wait_for('whole', lambda: 'JobState=COMPLETED' in state(slurm, whole))
+    told = '\n'.join(path.read_text() for path in sorted(slurm.folder.glob(f'prepare-{job}*.log')))
+    for number, clips in (('1', '16 train clips, 0'), ('4', '16 train clips, 2')):
+        line = f'{tmp_path}/world, shard {number} of 4: {clips} validation clips\n'
+        assert line in told, told
+    assert 'Restarts=1' in state(slurm, f'{job}_3')
+    one = [*world, '--processes=1', f'--out={tmp_path}/one']
+    assert outcomes('prepare', {'': one})[''][0] == 0
+    assert hashes(tmp_path / 'world') == hashes(tmp_path / 'one')
+    assert not partial.exists()

@@ -58,7 +58,17 @@ class Encoded(records.Prepared):
             raise self.unreadable(index, error) from error
 
 
-def write(out, splits: dict, encode, size, shapes: dict, parts: dict, source: str = '') -> dict:
+def write(
+    out,
+    splits: dict,
+    encode,
+    size,
+    shapes: dict,
+    parts: dict,
+    source: str = '',
+    settings: dict | None = None,
+    shard: tuple[int, int] | None = None,
+) -> dict:
     """Encodes every frame of each split's clips into the folder `out` (`writing.write`).
 
     Args:
@@ -69,6 +79,7 @@ def write(out, splits: dict, encode, size, shapes: dict, parts: dict, source: st
         shapes: name → shape of one frame's entry.
         parts: name of a frozen network → sha256 of its bundle.
         source: what the manifest says about where the clips come from.
+        settings, shard: as `writing.write` takes them.
 
     Raises:
         UserError: `out` exists already, a network that overflows float16, or what a source raises.
@@ -102,5 +113,14 @@ def write(out, splits: dict, encode, size, shapes: dict, parts: dict, source: st
         'parts': parts,
         'shapes': {name: list(shape) for name, shape in shapes.items()},
     }
-    # Here a clip that fails is no accident of the raw data: stop.
-    return writing.write(out, splits, rows_of, list(shapes), about, threads=THREADS, strict=True)
+    return writing.write(
+        out,
+        splits,
+        rows_of,
+        list(shapes),
+        about,
+        settings={'size': list(size), **(settings or {})},
+        threads=THREADS,
+        strict=True,  # here a clip that fails is no accident of the raw data
+        shard=shard,
+    )
