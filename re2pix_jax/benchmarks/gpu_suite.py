@@ -38,8 +38,12 @@ def run(out: str | None, minutes: float, rows: str) -> None:
     """Measures what is not there yet, writes `results.json` and `table.txt`, prints the table."""
     if not out:
         raise UserError('benchmark gpu_suite: --out=FOLDER is missing: where results are written')
+    try:
+        wanted = re.compile(rows)
+    except re.error as error:
+        raise UserError(f'--rows={rows}: no regular expression ({error})') from error
     ends, folder = time.monotonic() + 60 * minutes, pathlib.Path(out)
-    names = [name for name in _names() if re.search(rows, name)]
+    names = [name for name in _names() if wanted.search(name)]
     if not names:
         raise UserError(f'--rows={rows}: no row is called so; there are {", ".join(_names())}')
     (folder / 'rows').mkdir(parents=True, exist_ok=True)
