@@ -82,12 +82,15 @@ def _names():
 def _measure(folder, name, left, whole):
     """Runs a row; what fails is written down in its place, but not that its time was short."""
     file, began = file_of(folder, name), time.monotonic()
-    cache = {'JAX_COMPILATION_CACHE_DIR': str((folder / 'compiled').resolve())}
+    changes = {
+        'JAX_COMPILATION_CACHE_DIR': str((folder / 'compiled').resolve()),
+        'JAX_TRACEBACK_FILTERING': 'off',  # or the last line would not be the error's
+    }
     command = [sys.executable, '-m', 're2pix_jax.benchmarks.gpu_rows', name, str(file)]
     print(f'{name} ...', flush=True)
     try:
         result = subprocess.run(
-            command, env=os.environ | cache, capture_output=True, text=True, timeout=left
+            command, env=os.environ | changes, capture_output=True, text=True, timeout=left
         )
         last = (result.stderr.strip().splitlines() or ['no message'])[-1][:300]
         error = None if result.returncode == 0 else f'status {result.returncode}: {last}'

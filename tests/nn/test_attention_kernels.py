@@ -87,3 +87,22 @@ def test_a_tpu_gets_the_kernel_where_it_fits_and_small_sums_where_nothing_does(m
     assert not kernel(512, 512, dropout=0.3, rng=jax.random.key(0))
     assert not kernel(4, 8) and 'dot_general' not in _lowered(4, 8)
     assert 'dot_general' in _lowered(32, 32)
+
+
+@pytest.mark.parametrize(
+    'shape, part', [((8, 3, 128, 4, 16), (2, 3, 128, 2, 16)), ((3, 128, 5, 16), (3, 128, 5, 16))]
+)
+def test_each_device_computes_its_own_clips_and_heads(shape, part):
+    """As far as they divide."""
+    kinds = 3 * (jax.sharding.AxisType.Auto,)
+    mesh = jax.sharding.AbstractMesh((2, 2, 2), ('data', 'fsdp', 'tensor'), axis_types=kinds)
+    seen = []
+
+    def kernel(one, other):
+        seen.extend([one.shape, other.shape])
+        return one
+
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    with jax.sharding.use_abstract_mesh(mesh):
+        result = jax.eval_shape(layout.by_device(kernel, layout.TENSOR, None), x, x)
+    assert seen == [part, part] and result.shape == shape
