@@ -2,6 +2,7 @@
 in products; and which of them a TPU gets.
 """
 
+import dataclasses
 import sys
 
 import jax
@@ -43,13 +44,26 @@ def test_splash_is_attention(queries, keys, d):
     _close(_both(interpreted)(*arrays), _both(candidates.products)(*arrays), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', sorted({*candidates.ON_TPUS} - {'products', 'splash'}))
-def test_other_kernels_for_tpus_are_attention(name, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['tests'])  # tokamax takes them for its own flags
+def test_flash_is_attention():
     arrays = _draw(128, 128)
     with pallas_tpu.force_tpu_interpret_mode():
-        found = _both(candidates.ON_TPUS[name])(*arrays)
+        found = _both(candidates.flash)(*arrays)
     _close(found, _both(candidates.products)(*arrays), rtol=1e-4, atol=1e-5)
+
+
+def test_tokamax_is_attention(monkeypatch):
+    pytest.importorskip('tokamax')
+    from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_kernel
+
+    usual = splash_attention_kernel.SplashConfig.get_default()
+    interpreted = dataclasses.replace(usual, interpret=True)
+    monkeypatch.setattr(
+        splash_attention_kernel.SplashConfig, 'get_default', classmethod(lambda _: interpreted)
+    )
+    monkeypatch.setattr(sys, 'argv', ['tests'])  # which it takes for its own flags
+    arrays = _draw(128, 128)
+    found = _both(candidates.tokamax_splash)(*arrays)
+    _close(found, _both(candidates.products)(*arrays), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('name', sorted({*candidates.SHORT_ON_GPUS} - {'tokamax'}))
