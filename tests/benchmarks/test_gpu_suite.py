@@ -71,10 +71,15 @@ def test_a_row_is_too_long_only_if_it_had_the_time(processes, tmp_path):
 
 def test_goals_stand_beside_what_was_reached():
     row = {'seconds': 0.1, 'first_seconds': 1.0, 'memory': 1e9, 'share': 0.34, 'of': 'MFU: of 989'}
+    row['device'] = 'NVIDIA H100'
     found = {'step-b/ours': row, 'step-b/torch': row | {'seconds': 0.14}}
-    ours, theirs = gpu_suite.describe(found).splitlines()[3:5]
+    text = gpu_suite.describe(found)
+    ours, theirs = text.splitlines()[3:5]
     assert 'MFU >= 0.33: reached, torch / ours >= 1.5: missed' in ours and '1.400' in ours
     assert 'MFU >=' not in theirs
+    assert text.endswith('MFU: of 989\non NVIDIA H100')
+    on_a_cpu = gpu_suite.describe({'step-b/ours': row | {'device': 'cpu', 'of': 'a product'}})
+    assert 'MFU >=' not in on_a_cpu and on_a_cpu.endswith('whose times say nothing')
     assert 'torch / ours >= 1.5: ?' in gpu_suite.describe({'step-b/ours': row})
     assert gpu_suite.describe({'a/ours': {'error': 'status 1'}}).endswith('status 1')
 
