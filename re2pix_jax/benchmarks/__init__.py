@@ -12,6 +12,8 @@ BENCHMARKS = (
     'generator_step',
     'generator_prediction',
     'prediction',
+    'attention',
     'convert',
     'data',
+    'gpu_suite',
 )

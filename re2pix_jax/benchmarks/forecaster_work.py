@@ -16,6 +16,15 @@ FORECASTER = dict(
 )
 
 
+def resize(frames: tuple[int, int], **others) -> None:
+    """Sets other sizes for this process: frames (height, width) in pixels, and any of the constants
+    above that do not follow from them; before anything is made.
+    """
+    grid = frames[0] // PATCH, frames[1] // PATCH
+    globals().update(others, FRAMES=frames, GRID=grid, PLACES=grid[0] * grid[1])
+    FORECASTER.update(components=COMPONENTS, width=WIDTH, heads=HEADS, grid=grid)
+
+
 def flops(depth: int, all_frames: bool = False) -> dict[str, float]:
     """Floating-point operations of one clip's training step, by hand.
 

@@ -109,12 +109,12 @@ def run(
     _memory(net.clone(unroll=False), sampler_steps[0])
 
 
-def _work(net, parts, steps):
+def work_of(net, parts, steps):
     """Of a clip's prediction: the context once a chunk, and as many evaluations as steps."""
     return HORIZON // net.future_frames * (parts['context'] + steps * parts['denoise'])
 
 
-def _peer(net, steps):
+def peer_work(net, steps):
     return HORIZON // net.future_frames * steps * work.flops(net)['peer']
 
 
@@ -123,9 +123,9 @@ def _arithmetic(net, sampler_steps):
     rows = []
     for steps in sampler_steps:
         ours, xla, theirs = (
-            _work(net, by_hand, steps),
-            _work(net, counted, steps),
-            _peer(net, steps),
+            work_of(net, by_hand, steps),
+            work_of(net, counted, steps),
+            peer_work(net, steps),
         )
         rows.append([str(steps), ours / 1e12, xla / 1e12, xla / ours, theirs / 1e12, theirs / ours])
     print(
@@ -191,8 +191,8 @@ def _time(net, batch, sampler_steps, threads, repeats):
             functools.partial(other, steps),
             repeats,
         )
-        total = _work(net, work.flops(net), steps) * batch, _peer(net, steps) * batch
-        shares = [amount / value / peak for amount, value in zip(total, seconds)]
+        total = work_of(net, work.flops(net), steps) * batch, peer_work(net, steps) * batch
+        shares = [amount / value / peak.flops for amount, value in zip(total, seconds)]
         rows.append(
             [
                 str(steps),

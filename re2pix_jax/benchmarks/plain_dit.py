@@ -9,26 +9,19 @@ compiles its layers, one program for all of them.
 import math
 import time
 
-import jax
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.optim import swa_utils
 
 from re2pix_jax.benchmarks.generator_work import hidden
+from re2pix_jax.benchmarks.torch_device import DEVICE, compiled, finish
 from re2pix_jax.generator.dit import EPSILON, FREQUENCIES
 from re2pix_jax.nn import rotary
-
-DEVICE = torch.device('cuda' if jax.default_backend() == 'gpu' else 'cpu')  # where ours runs
 
 
 def on_device(array):
     return torch.from_numpy(array).to(DEVICE)
-
-
-def _finish():
-    if DEVICE.type == 'cuda':
-        torch.cuda.synchronize()
 
 
 def _modulate(x, shift, scale):
@@ -213,16 +206,6 @@ def flow_loss(model, latents, components, t, noise):
     return functional.mse_loss(velocity, latents[:, model.past :] - noise)
 
 
-def compiled(model):
-    """The model, each of its layers compiled where there is a GPU: as torch advises for layers of
-    one kind.
-    """
-    if DEVICE.type == 'cuda':
-        for layer in model.layers:
-            layer.compile()
-    return model
-
-
 class Step:
     """A training step on latents [B, T, H, W, c] and components [B, T, h, w, P]; `parts` has the
     seconds of the last one.
@@ -231,7 +214,8 @@ class Step:
     def __init__(self, net, threads, counts, latents, components):
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        self.model = compiled(DiT(net).to(DEVICE))
+        self.model = DiT(net).to(DEVICE)
+        compiled(self.model.layers)
         self.average = swa_utils.AveragedModel(
             self.model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.9999)
         )
@@ -257,14 +241,14 @@ class Step:
         noise = torch.randn_like(latents[:, -self.future :])
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == 'cuda'):
             loss = flow_loss(self.model, latents, components, t, noise)
-        _finish()
+        finish()
         marks.append(time.perf_counter())
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.average.update_parameters(self.model)
-        _finish()
+        finish()
         marks.append(time.perf_counter())
         self.parts = {
             name: end - begin for name, begin, end in zip(('forward', 'backward'), marks, marks[1:])
@@ -281,9 +265,8 @@ class Prediction:
 
     def __init__(self, model, threads, latents, components, noise):
         torch.set_num_threads(threads)
-        self.model = compiled(
-            model.to(DEVICE, torch.bfloat16 if DEVICE.type == 'cuda' else None).eval()
-        )
+        self.model = model.to(DEVICE, torch.bfloat16 if DEVICE.type == 'cuda' else None).eval()
+        compiled(self.model.layers)
         self.latents, self.components, self.noise = (
             on_device(array) for array in (latents, components, noise)
         )

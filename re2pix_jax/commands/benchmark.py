@@ -7,8 +7,10 @@ r"""Measures speed and memory beside a well-known other implementation.
     re2pix benchmark generator_step           plain PyTorch, stage 2's training step at 256x512
     re2pix benchmark generator_prediction     plain PyTorch, stage 2's prediction of 8 frames
     re2pix benchmark prediction               none: from frames to frames, beside the video's time
+    re2pix benchmark attention                none: candidates for TPUs, by the compiler's schedule
     re2pix benchmark convert                  none: memory of converting a file of DINOv2-g's size
     re2pix benchmark data                     torch's DataLoader over PNG files opened by Pillow
+    re2pix benchmark gpu_suite                plain PyTorch, what GPUs are measured by, in one table
 
 Prints both numbers and their ratio; above 1, ours is faster or smaller. Both sides get random
 weights or features and the same cores: pin the process (taskset) and set --threads to as many. The
@@ -37,6 +39,9 @@ flags.DEFINE_integer('windows', 30, 'Training windows that each side reads.', lo
 cli.integers_flag('tokens', (100_000, 200_000), 'Numbers of feature tokens.', least=2)
 flags.DEFINE_integer('channels', 3072, 'Channels of the features.', lower_bound=2)
 flags.DEFINE_integer('components', 1152, 'Principal components.', lower_bound=1)
+flags.DEFINE_string('out', None, 'Folder of the results, where the same command goes on.')
+flags.DEFINE_float('minutes', 8.5, 'After which it has stopped.', lower_bound=0.1)
+flags.DEFINE_string('rows', '.', 'Rows to measure, a regular expression.')
 
 ARGUMENTS = ('name',)
 

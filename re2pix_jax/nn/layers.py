@@ -17,6 +17,8 @@ from jax.ad_checkpoint import checkpoint_name
 from re2pix_jax.nn.layout import hold, platform
 
 OPERAND = 'operand'
+KERNEL = 'attention kernel'
+"""The name of what an attention kernel gives and its backward pass reads."""
 
 
 def operand(x):
@@ -31,7 +33,7 @@ def _fused_attention(primitive, *_, **__):
 
 _policies = jax.checkpoint_policies
 _products = _policies.save_from_both_policies(
-    _policies.dots_saveable, _policies.save_only_these_names(OPERAND)
+    _policies.dots_saveable, _policies.save_only_these_names(OPERAND, KERNEL)
 )
 KEPT = {
     'nothing': _policies.nothing_saveable,

@@ -46,6 +46,22 @@ def hold(x, *last: str | None):
     return jax.lax.with_sharding_constraint(x, P(CLIPS, *_last(x.shape[1:], last)))
 
 
+def by_device(function, *last: str | None):
+    """A function of arrays [B, ...] that gives one like the first, computed by each device of its
+    own part, as `hold` would have it lie: for kernels, which the compiler does not cut.
+    """
+
+    def run(*arrays):
+        clips = devices(*CLIPS)
+        if devices(*CLIPS, TENSOR) == 1:
+            return function(*arrays)
+        first = None if arrays[0].shape[0] % clips else CLIPS
+        specs = tuple(P(first, *_last(x.shape[1:], last)) for x in arrays)
+        return jax.shard_map(function, in_specs=specs, out_specs=specs[0], check_vma=False)(*arrays)
+
+    return run
+
+
 def whole(kernel, *last: str | None):
     """A kernel as a product reads it: gathered from where it is kept, but for the last axes, which
     lie over the axes of the mesh that `last` names.

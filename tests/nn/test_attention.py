@@ -82,7 +82,7 @@ def test_the_platform_that_is_compiled_for_chooses(function):
         platform: _lowered(platform, short, function=function).count('dot_general')
         for platform in ('cpu', 'tpu', 'cuda', 'rocm')
     }
-    assert products['cpu'] == products['tpu'] > 0 == products['cuda'] == products['rocm']
+    assert products.pop('cpu') > 0 and not any(products.values())
     one_by_one = {
         platform: 'stablehlo.while' in _lowered(platform, long, 'bfloat16', function)
         for platform in ('cpu', 'tpu', 'cuda')
