@@ -70,7 +70,7 @@ def tokamax(query, key, value):
     return tokamax.dot_product_attention(*map(_flat, (query, key, value))).reshape(query.shape)
 
 
-def tokamax_splash(query, key, value, interpret: bool = False):
+def tokamax_splash(query, key, value):
     """tokamax's kernel for TPUs in blocks as large as splash's here; by its own choice they have
     128 tokens. Its public function would ask for a TPU at hand.
     """

@@ -46,11 +46,14 @@ class Unfinished:
             if self.out.count('/') == 2:
                 raise UserError(f'{self.out}: is a whole bucket; expected {self.out}/FOLDER')
             remote.check_writable(self.out)
-        # Of a bucket, what was moved there before the manifest is no folder yet.
-        of_ours = re.compile(r'.*\.array_record-.*|dataset_info\.json|features\.json')
-        there = [name for name in _names(self.out) if not of_ours.fullmatch(name)]
-        begun = self.remote and there == [MANIFEST] and _read(self._at(PLAN)) is not None
-        if there and not begun or not self.remote and self.out.exists():
+            # What was moved there before the manifest is no folder yet.
+            of_ours = re.compile(r'.*\.array_record-.*|dataset_info\.json|features\.json')
+            there = [name for name in _names(self.out) if not of_ours.fullmatch(name)]
+            last = there == [MANIFEST] and _read(self._at(PLAN)) is not None  # its last lines
+            exists = bool(there) and not last
+        else:
+            exists = self.out.exists()
+        if exists:
             raise UserError(f'{self.out}: exists already; remove it or choose another folder')
 
     def begin(self, plan: dict, shards: int | None) -> int:

@@ -170,6 +170,7 @@ def test_what_cannot_be_written_is_said(tmp_path, prepared):
     for out, splits, options, words in [
         (tmp_path / 'out', {'train': Stub()}, {'image_format': 'gif'}, 'expected png or jpeg'),
         (prepared, {'train': Stub()}, {}, 'exists already'),
+        (prepared / 'manifest.json', {'train': Stub()}, {}, 'exists already'),
         (
             tmp_path / 'out',
             {'train': Stub(), 'validation': Stub(2)},

@@ -2,6 +2,9 @@
 in products; and which of them a TPU gets.
 """
 
+import dataclasses
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,12 +44,26 @@ def test_splash_is_attention(queries, keys, d):
     _close(_both(interpreted)(*arrays), _both(candidates.products)(*arrays), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', sorted({*candidates.ON_TPUS} - {'products', 'splash'}))
-def test_other_kernels_for_tpus_are_attention(name):
+def test_flash_is_attention():
     arrays = _draw(128, 128)
     with pallas_tpu.force_tpu_interpret_mode():
-        found = _both(candidates.ON_TPUS[name])(*arrays)
+        found = _both(candidates.flash)(*arrays)
     _close(found, _both(candidates.products)(*arrays), rtol=1e-4, atol=1e-5)
+
+
+def test_tokamax_is_attention(monkeypatch):
+    pytest.importorskip('tokamax')
+    from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_kernel
+
+    usual = splash_attention_kernel.SplashConfig.get_default()
+    interpreted = dataclasses.replace(usual, interpret=True)
+    monkeypatch.setattr(
+        splash_attention_kernel.SplashConfig, 'get_default', classmethod(lambda _: interpreted)
+    )
+    monkeypatch.setattr(sys, 'argv', ['tests'])  # which it takes for its own flags
+    arrays = _draw(128, 128)
+    found = _both(candidates.tokamax_splash)(*arrays)
+    _close(found, _both(candidates.products)(*arrays), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('name', sorted({*candidates.SHORT_ON_GPUS} - {'tokamax'}))
@@ -84,3 +101,22 @@ def test_a_tpu_gets_the_kernel_where_it_fits_and_small_sums_where_nothing_does(m
     assert not kernel(512, 512, dropout=0.3, rng=jax.random.key(0))
     assert not kernel(4, 8) and 'dot_general' not in _lowered(4, 8)
     assert 'dot_general' in _lowered(32, 32)
+
+
+@pytest.mark.parametrize(
+    'shape, part', [((8, 3, 128, 4, 16), (2, 3, 128, 2, 16)), ((3, 128, 5, 16), (3, 128, 5, 16))]
+)
+def test_each_device_computes_its_own_clips_and_heads(shape, part):
+    """As far as they divide."""
+    kinds = 3 * (jax.sharding.AxisType.Auto,)
+    mesh = jax.sharding.AbstractMesh((2, 2, 2), ('data', 'fsdp', 'tensor'), axis_types=kinds)
+    seen = []
+
+    def kernel(one, other):
+        seen.extend([one.shape, other.shape])
+        return one
+
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    with jax.sharding.use_abstract_mesh(mesh):
+        result = jax.eval_shape(layout.by_device(kernel, layout.TENSOR, None), x, x)
+    assert seen == [part, part] and result.shape == shape
