@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from re2pix_jax.planning import hlo
+from re2pix_jax.planning import hlo, operations
 from re2pix_jax.planning.chips import GIB, Topology
 from re2pix_jax.planning.programs import Program
 from re2pix_jax.progress import duration
@@ -24,7 +24,8 @@ class Plan:
         topology: the devices; mesh: {axis: devices}.
         batch: clips; steps: of the whole run.
         remat: whether layers are computed again in the backward pass.
-        flops: of all devices.
+        flops: of all devices, as the traced program asks for them; counted: as the compiled one
+            does them.
         state, frozen, peak, moved: bytes of one device: held, at most, read and written.
         transfers: what travels; weights: shapes of parameters, by which it is told from the rest.
     """
@@ -37,6 +38,7 @@ class Plan:
     steps: int
     remat: bool
     flops: float
+    counted: float
     state: int
     frozen: int
     peak: int
@@ -64,7 +66,7 @@ class Plan:
         """Clips that would fit, about: activations grow with the clips, the rest does not."""
         shares = self.mesh['data'] * self.mesh['fsdp']
         free = self.topology.chip.memory - self.state - self.frozen
-        return max(math.floor(free / (self.activations * shares / self.batch)), 0) * shares
+        return max(math.floor(free / (max(self.activations, 1) * shares / self.batch)), 0) * shares
 
     @property
     def sent(self) -> float:
@@ -85,6 +87,12 @@ class Plan:
     def bound(self) -> float:
         """Seconds of a step, at least: the longest of `seconds`, with all else hidden behind it."""
         return max(self.seconds.values())
+
+    @property
+    def unhidden(self) -> float:
+        """Seconds of a step where nothing is done while links are busy."""
+        seconds = self.seconds
+        return max(seconds['compute'], seconds['memory']) + seconds['links']
 
     @property
     def mfu(self) -> float:
@@ -117,6 +125,7 @@ class Plan:
             'fits': self.fits,
             'largest_batch': self.largest,
             'seconds': self.seconds,
+            'unhidden': self.unhidden,
             'mfu_bound': self.mfu,
             'days': self.days,
             'gathered_activations': sum(row.times for row in self.gathered),
@@ -134,6 +143,7 @@ def make(name: str, what: str, config, topology: Topology, program: Program) -> 
         config.steps if what == 'step' else 1,
         bool(config.model.get('remat', False)),
         program.flops,
+        topology.count * operations.flops(program.text),
         program.state,
         program.frozen,
         program.peak,
@@ -162,11 +172,16 @@ def describe(plan: Plan) -> str:
             + ('fits' if plan.fits else 'does NOT fit'),
         ),
         ('batch', f'{plan.batch} clips; at most about {plan.largest}'),
-        (f'a {plan.what}', f'{plan.flops / 1e12:.4g} TFLOP, recomputation included'),
+        (
+            f'a {plan.what}',
+            f'{plan.flops / 1e12:.4g} TFLOP, recomputation included; as it is compiled '
+            f'{plan.counted / 1e12:.4g}',
+        ),
         (
             'time at best',
             ', '.join(f'{name} {1e3 * value:.4g} ms' for name, value in seconds.items())
-            + f': {1e3 * plan.bound:.4g} ms or more, MFU {plan.mfu:.0%} or less',
+            + f': {1e3 * plan.bound:.4g} ms or more, MFU {plan.mfu:.0%} or less; '
+            f'{1e3 * plan.unhidden:.4g} ms where links are hidden behind nothing',
         ),
     ]
     if plan.what == 'step':
@@ -226,7 +241,7 @@ def compare(plans: list[Plan]) -> str:
     """Several plans as a table; those of one config on more devices beside its first."""
     rows, first = [], {}
     for plan in plans:
-        rate = plan.batch / plan.bound / plan.topology.count
+        rate = plan.batch / plan.unhidden / plan.topology.count
         start = first.setdefault((plan.name, plan.topology.chip.kind), rate)
         rows.append(
             [
@@ -235,20 +250,24 @@ def compare(plans: list[Plan]) -> str:
                 plan.layout + (', remat' if plan.remat else ''),
                 plan.batch,
                 Number(f'{plan.peak / GIB:.2f}'),
+                Number(f'{plan.topology.chip.memory / GIB:.4g}'),
                 'yes' if plan.fits else 'NO',
                 plan.largest,
                 Number(f'{plan.flops / 1e12:.4g}'),
+                plan.counted / plan.flops,
                 Number(f'{plan.sent / 1e9:.3g}'),
                 sum(row.times for row in plan.gathered),
                 Number(f'{plan.mfu:.0%}'),
                 Number(f'{1e3 * plan.bound:.4g}'),
+                Number(f'{1e3 * plan.unhidden:.4g}'),
                 Number(f'{plan.days:.3g}'),
-                Number(f'{rate / start:.0%}'),
+                Number(f'{rate / start:.1%}'),
             ]
         )
     head = (
-        ['config', 'topology', 'state', 'clips', 'GiB a\ndevice', 'fits', 'clips at\nmost']
-        + ['TFLOP', 'sent, GB\na device', 'gathers of\nactivations', 'MFU\nat most']
-        + ['ms at\nleast', 'days at\nleast', 'clips/s a\ndevice']
+        ['config', 'topology', 'state', 'clips', 'GiB a\ndevice', 'of', 'fits', 'clips at\nmost']
+        + ['TFLOP', 'compiled\n/ traced', 'sent, GB\na device', 'gathers of\nactivations']
+        + ['MFU\nat most', 'ms at\nleast', 'links\nunhidden', 'days at\nleast']
+        + ['clips/s a\ndevice']
     )
     return table(head, rows)
