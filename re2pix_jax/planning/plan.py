@@ -10,6 +10,8 @@ from re2pix_jax.progress import duration
 from re2pix_jax.report.table import Number, table
 
 GATHERS = ('all-gather', 'all-to-all')
+LEAST = 1 << 20
+"""Bytes, from which on what is gathered is more than a loss or a key."""
 READING = 48.0
 """Windows of 5 frames at 256x512 that one core reads a second from prepared records, by `re2pix
 benchmark data` (re2pix_jax/benchmarks/README.md)."""
@@ -24,8 +26,8 @@ class Plan:
         topology: the devices; mesh: {axis: devices}.
         batch: clips; steps: of the whole run.
         remat: whether layers are computed again in the backward pass.
-        flops: of all devices, as the traced program asks for them; counted: as the compiled one
-            does them.
+        flops: of all devices; traced: that the program asks for which is compiled; counted: that
+            the compiler made of these.
         state, frozen, peak, moved: bytes of one device: held, at most, read and written.
         transfers: what travels; weights: shapes of parameters, by which it is told from the rest.
     """
@@ -38,6 +40,7 @@ class Plan:
     steps: int
     remat: bool
     flops: float
+    traced: float
     counted: float
     state: int
     frozen: int
@@ -109,7 +112,7 @@ class Plan:
         return [
             row
             for row in self.transfers
-            if row.kind in GATHERS and row.shape not in self.weights and row.bytes > 1 << 20
+            if row.kind in GATHERS and row.shape not in self.weights and row.bytes > LEAST
         ]
 
     def as_dict(self) -> dict:
@@ -143,6 +146,7 @@ def make(name: str, what: str, config, topology: Topology, program: Program) -> 
         config.steps if what == 'step' else 1,
         bool(config.model.get('remat', False)),
         program.flops,
+        program.traced,
         topology.count * operations.flops(program.text),
         program.state,
         program.frozen,
@@ -174,8 +178,8 @@ def describe(plan: Plan) -> str:
         ('batch', f'{plan.batch} clips; at most about {plan.largest}'),
         (
             f'a {plan.what}',
-            f'{plan.flops / 1e12:.4g} TFLOP, recomputation included; as it is compiled '
-            f'{plan.counted / 1e12:.4g}',
+            f'{plan.flops / 1e12:.4g} TFLOP, recomputation included; the compiled program has '
+            f'{plan.counted / plan.traced:.3f} of what is traced',
         ),
         (
             'time at best',
@@ -254,7 +258,7 @@ def compare(plans: list[Plan]) -> str:
                 'yes' if plan.fits else 'NO',
                 plan.largest,
                 Number(f'{plan.flops / 1e12:.4g}'),
-                plan.counted / plan.flops,
+                plan.counted / plan.traced,
                 Number(f'{plan.sent / 1e9:.3g}'),
                 sum(row.times for row in plan.gathered),
                 Number(f'{plan.mfu:.0%}'),

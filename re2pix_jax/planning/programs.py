@@ -23,13 +23,18 @@ from re2pix_jax.training import defaults, hardware, resume, sharding
 from re2pix_jax.training import mesh as meshes
 from re2pix_jax.training import state as states
 
+_PLATFORMS = {'tpu': 'tpu', 'gpu': 'cuda', 'cpu': 'cpu'}
+"""What jax calls, as it compiles, the platforms of chips."""
+
 
 class Program(NamedTuple):
     """What the compiler made of it; bytes are those of one device.
 
     Attributes:
         text: the compiled module's.
-        flops: operations of products and convolutions, of all devices, as `hardware.flops` counts.
+        flops: operations of products and convolutions, of all devices, as `hardware.flops` counts
+            those of the program that the devices run; traced: of the one that is compiled, which is
+            another where CPUs stand in for GPUs.
         state, frozen: bytes of what is trained, with its average and the optimiser's moments, and
             of frozen networks.
         peak: bytes at the most, all arguments and results included.
@@ -39,6 +44,7 @@ class Program(NamedTuple):
 
     text: str
     flops: float
+    traced: float
     state: int
     frozen: int
     peak: int
@@ -155,7 +161,8 @@ def _compiled(program, arguments, mesh, topology, state, frozen):
     weights = [getattr(state, 'params', {}), frozen]
     return Program(
         made.text,
-        hardware.flops(traced.jaxpr),
+        hardware.flops(traced.jaxpr, _PLATFORMS[topology.chip.platform]),
+        hardware.flops(traced.jaxpr, 'tpu' if topology.chip.platform == 'tpu' else 'cpu'),
         _held(state),
         _held(frozen),
         made.peak,

@@ -50,14 +50,15 @@ def memory_bytes() -> int:
     return used or unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def flops(jaxpr) -> float:
+def flops(jaxpr, platform: str | None = None) -> float:
     """Operations of the matrix products and convolutions of a program: a loop's body as often as it
-    runs, of branches the largest, recomputation included.
+    runs, of branches the largest, recomputation included. Of what is written once for each of some
+    platforms, that of `platform` ('cpu', 'cuda', 'rocm', 'tpu'), or the largest where it is None.
 
     XLA's own count takes a loop's body once, and a GPU's attention kernel not at all. Of a loop
     whose length is not known beforehand, one round is counted here too.
     """
-    return _count(jaxpr, _flops_of)
+    return _count(jaxpr, _flops_of, platform)
 
 
 def bytes_moved(jaxpr) -> float:
@@ -67,18 +68,29 @@ def bytes_moved(jaxpr) -> float:
     return _count(jaxpr, _bytes_of)
 
 
-def _count(jaxpr, of):
+def _count(jaxpr, of, platform=None):
     total = 0.0
     for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
         name, own = equation.primitive.name, of(equation)
         if own is not None:
             total += own
         elif name == 'cond':
-            total += max(_count(branch, of) for branch in equation.params['branches'])
+            branches = _branches(equation.params, platform)
+            total += max(_count(branch, of, platform) for branch in branches)
         else:
             times = equation.params['length'] if name == 'scan' else 1
-            total += times * sum(_count(inner, of) for inner in _inner(equation.params.values()))
+            inside = _inner(equation.params.values())
+            total += times * sum(_count(inner, of, platform) for inner in inside)
     return total
+
+
+def _branches(params, platform):
+    """Those that may run on a platform."""
+    branches, names = params['branches'], params.get('branches_platforms')
+    if not names or platform is None:
+        return branches
+    own = [branch for branch, of in zip(branches, names, strict=True) if of and platform in of]
+    return own or [branch for branch, of in zip(branches, names, strict=True) if of is None]
 
 
 def _flops_of(equation) -> float | None:

@@ -41,6 +41,18 @@ def test_loops_count_as_often_as_they_run_and_branches_once():
     assert counted(again, square) == 3 * one
 
 
+def test_of_what_is_written_for_several_platforms_that_of_one_counts():
+    twice, once = lambda x: x @ x @ x, lambda x: x @ x
+
+    def loss(x):
+        return jax.lax.platform_dependent(x, cpu=twice, cuda=jnp.sin, default=once).sum()
+
+    traced = jax.make_jaxpr(jax.grad(jax.checkpoint(loss)))(jnp.ones((16, 16)))
+    counts = {name: hardware.flops(traced, name) / (2 * 16**3) for name in ('cpu', 'cuda', 'tpu')}
+    assert counts['cuda'] == 0 < counts['tpu'] < counts['cpu']
+    assert hardware.flops(traced) == 2 * 16**3 * counts['cpu']
+
+
 def test_bytes_of_what_is_read_and_written():
     moved = lambda f, *x: hardware.bytes_moved(jax.make_jaxpr(f)(*x))
     assert moved(lambda x, w: jnp.sin(x @ w), X, W) == 4 * (3 * 8 * 16 + 16 * 32 + 3 * 8 * 32)
