@@ -5,11 +5,11 @@ here.
 
 import gzip
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
 import re
+from importlib.metadata import version as _version
 from typing import NamedTuple
 
 import jax
@@ -18,7 +18,8 @@ from re2pix_jax import files, remote
 from re2pix_jax.planning.chips import Topology
 
 _FLAGS = 'XLA_FLAGS', 'LIBTPU_INIT_ARGS'
-_USED = re.compile(r'Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm')
+_AMOUNT = r'([\d.]+)([KMGT]?)'
+_WANTED = re.compile(rf'Used {_AMOUNT} of {_AMOUNT} hbm|\({_AMOUNT}\) exceeds available HBM')
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -48,9 +49,10 @@ def _compile(lowered):
     try:
         made = lowered.compile()
     except jax.errors.JaxRuntimeError as error:  # a TPU's compiler gives up where memory ends
-        if not (used := _USED.search(str(error))):
+        if not (wanted := _WANTED.search(str(error))):
             raise
-        return Compiled('', int(float(used[1]) * _UNITS[used[2]]))
+        number, unit = wanted.group(1, 2) if wanted[1] else wanted.group(5, 6)
+        return Compiled('', int(float(number) * _UNITS[unit]))
     memory = made.memory_analysis()
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + results
@@ -64,11 +66,10 @@ def _read(place: pathlib.Path) -> Compiled:
 def _key(lowered, topology):
     """A digest of all that the outcome follows from. GPUs are compiled for as CPUs, of any name."""
     tpu = topology.chip.platform == 'tpu'
-    compiler = f'libtpu {importlib.metadata.version("libtpu")}' if tpu else 'cpu'
     told = [
         topology.name if tpu else f'cpu:{topology.count}',
         f'jax {jax.__version__}',
-        compiler,
+        f'libtpu {_version("libtpu")}' if tpu else 'cpu',
         *(f'{name}={os.environ.get(name, "")}' for name in _FLAGS),
     ]
     digest = hashlib.sha256('\n'.join(told).encode())

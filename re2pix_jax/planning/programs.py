@@ -165,7 +165,7 @@ def _compiled(program, arguments, mesh, topology, state, frozen):
         hardware.flops(traced.jaxpr, 'tpu' if topology.chip.platform == 'tpu' else 'cpu'),
         _held(state),
         _held(frozen),
-        made.peak,
+        max(made.peak, _held(state) + _held(frozen)),
         frozenset(_shapes(weights)),
         dict(mesh.shape),
     )
