@@ -147,13 +147,7 @@ def _plan(name, config, topology, clips=None, purpose=None):
 
 
 def _fitting(name, config, topology):
-    """The plan of a config as it is, or with its state cut where that does not fit."""
-    whole = _plan(name, config, topology)
-    if whole.fits or config.mesh.fsdp != 1:
-        return whole
-    config = config.copy_and_resolve_references()
-    config.mesh.fsdp = -1
-    return _plan(name, config, topology)
+    return plan.fitting(lambda config: _plan(name, config, topology), config)
 
 
 def _variants(config):

@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
 
 from re2pix_jax.planning import hlo, operations
 from re2pix_jax.planning.chips import GIB, Topology
@@ -135,7 +138,7 @@ class Plan:
         }
 
 
-def make(name: str, what: str, config, topology: Topology, program: Program) -> Plan:
+def make(name: str, what: str, config: ConfigDict, topology: Topology, program: Program) -> Plan:
     """The plan of a program that was compiled for a config on a topology."""
     return Plan(
         name,
@@ -155,6 +158,18 @@ def make(name: str, what: str, config, topology: Topology, program: Program) -> 
         hlo.transfers(program.text, program.mesh),
         program.weights,
     )
+
+
+def fitting(make: Callable[[ConfigDict], Plan], config: ConfigDict) -> Plan:
+    """The plan of a config as it is, or with its state cut over all devices of a slice where that
+    does not fit.
+    """
+    whole = make(config)
+    if whole.fits or config.mesh.fsdp != 1 or whole.topology.count == 1:
+        return whole
+    cut = config.copy_and_resolve_references()
+    cut.mesh.fsdp = -1
+    return make(cut)
 
 
 def describe(plan: Plan) -> str:

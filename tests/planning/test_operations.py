@@ -38,7 +38,7 @@ def test_batched_products():
         (2, 'VALID', {}),
         (2, 'SAME', {}),
         (1, 'SAME', {'feature_group_count': 2}),
-        (1, 'SAME', {'lhs_dilation': (2, 2)}),
+        (1, [(2, 1), (1, 2)], {'lhs_dilation': (2, 2)}),
         (1, 'SAME', {'rhs_dilation': (2, 2)}),
     ],
 )
