@@ -2,11 +2,11 @@
 compiler made of those that the traced program asks for.
 """
 
-import collections
 import math
 import re
 
 from re2pix_jax.planning import hlo
+from re2pix_jax.training import hardware
 
 _SHAPE = re.compile(r'\[([\d,]*)\]')
 
@@ -64,29 +64,8 @@ def _convolution(line, known):
     given, kernel, made = sizes
     total = 2.0 * made['b'] * made['f'] * kernel['i']
     for place, axis in enumerate(sorted(name for name in kernel if name.isdigit())):
-        option = collections.defaultdict(
-            int, {name: value.split('x')[place] for name, value in window.items()}
-        )
-        total *= _pairs(given[axis], kernel[axis], made[axis], option)
+        option = {name: value.split('x')[place] for name, value in window.items()}
+        before = int(option.get('pad', '0').split('_')[0])
+        steps = (int(option.get(name, 1)) for name in ('stride', 'lhs_dilate', 'rhs_dilate'))
+        total *= hardware.met(given[axis], kernel[axis], made[axis], before, *steps)
     return total
-
-
-def _pairs(given, kernel, made, option):
-    """Along one axis, how many pairs of a place of the result and one of the kernel meet an element
-    that is there.
-    """
-    before = int(str(option['pad']).split('_')[0])
-    stride, apart, holes = (
-        int(option[name] or 1) for name in ('stride', 'lhs_dilate', 'rhs_dilate')
-    )
-    count = 0
-    for k in range(kernel):
-        first = k * holes - before  # of the spread input, what the first place of the result meets
-        places = range(first, first + made * stride, stride)
-        last = (given - 1) * apart
-        if apart == 1:
-            low, high = max(0, -(first // stride)), min(made - 1, (last - first) // stride)
-            count += max(high - low + 1, 0)
-        else:
-            count += sum(0 <= place <= last and place % apart == 0 for place in places)
-    return count
