@@ -14,6 +14,7 @@ hidden behind what takes longest. With names instead of --config, or several top
 With --fits another: how many clips each device takes, to predict, to fine-tune and to train.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -102,16 +103,34 @@ def _print_fits(asked, topologies):
     for topology in topologies:
         if topology.count > 1:
             raise UserError(f'--fits: expected single devices, got --topology={topology.name}')
+    # Of GPUs there is one stand-in.
+    alike = {}
+    for topology in topologies:
+        alike.setdefault(programs.alike(topology), topology)
     jobs = [
         (name, config, topology, clips, purpose)
         for purpose in ('predict', 'finetune', 'train')
         for name, config in asked
-        for topology in topologies
+        for topology in alike.values()
         for clips in fits.CLIPS
     ]
     plans = _each(jobs, topologies, _plan)
-    pairs = zip(jobs[::2], plans[::2], plans[1::2], strict=True)
-    print(fits.describe([fits.Fit(job[-1], *pair) for job, *pair in pairs]))
+    found = {
+        (purpose, name, programs.alike(topology)): pair
+        for (name, _, topology, _, purpose), *pair in zip(
+            jobs[::2], plans[::2], plans[1::2], strict=True
+        )
+    }
+    print(
+        fits.describe(
+            [
+                fits.Fit(purpose, *(dataclasses.replace(one, topology=topology) for one in pair))
+                for (purpose, _, same), pair in found.items()
+                for topology in topologies
+                if programs.alike(topology) == same
+            ]
+        )
+    )
 
 
 def _each(jobs, topologies, function):

@@ -61,6 +61,14 @@ def make_room(asked: list[Topology]) -> None:
         jax.config.update('jax_num_cpu_devices', max(counts))
 
 
+def alike(topology: Topology) -> str:
+    """What topologies have in common whose programs are compiled alike, and give one figure for
+    memory: any GPUs' are those of as many CPUs.
+    """
+    chip = topology.chip
+    return topology.name if chip.platform == 'tpu' else f'{chip.platform}:{topology.count}'
+
+
 def _devices(topology):
     """Descriptions of its devices: a TPU's by libtpu; for others as many CPU devices, which
     `make_room` made, for a program is parted over them in the same way.
@@ -72,7 +80,7 @@ def _devices(topology):
         return jax.devices('cpu')[: topology.count]
     shape = {} if topology.count > 1 else {'chips_per_host_bounds': (1, 1, 1)}
     try:
-        found = topologies.get_topology_desc('tpu', topology_name=topology.name, **shape)
+        found = topologies.get_topology_desc(topology.name, 'tpu', **shape)
     except Exception as error:  # whatever the plugin raises
         raise UserError(
             f'--topology={topology.name}: cannot be compiled for ({str(error).splitlines()[0]}); '
