@@ -47,7 +47,7 @@ _HORIZON = flags.DEFINE_integer('horizon', 8, 'Frames of a prediction.', lower_b
 _CLIPS = flags.DEFINE_integer(
     'clips', None, 'Clips a device, in the place of config.batch_size.', lower_bound=1
 )
-_CUT = flags.DEFINE_bool('cut_to_fit', False, 'Takes mesh.fsdp=-1 where it does not fit without.')
+_CUT = flags.DEFINE_bool('cut_to_fit', False, 'mesh.fsdp=-1 where it does not fit without.')
 _SEARCH = flags.DEFINE_bool('search', False, 'Tries fsdp and remat, and recommends.')
 _FITS = flags.DEFINE_bool('fits', False, 'How many clips single devices take.')
 _JSON = flags.DEFINE_string('json', '', 'Where to write the plans as JSON, too.')
@@ -76,9 +76,7 @@ def main(argv):
     if _SEARCH.value:
         jobs = [(name, variant, to) for name, config, to in jobs for variant in _variants(config)]
     plans = _each(jobs, topologies, _fitting if _CUT.value else _plan)
-    if _JSON.value:
-        text = json.dumps([one.as_dict() for one in plans], indent=1)
-        files.write_text(_JSON.value, text)
+    _write(plans)
     if len(plans) == 1:
         print(plan.describe(plans[0]))
         return
@@ -115,6 +113,7 @@ def _print_fits(asked, topologies):
         for clips in fits.CLIPS
     ]
     plans = _each(jobs, topologies, _plan)
+    _write(plans)
     found = {
         (purpose, name, programs.alike(topology)): pair
         for (name, _, topology, _, purpose), *pair in zip(
@@ -131,6 +130,12 @@ def _print_fits(asked, topologies):
             ]
         )
     )
+
+
+def _write(plans):
+    if _JSON.value:
+        text = json.dumps([one.as_dict() for one in plans], indent=1)
+        files.write_text(_JSON.value, text)
 
 
 def _each(jobs, topologies, function):

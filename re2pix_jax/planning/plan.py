@@ -64,6 +64,13 @@ class Plan:
         return ' '.join(cut) or 'on every device'
 
     @property
+    def compiled(self) -> bool:
+        """Whether there is a program: a TPU's compiler makes none that does not fit. Then `peak` is
+        what it asked for, and of time operations alone are known.
+        """
+        return self.counted > 0
+
+    @property
     def fits(self) -> bool:
         return self.peak <= self.topology.chip.memory
 
@@ -191,6 +198,11 @@ def describe(plan: Plan) -> str:
             + ('fits' if plan.fits else 'does NOT fit'),
         ),
         ('batch', f'{plan.batch} clips; at most about {plan.largest}'),
+    ]
+    if not plan.compiled:
+        lines.append(('not compiled', 'for want of memory, which is as much as above or more'))
+        return f'{plan.name}\n{_aligned(lines)}'
+    lines += [
         (
             f'a {plan.what}',
             f'{plan.flops / 1e12:.4g} TFLOP, recomputation included; the compiled program has '
@@ -215,8 +227,7 @@ def describe(plan: Plan) -> str:
         ]
     if chip.platform == 'gpu':
         lines.append(('compiled for', 'CPU devices, parted alike: memory is a rough upper bound'))
-    width = max(len(name) for name, _ in lines)
-    text = '\n'.join(f'{name.ljust(width)}  {value}' for name, value in lines)
+    text = _aligned(lines)
     rows = [
         [
             row.kind,
@@ -236,6 +247,11 @@ def describe(plan: Plan) -> str:
     return f'{plan.name}\n{text}\n\n{table(head, rows)}' + (
         f'\n... and {rest} smaller' if rest > 0 else ''
     )
+
+
+def _aligned(lines):
+    width = max(len(name) for name, _ in lines)
+    return '\n'.join(f'{name.ljust(width)}  {value}' for name, value in lines)
 
 
 def recommend(plans: list[Plan]) -> str:
@@ -273,14 +289,7 @@ def compare(plans: list[Plan]) -> str:
                 'yes' if plan.fits else 'NO',
                 plan.largest,
                 Number(f'{plan.flops / 1e12:.4g}'),
-                plan.counted / plan.traced,
-                Number(f'{plan.sent / 1e9:.3g}'),
-                sum(row.times for row in plan.gathered),
-                Number(f'{plan.mfu:.0%}'),
-                Number(f'{1e3 * plan.bound:.4g}'),
-                Number(f'{1e3 * plan.unhidden:.4g}'),
-                Number(f'{plan.days:.3g}'),
-                Number(f'{rate / start:.1%}'),
+                *(_speed(plan, rate / start) if plan.compiled else 8 * [None]),
             ]
         )
     head = (
@@ -290,3 +299,16 @@ def compare(plans: list[Plan]) -> str:
         + ['clips/s a\ndevice']
     )
     return table(head, rows)
+
+
+def _speed(plan, share):
+    return [
+        plan.counted / plan.traced,
+        Number(f'{plan.sent / 1e9:.3g}'),
+        sum(row.times for row in plan.gathered),
+        Number(f'{plan.mfu:.0%}'),
+        Number(f'{1e3 * plan.bound:.4g}'),
+        Number(f'{1e3 * plan.unhidden:.4g}'),
+        Number(f'{plan.days:.3g}'),
+        Number(f'{share:.1%}'),
+    ]

@@ -8,7 +8,7 @@ from re2pix_jax.planning import chips, plan, programs
 from re2pix_jax.tasks import recipes
 from re2pix_jax.training import sharding
 
-sharding.SMALLEST, plan.LEAST = 0, 256
+sharding.SMALLEST, plan.LEAST = 0, 4096  # a clip of activations has more
 topology = chips.parse('cpu:8')
 programs.make_room([topology])
 parts = recipes.abstract_parts(_config.load, 'tiny')

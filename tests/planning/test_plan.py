@@ -49,7 +49,9 @@ def test_links_that_nothing_hides():
 def test_a_program_that_was_not_compiled_is_told_all_the_same():
     one = _plan(peak=20.0, counted=0.0)
     assert not one.fits and one.largest == 0
-    assert 'does NOT fit' in plan.describe(one) and 'NO' in plan.compare([one, one])
+    printed = plan.describe(one)
+    assert 'does NOT fit' in printed and 'for want of memory' in printed and 'MFU' not in printed
+    assert plan.compare([one, one]).splitlines()[-1].split()[-1] == '-'
 
 
 @pytest.mark.parametrize(
