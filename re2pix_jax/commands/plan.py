@@ -47,7 +47,9 @@ _HORIZON = flags.DEFINE_integer('horizon', 8, 'Frames of a prediction.', lower_b
 _CLIPS = flags.DEFINE_integer(
     'clips', None, 'Clips a device, in the place of config.batch_size.', lower_bound=1
 )
-_CUT = flags.DEFINE_bool('cut_to_fit', False, 'mesh.fsdp=-1 where it does not fit without.')
+_CUT = flags.DEFINE_bool(
+    'cut_to_fit', False, 'mesh.fsdp=-1, and then model.remat, where it does not fit without.'
+)
 _SEARCH = flags.DEFINE_bool('search', False, 'Tries fsdp and remat, and recommends.')
 _FITS = flags.DEFINE_bool('fits', False, 'How many clips single devices take.')
 _JSON = flags.DEFINE_string('json', '', 'Where to write the plans as JSON, too.')

@@ -168,15 +168,18 @@ def make(name: str, what: str, config: ConfigDict, topology: Topology, program: 
 
 
 def fitting(make: Callable[[ConfigDict], Plan], config: ConfigDict) -> Plan:
-    """The plan of a config as it is, or with its state cut over all devices of a slice where that
-    does not fit.
+    """The plan of a config as it is; where that does not fit, with its state cut over all devices
+    of a slice; where that does not either, with layers computed again.
     """
-    whole = make(config)
-    if whole.fits or config.mesh.fsdp != 1 or whole.topology.count == 1:
-        return whole
-    cut = config.copy_and_resolve_references()
-    cut.mesh.fsdp = -1
-    return make(cut)
+    made = make(config)
+    config = config.copy_and_resolve_references()
+    if not made.fits and config.mesh.fsdp == 1 and made.topology.count > 1:
+        config.mesh.fsdp = -1
+        made = make(config)
+    if not made.fits and config.model.get('remat') is False:
+        config.model.remat = True
+        made = make(config)
+    return made
 
 
 def describe(plan: Plan) -> str:

@@ -21,20 +21,26 @@ def _plan(topology='v5e:4x4', batch=16, peak=8.0, fsdp=1, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def test_the_state_is_cut_where_it_does_not_fit_alone():
-    config, asked = ConfigDict({'mesh': {'fsdp': 1}}), []
+def test_the_state_is_cut_where_it_does_not_fit_and_then_layers_computed_again():
+    config, asked = ConfigDict({'mesh': {'fsdp': 1}, 'model': {'remat': False}}), []
 
     def make(peaks):
         def one(config):
-            asked.append(config.mesh.fsdp)
+            asked.append((config.mesh.fsdp, config.model.get('remat')))
             return _plan(peak=peaks.pop(0), fsdp=16 if config.mesh.fsdp == -1 else 1)
 
         return one
 
+    tried = [(1, False), (-1, False), (-1, True)]
     assert plan.fitting(make([8.0]), config).layout == 'on every device'
     assert plan.fitting(make([20.0, 8.0]), config).layout == 'fsdp 16'
-    assert not plan.fitting(make([20.0, 17.0]), config).fits
-    assert asked == [1, 1, -1, 1, -1] and config.mesh.fsdp == 1
+    assert plan.fitting(make([20.0, 16.0, 8.0]), config).fits
+    assert asked == tried[:1] + tried[:2] + tried
+    assert (config.mesh.fsdp, config.model.remat) == (1, False)
+    asked.clear()
+    without = ConfigDict({'mesh': {'fsdp': 1}, 'model': {}})
+    assert not plan.fitting(make([20.0, 16.0]), without).fits
+    assert asked == [(1, None), (-1, None)]
 
 
 def test_links_that_nothing_hides():
