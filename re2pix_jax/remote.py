@@ -161,7 +161,7 @@ def local(path, wanted: Callable[[str], bool] = lambda name: True) -> pathlib.Pa
 def origin(path) -> str | None:
     """The address whose copy `path` is, None of any other path."""
     with contextlib.suppress(ValueError):
-        scheme, bucket, *key = pathlib.Path(path).relative_to(_cache()).parts
+        scheme, bucket, *key = pathlib.Path(path).relative_to(cache('buckets')).parts
         return address(f'{scheme}://{bucket}/{"/".join(key)}')
     return None
 
@@ -268,13 +268,14 @@ def _is_top(name):
     return name.endswith('.json') and '/' not in name
 
 
-def _cache() -> pathlib.Path:
+def cache(name: str) -> pathlib.Path:
+    """The folder of that name for what can be fetched, or made, again."""
     base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-    return pathlib.Path(base, 're2pix_jax', 'buckets')
+    return pathlib.Path(base, 're2pix_jax', name)
 
 
 def _copy_of(path) -> pathlib.Path:
-    return _cache() / address(path).replace('://', '/', 1)
+    return cache('buckets') / address(path).replace('://', '/', 1)
 
 
 def _system(place):
@@ -311,7 +312,7 @@ def _transfer(source, copy, missing, total):
     free = shutil.disk_usage(copy.parent).free
     if total > free:
         raise UserError(
-            f'{source}: {total / 1e9:.1f} GB do not fit into {_cache()}, where '
+            f'{source}: {total / 1e9:.1f} GB do not fit into {cache("buckets")}, where '
             f'{free / 1e9:.1f} GB are left; free space or set XDG_CACHE_HOME to a larger disk'
         )
     system = _system(source)

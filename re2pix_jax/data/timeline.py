@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from re2pix_jax import files
+from re2pix_jax import files, remote
 from re2pix_jax.data import decoding, folders, shown, windows
 from re2pix_jax.errors import UserError
 
@@ -335,9 +335,8 @@ def numbered(
 
 
 def _cached(real) -> pathlib.Path:
-    base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     name = hashlib.sha256(real.encode(errors='surrogateescape')).hexdigest()[:32]
-    return pathlib.Path(base, 're2pix_jax', 'timelines', f'{name}.npz')
+    return remote.cache('timelines') / f'{name}.npz'
 
 
 def _load(real, stamp):

@@ -42,6 +42,8 @@ CHIPS = {
     'h200': Chip('H200', 'gpu', 140 * GIB, 4800e9, 450e9, 8),
     'a100': Chip('A100', 'gpu', 79 * GIB, 2039e9, 300e9, 8),
     'rtx4090': Chip('RTX 4090', 'gpu', 23.5 * GIB, 1008e9, 32e9, 8),
+    'rtx4080': Chip('RTX 4080', 'gpu', 15.5 * GIB, 717e9, 32e9, 8),
+    'rtx4060': Chip('RTX 4060', 'gpu', 7.5 * GIB, 272e9, 16e9, 8),
     'cpu': Chip('cpu', 'cpu', 16 * GIB, 20e9, 10e9, 1),
 }
 """By the name of a topology. Of a CPU: a core of a common machine, roughly."""

@@ -117,7 +117,9 @@ def _balanced(text, start):
 
 
 def run(text: str) -> Iterator[tuple[Instruction, int, dict[str, Instruction]]]:
-    """Every instruction that runs outside a fusion, how often, and its neighbours by name."""
+    """Every instruction that runs outside a fusion, how often, and its neighbours by name; none of
+    an empty text.
+    """
     entry, computations = parse(text)
 
     def walk(name, times):
@@ -139,7 +141,7 @@ def run(text: str) -> Iterator[tuple[Instruction, int, dict[str, Instruction]]]:
                 ]
                 yield from walk(branches[-1], times)
 
-    return walk(entry, 1)
+    return walk(entry, 1) if entry else iter(())
 
 
 def _rounds(line, condition):

@@ -2,14 +2,19 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
-from re2pix_jax.planning import hlo
+from ml_collections import ConfigDict
+
+from re2pix_jax.planning import hlo, operations
 from re2pix_jax.planning.chips import GIB, Topology
 from re2pix_jax.planning.programs import Program
 from re2pix_jax.progress import duration
 from re2pix_jax.report.table import Number, table
 
 GATHERS = ('all-gather', 'all-to-all')
+LEAST = 1 << 20
+"""Bytes, from which on what is gathered is more than a loss or a key."""
 READING = 48.0
 """Windows of 5 frames at 256x512 that one core reads a second from prepared records, by `re2pix
 benchmark data` (re2pix_jax/benchmarks/README.md)."""
@@ -24,7 +29,8 @@ class Plan:
         topology: the devices; mesh: {axis: devices}.
         batch: clips; steps: of the whole run.
         remat: whether layers are computed again in the backward pass.
-        flops: of all devices.
+        flops: of all devices; traced: that the program asks for which is compiled; counted: that
+            the compiler made of these.
         state, frozen, peak, moved: bytes of one device: held, at most, read and written.
         transfers: what travels; weights: shapes of parameters, by which it is told from the rest.
     """
@@ -37,6 +43,8 @@ class Plan:
     steps: int
     remat: bool
     flops: float
+    traced: float
+    counted: float
     state: int
     frozen: int
     peak: int
@@ -56,6 +64,13 @@ class Plan:
         return ' '.join(cut) or 'on every device'
 
     @property
+    def compiled(self) -> bool:
+        """Whether there is a program: a TPU's compiler makes none that does not fit. Then `peak` is
+        what it asked for, and of time operations alone are known.
+        """
+        return self.counted > 0
+
+    @property
     def fits(self) -> bool:
         return self.peak <= self.topology.chip.memory
 
@@ -64,7 +79,7 @@ class Plan:
         """Clips that would fit, about: activations grow with the clips, the rest does not."""
         shares = self.mesh['data'] * self.mesh['fsdp']
         free = self.topology.chip.memory - self.state - self.frozen
-        return max(math.floor(free / (self.activations * shares / self.batch)), 0) * shares
+        return max(math.floor(free / (max(self.activations, 1) * shares / self.batch)), 0) * shares
 
     @property
     def sent(self) -> float:
@@ -87,6 +102,12 @@ class Plan:
         return max(self.seconds.values())
 
     @property
+    def unhidden(self) -> float:
+        """Seconds of a step where nothing is done while links are busy."""
+        seconds = self.seconds
+        return max(seconds['compute'], seconds['memory']) + seconds['links']
+
+    @property
     def mfu(self) -> float:
         """Share of the nominal peak, at most."""
         return self.seconds['compute'] / self.bound
@@ -101,7 +122,7 @@ class Plan:
         return [
             row
             for row in self.transfers
-            if row.kind in GATHERS and row.shape not in self.weights and row.bytes > 1 << 20
+            if row.kind in GATHERS and row.shape not in self.weights and row.bytes > LEAST
         ]
 
     def as_dict(self) -> dict:
@@ -117,13 +138,14 @@ class Plan:
             'fits': self.fits,
             'largest_batch': self.largest,
             'seconds': self.seconds,
+            'unhidden': self.unhidden,
             'mfu_bound': self.mfu,
             'days': self.days,
             'gathered_activations': sum(row.times for row in self.gathered),
         }
 
 
-def make(name: str, what: str, config, topology: Topology, program: Program) -> Plan:
+def make(name: str, what: str, config: ConfigDict, topology: Topology, program: Program) -> Plan:
     """The plan of a program that was compiled for a config on a topology."""
     return Plan(
         name,
@@ -134,6 +156,8 @@ def make(name: str, what: str, config, topology: Topology, program: Program) -> 
         config.steps if what == 'step' else 1,
         bool(config.model.get('remat', False)),
         program.flops,
+        program.traced,
+        topology.count * operations.flops(program.text),
         program.state,
         program.frozen,
         program.peak,
@@ -141,6 +165,21 @@ def make(name: str, what: str, config, topology: Topology, program: Program) -> 
         hlo.transfers(program.text, program.mesh),
         program.weights,
     )
+
+
+def fitting(make: Callable[[ConfigDict], Plan], config: ConfigDict) -> Plan:
+    """The plan of a config as it is; where that does not fit, with its state cut over all devices
+    of a slice; where that does not either, with layers computed again.
+    """
+    made = make(config)
+    config = config.copy_and_resolve_references()
+    if not made.fits and config.mesh.fsdp == 1 and made.topology.count > 1:
+        config.mesh.fsdp = -1
+        made = make(config)
+    if not made.fits and config.model.get('remat') is False:
+        config.model.remat = True
+        made = make(config)
+    return made
 
 
 def describe(plan: Plan) -> str:
@@ -162,11 +201,21 @@ def describe(plan: Plan) -> str:
             + ('fits' if plan.fits else 'does NOT fit'),
         ),
         ('batch', f'{plan.batch} clips; at most about {plan.largest}'),
-        (f'a {plan.what}', f'{plan.flops / 1e12:.4g} TFLOP, recomputation included'),
+    ]
+    if not plan.compiled:
+        lines.append(('not compiled', 'for want of memory, which is as much as above or more'))
+        return f'{plan.name}\n{_aligned(lines)}'
+    lines += [
+        (
+            f'a {plan.what}',
+            f'{plan.flops / 1e12:.4g} TFLOP, recomputation included; the compiled program has '
+            f'{plan.counted / plan.traced:.3f} of what is traced',
+        ),
         (
             'time at best',
             ', '.join(f'{name} {1e3 * value:.4g} ms' for name, value in seconds.items())
-            + f': {1e3 * plan.bound:.4g} ms or more, MFU {plan.mfu:.0%} or less',
+            + f': {1e3 * plan.bound:.4g} ms or more, MFU {plan.mfu:.0%} or less; '
+            f'{1e3 * plan.unhidden:.4g} ms where links are hidden behind nothing',
         ),
     ]
     if plan.what == 'step':
@@ -181,8 +230,7 @@ def describe(plan: Plan) -> str:
         ]
     if chip.platform == 'gpu':
         lines.append(('compiled for', 'CPU devices, parted alike: memory is a rough upper bound'))
-    width = max(len(name) for name, _ in lines)
-    text = '\n'.join(f'{name.ljust(width)}  {value}' for name, value in lines)
+    text = _aligned(lines)
     rows = [
         [
             row.kind,
@@ -202,6 +250,11 @@ def describe(plan: Plan) -> str:
     return f'{plan.name}\n{text}\n\n{table(head, rows)}' + (
         f'\n... and {rest} smaller' if rest > 0 else ''
     )
+
+
+def _aligned(lines):
+    width = max(len(name) for name, _ in lines)
+    return '\n'.join(f'{name.ljust(width)}  {value}' for name, value in lines)
 
 
 def recommend(plans: list[Plan]) -> str:
@@ -226,7 +279,7 @@ def compare(plans: list[Plan]) -> str:
     """Several plans as a table; those of one config on more devices beside its first."""
     rows, first = [], {}
     for plan in plans:
-        rate = plan.batch / plan.bound / plan.topology.count
+        rate = plan.batch / plan.unhidden / plan.topology.count
         start = first.setdefault((plan.name, plan.topology.chip.kind), rate)
         rows.append(
             [
@@ -235,20 +288,30 @@ def compare(plans: list[Plan]) -> str:
                 plan.layout + (', remat' if plan.remat else ''),
                 plan.batch,
                 Number(f'{plan.peak / GIB:.2f}'),
+                Number(f'{plan.topology.chip.memory / GIB:.4g}'),
                 'yes' if plan.fits else 'NO',
                 plan.largest,
                 Number(f'{plan.flops / 1e12:.4g}'),
-                Number(f'{plan.sent / 1e9:.3g}'),
-                sum(row.times for row in plan.gathered),
-                Number(f'{plan.mfu:.0%}'),
-                Number(f'{1e3 * plan.bound:.4g}'),
-                Number(f'{plan.days:.3g}'),
-                Number(f'{rate / start:.0%}'),
+                *(_speed(plan, rate / start) if plan.compiled else 8 * [None]),
             ]
         )
     head = (
-        ['config', 'topology', 'state', 'clips', 'GiB a\ndevice', 'fits', 'clips at\nmost']
-        + ['TFLOP', 'sent, GB\na device', 'gathers of\nactivations', 'MFU\nat most']
-        + ['ms at\nleast', 'days at\nleast', 'clips/s a\ndevice']
+        ['config', 'topology', 'state', 'clips', 'GiB a\ndevice', 'of', 'fits', 'clips at\nmost']
+        + ['TFLOP', 'compiled\n/ traced', 'sent, GB\na device', 'gathers of\nactivations']
+        + ['MFU\nat most', 'ms at\nleast', 'links\nunhidden', 'days at\nleast']
+        + ['clips/s a\ndevice']
     )
     return table(head, rows)
+
+
+def _speed(plan, share):
+    return [
+        plan.counted / plan.traced,
+        Number(f'{plan.sent / 1e9:.3g}'),
+        sum(row.times for row in plan.gathered),
+        Number(f'{plan.mfu:.0%}'),
+        Number(f'{1e3 * plan.bound:.4g}'),
+        Number(f'{1e3 * plan.unhidden:.4g}'),
+        Number(f'{plan.days:.3g}'),
+        Number(f'{share:.1%}'),
+    ]

@@ -17,10 +17,14 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.generator import Generator
 from re2pix_jax.model import Re2Pix
 from re2pix_jax.planning.chips import Topology
+from re2pix_jax.planning.compiled import compiled
 from re2pix_jax.tasks import recipes
 from re2pix_jax.training import defaults, hardware, resume, sharding
 from re2pix_jax.training import mesh as meshes
 from re2pix_jax.training import state as states
+
+_PLATFORMS = {'tpu': 'tpu', 'gpu': 'cuda', 'cpu': 'cpu'}
+"""What jax calls, as it compiles, the platforms of chips."""
 
 
 class Program(NamedTuple):
@@ -28,7 +32,9 @@ class Program(NamedTuple):
 
     Attributes:
         text: the compiled module's.
-        flops: operations of products and convolutions, of all devices, as `hardware.flops` counts.
+        flops: operations of products and convolutions, of all devices, as `hardware.flops` counts
+            those of the program that the devices run; traced: of the one that is compiled, which is
+            another where CPUs stand in for GPUs.
         state, frozen: bytes of what is trained, with its average and the optimiser's moments, and
             of frozen networks.
         peak: bytes at the most, all arguments and results included.
@@ -38,6 +44,7 @@ class Program(NamedTuple):
 
     text: str
     flops: float
+    traced: float
     state: int
     frozen: int
     peak: int
@@ -47,12 +54,22 @@ class Program(NamedTuple):
 
 def make_room(asked: list[Topology]) -> None:
     """Makes as many CPU devices as the largest of these takes of them; before the first array."""
+    # What is compiled for devices that are not here jax's own cache writes, and cannot read.
+    jax.config.update('jax_enable_compilation_cache', False)
     counts = [one.count for one in asked if one.chip.platform != 'tpu']
     if counts:
         jax.config.update('jax_num_cpu_devices', max(counts))
 
 
-def devices_of(topology: Topology) -> list:
+def alike(topology: Topology) -> str:
+    """What topologies have in common whose programs are compiled alike, and give one figure for
+    memory: any GPUs' are those of as many CPUs.
+    """
+    chip = topology.chip
+    return topology.name if chip.platform == 'tpu' else f'{chip.platform}:{topology.count}'
+
+
+def _devices(topology):
     """Descriptions of its devices: a TPU's by libtpu; for others as many CPU devices, which
     `make_room` made, for a program is parted over them in the same way.
 
@@ -61,8 +78,9 @@ def devices_of(topology: Topology) -> list:
     """
     if topology.chip.platform != 'tpu':
         return jax.devices('cpu')[: topology.count]
+    shape = {} if topology.count > 1 else {'chips_per_host_bounds': (1, 1, 1)}
     try:
-        found = topologies.get_topology_desc(platform='tpu', topology_name=topology.name)
+        found = topologies.get_topology_desc(topology.name, 'tpu', **shape)
     except Exception as error:  # whatever the plugin raises
         raise UserError(
             f'--topology={topology.name}: cannot be compiled for ({str(error).splitlines()[0]}); '
@@ -71,16 +89,16 @@ def devices_of(topology: Topology) -> list:
     return list(found.devices)
 
 
-def step(config: ConfigDict, parts: dict, devices: list) -> Program:
+def step(config: ConfigDict, parts: dict, topology: Topology) -> Program:
     """The training step of a config.
 
     Args:
         config: as a file of configs/ makes it.
         parts: frozen parts of its size, of shapes: `recipes.abstract_parts`.
-        devices: from `devices_of`.
+        topology: the devices.
     """
     defaults.check(config)
-    mesh = meshes.create(**meshes.sizes(config), devices=devices)
+    mesh = meshes.create(**meshes.sizes(config), devices=_devices(topology))
     meshes.check_batch_size(config.batch_size, mesh, config.accumulate)
     task = tasks.create(config, frozen=parts)
     transform, rate = resume.make_optimizer(task, config)
@@ -91,13 +109,14 @@ def step(config: ConfigDict, parts: dict, devices: list) -> Program:
     program = jax.jit(
         states.make_step(task, transform, rate, config.seed, config.ema, config.accumulate),
         donate_argnums=0,
+        keep_unused=True,  # a part that the step does not use lies on the devices all the same
         out_shardings=(jax.tree.map(lambda x: x.sharding, state), whole, whole),
     )
     number = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
-    return _compiled(program, (state, frozen, batch, number), mesh, state, frozen)
+    return _compiled(program, (state, frozen, batch, number), mesh, topology, state, frozen)
 
 
-def prediction(config: ConfigDict, parts: dict, devices: list, horizon: int) -> Program:
+def prediction(config: ConfigDict, parts: dict, topology: Topology, horizon: int) -> Program:
     """The roll-out of `horizon` frames for config.batch_size clips, by the generator of a config.
 
     Raises:
@@ -107,7 +126,7 @@ def prediction(config: ConfigDict, parts: dict, devices: list, horizon: int) -> 
         raise UserError(
             f'--for=predict: expected a generator config, got one of task {config.task}'
         )
-    mesh = meshes.create(**meshes.sizes(config), devices=devices)
+    mesh = meshes.create(**meshes.sizes(config), devices=_devices(topology))
     meshes.check_batch_size(config.batch_size, mesh)
     task = tasks.create(config, frozen=parts)
     loss = config.loss
@@ -126,8 +145,10 @@ def prediction(config: ConfigDict, parts: dict, devices: list, horizon: int) -> 
         ),
         'keys': jax.ShapeDtypeStruct((config.batch_size,), jax.random.key(0).dtype),
     }
-    program = jax.jit(lambda model, batch: model.rollout(**batch, horizon=horizon)['frames'])
-    return _compiled(program, (model, _split(batch, mesh)), mesh, {}, model)
+    program = jax.jit(
+        lambda model, batch: model.rollout(**batch, horizon=horizon)['frames'], keep_unused=True
+    )
+    return _compiled(program, (model, _split(batch, mesh)), mesh, topology, {}, model)
 
 
 def _split(batch, mesh):
@@ -141,19 +162,18 @@ def _laid_out(tree, layout):
     )
 
 
-def _compiled(program, arguments, mesh, state, frozen):
+def _compiled(program, arguments, mesh, topology, state, frozen):
     with jax.set_mesh(mesh):
         traced = program.trace(*arguments)
-    compiled = traced.lower().compile()
-    memory = compiled.memory_analysis()
-    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    made = compiled(traced.lower(), topology)
     weights = [getattr(state, 'params', {}), frozen]
     return Program(
-        compiled.as_text(),
-        hardware.flops(traced.jaxpr),
+        made.text,
+        hardware.flops(traced.jaxpr, _PLATFORMS[topology.chip.platform]),
+        hardware.flops(traced.jaxpr, 'tpu' if topology.chip.platform == 'tpu' else 'cpu'),
         _held(state),
         _held(frozen),
-        memory.argument_size_in_bytes + memory.temp_size_in_bytes + results,
+        max(made.peak, _held(state) + _held(frozen)),
         frozenset(_shapes(weights)),
         dict(mesh.shape),
     )

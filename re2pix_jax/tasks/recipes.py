@@ -107,11 +107,16 @@ def work_of(config: ConfigDict, parts: dict) -> Work:
         config.steps * config.batch_size / clips,
         config.steps,
         config.batch_size,
-        hardware.flops(traced.jaxpr),
-        hardware.bytes_moved(traced.jaxpr) + 2 * state_bytes,
+        hardware.flops(traced.jaxpr, _made_for(config)),
+        hardware.bytes_moved(traced.jaxpr, _made_for(config)) + 2 * state_bytes,
         state_bytes,
         config.dtype,
     )
+
+
+def _made_for(config):
+    """The platform whose operations are counted."""
+    return 'cpu' if config.dtype == 'float32' else 'cuda'
 
 
 def _of_components(config, parts):

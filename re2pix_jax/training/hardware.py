@@ -7,6 +7,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 
 # Nominal bf16 peaks, TFLOP/s, by what a device's kind holds; the first that is found counts.
 PEAKS = (
@@ -14,6 +15,9 @@ PEAKS = (
     ('h200', 989.0),
     ('a100', 312.0),
     ('4090', 165.0),
+    ('4080', 97.5),
+    ('4060 ti', 44.0),
+    ('4060', 30.2),
     ('v5 lite', 197.0),
     ('v5e', 197.0),
     ('v5', 459.0),
@@ -47,35 +51,49 @@ def memory_bytes() -> int:
     return used or unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def flops(jaxpr) -> float:
+def flops(jaxpr, platform: str | None = None) -> float:
     """Operations of the matrix products and convolutions of a program: a loop's body as often as it
-    runs, of branches the largest, recomputation included.
+    runs, of branches the largest, recomputation included; products with padding do not count.
+
+    Of what is written once for each of some platforms, that of `platform` ('cpu', 'cuda', 'rocm',
+    'tpu') counts, or the largest where it is None.
 
     XLA's own count takes a loop's body once, and a GPU's attention kernel not at all. Of a loop
     whose length is not known beforehand, one round is counted here too.
     """
-    return _count(jaxpr, _flops_of)
+    return _count(jaxpr, _flops_of, platform)
 
 
-def bytes_moved(jaxpr) -> float:
+def bytes_moved(jaxpr, platform: str | None = None) -> float:
     """Bytes that those products and convolutions read and write, counted alike: the least that a
     program moves whose other operations are all fused into them.
     """
-    return _count(jaxpr, _bytes_of)
+    return _count(jaxpr, _bytes_of, platform)
 
 
-def _count(jaxpr, of):
+def _count(jaxpr, of, platform=None):
     total = 0.0
     for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
         name, own = equation.primitive.name, of(equation)
         if own is not None:
             total += own
         elif name == 'cond':
-            total += max(_count(branch, of) for branch in equation.params['branches'])
+            branches = _branches(equation.params, platform)
+            total += max(_count(branch, of, platform) for branch in branches)
         else:
             times = equation.params['length'] if name == 'scan' else 1
-            total += times * sum(_count(inner, of) for inner in _inner(equation.params.values()))
+            inside = _inner(equation.params.values())
+            total += times * sum(_count(inner, of, platform) for inner in inside)
     return total
+
+
+def _branches(params, platform):
+    """Those that may run on a platform."""
+    branches, names = params['branches'], params.get('branches_platforms')
+    if not names or platform is None:
+        return branches
+    own = [branch for branch, of in zip(branches, names, strict=True) if of and platform in of]
+    return own or [branch for branch, of in zip(branches, names, strict=True) if of is None]
 
 
 def _flops_of(equation) -> float | None:
@@ -86,13 +104,43 @@ def _flops_of(equation) -> float | None:
         left = equation.invars[0].aval.shape
         return 2.0 * math.prod(out.shape) * math.prod(left[i] for i in contracted)
     if name == 'conv_general_dilated':
-        kernel = equation.invars[1].aval.shape
-        features = kernel[equation.params['dimension_numbers'].rhs_spec[0]]
-        return 2.0 * math.prod(out.shape) * math.prod(kernel) / features
+        return _of_convolution(equation.params, *(x.aval.shape for x in equation.invars), out.shape)
     if name in _ATTENTION:  # query and key are [B, N, heads, d]
         (batch, queries, heads, width), key = (x.aval.shape for x in equation.invars[:2])
         return float(_ATTENTION[name]) * batch * heads * width * queries * key[1]
     return None
+
+
+def _of_convolution(params, given, kernel, made):
+    numbers = params['dimension_numbers']
+    given, kernel, made = (
+        [shape[axis] for axis in spec]
+        for shape, spec in zip((given, kernel, made), numbers, strict=True)
+    )
+    total = 2.0 * made[0] * made[1] * kernel[1]
+    for axis, (before, _) in enumerate(params['padding']):
+        options = (
+            params[name][axis] for name in ('window_strides', 'lhs_dilation', 'rhs_dilation')
+        )
+        total *= met(given[2 + axis], kernel[2 + axis], made[2 + axis], before, *options)
+    return total
+
+
+def met(
+    given: int, kernel: int, made: int, before: int, stride: int, apart: int, holes: int
+) -> int:
+    """Along one axis of a convolution, how many pairs of a place of the result and one of the
+    kernel meet an element that is there: neither padding nor a zero between two elements.
+
+    Args:
+        given, kernel, made: lengths of input, kernel and result.
+        before: padding in front, < 0 where the input is cut.
+        stride: from one place of the result to the next.
+        apart: from one element of the input to the next, in steps of the kernel.
+        holes: from one place of the kernel to the next.
+    """
+    starts = stride * np.arange(made)[:, None] + holes * np.arange(kernel) - before
+    return int(((starts >= 0) & (starts <= (given - 1) * apart) & (starts % apart == 0)).sum())
 
 
 def _bytes_of(equation) -> float | None:

@@ -208,7 +208,7 @@ def _compile(task, config, transform, rate, state, frozen, meta, mesh, progress)
     progress.note('compiling ...')
     with errors.blaming('config.model or config.data'):
         traced = step.trace(state, frozen, resume.abstract_batch(meta, mesh), np.int32(0))
-    work = hardware.flops(traced.jaxpr)
+    work = hardware.flops(traced.jaxpr, mesh.devices.flat[0].client.platform)
     compiled = traced.lower().compile()
     seconds = time.perf_counter() - began
     progress.note(f'compiled in {duration(seconds)}: {work / 1e12:.3g} TFLOP a step')

@@ -18,13 +18,15 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp('plan')
     commands = {
         'step': [*SMALL, '--topology=h100:4', f'--json={folder}/plan.json'],
-        'several': [*SMALL, '--topology=h100:2,h100:4'],
+        'several': [*SMALL, '--clips=2', '--topology=h100:2,h100:4'],
         'topology': ['--config=judge:tiny', '--topology=v9:4x4'],
         'none': ['--config=judge:tiny'],
         'nothing': ['--topology=h100:4'],
         'predict': [*SMALL, '--topology=h100:4', '--for=predict'],
         'search': ['judge:tiny', 'generator:tiny', '--topology=h100:4', '--search'],
         'no task': ['evaluate', '--topology=h100:4'],
+        'fits': ['judge:tiny', '--fits'],
+        'many': ['generator:tiny', '--fits', '--topology=h100:2'],
         'batch': [*SMALL, '--config.batch_size=6', '--topology=h100:4'],
     }
     return running.outcomes('plan', commands), folder
@@ -47,7 +49,9 @@ def test_several_topologies_make_a_table(ran):
     assert status == 0, errors
     rows = [line.split() for line in printed.splitlines() if line.startswith('judge:tiny')]
     assert [row[1] for row in rows] == ['h100:2', 'h100:4']
-    assert rows[0][-1] == '100%'  # the first is what the others are compared with
+    assert rows[0][-1] == '100.0%'  # the first is what the others are compared with
+    assert [row[5] for row in rows] == ['4', '8']  # clips a device: the batch grows with them
+    assert 80 < float(rows[1][-1].rstrip('%')) <= 100
 
 
 @pytest.mark.parametrize(
@@ -59,6 +63,8 @@ def test_several_topologies_make_a_table(ran):
         ('predict', '--for=predict: expected a generator config, got one of task judge'),
         ('search', '--search: expected one config and one topology'),
         ('no task', 'evaluate: trains nothing; expected a config of `re2pix recipes`'),
+        ('fits', '--fits: expected generator configs, got judge:tiny of task judge'),
+        ('many', '--fits: expected single devices, got --topology=h100:2'),
         ('batch', 'batch_size is 6 but mesh.data x mesh.fsdp is 4 devices: choose a multiple of 4'),
     ],
 )

@@ -69,6 +69,10 @@ def test_collectives_in_loops_count_as_often_as_they_run(groups, axes):
     assert row.travels == pytest.approx(2 * 128 * (members - 1) / members)
 
 
+def test_nothing_is_read_from_no_program():
+    assert hlo.transfers('', {'data': 2}) == [] and hlo.moved_bytes('') == 0
+
+
 def test_arrays_beside_the_main_memory_do_not_count():
     assert hlo.array_bytes('bf16[8,128]{1,0:T(8,128)(2,1)}') == 2048
     assert hlo.array_bytes('bf16[8,128]{1,0:T(8,128)(2,1)S(1)}') == 0
