@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from re2pix_jax import files, remote
 from re2pix_jax.data import records
 from re2pix_jax.data.sources.source import Source
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import Interrupted, UserError
 from re2pix_jax.progress import Progress
 
 # [O] of Cityscapes at 512x1024 some 80 MB: what is lost at most by an interruption, a process
@@ -209,6 +209,11 @@ def _shards(jobs, work, processes, threads):
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
+        except concurrent.futures.BrokenExecutor as error:
+            raise Interrupted(
+                f'one of {workers} processes that prepare was killed (where memory has run out, '
+                'lower --processes)'
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
