@@ -21,7 +21,7 @@ from re2pix_jax.training import checkpoint
 from re2pix_jax.training.defaults import flatten
 from tests.conftest import ROOT, load_config
 from tests.running import environment
-from tests.training.faults import free_port
+from tests.training.runs import free_port
 
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))

@@ -15,7 +15,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.training import checkpoint, goodput, lock
 from tests.conftest import ROOT
 from tests.running import environment
-from tests.training import faults
+from tests.training import faults, runs
 
 
 def saved(folder, steps=(3, 6)):
@@ -197,7 +197,7 @@ def test_goodput_counts_every_second_once_and_the_lost_ones(monkeypatch):
 
 
 def test_when_a_process_is_killed_the_other_ends_in_a_line_that_says_go_on(tmp_path):
-    ended = faults.strike(tmp_path, 1, signal.SIGKILL)
+    ended = runs.strike(tmp_path, 1, signal.SIGKILL)
     assert ended.status == 75, ended.said
     assert ended.seconds < 60
     assert ended.said.count('\n') == 1, ended.said
