@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from tensorboardX.proto import event_pb2
 
 import re2pix_jax
 from re2pix_jax.training import checkpoint, writer
 from tests.conftest import MICRO, ROOT, SIZE
 from tests.running import environment, outcomes
 from tests.training.runs import finish, free_port
+from tests.training.test_boards import events
 
 TASKS = {
     'autoencoder': 'vae',
@@ -111,8 +111,7 @@ cli.run(train.main)
     line = [
         *arguments(task, micro_bundles, tmp_path / 'run'),
         '--config.batch_size=4',
-        '--config.mesh.data=2',
-        '--config.mesh.fsdp=2',
+        '--config.mesh.fsdp=4',
         '--config.steps=2',
         '--config.eval_every=1',
         '--config.checkpoint_every=1',
@@ -134,19 +133,9 @@ cli.run(train.main)
         assert ended.status == 0, ended.said
     shown = collections.Counter(
         (event.step, value.tag)
-        for file in (tmp_path / 'run' / 'tensorboard').iterdir()
-        for event in events(file)
+        for event in events(tmp_path / 'run')
         for value in event.summary.value
         if value.HasField('image')
     )
     kinds = [f'clips/{clip}/{kind}' for clip in (0, 1) for kind in ('sheet', 'film')]
     assert shown == {(step, kind): 1 for step in (1, 2) for kind in kinds}
-
-
-def events(file):
-    """The events of a TensorBoard file: length, its checksum, the event, its checksum."""
-    content, place = file.read_bytes(), 0
-    while place < len(content):
-        size = int.from_bytes(content[place : place + 8], 'little')
-        yield event_pb2.Event.FromString(content[place + 12 : place + 12 + size])
-        place += 16 + size

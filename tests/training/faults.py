@@ -267,18 +267,20 @@ def skewed(bench, workdir):
 
 
 def clock_set(bench, workdir, seconds):
-    """The clock of process 0 is set while it runs."""
+    """The clock of process 0 is set while it runs. jax's own service there, which knows no other,
+    may take the others for silent; then the command is given again.
+    """
     clock = workdir.with_suffix('.clock')
     clock.write_text('+0')
     both = start_two(workdir, 'slow=0.2', clocks=(clock, None))
     wait_for_step(workdir, 6, *both)
     began = time.monotonic()
     clock.write_text(f'{seconds:+}')
-    wait_for_step(workdir, 18, *both)
-    back = time.monotonic() - began
-    ended = [finish(process) for process in both]
-    status = max(one.status for one in ended)
-    return Outcome(None, back, status, ended[0].said, bench.equal(workdir, 2))
+    ended = max(finish(process, began) for process in both)
+    if ended.status == 0:
+        return Outcome(None, None, 0, ended.said, bench.equal(workdir, 2))
+    back = bench.again(workdir, began, 6, 2, clocks=(clock, None))
+    return Outcome(ended.seconds, back, ended.status, ended.said, bench.equal(workdir, 2))
 
 
 def not_a_number(bench, workdir):

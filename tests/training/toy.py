@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import signal
+import threading
 import time
 
 import flax.linen as nn
@@ -24,6 +25,9 @@ from re2pix_jax.commands import _supervise, cli
 from re2pix_jax.data import ahead
 from re2pix_jax.tasks.task import clip_keys
 from re2pix_jax.training import defaults, loop, mesh, sharding
+
+if 'FAKETIME_TIMESTAMP_FILE' in os.environ:  # it knows no clock_nanosleep until a time
+    time.sleep = lambda seconds: threading.Event().wait(seconds)
 
 SHARDING = (('kernel', P('fsdp', 'tensor')),)
 MUON = ('Dense_0/kernel',)
