@@ -45,7 +45,7 @@ from ml_collections.config_flags import config_flags
 import re2pix_jax
 from re2pix_jax.commands import _addresses, _config, _supervise
 from re2pix_jax.errors import AGAIN, Interrupted, UserError
-from re2pix_jax.files import full_disk
+from re2pix_jax.files import full_disk, gone_disk
 
 _TRACEBACK = flags.DEFINE_bool(
     'traceback', False, 'Show where an error comes from, whatever it is.'
@@ -54,6 +54,7 @@ _TRACEBACK = flags.DEFINE_bool(
 # lists them.
 flags.disclaim_key_flags()
 
+_ON = 'the same command goes on'
 _HELP = ('--help', '-help', '-h', '-?', '--helpshort')
 # What the libraries log in passing and no one can do anything about; all other warnings are shown.
 _NOISE = re.compile(
@@ -175,9 +176,11 @@ def _exit_status(module, argv):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Interrupted as error:
-        return _fail(f'{error}: ending; the same command goes on', AGAIN)
+        return _fail(f'{error}: ending; {_ON}', AGAIN)
     except Exception as error:
         message = _mistake(error)
+        if message is None and (place := gone_disk(error)) is not None:
+            return _fail(f'{place}: its disk does not answer: ending; {_ON}', AGAIN)
         if message is None:
             if peers := _peers():
                 peers.blame(error)

@@ -212,6 +212,30 @@ def full(bench, workdir):
         subprocess.run(['umount', str(workdir)], check=True)
 
 
+def frozen(bench, workdir):
+    """Nothing that is written to the disk of the run comes back for a minute, as on a network disk
+    whose server is away.
+    """
+    workdir.mkdir()
+    image = workdir.with_suffix('.image')
+    image.write_bytes(bytes(64 << 20))
+    subprocess.run(['mkfs.ext4', '-q', str(image)], check=True)
+    subprocess.run(['mount', '-o', 'loop', str(image), str(workdir)], check=True)
+    try:
+        process = start(workdir, 'slow=0.1')
+        wait_for_step(workdir, 6, process)
+        began = time.monotonic()
+        subprocess.run(['fsfreeze', '-f', str(workdir)], check=True)
+        time.sleep(60)
+        subprocess.run(['fsfreeze', '-u', str(workdir)], check=True)
+        wait_for_step(workdir, 18, process)
+        back = time.monotonic() - began
+        ended = finish(process)
+        return Outcome(None, back, ended.status, ended.said, bench.equal(workdir))
+    finally:
+        subprocess.run(['umount', str(workdir)], check=True)
+
+
 def without_a_reader(bench, workdir):
     """One of the two processes that read is killed; *back* is when what was read ahead is used up
     and the run goes on.
@@ -328,6 +352,7 @@ FAULTS = {
     '2 processes go on in 1': lambda b, w: b.signalled(w, 1, KILL, count=1),
     'an error in process 1 of 2 alone': mistaken,
     'disk full': full,
+    'disk away for a minute': frozen,
     'kill -9 of 1 of 2 reading processes': without_a_reader,
     'bucket away for a minute, --restarts=3': away,
     'NaN on 1 of 8 devices': not_a_number,

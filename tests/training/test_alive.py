@@ -229,13 +229,13 @@ def test_faults_cost_seconds_and_leave_no_trace(bench, tmp_path, name):
     """All rows of launch/faults.sh."""
     found = faults.FAULTS[name](bench, tmp_path / 'run')
     assert found.equal, found.said
-    if ' set an hour ' in name and found.status == 75:
-        return
     gone = 75 if 'kill -9' in name or 'hangs' in name or name.endswith('go on in 1') else 0
     status = {'SIGTERM to process 1 of 2': 143, 'disk full': 2, 'NaN on 1 of 8 devices': 2}
     status |= {'a second run in the workdir': 2, 'an error in process 1 of 2 alone': 2}
     status |= {'kill -9 of 1 of 2 reading processes': 0}
     status |= {'clock of process 1 of 2 off by an hour': 75}  # it is killed, too
+    if ' set an hour ' in name and found.status == 75:  # either is right
+        status[name] = 75
     assert found.status == (0 if '--restarts' in name else status.get(name, gone)), found.said
     assert found.ended is None or found.ended < 75, found.said
     if found.status in (2, 75):
