@@ -11,16 +11,12 @@ import threading
 
 import grain
 
-from re2pix_jax.errors import Interrupted
+from re2pix_jax.errors import Interrupted, UserError
 
 LOST = 8
 """Reading processes of an iterator that may be killed, one after the other, before it gives up."""
 _KILLED = re.compile(r'terminated unexpectedly with exit code -(\d+)')
 _PATIENCE = 30.0  # seconds in which the others should end; they finish what they are reading
-_REASONS = {
-    signal.SIGKILL: 'where memory has run out, lower data.workers',
-    signal.SIGBUS: '/dev/shm may be full: lower data.workers or enlarge it',
-}
 
 
 class Ahead:
@@ -28,6 +24,7 @@ class Ahead:
 
     Raises:
         Interrupted: on reading, when more than `LOST` processes were killed.
+        UserError: on reading, when the memory that they share with this one is full.
     """
 
     def __init__(self, dataset: grain.MapDataset, workers: int):
@@ -57,9 +54,15 @@ class Ahead:
         gc.collect()
 
     def _replace(self, number):
+        what = f'a process that reads was ended by {number.name}'
+        if number == signal.SIGBUS:
+            raise UserError(
+                f'{what}: /dev/shm, through which it hands batches on, is likely full; enlarge it '
+                '(docker run --shm-size) or lower data.workers'
+            )
+        if number == signal.SIGKILL:
+            what += ' (where memory has run out, lower data.workers)'
         self._lost += 1
-        reason = f' ({_REASONS[number]})' if number in _REASONS else ''
-        what = f'a process that reads was ended by {number.name}{reason}'
         if self._lost > LOST:
             raise Interrupted(f'{what}, as were {LOST} before it')
         print(f'{what}: all are started again, {self._lost} of {LOST} times', file=sys.stderr)

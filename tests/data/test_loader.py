@@ -135,9 +135,9 @@ def test_resuming_is_exact(data, folder, workers):
     again.close()
 
 
-def kill_a_worker():
+def kill_a_worker(number=signal.SIGKILL):
     reading = multiprocessing.active_children()[0]
-    os.kill(reading.pid, signal.SIGKILL)
+    os.kill(reading.pid, number)
     reading.join()
 
 
@@ -167,6 +167,16 @@ def test_workers_that_are_always_killed_end_the_run_in_a_line(data, monkeypatch)
     next(batches)
     kill_a_worker()
     with pytest.raises(Interrupted, match='a process that reads was ended by SIGKILL .*0 before'):
+        take(batches, 24)
+    batches.close()
+
+
+def test_full_shared_memory_is_a_line(data):
+    data.workers = 1
+    batches = loader.create(data, 1)
+    next(batches)
+    kill_a_worker(signal.SIGBUS)  # what the system does to one that writes there
+    with pytest.raises(UserError, match='/dev/shm, .* is likely full; enlarge it'):
         take(batches, 24)
     batches.close()
 
