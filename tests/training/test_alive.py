@@ -127,8 +127,14 @@ def test_mistakes_are_not_started_again(tmp_path):
     assert (status, said) == (2, 'error: no\n')
 
 
-def test_native_lines_are_held_back_until_it_is_known_how_it_ends(tmp_path):
-    line = 'E1127 15:35:29.119737   12376 coordination_service.cc:1520] Shutdown barrier failed'
+@pytest.mark.parametrize(
+    'line',
+    [
+        'E1127 15:35:29.119737   12376 coordination_service.cc:1520] Shutdown barrier failed',
+        'F1127 20:27:22.308324   21260 client.h:80] the JAX distributed service detected errors',
+    ],
+)
+def test_native_lines_are_held_back_until_it_is_known_how_it_ends(tmp_path, line):
     speaks = f"""
         print('before', file=sys.stderr)
         print({line!r}, file=sys.stderr)
