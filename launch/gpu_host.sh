@@ -3,27 +3,29 @@
 # `re2pix plan` choose how the state lies on the cards, and trains the stages of a recipe.
 #   RECIPE=base bash launch/gpu_host.sh [--dry-run] [OUT]     given again, it goes on
 # RECIPE, DATA, PARTS, TRAINING, RESTARTS: see launch/stages.sh. TOPOLOGY=h100:8 says what the cards
-# are where their name does not. DRIVER is the least version of the driver (CUDA 13).
+# are where their name does not; with it, --dry-run needs none. DRIVER is the least version of the
+# driver (CUDA 13).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { echo "error: $1" >&2; exit 2; }
 case " $* " in *" --dry-run "*) dry=yes ;; *) dry="" ;; esac
 
-command -v nvidia-smi >/dev/null || fail "no nvidia-smi here: install NVIDIA's driver, or train \
+look() {  # at the cards, and at what they are
+  local cards count name driver total used kind
+  command -v nvidia-smi >/dev/null || fail "no nvidia-smi here: install NVIDIA's driver, or train \
 on the CPU with bash launch/stages.sh"
-cards="$(nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used \
-  --format=csv,noheader,nounits)" || fail "nvidia-smi finds no card: $cards"
-count="$(wc -l <<< "$cards")"
-IFS=, read -r name driver _ <<< "$cards"
-[ "${driver%%.*}" -ge "${DRIVER:-580}" ] || fail "driver$driver: CUDA 13 needs ${DRIVER:-580} or \
-newer; update it, or install jax[cuda12] into .venv yourself and set DRIVER=525"
-echo "$count x $name, driver$driver"
-while IFS=, read -r _ _ total used; do
-  [ $((used * 10)) -le "$total" ] || fail "a card has $used of$total MiB in use: end what runs \
+  cards="$(nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used \
+    --format=csv,noheader,nounits)" || fail "nvidia-smi finds no card: $cards"
+  count="$(wc -l <<< "$cards")"
+  IFS=, read -r name driver _ <<< "$cards"
+  [ "${driver%%.*}" -ge "${DRIVER:-580}" ] || fail "driver$driver: CUDA 13 needs ${DRIVER:-580} \
+or newer; update it, or install jax[cuda12] into .venv yourself and set DRIVER=525"
+  echo "$count x $name, driver$driver"
+  while IFS=, read -r _ _ total used; do
+    [ $((used * 10)) -le "$total" ] || fail "a card has $used of$total MiB in use: end what runs \
 there (nvidia-smi lists it), or choose cards by CUDA_VISIBLE_DEVICES"
-done <<< "$cards"
-
-if [ -z "${TOPOLOGY:-}" ]; then
+  done <<< "$cards"
+  [ -z "${TOPOLOGY:-}" ] || return 0
   case "$name" in
     *H200*) kind=h200 ;;
     *H100*) kind=h100 ;;
@@ -32,7 +34,8 @@ if [ -z "${TOPOLOGY:-}" ]; then
     *) kind="" ; echo "$name is not known to re2pix plan: the state is replicated" ;;
   esac
   [ -z "$kind" ] || export TOPOLOGY="$kind:$count"
-fi
+}
+if [ -z "$dry" ] || [ -z "${TOPOLOGY:-}" ]; then look; fi
 if [ -n "$dry" ]; then
   echo "EXTRA=cuda source launch/environment.sh"
 else

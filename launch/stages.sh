@@ -103,7 +103,7 @@ case "$recipe" in
     stage generator generator:tiny --config.frozen.forecaster="$parts/forecaster" \
       --config.frozen.vae=tiny --config.frozen.head=tiny
     ;;
-  base*)
+  base | base-unet | base-joint | base-baseline | base-baseline-large | base-[sbl] | base-xl)
     records=(--config.data.sources="('records:$data',)")
     encoder=(--config.frozen.encoder="$given/encoder")
     features=("${encoder[@]}" --config.frozen.principal="$parts/principal")
@@ -117,7 +117,8 @@ case "$recipe" in
       --config.frozen.vae="$given/vae" --config.frozen.head="$parts/head" "${records[@]}"
     ;;
   *)
-    echo "error: RECIPE=$recipe: expected tiny, base, base-l, base-xl, base-unet, ..." >&2
+    echo "error: RECIPE=$recipe: expected tiny, base or a variant of it in configs/generator.py, \
+as base-l, base-xl, base-unet" >&2
     exit 2
     ;;
 esac

@@ -3,7 +3,7 @@
 #   export TPU=NAME ZONE=us-west4-a PROJECT=mine TYPE=v5litepod-64 RECIPE=base OUT=gs://bucket/run \
 #     DATA=gs://bucket/cityscapes PARTS=gs://bucket/bundles
 #   bash launch/tpu_pod.sh up        create, wait, copy, install, start on all workers, tail
-#   bash launch/tpu_pod.sh VERB [--dry-run]     one of
+#   bash launch/tpu_pod.sh VERB [--dry-run]     does, or shows, one of
 #     create  queued resources (SPOT=1: spot), and waits until they are there
 #     setup   copies this repository to all workers and installs it
 #     start   starts the stages of RECIPE on all workers, or COMMAND; given again, they go on
@@ -18,9 +18,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/show.sh
 fail() { echo "error: $1" >&2; exit 2; }
-verb="${1:-}" dry=""
-[ "${2:-}" != --dry-run ] || dry=yes
-[ -z "${2:-}" ] || [ -n "$dry" ] || fail "unknown argument $2; expected VERB [--dry-run]"
+verb="" dry=""
+for argument in "$@"; do
+  case "$argument" in
+    --dry-run) dry=yes ;;
+    *)
+      [ -z "$verb" ] || fail "unknown argument $argument; expected VERB [--dry-run]"
+      verb="$argument" ;;
+  esac
+done
 [ -n "${TPU:-}" ] || fail "TPU names the slice: set it"
 [ -n "${ZONE:-}" ] || fail "ZONE, such as us-west4-a: set it"
 [ -n "${PROJECT:-}" ] || fail "PROJECT, the project that pays: set it"
@@ -31,12 +37,15 @@ else
   nodes=("$TPU")
 fi
 
-check_out() {  # before anything is made that costs money
+check_stages() {  # before anything is made that costs money
   [ -z "${COMMAND:-}" ] || return 0
   case "${OUT:-}" in
     gs://*) ;;
     *) fail "OUT=${OUT:-}: expected gs://BUCKET/FOLDER, since workers share no disk" ;;
   esac
+  local said
+  said="$(JAX_PROCESS_ID=0 bash launch/stages.sh --dry-run 2>&1 >/dev/null)" \
+    || fail "${said#error: }"
 }
 run() { if [ -n "$dry" ]; then show "$@"; else "$@"; fi; }
 queue() { run gcloud compute tpus queued-resources "$1" "$TPU" "${places[@]}" "${@:2}"; }
@@ -84,7 +93,7 @@ setup() {
 
 start() {
   local settings="" name script
-  check_out
+  check_stages
   for name in RECIPE OUT DATA PARTS TRAINING RESTARTS; do
     [ -z "${!name:-}" ] || settings+="export $name=${!name@Q}; "
   done
@@ -136,7 +145,7 @@ delete() {
 }
 
 case "$verb" in
-  up) check_out; create; setup; start; tail_log ;;
+  up) check_stages; create; setup; start; tail_log ;;
   tail) tail_log ;;
   create | setup | start | status | stop | watch | fetch | delete) "$verb" ;;
   *) fail "expected up, create, setup, start, tail, status, stop, watch, fetch or delete" ;;

@@ -9,6 +9,7 @@
 # WORK (OUT.work). Where that is lost, as on another machine, data are made anew and the part that
 # was being trained begins anew, with as many steps as a call was found to hold, if these are fewer
 # than the recipe's. Status 75: call again.
+# GRACE: seconds after LIMIT that a command has to save and end (50).
 # BARE=1 takes the machine's own Python instead of .venv. To try the script on a CPU:
 #   STEPS=2 CLIPS=8 BATCH=2 WORKERS=0 bash launch/train_small.sh runs/tried
 # shellcheck disable=SC2046,SC2086  # where words are several, they are meant to be
@@ -20,15 +21,18 @@ if [ -n "${PLAN:-}" ]; then
     forecaster:small forecaster:small-unrolled generator:small --mfu=0.2 --call=9 --first=2
 fi
 out="${1:-runs/small}"
-work="${WORK:-$out.work}" limit="${LIMIT:-540}" clips="${CLIPS:-1500}"
+work="${WORK:-$out.work}" limit="${LIMIT:-540}" grace="${GRACE:-50}" clips="${CLIPS:-1500}"
 parts="$work/parts"
 
 again() { echo "stopped after $SECONDS s; the same call goes on"; exit 75; }
 run() {  # run COMMAND ...: in what is left of the call; status 143 where that is not enough
-  local left=$((limit - SECONDS))
+  local left=$((limit - SECONDS)) status=0
   [ "$left" -gt 0 ] || return 143
-  timeout --foreground --preserve-status --signal=TERM --kill-after=50 "$left" \
-    python3 -m re2pix_jax "$@"
+  timeout --foreground --preserve-status --signal=TERM --kill-after="$grace" "$left" \
+    python3 -m re2pix_jax "$@" || status=$?
+  # Killed, since it took too long to save, and goes on from the checkpoint before.
+  if [ $status = 137 ] && [ $SECONDS -ge $((limit + grace)) ]; then status=143; fi
+  return $status
 }
 must() { local status=0; run "$@" || status=$?; [ $status != 143 ] || again; return $status; }
 

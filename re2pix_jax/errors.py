@@ -16,6 +16,13 @@ class UserError(ValueError):
     """
 
 
+class Interrupted(Exception):
+    """What ended a command and is no mistake: something was killed, or is away for a while.
+
+    The commands print `error: <message>; the same command goes on` and exit with status `AGAIN`.
+    """
+
+
 @contextlib.contextmanager
 def blaming(place: str):
     """Turns what a network says against its fields or inputs into a UserError of one line: for

@@ -15,6 +15,7 @@ from re2pix_jax import remote
 from re2pix_jax.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+GONE = (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN)  # a device, server or mount
 REFUSED = (
     errno.EACCES,
     errno.EROFS,
@@ -41,16 +42,28 @@ _OTHERS = (  # first bytes, what has them, what to do
     (b'Rar!', 'a rar archive', UNPACK),
 )
 _FULL_IN_WORDS = ('no space left on device', 'disk quota exceeded', 'file too large')
+_GONE_IN_WORDS = ('input/output error', 'stale file handle', 'endpoint is not connected')
 
 
 def full_disk(error: BaseException | None) -> str | None:
     """The file that could not be written, when `error` or one of its causes says that the disk is
     full; else None.
     """
+    return _blamed(error, FULL, _FULL_IN_WORDS)
+
+
+def gone_disk(error: BaseException | None) -> str | None:
+    """The file that could not be read or written, when `error` or one of its causes says that its
+    disk does not answer; else None.
+    """
+    return _blamed(error, GONE, _GONE_IN_WORDS)
+
+
+def _blamed(error, numbers, words):
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in numbers:
             return os.fspath(error.filename) if error.filename else 'the output'
-        if any(words in str(error).lower() for words in _FULL_IN_WORDS):
+        if any(said in str(error).lower() for said in words):
             # Native writers report the path inside their text, if at all.
             path = re.search(r'["\'](/[^"\']+)["\']', str(error))
             return path.group(1) if path else 'the output'

@@ -18,15 +18,19 @@ import posixpath
 import re
 import secrets
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import Interrupted, UserError
 from re2pix_jax.progress import Progress
 
 CLIENTS = {'gs': ('gcsfs', 'gcs'), 's3': ('s3fs', 's3')}
 """Scheme → the package that reads and writes there, and the extra that installs it."""
 PLACES = 'a path of this machine, gs://BUCKET/... or s3://BUCKET/...'
+PATIENCE = 300.0  # seconds that a bucket may be away from a run that is under way [O]
+_PAUSE = 5.0  # seconds between two attempts; its client has made some of its own before
 _AT_ONCE = 8  # transfers [O]
 _TOLD = 64e6  # bytes from which on a transfer shows its progress [O]
 _ADDRESS = re.compile(rf'({"|".join(CLIENTS)}):/+([^/]+)/*(.*)', re.DOTALL)
@@ -105,6 +109,31 @@ def talking(path):
             f'{address(path)}: {type(error).__name__}{reason and f" ({reason})"}; check the name '
             'of the bucket, the login on this machine and the network'
         ) from error
+
+
+def patiently(path, action: Callable):
+    """What `action` gives, in a run that has reached the bucket before; tried again and again while
+    the bucket does not answer.
+
+    Raises:
+        UserError: it fails for another reason.
+        Interrupted: there was no answer for `PATIENCE` seconds.
+    """
+    away = None
+    while True:
+        try:
+            return action()
+        except UserError as error:
+            if not _is_away(error):
+                raise
+            if away is None:
+                away = time.monotonic()
+                print(f'{address(path)} does not answer: waiting for it', file=sys.stderr)
+            if time.monotonic() - away > PATIENCE:
+                raise Interrupted(
+                    f'{address(path)} has not answered for {PATIENCE / 60:.0f} minutes'
+                ) from error
+            time.sleep(_PAUSE)
 
 
 def names(path, deep: bool = True) -> dict[str, tuple[int, float]]:
@@ -262,6 +291,15 @@ def upload(place: pathlib.Path, path, replace: bool = False) -> None:
             put(name)
         for name in before.keys() - sizes.keys() - set(filter(_is_top, before)):
             system.rm_file(join(target, name))
+
+
+def _is_away(error):
+    """Whether an error of Google's client means that another attempt may succeed."""
+    import gcsfs.retry
+
+    while error is not None and not gcsfs.retry.is_retriable(error):
+        error = error.__cause__
+    return error is not None
 
 
 def _is_top(name):

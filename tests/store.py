@@ -61,6 +61,32 @@ class _Quiet(http.HTTPServer):
         pass  # clients hang up as they like
 
 
+class Google(dict):
+    """The variables of the environment that say where the emulator is; and its server."""
+
+    def __init__(self, handler):
+        self._handler, self._port = handler, 0
+        self.serve()
+        place = f'http://127.0.0.1:{self._port}'
+        super().__init__(
+            STORAGE_EMULATOR_HOST=place,
+            TENSORSTORE_GCS_HTTP_URL=place,
+            GOOGLE_CLOUD_PROJECT='tests',
+            NO_GCE_CHECK='true',  # asks no machine of Google's who this one is
+        )
+
+    def serve(self):
+        """Listens (again), on the same port and with what it held."""
+        self._httpd = _Quiet(('127.0.0.1', self._port), self._handler)
+        self._port = self._httpd.server_port
+        threading.Thread(target=self._httpd.serve_forever, daemon=True).start()
+
+    def stop(self):
+        """Refuses connections from now on."""
+        self._httpd.shutdown()
+        self._httpd.server_close()
+
+
 @contextlib.contextmanager
 def google():
     """Serves the bucket `BUCKET` from memory, while the variables of the environment say where.
@@ -79,15 +105,7 @@ def google():
     )
     storage = Storage(use_memory_fs=True)
     buckets.create_bucket(BUCKET, storage)
-    httpd = _Quiet(('127.0.0.1', 0), partial(server.RequestHandler, storage))
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    place = f'http://127.0.0.1:{httpd.server_port}'
-    found = {
-        'STORAGE_EMULATOR_HOST': place,
-        'TENSORSTORE_GCS_HTTP_URL': place,
-        'GOOGLE_CLOUD_PROJECT': 'tests',
-        'NO_GCE_CHECK': 'true',  # asks no machine of Google's who this one is
-    }
+    found = Google(partial(server.RequestHandler, storage))
     for name in ('api', 'gcp-storage-emulator', 'gcp_storage_emulator'):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _environment(found):
@@ -95,8 +113,7 @@ def google():
             yield found
         finally:
             server.HANDLERS = before
-            httpd.shutdown()
-            httpd.server_close()
+            found.stop()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import re2pix_jax
 from re2pix_jax import bundles, files, remote
 from re2pix_jax.data import frame_records, loader, prepare, records
 from re2pix_jax.data.sources.world import World
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import Interrupted, UserError
 from tests import store
 from tests.conftest import SIZE
 
@@ -135,6 +135,35 @@ def test_what_fails_leaves_the_bucket_as_it_was(bucket):
     assert list(remote.names(place)) == ['a'] and remote.read(f'{place}/a') == b'one'
     with pytest.raises(UserError, match='gs://nowhere/x.*check the name of the bucket'):
         files.write_text('gs://nowhere/x', '')
+
+
+@store.needed
+def test_a_run_waits_for_a_bucket_that_is_away(monkeypatch, capsys):
+    import aiohttp
+
+    monkeypatch.setattr(remote, '_PAUSE', 0.0)
+    left = []
+
+    def action(*errors):
+        left[:] = errors
+
+        def fails():
+            if left:
+                with remote.talking(f'{ROOT}/run'):
+                    raise left.pop()
+            return 'done'
+
+        return fails
+
+    away = aiohttp.ServerDisconnectedError()
+    assert remote.patiently(f'{ROOT}/run', action(away, away, away)) == 'done'
+    assert capsys.readouterr().err == f'{ROOT}/run does not answer: waiting for it\n'
+    with pytest.raises(UserError, match='Forbidden') as refused:  # waiting would not help
+        remote.patiently(f'{ROOT}/run', action(OSError('Forbidden: b/run')))
+    assert not left and 'does not answer' not in str(refused.value)
+    monkeypatch.setattr(remote, 'PATIENCE', 0.0)
+    with pytest.raises(Interrupted, match=f'{ROOT}/run has not answered for 0 minutes'):
+        remote.patiently(f'{ROOT}/run', action(*[away] * 9))
 
 
 @store.needed

@@ -11,8 +11,9 @@ whose first line is what `re2pix` alone says of it and which holds an example; a
 A command that does one of several things has `about(argument)` too: the text and the names of the
 flags that `re2pix COMMAND ARGUMENT --help` shows.
 
-A mistake of the user ends in one line on stderr, `error: ...`, and exit status 2; an interrupt in
-status 130. Anything else is a defect of the program and keeps its traceback.
+A mistake of the user ends in one line on stderr, `error: ...`, and exit status 2; what was cut off
+and goes on with the same command, in such a line and status 75; an interrupt in status 130.
+Anything else is a defect of the program and keeps its traceback.
 """
 
 import ast
@@ -43,8 +44,8 @@ from ml_collections.config_flags import config_flags
 
 import re2pix_jax
 from re2pix_jax.commands import _addresses, _config, _supervise
-from re2pix_jax.errors import UserError
-from re2pix_jax.files import full_disk
+from re2pix_jax.errors import AGAIN, Interrupted, UserError
+from re2pix_jax.files import full_disk, gone_disk
 
 _TRACEBACK = flags.DEFINE_bool(
     'traceback', False, 'Show where an error comes from, whatever it is.'
@@ -53,11 +54,13 @@ _TRACEBACK = flags.DEFINE_bool(
 # lists them.
 flags.disclaim_key_flags()
 
+_ON = 'the same command goes on'
 _HELP = ('--help', '-help', '-h', '-?', '--helpshort')
 # What the libraries log in passing and no one can do anything about; all other warnings are shown.
 _NOISE = re.compile(
     'CheckpointManagerOptions.read_only=True, setting|Given directory is read only='
     '|returned None, did you forget a return statement'  # an error here
+    '|out of retries on exception'  # with a traceback; what a bucket says is raised, too
 )
 
 
@@ -191,8 +194,12 @@ def _exit_status(module, argv):
         # it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Interrupted as error:
+        return _fail(f'{error}: ending; {_ON}', AGAIN)
     except Exception as error:
         message = _mistake(error)
+        if message is None and (place := gone_disk(error)) is not None:
+            return _fail(f'{place}: its disk does not answer: ending; {_ON}', AGAIN)
         if message is None:
             if peers := _peers():
                 peers.blame(error)
@@ -216,9 +223,9 @@ def _mistake(error):
     return None
 
 
-def _fail(message):
+def _fail(message, status=2):
     print('error: ' + ' '.join(str(message).split()), file=sys.stderr)
-    return 2
+    return status
 
 
 def _quieten():

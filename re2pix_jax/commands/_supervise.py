@@ -28,7 +28,7 @@ _DISTRIBUTED = 'JAX_COORDINATOR_ADDRESS', 'RE2PIX_DISTRIBUTED'
 PAUSE = 15.0
 """Seconds before one of several processes is started again: the others have ended by then."""
 HOLD = 5.0  # seconds that native lines are held back
-_NATIVE = re.compile(r'[IWEF]\d{4} \S+ +\d+ \S+\.cc:\d+\]|\*\*\* Check failure|\s+@ +0x')
+_NATIVE = re.compile(r'[IWEF]\d{4} \S+ +\d+ \S+\.(?:cc|h):\d+\]|\*\*\* Check failure|\s+@ +0x')
 _PEER_GONE = re.compile('coordination|preemption_sync|CoordinationService|distributed service')
 
 

@@ -5,9 +5,6 @@ neither the number of processes nor that of workers changes what a run reads, an
 data is one number: the batches it has had.
 """
 
-import gc
-import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from re2pix_jax.cityscapes import IGNORE
-from re2pix_jax.data import selection, windows
+from re2pix_jax.data import ahead, selection, windows
 from re2pix_jax.data.settings import ENCODED, Settings
 from re2pix_jax.data.sources import keyframes, open_source
 from re2pix_jax.data.sources.source import Source
@@ -221,11 +218,7 @@ class Loader:
 
     def close(self) -> None:
         """Ends the worker processes."""
-        if hasattr(self._iterator, 'close'):
-            self._iterator.close()
-            # arrays in memory shared with the workers lie in cycles, and would be reported as
-            # leaked at the end
-            gc.collect()
+        self._iterator.close()
 
     def _check_depth(self):
         of = {kind: name for name, kinds in self.depth_kinds().items() for kind in kinds}
@@ -237,7 +230,7 @@ class Loader:
 
     def _go_to(self, batches):
         self._batches = batches
-        self._iterator = _iterate(self._shares[batches:], self._sample.settings.workers)
+        self._iterator = ahead.Ahead(self._shares[batches:], self._sample.settings.workers)
 
 
 class _Share:
@@ -364,33 +357,8 @@ class _Endless:
         return int(order[place]), epoch
 
 
-def _iterate(dataset, workers):
-    # Few batches are read ahead: grain's default of 500 would hold gigabytes of frames.
-    affinity = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))
-    threads = 1 if workers else min(4, len(affinity(0)))
-    iterable = dataset.to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-    )
-    if workers:
-        from absl import flags
-
-        # Grain reads flags of its own, which outside of a command nobody has parsed.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        iterable = iterable.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
-            worker_init_fn=_leave_interrupts,
-        )
-    return iter(iterable)
-
-
 def _tell(count, message):
     print(f'skipped, {count} so far: {message}', file=sys.stderr, flush=True)
-
-
-def _leave_interrupts(*_):
-    """A terminal sends Ctrl-C to all processes; the first answers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _alone():

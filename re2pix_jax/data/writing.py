@@ -25,7 +25,7 @@ from re2pix_jax import files
 from re2pix_jax.data import records
 from re2pix_jax.data.sources.source import Source
 from re2pix_jax.data.unfinished import Job, Unfinished
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import Interrupted, UserError
 from re2pix_jax.progress import Progress, counted
 
 # [O] of Cityscapes at 512x1024 some 80 MB: what is lost at most by an interruption, a process
@@ -199,6 +199,11 @@ def _written(jobs, work, processes, threads):
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
+        except concurrent.futures.BrokenExecutor as error:
+            raise Interrupted(
+                f'one of {workers} processes that prepare was killed (where memory has run out, '
+                'lower --processes)'
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

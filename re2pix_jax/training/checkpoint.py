@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from re2pix_jax import files, remote
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import Interrupted, UserError
 from re2pix_jax.training import checksums
 from re2pix_jax.training.defaults import flatten
 
@@ -138,6 +138,7 @@ class Checkpoints:
 
         Raises:
           UserError: the disk is full. The latest complete checkpoint stays the latest.
+          Interrupted: the bucket was away for longer than its clients try.
         """
         if step == self._saved:
             return self.wait() if wait else None
@@ -215,8 +216,11 @@ class Checkpoints:
         try:
             with remote.talking(self.path) if self._remote else files.writing(self.path):
                 action()
-        except UserError:
-            for name in () if self._remote else os.listdir(self.path):
+        except UserError as error:
+            if self._remote:  # whose clients have tried for a while
+                remote.patiently(self.path, lambda: remote.check_writable(self.path))
+                raise Interrupted(f'a checkpoint was not written: {error}') from error
+            for name in os.listdir(self.path):
                 if name.endswith(_UNFINISHED):
                     shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
             raise

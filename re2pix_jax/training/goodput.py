@@ -1,6 +1,7 @@
 """What the wall time of a run goes into."""
 
 import contextlib
+import os
 import time
 
 from re2pix_jax.progress import duration
@@ -11,6 +12,8 @@ KINDS = {
     'waiting': 'waiting for data',
     'saving': 'saving',
     'evaluating': 'evaluating',
+    'opening': 'importing and opening data',
+    'restoring': 'restoring or drawing the state',
     'starting': 'starting',
     'lost': 'in steps lost to restarts',
 }
@@ -18,7 +21,7 @@ KINDS = {
 
 class Goodput:
     """Counts seconds by what they went into; what nothing else claims is 'starting' until the first
-    step and 'steps' from there on.
+    step and 'steps' from there on. What the process has lived for before is 'opening'.
 
     Args:
       rows: of goodput.jsonl, as former starts of the run left them.
@@ -33,6 +36,8 @@ class Goodput:
         for kind in ('steps', 'waiting'):
             self.seconds['lost'] += self.seconds[kind] - kept[kind]
             self.seconds[kind] = kept[kind]
+        self._before = dict(self.seconds)
+        self.seconds['opening'] += _age()
         self._kind, self._since = 'starting', time.perf_counter()
 
     def stepping(self) -> None:
@@ -61,8 +66,25 @@ class Goodput:
         text = ', '.join(f'{values[kind] / total:.1%} {KINDS[kind]}' for kind in shares)
         return f'time: {duration(total)}, of it {text}'
 
+    def describe_start(self) -> str:
+        """One line: what it took to the first step, asked for when that is done."""
+        spent = {kind: value - self._before[kind] for kind, value in self.read().items()}
+        order = 'opening', 'restoring', 'compiling', 'starting', 'waiting', 'steps'
+        text = ', '.join(f'{spent[kind]:.1f} s {KINDS[kind]}' for kind in order)
+        return f'first step after {sum(spent.values()):.1f} s: {text}'
+
     def _turn(self, kind):
         now, before = time.perf_counter(), self._kind
         self.seconds[before] += now - self._since
         self._kind, self._since = kind, now
         return before
+
+
+def _age():
+    """Seconds since this process began; 0 where the system does not say."""
+    try:
+        with open('/proc/self/stat', encoding='utf-8') as file:
+            ticks = int(file.read().rpartition(')')[2].split()[19])  # since the machine began
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
+    except (OSError, AttributeError):
+        return 0.0

@@ -81,9 +81,10 @@ def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, termin
     spent = writer.read_log(folder.here, writer.GOODPUT)
     clock = goodput.Goodput(spent, checkpoints.latest() or 0)
     transform, rate = resume.make_optimizer(task, config)
-    state, meta, first = resume.start(
-        task, config, workdir, train_data, mesh, checkpoints, transform
-    )
+    with clock.spent('restoring'):
+        state, meta, first = resume.start(
+            task, config, workdir, train_data, mesh, checkpoints, transform
+        )
     start = int(state.step)
     if jax.process_index() == 0:  # all of them share the folder
         files.write_text(remote.join(workdir, 'config.json'), json.dumps(meta['config'], indent=1))
@@ -129,6 +130,8 @@ def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, termin
             metrics = jax.device_get(metrics)
             termination.fail(workdir, number, local, metrics, state, train_data, meta)
         progress.done = number
+        if number == start + 1:
+            progress.note(clock.describe_start())
         if number % config.log_every == 0 or number == config.steps:
             metrics = jax.device_get(metrics)
             if skipped := getattr(train_data, 'skipped', 0):

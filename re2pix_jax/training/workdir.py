@@ -52,13 +52,17 @@ class Workdir:
             return
         # What is under way is the error to report.
         with contextlib.suppress(UserError) if kind else contextlib.nullcontext():
-            self.upload()
+            self._upload() if kind else self.upload()
         shutil.rmtree(self._above, ignore_errors=True)
 
     def upload(self) -> None:
-        """Brings the files that have changed since the last call to the bucket, if it is one."""
-        if self.here == self.place:
-            return
+        """Brings the files that have changed since the last call to the bucket, if it is one, and
+        waits for one that is away.
+        """
+        if self.here != self.place:
+            remote.patiently(self.place, self._upload)
+
+    def _upload(self):
         for file in sorted(path for path in pathlib.Path(self.here).rglob('*') if path.is_file()):
             about = file.stat().st_size, file.stat().st_mtime_ns
             if self._sent.get(file) != about:

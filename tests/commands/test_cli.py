@@ -39,7 +39,7 @@ Example:
 import errno, logging, os, sys
 from absl import flags
 from re2pix_jax.commands import cli
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import Interrupted, UserError
 
 CONFIG = cli.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
@@ -56,6 +56,10 @@ def main(argv):
         raise ValueError('Failed writing: "/runs/x/part": No space left on device')
     if FAIL.value == 'access':
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), '/runs/y')
+    if FAIL.value == 'gone':
+        raise OSError(errno.EIO, os.strerror(errno.EIO), '/runs/x/log.jsonl')
+    if FAIL.value == 'cut off':
+        raise Interrupted('a process was killed')
     if FAIL.value == 'interrupt':
         raise KeyboardInterrupt
     if FAIL.value == 'defect':
@@ -214,6 +218,18 @@ def test_interrupt_and_defects_are_told_apart(command):
     status, _, err = command(*GOOD, '--fail=defect')
     assert status == 1
     assert 'Traceback' in err and 'RuntimeError: a defect' in err
+
+
+@pytest.mark.parametrize(
+    ('how', 'said'),
+    [
+        ('gone', '/runs/x/log.jsonl: its disk does not answer'),
+        ('cut off', 'a process was killed'),
+    ],
+)
+def test_what_is_no_mistake_goes_on_by_the_same_command(command, how, said):
+    found = command(*GOOD, f'--fail={how}')
+    assert found == (75, '', f'error: {said}: ending; the same command goes on\n')
 
 
 def test_any_error_shows_its_traceback_when_asked(command):

@@ -1,13 +1,18 @@
 """The train and export commands: the README's lines, with micro sizes."""
 
+import collections
 import re
+import subprocess
+import sys
 
 import pytest
 
 import re2pix_jax
 from re2pix_jax.training import checkpoint, writer
-from tests.conftest import MICRO, SIZE
-from tests.running import outcomes
+from tests.conftest import MICRO, ROOT, SIZE
+from tests.running import environment, outcomes
+from tests.training.runs import finish, free_port
+from tests.training.test_boards import events
 
 TASKS = {
     'autoencoder': 'vae',
@@ -92,3 +97,45 @@ def test_a_missing_bundle_is_one_line(runs):
     status, _, error = found['a frozen part that is not there']
     assert status == 2 and error.count('\n') == 1 and 'nowhere: no such model' in error
     assert not (folder / 'none').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['forecaster', 'generator'])
+def test_two_processes_that_share_the_parameters_show_pictures_once(task, micro_bundles, tmp_path):
+    program = """
+from re2pix_jax.training import sharding
+sharding.SMALLEST = 0  # the kernels of a micro network are cut, too
+from re2pix_jax.commands import cli, train
+cli.run(train.main)
+"""
+    line = [
+        *arguments(task, micro_bundles, tmp_path / 'run'),
+        '--config.batch_size=4',
+        '--config.mesh.fsdp=4',
+        '--config.steps=2',
+        '--config.eval_every=1',
+        '--config.checkpoint_every=1',
+        '--config.log.pictures=2',
+    ]
+    several = {'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{free_port()}', 'JAX_NUM_PROCESSES': '2'}
+    both = [
+        subprocess.Popen(
+            [sys.executable, '-c', program, *line],
+            cwd=ROOT,
+            env=environment(2, **several, JAX_PROCESS_ID=str(index)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for ended in map(finish, both):
+        assert ended.status == 0, ended.said
+    shown = collections.Counter(
+        (event.step, value.tag)
+        for event in events(tmp_path / 'run')
+        for value in event.summary.value
+        if value.HasField('image')
+    )
+    kinds = [f'clips/{clip}/{kind}' for clip in (0, 1) for kind in ('sheet', 'film')]
+    assert shown == {(step, kind): 1 for step in (1, 2) for kind in kinds}

@@ -25,6 +25,7 @@ done
 if [ "$1" != train ]; then mkdir -p "$out"; head -c 100000 /dev/zero > "$out/weights"; exit; fi
 mkdir -p "$workdir"
 echo '{{"step": 50, "steps_per_second": 10.0}}' > "$workdir/timing.jsonl"
+[ -z "${{DEAF:-}}" ] || trap "" TERM
 case " ${{STUCK:-}} " in *" $(basename "$workdir") "*) exec sleep 30 ;; esac
 """
 
@@ -81,6 +82,13 @@ def test_a_call_that_is_cut_off_is_gone_on_with(call, tmp_path):
     status, commands, _ = call()
     assert status == 0 and trained(commands)[0] == 'head' and 'config.steps' not in commands[0]
     assert not any(line.startswith('prepare world') for line in commands)
+
+
+def test_a_command_that_does_not_end_in_time_is_killed_and_gone_on_with(call):
+    status, commands, said = call(limit=3, STUCK='head', DEAF='1', GRACE='1')
+    assert status == 75 and 'the same call goes on' in said
+    status, commands, _ = call()
+    assert status == 0 and trained(commands)[0] == 'head'
 
 
 def test_what_survives_is_in_one_folder(call, tmp_path):

@@ -1,16 +1,19 @@
 """The loader: shards, mixes, epochs, and a state from which a run goes on byte for byte."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import time
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from re2pix_jax.data import frame_records, loader, video, windows
+from re2pix_jax.data import ahead, frame_records, loader, video, windows
 from re2pix_jax.data.sources.world import World
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import Interrupted, UserError
 from tests.data.stubs import Numbered, assert_same, take
 
 
@@ -130,6 +133,52 @@ def test_resuming_is_exact(data, folder, workers):
         again.set_state(json.loads(json.dumps(states[position])))
         assert_same(take(again, 5), expected[position : position + 5])
     again.close()
+
+
+def kill_a_worker(number=signal.SIGKILL):
+    reading = multiprocessing.active_children()[0]
+    os.kill(reading.pid, number)
+    reading.join()
+
+
+# More batches than are read ahead.
+@pytest.mark.parametrize(('training', 'workers', 'count'), [(True, 2, 24), (False, 1, 11)])
+def test_a_killed_worker_is_replaced_and_what_is_read_stays_the_same(
+    data, training, workers, count, capsys
+):
+    given = data, 1, 1, training
+    expected = take(loader.create(*given), count)
+    data.workers = workers
+    batches = loader.create(*given)
+    assert_same(take(batches, 2), expected[:2])
+    kill_a_worker()
+    assert_same(take(batches, count - 2), expected[2:])
+    batches.close()
+    assert capsys.readouterr().err == (
+        'a process that reads was ended by SIGKILL (where memory has run out, lower data.workers): '
+        'all are started again, 1 of 8 times\n'
+    )
+
+
+def test_workers_that_are_always_killed_end_the_run_in_a_line(data, monkeypatch):
+    monkeypatch.setattr(ahead, 'LOST', 0)
+    data.workers = 1
+    batches = loader.create(data, 1)
+    next(batches)
+    kill_a_worker()
+    with pytest.raises(Interrupted, match='a process that reads was ended by SIGKILL .*0 before'):
+        take(batches, 24)
+    batches.close()
+
+
+def test_full_shared_memory_is_a_line(data):
+    data.workers = 1
+    batches = loader.create(data, 1)
+    next(batches)
+    kill_a_worker(signal.SIGBUS)  # what the system does to one that writes there
+    with pytest.raises(UserError, match='/dev/shm, .* is likely full; enlarge it'):
+        take(batches, 24)
+    batches.close()
 
 
 def test_a_run_goes_on_with_other_processes_and_workers(data):

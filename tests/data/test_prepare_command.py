@@ -2,6 +2,7 @@
 came of it.
 """
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -148,11 +149,21 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path):
         '--size=32x64',
         '--processes=2',
     ]
-    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     partial = tmp_path / 'killed.partial'
-    _wait(lambda: list(partial.glob('train-*.json')))
-    workers = pathlib.Path(f'/proc/{killed.pid}/task/{killed.pid}/children')
-    workers = workers.read_text().split() if workers.exists() else []
+
+    def begun():
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        _wait(lambda: _workers(process) and list(partial.glob('train-*.json')))
+        return process, _workers(process)
+
+    alone, workers = begun()
+    os.kill(int(workers[0]), signal.SIGKILL)
+    assert alone.communicate(timeout=120)[1].splitlines()[-1] == (
+        'error: one of 2 processes that prepare was killed (where memory has run out, lower '
+        '--processes): ending; the same command goes on'
+    )
+    assert alone.returncode == 75
+    killed, workers = begun()
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     _wait(
@@ -173,6 +184,14 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path):
         file.name for file in (tmp_path / 'straight').iterdir()
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ['killed', 'straight']
+
+
+def _workers(process) -> list[str]:
+    children = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children')
+    found = children.read_text().split() if children.exists() else []
+    return [
+        one for one in found if 'spawn_main' in pathlib.Path(f'/proc/{one}/cmdline').read_text()
+    ]
 
 
 def _wait(until, seconds=120):

@@ -21,7 +21,7 @@ from re2pix_jax.training import checkpoint
 from re2pix_jax.training.defaults import flatten
 from tests.conftest import ROOT, load_config
 from tests.running import environment
-from tests.training.faults import free_port
+from tests.training.runs import free_port
 
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
@@ -66,7 +66,7 @@ def test_the_scripts_are_clean():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize('recipe', ['tiny', 'base', 'base-xl', 'base-unet'])
+@pytest.mark.parametrize('recipe', ['tiny', 'base', 'base-xl', 'base-unet', 'base-baseline-large'])
 @pytest.mark.parametrize('platform', ['', 'tpu'])
 def test_the_stages_are_lines_that_their_configs_understand(recipe, platform):
     status, shown, said = launch(
@@ -89,7 +89,7 @@ def test_the_stages_are_lines_that_their_configs_understand(recipe, platform):
         made |= {flags['out']} if 'out' in flags else set()
     last = 'generator:' + recipe
     assert trained[-1] == last and 'runs/x/parts/generator' in made
-    unrolled = platform == 'tpu' and recipe in ('base', 'base-xl')
+    unrolled = platform == 'tpu' and recipe.startswith('base') and recipe != 'base-unet'
     assert ('--config.model.unroll=False' in shown) == unrolled
 
 
@@ -104,7 +104,13 @@ def test_a_plan_is_asked_for_where_the_devices_are_named():
     ('script', 'arguments', 'variables', 'message'),
     [
         ('stages.sh', ['--dryrun'], {}, 'unknown flag --dryrun; expected [--dry-run] [OUT]'),
-        ('stages.sh', [], {'RECIPE': 'huge'}, 'RECIPE=huge: expected tiny, base, base-l'),
+        ('stages.sh', [], {'RECIPE': 'huge'}, 'RECIPE=huge: expected tiny, base or a variant'),
+        ('stages.sh', [], {'RECIPE': 'base-huge'}, 'RECIPE=base-huge: expected tiny, base or a'),
+        ('slurm.sbatch', ['--dry-run'], {'RECIPE': 'huge'}, 'RECIPE=huge: expected tiny, ba'),
+        ('slurm.sbatch', ['x'], {'RECIPE': 'huge'}, 'RECIPE=huge: expected tiny, base or a'),
+        ('slurm.sbatch', ['--dryrun'], {}, 'unknown flag --dryrun; expected [--dry-run] [OUT]'),
+        ('slurm.sbatch', ['x', '--', 'y'], {}, 'x before --: expected [--dry-run] -- COMMAND'),
+        ('tpu_pod.sh', ['up'], NAMES | {'RECIPE': 'huge'}, 'RECIPE=huge: expected tiny, base or a'),
         ('tpu_pod.sh', [], NAMES, 'expected up, create, setup, start, tail, status, stop, watch'),
         ('tpu_pod.sh', ['start'], NAMES | {'OUT': 'runs/x'}, 'OUT=runs/x: expected gs://BUCKET'),
         ('tpu_pod.sh', ['start'], {}, 'TPU names the slice'),
@@ -145,13 +151,32 @@ def test_a_gpu_host_is_looked_at_before_it_trains(tmp_path, cards, outcome):
     assert (f'--topology={outcome} --search' in said) if outcome else 'replicated' in shown
 
 
-def test_a_host_without_cards_is_told_what_to_do(tmp_path):
+def test_a_host_without_cards_is_told_what_to_do_unless_it_is_told_of_them(tmp_path):
     bare = tmp_path / 'bin'
     bare.mkdir()
     for tool in ('bash', 'dirname', 'env'):
         (bare / tool).symlink_to(shutil.which(tool))
-    status, _, said = launch('gpu_host.sh', PATH=str(bare))
+    status, _, said = launch('gpu_host.sh', PATH=str(bare), TOPOLOGY='h100:8')
     assert status == 2 and said.startswith('error: no nvidia-smi here: install')
+    given = {'TOPOLOGY': 'h100:8', 'RECIPE': 'base', 'PATH': str(bare)}
+    status, shown, said = launch('gpu_host.sh', '--dry-run', 'x', **given)
+    assert status == 0 and '--topology=h100:8 --search > x/plans/generator:base.txt' in said
+    assert 're2pix train --config=generator:base --workdir=x/generator' in shown
+
+
+@pytest.mark.parametrize(
+    ('script', 'words', 'variables'),
+    [
+        ('stages.sh', ['x'], {}),
+        ('slurm.sbatch', ['x'], {}),
+        ('gpu_host.sh', ['x'], {'TOPOLOGY': 'h100:8'}),
+        ('tpu_pod.sh', ['up'], NAMES),
+    ],
+)
+def test_a_dry_run_is_one_wherever_its_flag_stands(script, words, variables):
+    before, after = ['--dry-run', *words], [*words, '--dry-run']
+    found = [launch(script, *arguments, **variables) for arguments in (before, after)]
+    assert found[0] == found[1] and found[0][0] == 0 and found[0][1], found
 
 
 def test_slurm_starts_one_task_a_node_with_all_its_cards(tmp_path):

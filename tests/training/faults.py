@@ -6,9 +6,9 @@ Each run learns as the undisturbed one does, or its row says NO and the status i
 
 import os
 import pathlib
+import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,12 +17,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from re2pix_jax import remote
 from re2pix_jax.report.table import table
 from re2pix_jax.training import writer
-from tests.conftest import ROOT
-from tests.running import environment
+from tests import store
+from tests.training.runs import (
+    CLOCK,
+    PATIENCE,
+    child_of,
+    finish,
+    free_port,
+    readers_of,
+    start,
+    start_two,
+    strike,
+    wait_for_step,
+)
 
-PATIENCE = 300  # seconds; a busy machine is no fault
+HOUR = 3600
 
 
 def _file(folder):
@@ -47,83 +59,6 @@ DAMAGES = {
     'state gone': lambda folder: shutil.rmtree(folder / 'state'),
     'meta garbled': lambda folder: (folder / 'meta' / 'metadata').write_text('{"format": 3'),
 }
-
-
-def start(workdir, *fields, process=0, port=0, count=1, devices=1):
-    """A process of a toy run; with a port, one of `count`."""
-    several = {
-        'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
-        'JAX_NUM_PROCESSES': str(count),
-        'JAX_PROCESS_ID': str(process),
-    }
-    return subprocess.Popen(
-        [sys.executable, '-m', 'tests.training.toy', str(workdir), *fields],
-        cwd=ROOT,
-        env=environment(devices, **(several if port else {})),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def start_two(workdir, *fields):
-    port = free_port()
-    return [start(workdir, *fields, process=i, port=port, count=2) for i in range(2)]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
-
-
-def wait_for_step(workdir, step, *processes):
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        rows = writer.read_log(workdir)
-        if rows and rows[-1]['step'] >= step:
-            return
-        ended = [process for process in processes if process.poll() is not None]
-        if ended:
-            raise AssertionError(f'step {step} was not reached: {ended[0].communicate()[1]}')
-        time.sleep(0.02)
-    raise AssertionError(f'step {step} was not reached in {PATIENCE} s')
-
-
-class Ended(NamedTuple):
-    """How a process ended: its status, seconds after the fault, what it said on stderr."""
-
-    status: int
-    seconds: float
-    said: str
-
-
-def finish(process, began=None) -> Ended:
-    try:
-        _, said = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return Ended(process.returncode, time.monotonic() - (began or time.monotonic()), said)
-
-
-def child_of(process) -> int:
-    """The process that trains, below its parent."""
-    path = f'/proc/{process.pid}/task/{process.pid}/children'
-    return int(pathlib.Path(path).read_text().split()[0])
-
-
-def strike(workdir, victim: int, number: int, step: int = 8) -> Ended:
-    """Sends a signal to one of two processes once `step` is done; how the other ends."""
-    processes = start_two(workdir, 'slow=0.1')
-    wait_for_step(workdir, step, *processes)
-    began = time.monotonic()
-    os.kill(child_of(processes[victim]), number)
-    ended = finish(processes[1 - victim], began)
-    if number == signal.SIGSTOP:
-        processes[victim].kill()
-    finish(processes[victim])
-    return ended
 
 
 class Outcome(NamedTuple):
@@ -177,11 +112,11 @@ class Bench:
             for name in ('step', 'loss', 'eval/error')
         )
 
-    def again(self, workdir, began, step, count=1):
+    def again(self, workdir, began, step, count=1, **given):
         """Gives the command again: seconds to `step` after `began`, and then to the end."""
         log = pathlib.Path(workdir, writer.LOG)
         before = log.stat().st_ino
-        processes = start_two(workdir) if count == 2 else [start(workdir)]
+        processes = start_two(workdir, **given) if count == 2 else [start(workdir)]
         while log.stat().st_ino == before:  # rows after the checkpoint are dropped
             time.sleep(0.02)
             assert all(process.poll() in (None, 0) for process in processes), processes
@@ -277,6 +212,101 @@ def full(bench, workdir):
         subprocess.run(['umount', str(workdir)], check=True)
 
 
+def frozen(bench, workdir):
+    """Nothing that is written to the disk of the run comes back for a minute, as on a network disk
+    whose server is away.
+    """
+    workdir.mkdir()
+    image = workdir.with_suffix('.image')
+    image.write_bytes(bytes(64 << 20))
+    subprocess.run(['mkfs.ext4', '-q', str(image)], check=True)
+    subprocess.run(['mount', '-o', 'loop', str(image), str(workdir)], check=True)
+    try:
+        process = start(workdir, 'slow=0.1')
+        wait_for_step(workdir, 6, process)
+        began = time.monotonic()
+        subprocess.run(['fsfreeze', '-f', str(workdir)], check=True)
+        time.sleep(60)
+        subprocess.run(['fsfreeze', '-u', str(workdir)], check=True)
+        wait_for_step(workdir, 18, process)
+        back = time.monotonic() - began
+        ended = finish(process)
+        return Outcome(None, back, ended.status, ended.said, bench.equal(workdir))
+    finally:
+        subprocess.run(['umount', str(workdir)], check=True)
+
+
+def without_a_reader(bench, workdir):
+    """One of the two processes that read is killed; *back* is when what was read ahead is used up
+    and the run goes on.
+    """
+    process = start(workdir, 'slow=0.1', 'readers=2')
+    wait_for_step(workdir, 2, process)
+    began = time.monotonic()
+    os.kill(readers_of(process)[0], signal.SIGKILL)
+    wait_for_step(workdir, 16, process)
+    back = time.monotonic() - began
+    ended = finish(process)
+    return Outcome(None, back, ended.status, ended.said, bench.equal(workdir))
+
+
+def away(bench, workdir):
+    """The bucket of the run refuses connections for a minute, between two checkpoints."""
+    with store.google() as bucket:
+        place = f'gs://{store.BUCKET}/{workdir.name}'
+        process = start(place, 'slow=0.3', '--restarts=3')
+        _wait_for_checkpoint(place, 5, process)
+        began = time.monotonic()
+        bucket.stop()
+        time.sleep(60)
+        bucket.serve()
+        _wait_for_checkpoint(place, 10, process)
+        back = time.monotonic() - began
+        ended = finish(process)
+        workdir.mkdir()
+        (workdir / writer.LOG).write_bytes(remote.read(f'{place}/{writer.LOG}'))
+    # What the clients say of a bucket that wants no login is not of the fault.
+    said = [line for line in ended.said.splitlines() if not re.match(r'[WE]\d{4} .*uthenti', line)]
+    return Outcome(None, back, ended.status, '\n'.join(said), bench.equal(workdir))
+
+
+def _wait_for_checkpoint(place, step, process):
+    deadline = time.monotonic() + PATIENCE
+    while not remote.names(f'{place}/checkpoints/{step}/commit_success.txt'):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.1)
+
+
+def skewed(bench, workdir):
+    """The clock of process 1 is an hour ahead. It is killed, and the two go on with one that is an
+    hour behind.
+    """
+    clock = workdir.with_suffix('.clock')
+    clock.write_text(f'+{HOUR}')
+    ended = strike(workdir, 1, signal.SIGKILL, clocks=(None, clock))
+    began = time.monotonic() - ended.seconds
+    clock.write_text(f'-{HOUR}')
+    back = bench.again(workdir, began, 8, 2, clocks=(None, clock))
+    return Outcome(ended.seconds, back, ended.status, ended.said, bench.equal(workdir, 2))
+
+
+def clock_set(bench, workdir, seconds):
+    """The clock of process 0 is set while it runs. jax's own service there, which knows no other,
+    may take the others for silent; then the command is given again.
+    """
+    clock = workdir.with_suffix('.clock')
+    clock.write_text('+0')
+    both = start_two(workdir, 'slow=0.2', clocks=(clock, None))
+    wait_for_step(workdir, 6, *both)
+    began = time.monotonic()
+    clock.write_text(f'{seconds:+}')
+    ended = max(finish(process, began) for process in both)
+    if ended.status == 0:
+        return Outcome(None, None, 0, ended.said, bench.equal(workdir, 2))
+    back = bench.again(workdir, began, 6, 2, clocks=(clock, None))
+    return Outcome(ended.seconds, back, ended.status, ended.said, bench.equal(workdir, 2))
+
+
 def not_a_number(bench, workdir):
     """On one of eight devices."""
     began = time.monotonic()
@@ -322,9 +352,18 @@ FAULTS = {
     '2 processes go on in 1': lambda b, w: b.signalled(w, 1, KILL, count=1),
     'an error in process 1 of 2 alone': mistaken,
     'disk full': full,
+    'disk away for a minute': frozen,
+    'kill -9 of 1 of 2 reading processes': without_a_reader,
+    'bucket away for a minute, --restarts=3': away,
     'NaN on 1 of 8 devices': not_a_number,
     'a second run in the workdir': second,
 }
+if CLOCK.exists():
+    FAULTS |= {
+        'clock of process 1 of 2 off by an hour': skewed,
+        'clock of process 0 of 2 set an hour ahead': lambda b, w: clock_set(b, w, HOUR),
+        'clock of process 0 of 2 set an hour back': lambda b, w: clock_set(b, w, -HOUR),
+    }
 
 
 def main(*words):

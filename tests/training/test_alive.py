@@ -15,7 +15,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.training import checkpoint, goodput, lock
 from tests.conftest import ROOT
 from tests.running import environment
-from tests.training import faults
+from tests.training import faults, runs
 
 
 def saved(folder, steps=(3, 6)):
@@ -127,8 +127,14 @@ def test_mistakes_are_not_started_again(tmp_path):
     assert (status, said) == (2, 'error: no\n')
 
 
-def test_native_lines_are_held_back_until_it_is_known_how_it_ends(tmp_path):
-    line = 'E1127 15:35:29.119737   12376 coordination_service.cc:1520] Shutdown barrier failed'
+@pytest.mark.parametrize(
+    'line',
+    [
+        'E1127 15:35:29.119737   12376 coordination_service.cc:1520] Shutdown barrier failed',
+        'F1127 20:27:22.308324   21260 client.h:80] the JAX distributed service detected errors',
+    ],
+)
+def test_native_lines_are_held_back_until_it_is_known_how_it_ends(tmp_path, line):
     speaks = f"""
         print('before', file=sys.stderr)
         print({line!r}, file=sys.stderr)
@@ -148,6 +154,7 @@ def test_native_lines_are_held_back_until_it_is_known_how_it_ends(tmp_path):
 def test_goodput_counts_every_second_once_and_the_lost_ones(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(goodput.time, 'perf_counter', lambda: now[0])
+    monkeypatch.setattr(goodput, '_age', lambda: 7.0)
 
     def spend(seconds):
         now[0] += seconds
@@ -174,30 +181,42 @@ def test_goodput_counts_every_second_once_and_the_lost_ones(monkeypatch):
         'waiting': 4,
         'saving': 2,
         'evaluating': 5,
+        'opening': 7,
+        'restoring': 0,
         'starting': 3,
         'lost': 0,
     }
     # Killed after step 15; goes on from step 10.
     again = goodput.Goodput(rows, 10)
-    spend(30)
+    spend(2)
+    with again.spent('restoring'):
+        spend(3)
+    spend(25)
     again.stepping()
+    assert again.describe_start() == (
+        'first step after 37.0 s: 7.0 s importing and opening data, 3.0 s restoring or drawing '
+        'the state, 0.0 s compiling, 27.0 s starting, 0.0 s waiting for data, 0.0 s in steps'
+    )
     assert again.read() == {
         'steps': 40,
         'compiling': 10,
         'waiting': 0,
         'saving': 2,
         'evaluating': 5,
-        'starting': 33,
+        'opening': 14,
+        'restoring': 3,
+        'starting': 30,
         'lost': 10,
     }
     assert again.describe() == (
-        'time: 1m 40s, of it 40.0% in steps, 33.0% starting, 10.0% compiling, 10.0% in steps lost '
-        'to restarts, 5.0% evaluating, 2.0% saving, 0.0% waiting for data'
+        'time: 1m 54s, of it 35.1% in steps, 26.3% starting, 12.3% importing and opening data, '
+        '8.8% compiling, 8.8% in steps lost to restarts, 4.4% evaluating, 2.6% restoring or '
+        'drawing the state, 1.8% saving, 0.0% waiting for data'
     )
 
 
 def test_when_a_process_is_killed_the_other_ends_in_a_line_that_says_go_on(tmp_path):
-    ended = faults.strike(tmp_path, 1, signal.SIGKILL)
+    ended = runs.strike(tmp_path, 1, signal.SIGKILL)
     assert ended.status == 75, ended.said
     assert ended.seconds < 60
     assert ended.said.count('\n') == 1, ended.said
@@ -219,6 +238,10 @@ def test_faults_cost_seconds_and_leave_no_trace(bench, tmp_path, name):
     gone = 75 if 'kill -9' in name or 'hangs' in name or name.endswith('go on in 1') else 0
     status = {'SIGTERM to process 1 of 2': 143, 'disk full': 2, 'NaN on 1 of 8 devices': 2}
     status |= {'a second run in the workdir': 2, 'an error in process 1 of 2 alone': 2}
+    status |= {'kill -9 of 1 of 2 reading processes': 0}
+    status |= {'clock of process 1 of 2 off by an hour': 75}  # it is killed, too
+    if ' set an hour ' in name and found.status == 75:  # either is right
+        status[name] = 75
     assert found.status == (0 if '--restarts' in name else status.get(name, gone)), found.said
     assert found.ended is None or found.ended < 75, found.said
     if found.status in (2, 75):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from re2pix_jax import remote
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import Interrupted, UserError
 from re2pix_jax.training import checkpoint, writer
 from re2pix_jax.training.workdir import Workdir
 from tests import store
@@ -99,6 +99,16 @@ def test_logs_travel_once_for_a_checkpoint(bucket, monkeypatch):
     toy.train(place, toy.make_config(steps=10, checkpoint_every=5, eval_every=0))
     logs = [name for name in sent if name.endswith('/log.jsonl')]
     assert len(logs) == 2  # at steps 5 and 10; not once more at the end, when nothing is new
+
+
+@store.needed
+def test_a_checkpoint_that_does_not_reach_the_bucket_ends_the_run_to_go_on(bucket, monkeypatch):
+    def away(*_, **__):
+        raise ConnectionResetError('reset by peer')
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', away)
+    with pytest.raises(Interrupted, match='a checkpoint was not written: .*/lost/.*reset'):
+        toy.train(f'gs://{store.BUCKET}/runs/lost', toy.make_config(steps=2))
 
 
 @store.needed

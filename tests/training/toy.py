@@ -2,24 +2,32 @@
 own.
 
 Usage: python -m tests.training.toy WORKDIR [field=value ...]; fields of the config, or poison=STEP
-    (that batch holds NaN), slow=SECONDS (sleeps before each batch), cut=1 (small arrays are cut
-    too).
+    (that batch holds NaN), slow=SECONDS (sleeps before each batch), readers=COUNT (processes that
+    read), cut=1 (small arrays are cut too).
 """
 
 import ast
+import contextlib
+import functools
 import os
 import signal
+import threading
 import time
 
 import flax.linen as nn
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from re2pix_jax.commands import _supervise, cli
+from re2pix_jax.data import ahead
 from re2pix_jax.tasks.task import clip_keys
 from re2pix_jax.training import defaults, loop, mesh, sharding
+
+if 'FAKETIME_TIMESTAMP_FILE' in os.environ:  # it knows no clock_nanosleep until a time
+    time.sleep = lambda seconds: threading.Event().wait(seconds)
 
 SHARDING = (('kernel', P('fsdp', 'tensor')),)
 MUON = ('Dense_0/kernel',)
@@ -66,9 +74,11 @@ class Data:
 
     clips = 40
 
-    def __init__(self, batch_size, poison=None, slow=0.0, share=((0,), 1)):
-        self.batch_size, self.poison, self.slow, self.position = batch_size, poison, slow, 0
-        self.share = share
+    def __init__(self, batch_size, poison=None, slow=0.0, readers=0, share=((0,), 1)):
+        blocks, count = share
+        rows = np.arange(batch_size).reshape(count, -1)[list(blocks)].ravel()
+        self.read = functools.partial(read, batch_size=batch_size, rows=rows, poison=poison)
+        self.slow, self.readers, self.position, self.ahead = slow, readers, 0, None
         self.on_batch = lambda position: None
 
     def __iter__(self):
@@ -76,29 +86,39 @@ class Data:
 
     def __next__(self):
         time.sleep(self.slow)
-        blocks, count = self.share
-        rows = np.arange(self.batch_size).reshape(count, -1)[list(blocks)].ravel()
-        records = self.position * self.batch_size + rows
         self.position += 1
         self.on_batch(self.position)
-        x = np.stack([np.random.default_rng(record).normal(size=8) for record in records]).astype(
-            np.float32
-        )
-        if self.position == self.poison:
-            x[1] = np.nan
-        return {'x': x, 'record': records.astype(np.int64)}
+        if not self.readers:
+            return self.read(self.position - 1)
+        if not self.ahead:
+            positions = grain.MapDataset.range(self.position - 1, 1000)
+            self.ahead = ahead.Ahead(positions.map(self.read), self.readers)
+        return next(self.ahead)
 
     def get_state(self):
         return {'position': self.position}
 
     def set_state(self, state):
-        self.position = state['position']
+        self.close()
+        self.position, self.ahead = state['position'], None
 
     def record_name(self, record):
         return f'toy/{record}'
 
     def close(self):
+        if self.ahead:
+            self.ahead.close()
         self.position = None
+
+
+def read(position, batch_size, rows, poison):
+    records = position * batch_size + rows
+    x = np.stack([np.random.default_rng(record).normal(size=8) for record in records]).astype(
+        np.float32
+    )
+    if position + 1 == poison:
+        x[1] = np.nan
+    return {'x': x, 'record': records.astype(np.int64)}
 
 
 def make_config(**fields):
@@ -120,16 +140,17 @@ def make_config(**fields):
     return config.lock()
 
 
-def train(workdir, config, poison=None, slow=0.0, stop=None, evaluate=None):
+def train(workdir, config, poison=None, slow=0.0, readers=0, stop=None, evaluate=None):
     """Trains as a command would; with `stop` the process gets a SIGTERM while that step's batch is
     read. `evaluate` replaces the task's own.
     """
     share = mesh.share(mesh.create(**mesh.sizes(config)))
-    data = Data(config.batch_size, poison, slow, share)
+    data = Data(config.batch_size, poison, slow, readers, share)
     if stop:
         data.on_batch = lambda position: position == stop and os.kill(os.getpid(), signal.SIGTERM)
     task = Task()
-    return loop.train(task, config, str(workdir), data, evaluate or task.evaluate)
+    with contextlib.closing(data):
+        return loop.train(task, config, str(workdir), data, evaluate or task.evaluate)
 
 
 ARGUMENTS = None  # any number
@@ -142,7 +163,7 @@ def main(argv):
         name: ast.literal_eval(value) if value[0] in "0123456789-'" else value
         for name, value in fields.items()
     }
-    options = {name: fields.pop(name) for name in ('poison', 'slow') if name in fields}
+    options = {name: fields.pop(name) for name in ('poison', 'slow', 'readers') if name in fields}
     if fields.pop('cut', 0):
         sharding.SMALLEST = 0
     mesh.initialize_processes()
