@@ -48,7 +48,7 @@ _CLIPS = flags.DEFINE_integer(
     'clips', None, 'Clips a device, in the place of config.batch_size.', lower_bound=1
 )
 _CUT = flags.DEFINE_bool(
-    'cut_to_fit', False, 'mesh.fsdp=-1, and then model.remat, where it does not fit without.'
+    'cut_to_fit', False, 'mesh.fsdp=-1 or model.remat, or both, where it does not fit without.'
 )
 _SEARCH = flags.DEFINE_bool('search', False, 'Tries fsdp and remat, and recommends.')
 _FITS = flags.DEFINE_bool('fits', False, 'How many clips single devices take.')

@@ -169,16 +169,24 @@ def make(name: str, what: str, config: ConfigDict, topology: Topology, program: 
 
 def fitting(make: Callable[[ConfigDict], Plan], config: ConfigDict) -> Plan:
     """The plan of a config as it is; where that does not fit, with its state cut over all devices
-    of a slice; where that does not either, with layers computed again.
+    of a slice, or with layers computed again, what saves more first; where that does not do, both.
     """
     made = make(config)
     config = config.copy_and_resolve_references()
-    if not made.fits and config.mesh.fsdp == 1 and made.topology.count > 1:
-        config.mesh.fsdp = -1
+    if made.fits:
+        return made
+    changes = []
+    if config.mesh.fsdp == 1 and made.topology.count > 1:
+        changes.append((config.mesh, 'fsdp', -1))
+    if config.model.get('remat') is False:
+        changes.append((config.model, 'remat', True))
+    if made.activations > made.state + made.frozen:
+        changes.reverse()
+    for holder, name, value in changes:
+        holder[name] = value
         made = make(config)
-    if not made.fits and config.model.get('remat') is False:
-        config.model.remat = True
-        made = make(config)
+        if made.fits:
+            break
     return made
 
 

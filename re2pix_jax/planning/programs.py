@@ -34,7 +34,7 @@ class Program(NamedTuple):
         text: the compiled module's.
         flops: operations of products and convolutions, of all devices, as `hardware.flops` counts
             those of the program that the devices run; traced: of the one that is compiled, which is
-            another where CPUs stand in for GPUs.
+            another where CPUs stand in for GPUs, without what is in kernels.
         state, frozen: bytes of what is trained, with its average and the optimiser's moments, and
             of frozen networks.
         peak: bytes at the most, all arguments and results included.
@@ -166,11 +166,12 @@ def _compiled(program, arguments, mesh, topology, state, frozen):
     with jax.set_mesh(mesh):
         traced = program.trace(*arguments)
     made = compiled(traced.lower(), topology)
+    stand_in = 'tpu' if topology.chip.platform == 'tpu' else 'cpu'
     weights = [getattr(state, 'params', {}), frozen]
     return Program(
         made.text,
         hardware.flops(traced.jaxpr, _PLATFORMS[topology.chip.platform]),
-        hardware.flops(traced.jaxpr, 'tpu' if topology.chip.platform == 'tpu' else 'cpu'),
+        hardware.flops(traced.jaxpr, stand_in, kernels=False),
         _held(state),
         _held(frozen),
         max(made.peak, _held(state) + _held(frozen)),

@@ -51,17 +51,18 @@ def memory_bytes() -> int:
     return used or unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def flops(jaxpr, platform: str | None = None) -> float:
+def flops(jaxpr, platform: str | None = None, kernels: bool = True) -> float:
     """Operations of the matrix products and convolutions of a program: a loop's body as often as it
     runs, of branches the largest, recomputation included; products with padding do not count.
 
     Of what is written once for each of some platforms, that of `platform` ('cpu', 'cuda', 'rocm',
-    'tpu') counts, or the largest where it is None.
+    'tpu') counts, or the largest where it is None. Without `kernels`, what is in those of Pallas
+    does not: a compiled program does not tell it.
 
     XLA's own count takes a loop's body once, and a GPU's attention kernel not at all. Of a loop
     whose length is not known beforehand, one round is counted here too.
     """
-    return _count(jaxpr, _flops_of, platform)
+    return _count(jaxpr, _flops_of, platform, kernels)
 
 
 def bytes_moved(jaxpr, platform: str | None = None) -> float:
@@ -71,7 +72,7 @@ def bytes_moved(jaxpr, platform: str | None = None) -> float:
     return _count(jaxpr, _bytes_of, platform)
 
 
-def _count(jaxpr, of, platform=None):
+def _count(jaxpr, of, platform=None, kernels=True):
     total = 0.0
     for equation in getattr(jaxpr, 'jaxpr', jaxpr).eqns:
         name, own = equation.primitive.name, of(equation)
@@ -79,11 +80,13 @@ def _count(jaxpr, of, platform=None):
             total += own
         elif name == 'cond':
             branches = _branches(equation.params, platform)
-            total += max(_count(branch, of, platform) for branch in branches)
+            total += max(_count(branch, of, platform, kernels) for branch in branches)
         else:
             times = equation.params['length'] if name == 'scan' else 1
+            if name == 'pallas_call':  # once for each place of its grid
+                times = kernels * math.prod(equation.params['grid_mapping'].grid)
             inside = _inner(equation.params.values())
-            total += times * sum(_count(inner, of, platform) for inner in inside)
+            total += times * sum(_count(inner, of, platform, kernels) for inner in inside)
     return total
 
 
@@ -144,7 +147,7 @@ def met(
 
 
 def _bytes_of(equation) -> float | None:
-    if _flops_of(equation) is None:
+    if _flops_of(equation) is None and equation.primitive.name != 'pallas_call':
         return None
     arrays = [x.aval for x in (*equation.invars, *equation.outvars)]
     return float(sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays))

@@ -21,25 +21,33 @@ def _plan(topology='v5e:4x4', batch=16, peak=8.0, fsdp=1, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def test_the_state_is_cut_where_it_does_not_fit_and_then_layers_computed_again():
+def test_what_saves_more_is_tried_first_where_a_plan_does_not_fit():
     config, asked = ConfigDict({'mesh': {'fsdp': 1}, 'model': {'remat': False}}), []
 
-    def make(peaks):
+    def make(state, *peaks):
+        peaks = list(peaks)
+
         def one(config):
             asked.append((config.mesh.fsdp, config.model.get('remat')))
-            return _plan(peak=peaks.pop(0), fsdp=16 if config.mesh.fsdp == -1 else 1)
+            cut = 16 if config.mesh.fsdp == -1 else 1
+            return _plan(peak=peaks.pop(0), fsdp=cut, state=int(state * GIB))
 
         return one
 
-    tried = [(1, False), (-1, False), (-1, True)]
-    assert plan.fitting(make([8.0]), config).layout == 'on every device'
-    assert plan.fitting(make([20.0, 8.0]), config).layout == 'fsdp 16'
-    assert plan.fitting(make([20.0, 16.0, 8.0]), config).fits
-    assert asked == tried[:1] + tried[:2] + tried
+    assert plan.fitting(make(1, 8.0), config).layout == 'on every device'
+    assert plan.fitting(make(15, 20.0, 8.0), config).layout == 'fsdp 16'
+    assert plan.fitting(make(1, 20.0, 8.0), config).layout == 'on every device'
+    assert plan.fitting(make(1, 20.0, 16.0, 8.0), config).fits
+    assert asked == [
+        *[(1, False)],
+        *[(1, False), (-1, False)],
+        *[(1, False), (1, True)],
+        *[(1, False), (1, True), (-1, True)],
+    ]
     assert (config.mesh.fsdp, config.model.remat) == (1, False)
     asked.clear()
     without = ConfigDict({'mesh': {'fsdp': 1}, 'model': {}})
-    assert not plan.fitting(make([20.0, 16.0]), without).fits
+    assert not plan.fitting(make(1, 20.0, 16.0), without).fits
     assert asked == [(1, None), (-1, None)]
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from re2pix_jax.nn import attention
 from re2pix_jax.training import hardware
 
 
@@ -85,6 +86,16 @@ def test_xla_counts_the_same_of_a_program_without_loops():
     mine = counted(f, jnp.ones((64, 128)), jnp.ones((128, 256)))
     theirs = jax.jit(f).lower(jnp.ones((64, 128)), jnp.ones((128, 256))).cost_analysis()['flops']
     assert theirs == pytest.approx(mine, rel=1e-2)
+
+
+def test_a_kernel_of_pallas_counts_as_often_as_its_grid_has_places():
+    heads, tokens, d = 2, 256, 64
+    qkv = 3 * [jax.ShapeDtypeStruct((3, tokens, heads, d), jnp.bfloat16)]
+    mixed = lambda q, k, v: attention._splash(q, [k], [v], None)
+    traced = jax.make_jaxpr(mixed)(*qkv)
+    assert hardware.flops(traced) == 4 * 3 * heads * tokens**2 * d
+    assert hardware.flops(traced, kernels=False) == 0
+    assert hardware.bytes_moved(traced) >= 4 * 2 * 3 * tokens * heads * d
 
 
 @pytest.mark.parametrize(
