@@ -29,7 +29,7 @@ def summary(part) -> str:
     a line each; arrays as dtype and shape; and where the weights came from.
     """
     origin = _origins.get((type(part), id(next(iter(jax.tree.leaves(part)), None))))
-    return _described(part, [f'from {origin[-60:]}'] if origin else [])
+    return _described(part, [f'from {origin[-40:]}'] if origin else [])
 
 
 def _described(part, facts):

@@ -136,9 +136,10 @@ def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(straight, tmp_path):
     saved = checkpoint.Checkpoints(tmp_path, read_only=True).latest()
     process = start(tmp_path, 'slow=8', 'checkpoint_every=0')
     wait_for_step(process, tmp_path, saved + 1)
-    for _ in range(2):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    while 'Ctrl-C again' not in process.stderr.readline():  # a busy machine takes two for one
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
     status, _, err = finish(process)
     assert status == 130 and err.endswith('interrupted\n')
     status, _, err = finish(start(tmp_path))
