@@ -35,12 +35,13 @@ class Termination:
             signal.signal(number, handler)
 
     def _receive(self, number, _):
+        before = self._received.is_set()
+        self._received.set()
         if number == signal.SIGINT:
-            if self._received.is_set():
+            if before:
                 raise KeyboardInterrupt
             # Not by print: the signal may come in the middle of one.
             os.write(2, b'\nending after this step, and saving; Ctrl-C again ends at once\n')
-        self._received.set()
 
     def reached(self, number: int) -> bool:
         """Whether the run should save and end after step `number`."""
