@@ -22,7 +22,6 @@ from re2pix_jax.nn.rotary import rotate
 
 # Scores, from which on they are worth keeping in the cache, or out of memory altogether.
 LARGE = 256 * 256
-HUGE = 1024 * 1024  # scores of which no device has room for those of all heads and frames
 SHORT = 16 * 16  # scores, up to which units for matrices stay idle anyway
 TILE = 128  # tokens, of which a TPU's kernel takes whole multiples
 
@@ -44,11 +43,10 @@ def attend(query, key, value, dropout: float = 0.0, rng=None):
     rng = rng if dropout > 0.0 else None
     keys, values = (x if isinstance(x, (list, tuple)) else [x] for x in (key, value))
     scores = query.shape[-3] * sum(key.shape[-3] for key in keys)
-    mix = functools.partial(_mixed, _one_by_one if scores >= HUGE else _mix, dropout)
+    mix = functools.partial(_mixed, _mix, dropout)
     choices = {}
     if scores >= LARGE:
-        if scores < HUGE:
-            choices['cpu'] = functools.partial(_mixed, _one_by_one, dropout)
+        choices['cpu'] = functools.partial(_mixed, _one_by_one, dropout)
         if rng is None and _fits_flash(query):
             choices['cuda'] = _flash
         if rng is None and _fits_splash(query, keys):
@@ -180,7 +178,7 @@ def _mix(query, key, value, dropout, rng):
 
 def _one_by_one(query, key, value, dropout, rng):
     """`_mix`, one matrix of scores after the other, and again in the backward pass: scores stay in
-    a CPU's cache and are never kept. Elsewhere it serves where no kernel does, as none drops out.
+    a CPU's cache and are never kept.
 
     At 512 tokens this halves the time, forward and backward. The first axis, which devices share,
     is not taken apart.
