@@ -30,6 +30,7 @@ done
 [ -n "${TPU:-}" ] || fail "TPU names the slice: set it"
 [ -n "${ZONE:-}" ] || fail "ZONE, such as us-west4-a: set it"
 [ -n "${PROJECT:-}" ] || fail "PROJECT, the project that pays: set it"
+[[ "${SLICES:-1}" =~ ^[1-9][0-9]*$ ]] || fail "SLICES=$SLICES: expected a whole number from 1 on"
 slices="${SLICES:-1}" places=(--zone="$ZONE" --project="$PROJECT")
 if [ "$slices" -gt 1 ]; then
   mapfile -t nodes < <(seq -f "$TPU-%.0f" 0 $((slices - 1)))

@@ -70,6 +70,10 @@ def main(argv):
         raise UserError('--topology: expected the devices, as in --topology=v5e:4x4 or h100:8')
     topologies = [chips.parse(name) for name in given]
     if _FITS.value:
+        beside = _SEARCH, _CUT, _CLIPS, _FOR
+        odd = [flag.name for flag in beside if flag.value != flag.default]
+        if odd:
+            raise UserError(f'--fits: looks at all purposes and batches; leave out --{odd[0]}')
         _print_fits(asked, topologies)
         return
     if _SEARCH.value and len(asked) * len(topologies) > 1:

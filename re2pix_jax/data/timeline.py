@@ -252,7 +252,7 @@ def _of_frames(path):
     lost = stored - len(pts)
     damage = (f'{lost} of its {stored} frames cannot be decoded',) if lost > stored / 10 else ()
     if claimed > stored:
-        damage += (f'{claimed} frames are stated, {stored} are there: the file is cut short',)
+        damage += (f'{claimed} frames are stated, {len(pts)} can be shown: the file is cut short',)
     noted = lambda line: line._replace(notes=(*damage, *line.notes))
     keys = np.array(keys or [0] * keyed, np.int64)
     known = [time for time in pts if time is not None]

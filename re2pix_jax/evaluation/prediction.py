@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -116,9 +117,11 @@ def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS):
     """
     found = []
     for path in map(pathlib.Path, paths):
-        below = folders.videos(path)[0] if path.is_dir() and not _images_in(path) else []
-        if path.is_dir() and not below and not _images_in(path):
-            raise UserError(f'{path}: the folder holds no images and no videos')
+        searched = path.is_dir() and not _images_in(path)
+        below, notes = folders.videos(path) if searched else ([], [])
+        if searched and not below:
+            raise UserError('; '.join([f'{path}: the folder holds no images or videos', *notes]))
+        print(*notes, sep='\n', end='\n' * bool(notes), file=sys.stderr, flush=True)
         found += [(path / name, f'{path.name}/{name}') for name in below] or [(path, path.name)]
     asked = []
     for path, name in found:
@@ -131,10 +134,9 @@ def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS):
 
 
 def _images_in(folder) -> bool:
-    try:
+    with contextlib.suppress(UserError):
         return bool(folders.images(folder).files)
-    except UserError:
-        return False
+    return False
 
 
 def read_video(model, path, horizon, start=0.0, folder_fps=windows.BASE_FPS):

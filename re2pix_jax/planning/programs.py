@@ -53,12 +53,18 @@ class Program(NamedTuple):
 
 
 def make_room(asked: list[Topology]) -> None:
-    """Makes as many CPU devices as the largest of these takes of them; before the first array."""
+    """Makes as many CPU devices as the largest of these takes of them; before the first array.
+
+    Raises:
+        UserError: one cannot be compiled for.
+    """
     # What is compiled for devices that are not here jax's own cache writes, and cannot read.
     jax.config.update('jax_enable_compilation_cache', False)
     counts = [one.count for one in asked if one.chip.platform != 'tpu']
     if counts:
         jax.config.update('jax_num_cpu_devices', max(counts))
+    for one in asked:  # what cannot be compiled for is said before anything is
+        _devices(one)
 
 
 def alike(topology: Topology) -> str:

@@ -23,7 +23,7 @@ class Termination:
     """
 
     def __enter__(self):
-        self._received = threading.Event()
+        self._received, self._at_once = threading.Event(), False
         self._previous = {}
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -39,6 +39,7 @@ class Termination:
         self._received.set()
         if number == signal.SIGINT:
             if before:
+                self._at_once = True
                 raise KeyboardInterrupt
             # Not by print: the signal may come in the middle of one.
             os.write(2, b'\nending after this step, and saving; Ctrl-C again ends at once\n')
@@ -47,6 +48,8 @@ class Termination:
         """Whether the run should save and end after step `number`."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(number)
+        if self._at_once:  # it was raised where Python lets no error out, as in a `__del__`
+            raise KeyboardInterrupt
         return self._received.is_set()
 
 

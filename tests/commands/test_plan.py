@@ -26,6 +26,7 @@ def ran(tmp_path_factory):
         'search': ['judge:tiny', 'generator:tiny', '--topology=h100:4', '--search'],
         'no task': ['evaluate', '--topology=h100:4'],
         'fits': ['judge:tiny', '--fits'],
+        'beside': ['generator:tiny', '--fits', '--clips=3'],
         'many': ['generator:tiny', '--fits', '--topology=h100:2'],
         'batch': [*SMALL, '--config.batch_size=6', '--topology=h100:4'],
     }
@@ -64,6 +65,7 @@ def test_several_topologies_make_a_table(ran):
         ('search', '--search: expected one config and one topology'),
         ('no task', 'evaluate: trains nothing; expected a config of `re2pix recipes`'),
         ('fits', '--fits: expected generator configs, got judge:tiny of task judge'),
+        ('beside', '--fits: looks at all purposes and batches; leave out --clips'),
         ('many', '--fits: expected single devices, got --topology=h100:2'),
         ('batch', 'batch_size is 6 but mesh.data x mesh.fsdp is 4 devices: choose a multiple of 4'),
     ],

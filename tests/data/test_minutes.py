@@ -52,6 +52,15 @@ def test_of_few_clips_at_least_one_is_held_out_and_one_is_left():
     assert held({'a.mp4': 2})[0] == set()
 
 
+def test_what_cannot_be_read_is_not_held_out():
+    cut = {f'{k}.mp4': pieces(f'{k}.mp4', 2) for k in range(3)}
+    bad = {
+        f'bad{k}.mp4': [videos.Piece('', f'bad{k}.mp4#0', 0, 0, 0, 0.0, (1, 1), None, 'cut off')]
+        for k in range(8)
+    }
+    assert videos._held_out(cut | bad) == videos._held_out(cut) != set()
+
+
 def test_both_splits_of_a_file_are_disjoint_and_complete_and_an_empty_one_is_told(tmp_path, capsys):
     for name in ('raw', 'short'):
         (tmp_path / name).mkdir()

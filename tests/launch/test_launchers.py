@@ -115,7 +115,9 @@ def test_a_plan_is_asked_for_where_the_devices_are_named():
         ('tpu_pod.sh', ['start'], NAMES | {'OUT': 'runs/x'}, 'OUT=runs/x: expected gs://BUCKET'),
         ('tpu_pod.sh', ['start'], {}, 'TPU names the slice'),
         ('tpu_pod.sh', ['start', '-n'], NAMES, 'unknown argument -n; expected VERB [--dry-run]'),
-        ('prepare.sbatch', ['world', '--dry-run'], {}, '--dry-run comes first'),
+        ('prepare.sbatch', ['--dry-run'], {}, 'expected what re2pix prepare takes, such as world'),
+        ('prepare.sbatch', ['world'], {'SLURM_ARRAY_TASK_ID': '0'}, 'expected --array=1-N'),
+        ('tpu_pod.sh', ['up'], NAMES | {'SLICES': 'two'}, 'SLICES=two: expected a whole number'),
         ('prepare.sbatch', ['world', '--shard=1/2'], {}, '--shard=1/2: the array says which shard'),
         ('tpu_pod.sh', ['create', '--dry-run'], NAMES | {'TYPE': 'v9'}, 'TYPE=v9: set VERSION'),
     ],
@@ -207,7 +209,7 @@ def test_slurm_prepares_a_shard_a_task_and_then_the_whole():
     assert launch('prepare.sbatch', *line)[1] == 're2pix prepare world "--out=a b" \n'
     begun = array | {'SLURM_ARRAY_TASK_ID': '0', 'SLURM_ARRAY_TASK_MAX': '7'}
     status, _, said = launch('prepare.sbatch', 'world', '--out=x', **begun)
-    assert status == 2 and said.endswith('shards are counted from 1: expected 1/7 to 7/7\n')
+    assert status == 2 and said.endswith('an array from 0 on: expected --array=1-N\n')
 
 
 def test_slurm_prepares_nothing_without_the_command(tmp_path):

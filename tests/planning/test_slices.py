@@ -10,9 +10,10 @@ from re2pix_jax.planning.chips import GIB
 from tests import running
 from tests.conftest import ROOT
 
-PLANNED = json.loads((ROOT / 'tests' / 'planning' / 'slices.json').read_text())
-"""[{config, topology, mesh, GiB a device, MB that a device sends by kind of collective}]; anew by
-`re2pix plan CONFIGS --topology=... --cut_to_fit --json=plans.json` and `python -m
+FILE = ROOT / 'tests' / 'planning' / 'slices.json'
+PLANNED = json.loads(FILE.read_text())
+"""[{config, topology, mesh, remat, GiB a device, MB that a device sends by kind of collective}].
+Anew: `re2pix plan CONFIGS --topology=... --cut_to_fit --json=plans.json` and `python -m
 tests.planning.test_slices plans.json ...`."""
 WITHIN = 0.1
 
@@ -26,6 +27,7 @@ def essentials(plan: dict) -> dict:
         'config': plan['name'],
         'topology': plan['topology'],
         'mesh': plan['mesh'],
+        'remat': plan['remat'],
         'gib': round(plan['peak'] / GIB, 2),
         'sent_mb': {kind: round(sent[kind], 1) for kind in sorted(sent)},
     }
@@ -40,6 +42,7 @@ def test_a_recipe_on_a_slice(pinned, tmp_path):
         [
             *(sys.executable, '-m', 're2pix_jax', 'plan', f'--config={pinned["config"]}'),
             *(f'--config.mesh.{axis}={size}' for axis, size in pinned['mesh'].items()),
+            *(['--config.model.remat=true'] if pinned['remat'] else []),
             *(f'--topology={pinned["topology"]}', f'--json={tmp_path}/plan.json'),
         ],
         cwd=ROOT,
@@ -58,4 +61,4 @@ def test_a_recipe_on_a_slice(pinned, tmp_path):
 
 if __name__ == '__main__':
     plans = [plan for file in sys.argv[1:] for plan in json.loads(open(file).read())]
-    json.dump([essentials(plan) for plan in plans], sys.stdout, indent=1)
+    FILE.write_text(json.dumps([essentials(plan) for plan in plans], indent=1) + '\n')

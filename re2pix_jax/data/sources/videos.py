@@ -204,6 +204,8 @@ def _held_out(files) -> set[str]:
     as much, of fewer.
     """
     seconds = lambda pieces: sum(piece.frames / piece.fps for piece in pieces if piece.fps)
+    # What cannot be read is no validation.
+    files = {name: own for name, own in files.items() if not any(one.problem for one in own)}
     held, more = [], []
     for name in sorted(files, key=_hash):
         whole, begin, blocks = seconds(files[name]), 0.0, {}
