@@ -4,19 +4,29 @@
 # usage: EXTRA=test source launch/environment.sh      (an extra of setup.py, such as test or cuda)
 # A variable and not an argument: a sourced script without arguments sees those of the script that
 # sources it. PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.12,
-# python3.11, python3 that fits.
+# python3.11, python3 that fits. Where all are older, as on Ubuntu 22.04, TPU VMs among them, uv
+# brings a Python.
 
 extra="${EXTRA:-}"
-fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' >/dev/null 2>&1; }
+known='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+fits() { "$1" -c "$known" >/dev/null 2>&1; }
 fail() { echo "error: $1" >&2; exit 2; }
+brought() {
+  local uv=(uv)
+  command -v uv >/dev/null || {
+    uv=(python3 -m uv)
+    PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv >&2; } || return
+  "${uv[@]}" python install --no-progress 3.12 >&2 && "${uv[@]}" python find 3.12
+}
 
 if [ -n "${PYTHON:-}" ]; then
-  fits "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of version 3.11 or newer"
+  fits "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of version 3.11 to 3.13"
 else
   for candidate in python3.12 python3.11 python3; do
     if fits "$candidate"; then PYTHON=$candidate; break; fi
   done
-  [ -n "${PYTHON:-}" ] || fail "no Python 3.11 or 3.12 found; install one or set PYTHON"
+  [ -n "${PYTHON:-}" ] || PYTHON="$(brought)" \
+    || fail "no Python 3.11 or 3.12 found, and uv brings none; install one or set PYTHON"
 fi
 
 about='import sys; print(sys.version.split()[0], sys.base_prefix)'

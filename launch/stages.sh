@@ -89,12 +89,16 @@ stage() {  # stage NAME CONFIG [FLAGS]: trained to the end, then its bundle
   ! there "$parts/$name" || return 0
   flags="$(chosen "$config")"
   # shellcheck disable=SC2086  # flags and TRAINING are several words
-  run re2pix train --config="$config" --workdir="$out/$name" --restarts="${RESTARTS:-3}" $flags \
-    "$@" ${TRAINING:-}
+  run "${kept[@]}" re2pix train --config="$config" --workdir="$out/$name" \
+    --restarts="${RESTARTS:-3}" $flags "$@" ${TRAINING:-}
   alone "$parts/$name" re2pix export --workdir="$out/$name" --out="$parts/$name"
 }
 
-loop=()
+loop=() kept=()
+# Workers come and go, the bucket stays: what was compiled is there when they start again.
+case "${PLATFORM:-}-$out" in
+  tpu-*://*) kept=(env JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$out/compiled}") ;;
+esac
 # A TPU's compiler takes no end over a transformer's layers one by one.
 case "${PLATFORM:-}-$recipe" in *unet*) ;; tpu-base*) loop=(--config.model.unroll=False) ;; esac
 case "$recipe" in

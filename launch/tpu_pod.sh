@@ -84,12 +84,13 @@ create() {
 
 setup() {
   local archive="${TMPDIR:-/tmp}/re2pix-$TPU.tgz"
-  run tar --exclude=./.venv --exclude=./.git --exclude=./runs --exclude=./data -czf "$archive" .
+  local left_out=(.venv .git .compiled runs data fetched)
+  run tar "${left_out[@]/#/--exclude=./}" -czf "$archive" .
   for node in "${nodes[@]}"; do
     run gcloud compute tpus tpu-vm scp "$archive" "$node:re2pix.tgz" "${places[@]}" --worker=all
   done
   everywhere 'mkdir -p re2pix && tar -xzf re2pix.tgz -C re2pix && cd re2pix &&
-    { command -v re2pix || EXTRA=tpu bash -c "source launch/environment.sh"; }'
+    { command -v re2pix || EXTRA=tpu,gcs bash -c "source launch/environment.sh"; }'
 }
 
 start() {
@@ -141,7 +142,9 @@ delete() {
   if [ -n "$dry" ] || state >/dev/null 2>&1; then
     queue delete --force --quiet
   else  # it was not made here
-    run gcloud compute tpus tpu-vm delete "${nodes[0]}" "${places[@]}" --quiet
+    for node in "${nodes[@]}"; do
+      run gcloud compute tpus tpu-vm delete "$node" "${places[@]}" --quiet
+    done
   fi
 }
 

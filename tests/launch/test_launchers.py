@@ -89,6 +89,7 @@ def test_the_stages_are_lines_that_their_configs_understand(recipe, platform):
         made |= {flags['out']} if 'out' in flags else set()
     last = 'generator:' + recipe
     assert trained[-1] == last and 'runs/x/parts/generator' in made
+    assert 'COMPILATION_CACHE' not in shown  # where it always is
     unrolled = platform == 'tpu' and recipe.startswith('base') and recipe != 'base-unet'
     assert ('--config.model.unroll=False' in shown) == unrolled
 
@@ -291,6 +292,9 @@ def test_the_job_set_of_gke_has_what_its_api_wants():
     assert all(isinstance(item['value'], str) for item in container['env'])
     environ = {item['name']: item['value'] for item in container['env']}
     assert environ['RE2PIX_DISTRIBUTED'] == '1' and environ['PLATFORM'] == 'tpu'
+    # OUT lies in a bucket.
+    head = (ROOT / 'launch' / 'gke.yaml').read_text()
+    assert 'EXTRA=tpu,gcs ' in head and '".[tpu,gcs]"' in head
 
 
 def test_a_tpu_slice_is_made_filled_started_fetched_and_given_back(tmp_path):
@@ -350,3 +354,5 @@ def test_several_slices_are_one_run():
     for node, line in zip(('pod-0', 'pod-1'), shown.splitlines(), strict=True):
         assert line.startswith(f'gcloud compute tpus tpu-vm ssh {node} ')
         assert '--worker=all' in line and 'RE2PIX_DISTRIBUTED=1' in line
+    _, shown, _ = launch('tpu_pod.sh', 'setup', '--dry-run', **variables)
+    assert shown.count('EXTRA=tpu,gcs ') == 2

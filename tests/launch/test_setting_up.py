@@ -1,0 +1,69 @@
+"""What hosts and slices are set up with before a launcher trains there."""
+
+import subprocess
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.launch.test_launchers import NAMES, launch
+
+
+def _tool(folder, name, *lines):
+    folder.mkdir(exist_ok=True)
+    tool = folder / name
+    tool.write_text('\n'.join(['#!/bin/sh', *lines, '']))
+    tool.chmod(0o755)
+
+
+@pytest.mark.parametrize('brings', [True, False])
+def test_where_every_python_is_too_old_uv_brings_one(tmp_path, brings):
+    old, new = tmp_path / 'old', tmp_path / 'new'
+    for name in ('python3', 'python3.11', 'python3.12'):
+        _tool(old, name, 'exit 1')
+    made = f'-m) mkdir -p .venv/bin; cp {new}/python .venv/bin; echo > .venv/bin/activate ;;'
+    _tool(new, 'python', 'case "$1" in', '-c) echo 3.12.1 /base ;;', made, 'esac', 'echo "$@" >&2')
+    asked = f'"python find 3.12") echo {new}/python ;;'
+    known = '"python install --no-progress 3.12") ;;'
+    _tool(old, 'uv', 'case "$*" in', *([known, asked] if brings else []), '*) exit 1 ;;', 'esac')
+    for name in ('setup.py', 'requirements.txt', 'launch'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environ = {'PATH': f'{old}:/usr/bin:/bin', 'HOME': str(tmp_path), 'EXTRA': 'tpu,gcs'}
+    done = subprocess.run(
+        ['bash', '-euo', 'pipefail', '-c', 'source launch/environment.sh'],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+    if not brings:
+        assert (done.returncode, done.stderr) == (
+            2,
+            'error: no Python 3.11 or 3.12 found, and uv brings none; install one or set PYTHON\n',
+        )
+        return
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].endswith(' -e .[tpu,gcs]')
+    stamp = (tmp_path / '.venv' / 'stamps').read_text()
+    assert stamp.startswith('3.12.1 /base ') and stamp.endswith(' tpu,gcs\n')
+
+
+def test_a_slice_that_others_made_is_deleted_whole(tmp_path):
+    _tool(
+        tmp_path,
+        'gcloud',
+        'case "$*" in *describe*) exit 1 ;; esac',
+        f'echo "$@" >> {tmp_path}/log',
+    )
+    variables = NAMES | {'SLICES': '2'}
+    assert launch('tpu_pod.sh', 'delete', path=[tmp_path], **variables)[0] == 0
+    words = [line.split()[:5] for line in (tmp_path / 'log').read_text().splitlines()]
+    assert words == [['compute', 'tpus', 'tpu-vm', 'delete', f'pod-{i}'] for i in (0, 1)]
+
+
+def test_what_a_tpu_compiled_is_kept_in_the_bucket_of_the_run():
+    kept = 'env JAX_COMPILATION_CACHE_DIR=gs://bucket/run/compiled re2pix train '
+    given = {'RECIPE': 'base', 'OUT': 'gs://bucket/run', 'PLATFORM': 'tpu'}
+    _, shown, _ = launch('stages.sh', '--dry-run', **given)
+    assert shown.count(kept) == shown.count('re2pix train ') == 3
+    _, shown, _ = launch('stages.sh', '--dry-run', **given, JAX_COMPILATION_CACHE_DIR='/x')
+    assert shown.count('env JAX_COMPILATION_CACHE_DIR=/x re2pix train') == 3
