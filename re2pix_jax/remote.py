@@ -124,7 +124,7 @@ def patiently(path, action: Callable):
         try:
             return action()
         except UserError as error:
-            if not _is_away(error):
+            if not is_away(error):
                 raise
             if away is None:
                 away = time.monotonic()
@@ -134,6 +134,19 @@ def patiently(path, action: Callable):
                     f'{address(path)} has not answered for {PATIENCE / 60:.0f} minutes'
                 ) from error
             time.sleep(_PAUSE)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether `error`, as `talking` raises it, says that a bucket of Google's did not answer, so
+    that another attempt may succeed.
+    """
+    if 'gcsfs' not in sys.modules:  # nothing has been asked
+        return False
+    import gcsfs.retry
+
+    while error is not None and not gcsfs.retry.is_retriable(error):
+        error = error.__cause__
+    return error is not None
 
 
 def names(path, deep: bool = True) -> dict[str, tuple[int, float]]:
@@ -291,15 +304,6 @@ def upload(place: pathlib.Path, path, replace: bool = False) -> None:
             put(name)
         for name in before.keys() - sizes.keys() - set(filter(_is_top, before)):
             system.rm_file(join(target, name))
-
-
-def _is_away(error):
-    """Whether an error of Google's client means that another attempt may succeed."""
-    import gcsfs.retry
-
-    while error is not None and not gcsfs.retry.is_retriable(error):
-        error = error.__cause__
-    return error is not None
 
 
 def _is_top(name):

@@ -84,9 +84,10 @@ def load(name, kind: str | tuple[str, ...] | None = None):
         rules.expected(net, bundle.network, bundle.tensors, config),
         bundle.tensors,
     )
-    tree = traverse_util.unflatten_dict(
-        {path: jax.numpy.asarray(_single(array)) for path, array in bundle.tensors.items()}, sep='/'
-    )
+    # Not by jnp.asarray, which compiles a program for each shape.
+    arrays = {path: _single(array) for path, array in bundle.tensors.items()}
+    tensors = jax.device_put(arrays, may_alias=False)
+    tree = traverse_util.unflatten_dict(tensors, sep='/')
     fields = rules.read_extras(bundle.extras, config)
     fields |= tree if net is None else {'params': tree, 'net': net}
     absent = [

@@ -12,7 +12,8 @@ A command that does one of several things has `about(argument)` too: the text an
 flags that `re2pix COMMAND ARGUMENT --help` shows.
 
 A mistake of the user ends in one line on stderr, `error: ...`, and exit status 2; what was cut off
-and goes on with the same command, in such a line and status 75; an interrupt in status 130.
+and goes on with the same command, or was kept from a bucket that does not answer, in such a line
+and status 75; an interrupt in status 130.
 Anything else is a defect of the program and keeps its traceback.
 """
 
@@ -43,6 +44,7 @@ from absl import logging as absl_logging
 from ml_collections.config_flags import config_flags
 
 import re2pix_jax
+from re2pix_jax import remote
 from re2pix_jax.commands import _addresses, _config, _supervise
 from re2pix_jax.errors import AGAIN, Interrupted, UserError
 from re2pix_jax.files import full_disk, gone_disk
@@ -60,7 +62,9 @@ _HELP = ('--help', '-help', '-h', '-?', '--helpshort')
 _NOISE = re.compile(
     'CheckpointManagerOptions.read_only=True, setting|Given directory is read only='
     '|returned None, did you forget a return statement'  # an error here
-    '|out of retries on exception'  # with a traceback; what a bucket says is raised, too
+    # With tracebacks; what a bucket says is raised, too.
+    '|out of retries on exception|run\\(\\) raised an exception|in background save thread'
+    '|Waiting for previous save to complete took'  # of which the run's own account tells
 )
 
 
@@ -169,6 +173,10 @@ def run(main):
         raise
     if peers := _peers():
         peers.leave(status)
+    if status == AGAIN:  # threads may wait for what is away, and the interpreter for them
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 
@@ -206,7 +214,7 @@ def _exit_status(module, argv):
             raise
         if re.search(r'(^|\n)--?traceback(=true)?(\n|$)', '\n'.join(argv)):
             traceback.print_exception(error)
-        return _fail(message)
+        return _fail(f'{message}; {_ON}', AGAIN) if remote.is_away(error) else _fail(message)
 
 
 def _mistake(error):

@@ -86,6 +86,14 @@ class Checkpoints:
             ),
         )
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        # What is away has been waited for.
+        if kind is None or not issubclass(kind, Interrupted):
+            self.close()
+
     def latest(self) -> int | None:
         """The step of the latest complete checkpoint, or None."""
         return self._manager.latest_step() if self._manager else None

@@ -1,5 +1,6 @@
 """The training loop, for any task."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -68,7 +69,7 @@ def train(task, config, workdir: str, train_data, evaluate=None) -> states.Train
     with (
         workdirs.Workdir(workdir) as folder,
         contextlib.nullcontext() if jax.process_index() else lock.held(folder.place),
-        contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints,
+        checkpoint.Checkpoints(workdir, config.keep) as checkpoints,
         jax.set_mesh(mesh),
         termination.Termination() as terminated,
     ):
@@ -103,10 +104,17 @@ def _train(task, config, folder, train_data, evaluate, mesh, checkpoints, termin
     progress.note(startup.describe(task, config, workdir, mesh, state, placed, clips))
     checkpoints.check_space(state)
 
-    # The step, compiled.
+    # The step, compiled while the first batch is read.
     frozen = jax.device_put(task.frozen, sharding.of_parts(task.frozen, mesh))
-    with clock.spent('compiling'):
-        step, work = _compile(task, config, transform, rate, state, frozen, meta, mesh, progress)
+    with concurrent.futures.ThreadPoolExecutor(1) as reader:
+        wanted = first is None and start < config.steps
+        reading = reader.submit(next, train_data) if wanted else None
+        with clock.spent('compiling'):
+            step, work = _compile(
+                task, config, transform, rate, state, frozen, meta, mesh, progress
+            )
+        with clock.spent('waiting'):
+            first = reading.result() if wanted else first
     meter = hardware.Meter(config.batch_size, work)
 
     def measured(log, number):

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from re2pix_jax import files, remote
-from re2pix_jax.errors import UserError
+from re2pix_jax.errors import Interrupted, UserError
 from re2pix_jax.training import boards, checkpoint, writer
 
 PATIENCE = 5.0  # seconds in which a file of one host shows on the others [O]
@@ -50,9 +50,11 @@ class Workdir:
     def __exit__(self, kind, *_):
         if self.here == self.place:
             return
-        # What is under way is the error to report.
-        with contextlib.suppress(UserError) if kind else contextlib.nullcontext():
-            self._upload() if kind else self.upload()
+        if not kind:
+            self.upload()
+        elif not issubclass(kind, Interrupted):  # as by a bucket that is away
+            with contextlib.suppress(UserError):  # what is under way is the error to report
+                self._upload()
         shutil.rmtree(self._above, ignore_errors=True)
 
     def upload(self) -> None:

@@ -2,12 +2,17 @@
 
 import shutil
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from re2pix_jax import bundles
 from re2pix_jax.bundles import kinds, naming
+from re2pix_jax.encoder import Encoder
+from re2pix_jax.encoder.vit import VisionTransformer
 from re2pix_jax.errors import UserError
 from tests.bundles.test_bundle import edit, files
+from tests.conftest import MICRO, random_variables
 
 
 @pytest.mark.parametrize(
@@ -29,6 +34,21 @@ def test_a_larger_bundle_serves_for_its_part(micro_bundles, monkeypatch, kind, i
         assert kinds.kind_of(bundles.load(name, kind)).name == kind
         assert bundles.digest(name, kind) == bundles.digest(f'{folder}{inside}')
     assert 'vae' not in bundles.part_digests('re2pix', 'forecaster')
+
+
+def test_nothing_is_compiled_for_each_shape_of_a_tensor(tmp_path):
+    """It took a run that goes on seconds."""
+    net = VisionTransformer(**MICRO['encoder'] | {'width': 30})  # of shapes that no one has seen
+    params = random_variables(net, jnp.zeros((1, 32, 64, 3)))
+    bundles.save(str(tmp_path / 'encoder'), Encoder(params=params, net=net))
+    compiled = []
+    listener = lambda name, *_, **__: compiled.append(name) if 'backend_compile' in name else None
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    bundles.load(str(tmp_path / 'encoder'))
+    count = len(compiled)
+    jnp.zeros((3, 5, 7)) + 1  # which is heard
+    assert len(compiled) > count
+    assert count <= 2, compiled
 
 
 def test_none_and_several_of_a_kind_are_refused(micro_bundles):

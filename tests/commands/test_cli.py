@@ -15,6 +15,7 @@ import pytest
 import re2pix_jax
 from re2pix_jax.errors import UserError
 from re2pix_jax.files import full_disk
+from tests import store
 from tests.conftest import ROOT
 
 CONFIG = """
@@ -60,6 +61,11 @@ def main(argv):
         raise OSError(errno.EIO, os.strerror(errno.EIO), '/runs/x/log.jsonl')
     if FAIL.value == 'cut off':
         raise Interrupted('a process was killed')
+    if FAIL.value == 'away':
+        import aiohttp, gcsfs
+        from re2pix_jax import remote
+        with remote.talking('gs://bucket/x'):
+            raise aiohttp.ServerDisconnectedError
     if FAIL.value == 'interrupt':
         raise KeyboardInterrupt
     if FAIL.value == 'defect':
@@ -230,6 +236,16 @@ def test_interrupt_and_defects_are_told_apart(command):
 def test_what_is_no_mistake_goes_on_by_the_same_command(command, how, said):
     found = command(*GOOD, f'--fail={how}')
     assert found == (75, '', f'error: {said}: ending; the same command goes on\n')
+
+
+@store.needed
+def test_a_bucket_that_does_not_answer_is_no_mistake(command):
+    assert command(*GOOD, '--fail=away') == (
+        75,
+        '',
+        'error: gs://bucket/x: ServerDisconnectedError (Server disconnected); check the name of the '
+        'bucket, the login on this machine and the network; the same command goes on\n',
+    )
 
 
 def test_any_error_shows_its_traceback_when_asked(command):

@@ -21,6 +21,7 @@ from re2pix_jax import remote
 from re2pix_jax.report.table import table
 from re2pix_jax.training import writer
 from tests import store
+from tests.training.damages import DAMAGES
 from tests.training.runs import (
     CLOCK,
     PATIENCE,
@@ -35,30 +36,6 @@ from tests.training.runs import (
 )
 
 HOUR = 3600
-
-
-def _file(folder):
-    """The largest file of a checkpoint's state, which holds arrays."""
-    return max(
-        (path for path in (folder / 'state').rglob('*') if path.is_file()),
-        key=lambda path: path.stat().st_size,
-    )
-
-
-def _flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGES = {
-    'a bit flipped': lambda folder: _flip(_file(folder)),
-    'file cut short': lambda folder: os.truncate(_file(folder), _file(folder).stat().st_size // 2),
-    'file empty': lambda folder: os.truncate(_file(folder), 0),
-    'file gone': lambda folder: os.remove(_file(folder)),
-    'state gone': lambda folder: shutil.rmtree(folder / 'state'),
-    'meta garbled': lambda folder: (folder / 'meta' / 'metadata').write_text('{"format": 3'),
-}
 
 
 class Outcome(NamedTuple):
@@ -255,24 +232,53 @@ def away(bench, workdir):
     with store.google() as bucket:
         place = f'gs://{store.BUCKET}/{workdir.name}'
         process = start(place, 'slow=0.3', '--restarts=3')
-        _wait_for_checkpoint(place, 5, process)
+        _wait_for(f'{place}/checkpoints/5/commit_success.txt', process)
         began = time.monotonic()
         bucket.stop()
         time.sleep(60)
         bucket.serve()
-        _wait_for_checkpoint(place, 10, process)
+        _wait_for(f'{place}/checkpoints/10/commit_success.txt', process)
         back = time.monotonic() - began
         ended = finish(process)
         workdir.mkdir()
         (workdir / writer.LOG).write_bytes(remote.read(f'{place}/{writer.LOG}'))
-    # What the clients say of a bucket that wants no login is not of the fault.
-    said = [line for line in ended.said.splitlines() if not re.match(r'[WE]\d{4} .*uthenti', line)]
-    return Outcome(None, back, ended.status, '\n'.join(said), bench.equal(workdir))
+    return Outcome(None, back, ended.status, _unread(ended.said), bench.equal(workdir))
 
 
-def _wait_for_checkpoint(place, step, process):
+def gone(bench, workdir, sign):
+    """The bucket of the run refuses connections once it has the file `sign`, for longer than the
+    run is ready to wait, and at the next start; *back* is counted from when it answers again.
+    """
+    with store.google() as bucket:
+        place = f'gs://{store.BUCKET}/{workdir.name}'
+        process = start(place, 'slow=0.1', 'patience=5')
+        _wait_for(f'{place}/checkpoints/{sign}', process)
+        began = time.monotonic()
+        bucket.stop()
+        ended = finish(process, began)
+        again = finish(start(place))
+        assert again.status == 75 and _unread(again.said).count('\n') == 1, again.said
+        bucket.serve()
+        began = time.monotonic()
+        process = start(place)
+        _wait_for(f'{place}/checkpoints/10/commit_success.txt', process)
+        back = time.monotonic() - began
+        assert finish(process).status == 0
+        workdir.mkdir()
+        (workdir / writer.LOG).write_bytes(remote.read(f'{place}/{writer.LOG}'))
+    said = _unread(ended.said)
+    return Outcome(ended.seconds, back, ended.status, said, bench.equal(workdir))
+
+
+def _unread(said):
+    """Without what the clients say of a bucket that wants no login, which is not of the fault."""
+    asks = re.compile(r'[WE]\d{4} .*(uthenti|credentials)')
+    return ''.join(line for line in said.splitlines(keepends=True) if not asks.match(line))
+
+
+def _wait_for(place, process):
     deadline = time.monotonic() + PATIENCE
-    while not remote.names(f'{place}/checkpoints/{step}/commit_success.txt'):
+    while not remote.names(place):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)
 
@@ -355,6 +361,8 @@ FAULTS = {
     'disk away for a minute': frozen,
     'kill -9 of 1 of 2 reading processes': without_a_reader,
     'bucket away for a minute, --restarts=3': away,
+    'bucket away for good': lambda b, w: gone(b, w, '5/commit_success.txt'),
+    'bucket away for good, while saving': lambda b, w: gone(b, w, '10/'),
     'NaN on 1 of 8 devices': not_a_number,
     'a second run in the workdir': second,
 }

@@ -15,7 +15,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.training import checkpoint, goodput, lock
 from tests.conftest import ROOT
 from tests.running import environment
-from tests.training import faults, runs
+from tests.training import damages, faults, runs
 
 
 def saved(folder, steps=(3, 6)):
@@ -27,12 +27,12 @@ def saved(folder, steps=(3, 6)):
     return folder / 'checkpoints'
 
 
-@pytest.mark.parametrize('how', faults.DAMAGES)
+@pytest.mark.parametrize('how', damages.DAMAGES)
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path, capsys, how):
     path = saved(tmp_path)
     read = checkpoint.Checkpoints(tmp_path, read_only=True)
     read.check(6)
-    faults.DAMAGES[how](path / '6')
+    damages.DAMAGES[how](path / '6')
     with pytest.raises(UserError, match=r'/6 is damaged: .*; take another of 3, 6'):
         read.check(6)
     read.check(3)
@@ -45,7 +45,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path, ca
 
 def test_with_all_checkpoints_damaged_the_run_begins_anew(tmp_path, capsys):
     path = saved(tmp_path, (3,))
-    faults.DAMAGES['file cut short'](path / '3')
+    damages.DAMAGES['file cut short'](path / '3')
     assert checkpoint.Checkpoints(tmp_path).latest() is None
     assert 'the run begins anew' in capsys.readouterr().err
 
@@ -235,7 +235,8 @@ def test_faults_cost_seconds_and_leave_no_trace(bench, tmp_path, name):
     """All rows of launch/faults.sh."""
     found = faults.FAULTS[name](bench, tmp_path / 'run')
     assert found.equal, found.said
-    gone = 75 if 'kill -9' in name or 'hangs' in name or name.endswith('go on in 1') else 0
+    ending = 'kill -9', 'hangs', 'for good', '2 processes go on in 1'
+    gone = 75 if any(word in name for word in ending) else 0
     status = {'SIGTERM to process 1 of 2': 143, 'disk full': 2, 'NaN on 1 of 8 devices': 2}
     status |= {'a second run in the workdir': 2, 'an error in process 1 of 2 alone': 2}
     status |= {'kill -9 of 1 of 2 reading processes': 0}
@@ -243,6 +244,9 @@ def test_faults_cost_seconds_and_leave_no_trace(bench, tmp_path, name):
     if ' set an hour ' in name and found.status == 75:  # either is right
         status[name] = 75
     assert found.status == (0 if '--restarts' in name else status.get(name, gone)), found.said
-    assert found.ended is None or found.ended < 75, found.said
+    # What talks to a bucket tries for half a minute by itself, and the run tries twice.
+    assert found.ended is None or found.ended < (120 if 'bucket' in name else 75), found.said
     if found.status in (2, 75):
-        assert found.said.count('\n') == 1 and found.said.startswith('error: '), found.said
+        waited, *rest = found.said.partition(' does not answer: waiting for it\n')
+        said = rest[-1] or waited
+        assert said.count('\n') == 1 and said.startswith('error: '), found.said

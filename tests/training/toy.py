@@ -3,7 +3,7 @@ own.
 
 Usage: python -m tests.training.toy WORKDIR [field=value ...]; fields of the config, or poison=STEP
     (that batch holds NaN), slow=SECONDS (sleeps before each batch), readers=COUNT (processes that
-    read), cut=1 (small arrays are cut too).
+    read), cut=1 (small arrays are cut too), patience=SECONDS (that a bucket may be away).
 """
 
 import ast
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from re2pix_jax import remote
 from re2pix_jax.commands import _supervise, cli
 from re2pix_jax.data import ahead
 from re2pix_jax.tasks.task import clip_keys
@@ -166,6 +167,7 @@ def main(argv):
     options = {name: fields.pop(name) for name in ('poison', 'slow', 'readers') if name in fields}
     if fields.pop('cut', 0):
         sharding.SMALLEST = 0
+    remote.PATIENCE = fields.pop('patience', remote.PATIENCE)
     mesh.initialize_processes()
     state = train(argv[1], make_config(**fields), **options)
     return 0 if int(state.step) >= fields.get('steps', 20) else 143
