@@ -243,8 +243,8 @@ def test_a_bucket_that_does_not_answer_is_no_mistake(command):
     assert command(*GOOD, '--fail=away') == (
         75,
         '',
-        'error: gs://bucket/x: ServerDisconnectedError (Server disconnected); check the name of the '
-        'bucket, the login on this machine and the network; the same command goes on\n',
+        'error: gs://bucket/x: ServerDisconnectedError (Server disconnected); check the name of '
+        'the bucket, the login on this machine and the network; the same command goes on\n',
     )
 
 
