@@ -18,6 +18,7 @@ Anything else is a defect of the program and keeps its traceback.
 """
 
 import ast
+import contextlib
 import difflib
 import errno
 import importlib
@@ -174,8 +175,9 @@ def run(main):
     if peers := _peers():
         peers.leave(status)
     if status == AGAIN:  # threads may wait for what is away, and the interpreter for them
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # whoever read them has gone
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
 
