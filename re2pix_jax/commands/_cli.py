@@ -37,6 +37,12 @@ os.environ.setdefault(
         os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 're2pix_jax', 'compiled'
     ),
 )
+# libtpu 0.0.42 recurses into fused products deeper than its own stacks are: without this it dies as
+# it compiles the forecaster at 32x64 tokens.
+_STACK = '--fibers_default_thread_stack_size'
+_given = os.environ.get('LIBTPU_INIT_ARGS', '')
+if _STACK not in _given:
+    os.environ['LIBTPU_INIT_ARGS'] = f'{_given} {_STACK}={4 << 20}'.strip()
 
 from absl import flags
 from absl import logging as absl_logging
