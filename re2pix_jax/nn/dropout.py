@@ -1,4 +1,4 @@
-"""Dropout, every clip's from a key of its own: a device draws what it holds, and no more."""
+"""Dropout that devices draw of what they hold, of however many clips."""
 
 import flax.linen as nn
 import jax
@@ -6,15 +6,19 @@ import jax.numpy as jnp
 
 from re2pix_jax.nn.layout import hold
 
+COUNTED = 2**32
+"""Places that one draw numbers with 32 bits. One of more a TPU's compiler does not cut over devices:
+of attention weights at 32x64 tokens, 10^10 for 64 clips, each would draw all, 87 GiB.
+"""
+
 
 def drop(x, rate: float, rng):
-    """x [B, ...] with zeros in about a share `rate` of its places, and the rest over 1 - rate.
-
-    One draw for all clips is not cut over devices where its places are more than 32 bits count:
-    attention weights of 64 clips at 32x64 tokens are 10^10.
-    """
-    keys = hold(jax.random.split(rng, x.shape[0]))
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
+    """x [B, ...] with zeros in about a share `rate` of its places, and the rest over 1 - rate."""
+    if x.size < COUNTED:
+        keep = jax.random.bernoulli(rng, 1.0 - rate, x.shape)
+    else:
+        keys = hold(jax.random.split(rng, x.shape[0]))
+        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1.0 - rate), 0.0)
 
 
