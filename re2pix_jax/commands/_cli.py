@@ -39,10 +39,7 @@ os.environ.setdefault(
 )
 # libtpu 0.0.42 recurses into fused products deeper than its own stacks are: without this it dies as
 # it compiles the forecaster at 32x64 tokens.
-_STACK = '--fibers_default_thread_stack_size'
-_given = os.environ.get('LIBTPU_INIT_ARGS', '')
-if _STACK not in _given:
-    os.environ['LIBTPU_INIT_ARGS'] = f'{_given} {_STACK}={4 << 20}'.strip()
+os.environ.setdefault('LIBTPU_INIT_ARGS', f'--fibers_default_thread_stack_size={4 << 20}')
 
 from absl import flags
 from absl import logging as absl_logging

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from re2pix_jax.nn.layout import hold
 
 COUNTED = 2**32
-"""Places that one draw numbers with 32 bits. One of more a TPU's compiler does not cut over devices:
-of attention weights at 32x64 tokens, 10^10 for 64 clips, each would draw all, 87 GiB.
+"""Places that one draw numbers with 32 bits. One of more is not cut over devices by a TPU's
+compiler: of attention weights at 32x64 tokens, 10^10 for 64 clips, each would draw all, 87 GiB.
 """
 
 

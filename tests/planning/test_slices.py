@@ -12,13 +12,11 @@ from tests.conftest import ROOT
 
 FILE = ROOT / 'tests' / 'planning' / 'slices.json'
 PLANNED = json.loads(FILE.read_text())
-"""[{config, topology, mesh, remat, GiB a device, operations compiled / traced, MB that a device sends
-by kind of collective}].
+"""[{config, topology, mesh, remat, GiB a device, operations compiled over traced, MB that a device
+sends by kind of collective}].
 Anew: `re2pix plan CONFIGS --topology=... --cut_to_fit --json=plans.json` and `python -m
 tests.planning.test_slices plans.json ...`."""
 WITHIN = 0.1
-
-
 STRIPS = 'autoencoder:base'
 """Images so large and so few a device are cut into strips by a TPU's compiler, whose convolutions
 then overlap by the width of a kernel: operations that nobody asked for.
