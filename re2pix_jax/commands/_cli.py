@@ -39,6 +39,9 @@ os.environ.setdefault(
         os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 're2pix_jax', 'compiled'
     ),
 )
+# libtpu 0.0.42 recurses into fused products deeper than its own stacks are: without this it dies as
+# it compiles the forecaster at 32x64 tokens.
+os.environ.setdefault('LIBTPU_INIT_ARGS', f'--fibers_default_thread_stack_size={4 << 20}')
 
 from absl import flags
 from absl import logging as absl_logging

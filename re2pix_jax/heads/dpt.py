@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from re2pix_jax.nn.dropout import Dropout
 from re2pix_jax.nn.positions import resize
 
 # Over which devices a parameter's last axes may be cut; the last two of a `PatchUp` are within one.
@@ -150,5 +151,5 @@ class DPTHead(nn.Module):
             self.features, (3, 3), padding=1, use_bias=False, dtype=dtype, name='output_conv'
         )(path)
         path = nn.relu(_batch_norm('output_bn', self.dtype)(path, use_running_average=not train))
-        path = nn.Dropout(self.dropout)(path, deterministic=not train)
+        path = Dropout(self.dropout)(path, deterministic=not train)
         return nn.Conv(self.classes, (1, 1), dtype=dtype, name='output')(path).astype(jnp.float32)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from re2pix_jax.nn import layout
 from re2pix_jax.nn.dense import Dense, product
+from re2pix_jax.nn.dropout import drop
 from re2pix_jax.nn.layers import KERNEL
 from re2pix_jax.nn.layout import TENSOR, hold
 from re2pix_jax.nn.rotary import rotate
@@ -171,8 +172,7 @@ def _mix(query, key, value, dropout, rng):
     )
     weights = jax.nn.softmax(scores).astype(query.dtype)
     if rng is not None:
-        keep = jax.random.bernoulli(rng, 1.0 - dropout, weights.shape)
-        weights = jnp.where(keep, weights / (1.0 - dropout), 0.0)
+        weights = drop(weights, dropout, rng)
     return jnp.einsum('...qk,...kd->...qd', weights, value)
 
 

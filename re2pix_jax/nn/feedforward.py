@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from re2pix_jax.nn.dense import Dense
+from re2pix_jax.nn.dropout import Dropout
 from re2pix_jax.nn.layers import operand
 from re2pix_jax.nn.layout import TENSOR, hold
 
@@ -29,8 +30,8 @@ class Mlp(nn.Module):
     def __call__(self, x, deterministic: bool = True):
         dtype = jnp.dtype(self.dtype)
         hidden = gelu(hold(Dense(self.hidden, tensor='out', dtype=dtype, name='fc1')(x), TENSOR))
-        hidden = nn.Dropout(self.dropout)(hidden, deterministic)
-        return nn.Dropout(self.dropout)(
+        hidden = Dropout(self.dropout)(hidden, deterministic)
+        return Dropout(self.dropout)(
             Dense(x.shape[-1], tensor='in', dtype=dtype, name='fc2')(hidden), deterministic
         )
 

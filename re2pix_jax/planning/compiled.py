@@ -18,6 +18,7 @@ from re2pix_jax import files, remote
 from re2pix_jax.planning.chips import Topology
 
 _FLAGS = 'XLA_FLAGS', 'LIBTPU_INIT_ARGS'
+_OWN = re.compile(r'--fibers_\S+')  # what every command sets, which changes no program
 _AMOUNT = r'([\d.]+)([KMGT]?)'
 _WANTED = re.compile(rf'Used {_AMOUNT} of {_AMOUNT} hbm|\({_AMOUNT}\) exceeds available HBM')
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
@@ -70,7 +71,7 @@ def _key(lowered, topology):
         topology.name if tpu else f'cpu:{topology.count}',
         f'jax {jax.__version__}',
         f'libtpu {_version("libtpu")}' if tpu else 'cpu',
-        *(f'{name}={os.environ.get(name, "")}' for name in _FLAGS),
+        *(f'{name}={_OWN.sub("", os.environ.get(name, "")).strip()}' for name in _FLAGS),
     ]
     digest = hashlib.sha256('\n'.join(told).encode())
     digest.update(lowered.as_text().encode())

@@ -127,8 +127,9 @@ def run(text: str) -> Iterator[tuple[Instruction, int, dict[str, Instruction]]]:
         for line in known.values():
             yield line, times, known
             if line.opcode == 'while':
-                rounds = _rounds(line, computations[line.called('condition')])
-                yield from walk(line.called('body'), times * rounds)
+                condition, body = line.called('condition'), line.called('body')
+                rounds = _rounds(line, computations[condition], computations[body])
+                yield from walk(body, times * rounds)
             elif line.opcode in ('call', 'async-start'):
                 inner = line.called('to_apply') or line.called('calls')
                 if inner:
@@ -144,15 +145,34 @@ def run(text: str) -> Iterator[tuple[Instruction, int, dict[str, Instruction]]]:
     return walk(entry, 1) if entry else iter(())
 
 
-def _rounds(line, condition):
-    """Of a loop: as the compiler says, or else the number that its counter is held against; where
-    neither is there, one.
+def _rounds(line, condition, body):
+    """Of a loop: as the compiler says, or else the number that its counter is held against, over
+    what this goes up by; where neither is there, one.
     """
-    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', line.rest)
-    numbers = [
-        int(one.inside) for one in condition if one.opcode == 'constant' and one.inside.isdecimal()
-    ]
-    return int(known[1]) if known else max(numbers, default=1)
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', line.rest):
+        return int(known[1])
+    numbers = _numbers(condition)
+    return math.ceil(max(numbers.values(), default=1) / _pace(condition, body))
+
+
+def _numbers(lines):
+    """{name: its value} of whole constants."""
+    constants = [one for one in lines if one.opcode == 'constant' and one.inside.isdecimal()]
+    return {one.name: int(one.inside) for one in constants}
+
+
+def _pace(condition, body):
+    """By how much a counter goes up in a round: XLA unrolls the loops by which it hides what
+    travels behind products.
+    """
+    place = next((one.rest for one in condition if one.opcode == 'get-tuple-element'), '')
+    known, numbers = {one.name: one for one in body}, _numbers(body)
+    found, given = re.search(r'index=(\d+)', place), body[-1]
+    if not found or given.opcode != 'tuple':
+        return 1
+    counter = known[given.operands[int(found[1])]]
+    steps = [numbers[name] for name in counter.operands if name in numbers]
+    return steps[0] if counter.opcode == 'add' and steps else 1
 
 
 def transfers(text: str, axes: dict[str, int]) -> list[Transfer]:

@@ -69,6 +69,18 @@ def test_collectives_in_loops_count_as_often_as_they_run(groups, axes):
     assert row.travels == pytest.approx(2 * 128 * (members - 1) / members)
 
 
+def test_a_loop_that_is_unrolled_has_fewer_rounds():
+    by_two = PRINTED.replace(
+        '  ROOT %t = (s32[], f32[4,8]{1,0}) tuple(%i, %r)',
+        '  %two = s32[]{:T(128)} constant(2)\n'
+        '  %next = s32[]{:T(128)} add(%i, %two)\n'
+        '  ROOT %t = (s32[], f32[4,8]{1,0}) tuple(%next, %r)',
+    )
+    assert by_two != PRINTED
+    (row,) = hlo.transfers(by_two.replace('GROUPS', 'replica_groups={}'), {'data': 2})
+    assert row.times == 6
+
+
 def test_nothing_is_read_from_no_program():
     assert hlo.transfers('', {'data': 2}) == [] and hlo.moved_bytes('') == 0
 
