@@ -43,7 +43,7 @@ from absl import logging as absl_logging
 from ml_collections.config_flags import config_flags
 
 import re2pix_jax
-from re2pix_jax.commands import _addresses, _config, _supervise
+from re2pix_jax.commands import _addresses, _config, _interrupt, _supervise
 from re2pix_jax.errors import AGAIN, Interrupted, UserError
 from re2pix_jax.files import full_disk, gone_disk
 
@@ -156,13 +156,20 @@ def main():
     else:
         _supervise.enter()  # before the command's imports, which take seconds
         sys.argv = [f're2pix {name}', *arguments]
-        run(importlib.import_module(f're2pix_jax.commands.{name}').main)
+        with _interrupt.at_once():
+            module = importlib.import_module(f're2pix_jax.commands.{name}')
+        run(module.main)
 
 
 def run(main):
     """Runs a command's `main` on sys.argv and exits the process."""
     try:
         status = _exit_status(sys.modules[main.__module__], sys.argv)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        if peers := _peers():
+            peers.leave(_interrupt.STATUS)
+        _interrupt.end()
     except Exception as error:
         if peers := _peers():
             peers.leave(1, error)
@@ -186,9 +193,6 @@ def _exit_status(module, argv):
         rest = _parse(argv, getattr(module, 'ARGUMENTS', ()))
         _addresses.check(module, rest)
         return module.main(rest)
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has gone; the interpreter must not try to flush
         # it once more.

@@ -29,7 +29,7 @@ from re2pix_jax.commands import cli  # isort: skip
 from absl import flags
 
 from re2pix_jax import files
-from re2pix_jax.commands import _config
+from re2pix_jax.commands import _config, _interrupt
 from re2pix_jax.errors import UserError
 from re2pix_jax.planning import chips, fits, plan, programs
 from re2pix_jax.progress import track
@@ -147,7 +147,8 @@ def _write(plans):
 def _each(jobs, topologies, function):
     programs.make_room(topologies)
     tracked = track(jobs, len(jobs), 'compiling', 'program', size=lambda _: 1)
-    return [function(*job) for job in tracked]
+    with _interrupt.at_once():
+        return [function(*job) for job in tracked]
 
 
 def _short(file):
