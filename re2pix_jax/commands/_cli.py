@@ -6,6 +6,7 @@ whose first line is what `re2pix` alone says of it and which holds an example; a
     ARGUMENTS = ('kind', '[source]')  # positional ones: in brackets, if it may be absent
     REMOTE = ('source', 'out')        # flags and arguments that may lie in a bucket (gs://, s3://)
     NO_PATHS = ('message',)           # flags that may hold the addresses of other things
+    GOES_ON = True                    # after a Ctrl-C, if it is given again
     def main(argv): ...               # argv without the flags; returns the exit status
 
 A command that does one of several things has `about(argument)` too: the text and the names of the
@@ -166,7 +167,8 @@ def run(main):
     try:
         status = _exit_status(sys.modules[main.__module__], sys.argv)
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
+        goes_on = getattr(sys.modules[main.__module__], 'GOES_ON', False)
+        print('interrupted' + f'; {_ON}' * goes_on, file=sys.stderr)
         if peers := _peers():
             peers.leave(_interrupt.STATUS)
         _interrupt.end()

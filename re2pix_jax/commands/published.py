@@ -26,6 +26,7 @@ LIST = flags.DEFINE_bool('list', False, 'Say what would be fetched from where, a
 
 ARGUMENTS = ('[out]',)
 NO_PATHS = ('mirror',)
+GOES_ON = True
 
 
 def main(argv):

@@ -34,6 +34,7 @@ flags.declare_key_flag('restarts')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 
 NO_PATHS = ('workdir',)  # checkpoints say themselves where they may lie
+GOES_ON = True
 
 
 def main(argv):

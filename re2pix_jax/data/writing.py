@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -195,10 +196,15 @@ def _written(jobs, work, processes, threads):
         pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, work)
         run = _work
     with pool:
-        futures = {pool.submit(run, job): job for job in jobs}
+        with _deaf():
+            futures = {pool.submit(run, job): job for job in jobs}
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
+        except (KeyboardInterrupt, GeneratorExit):
+            for worker in multiprocessing.active_children():
+                worker.kill()  # what it was writing is written again
+            raise
         except concurrent.futures.BrokenExecutor as error:
             raise Interrupted(
                 f'one of {workers} processes that prepare was killed (where memory has run out, '
@@ -206,6 +212,19 @@ def _written(jobs, work, processes, threads):
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf():
+    """What is started within does not hear a Ctrl-C, which is the command's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start_worker(*work):
