@@ -196,9 +196,9 @@ def _written(jobs, work, processes, threads):
         pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, work)
         run = _work
     with pool:
-        with _deaf():
-            futures = {pool.submit(run, job): job for job in jobs}
         try:
+            with _deaf():
+                futures = {pool.submit(run, job): job for job in jobs}
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
         except (KeyboardInterrupt, GeneratorExit):
@@ -216,15 +216,22 @@ def _written(jobs, work, processes, threads):
 
 @contextlib.contextmanager
 def _deaf():
-    """What is started within does not hear a Ctrl-C, which is the command's."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Processes that are started within never hear a Ctrl-C; this one does, at the end."""
+    heard = []
+    # The mask is what they inherit; here another thread may take the signal all the same.
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    own = own and threading.current_thread() is threading.main_thread()
+    if own:
+        signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if own:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _start_worker(*work):
