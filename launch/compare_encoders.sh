@@ -5,6 +5,7 @@
 #                                              launch/train_tiny.sh in OUT/world
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/usage.sh
 source launch/environment.sh
 out="${1:-runs/tiny}"
 sources="('records:$out/world',)"

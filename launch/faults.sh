@@ -6,6 +6,7 @@
 # faketime is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/usage.sh
 # shellcheck disable=SC2209  # a word, not the command
 EXTRA=test source launch/environment.sh
 JAX_PLATFORMS=cpu exec python -m tests.training.faults "$@"

@@ -3,6 +3,8 @@
 #   bash launch/finetune.sh MY_VIDEOS MY_MODEL [--minutes=30] [--preview] ...
 # Other flags are those of `re2pix finetune --help`. Given again after an interruption, it goes on.
 set -euo pipefail
+# shellcheck source=launch/usage.sh
+source "$(dirname "$0")/usage.sh"
 [ $# -ge 2 ] || { echo "error: expected MY_VIDEOS MY_MODEL [FLAGS]" >&2; exit 2; }
 footage="$(realpath -m -- "$1")" out="$(realpath -m -- "$2")"
 shift 2

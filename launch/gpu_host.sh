@@ -7,13 +7,14 @@
 # driver (CUDA 13).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/usage.sh
 fail() { echo "error: $1" >&2; exit 2; }
 case " $* " in *" --dry-run "*) dry=yes ;; *) dry="" ;; esac
 
 look() {  # at the cards, and at what they are
   local cards count name driver total used kind
   command -v nvidia-smi >/dev/null || fail "no nvidia-smi here: install NVIDIA's driver, or train \
-on the CPU with bash launch/stages.sh"
+on the CPU with bash launch/stages.sh; TOPOLOGY=h100:8 and --dry-run show what such a host would do"
   cards="$(nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used \
     --format=csv,noheader,nounits)" || fail "nvidia-smi finds no card: $cards"
   count="$(wc -l <<< "$cards")"
@@ -35,6 +36,11 @@ there (nvidia-smi lists it), or choose cards by CUDA_VISIBLE_DEVICES"
   esac
   [ -z "$kind" ] || export TOPOLOGY="$kind:$count"
 }
+# A mistake is said before anything is set up.
+said="$(bash launch/stages.sh --dry-run "$@" 2>&1 >/dev/null)" || fail "${said#error: }"
+[[ "${TOPOLOGY:-h100:1}" =~ ^(h100|h200|a100|rtx4060|rtx4080|rtx4090):[1-9][0-9]*$ ]] \
+  || fail "TOPOLOGY=$TOPOLOGY: expected cards and their number, such as h100:8; cards are h100, \
+h200, a100, rtx4060, rtx4080, rtx4090"
 if [ -z "$dry" ] || [ -z "${TOPOLOGY:-}" ]; then look; fi
 if [ -n "$dry" ]; then
   echo "EXTRA=cuda source launch/environment.sh"

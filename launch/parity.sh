@@ -5,6 +5,7 @@
 # pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/usage.sh
 EXTRA=parity source launch/environment.sh
 # As XLA compiles them for use.
 export JAX_DISABLE_MOST_OPTIMIZATIONS=false

@@ -3,6 +3,8 @@
 # video if you name one.
 #   bash launch/quickstart.sh [--video drive.mp4] [--out DIR]
 set -euo pipefail
+# shellcheck source=launch/usage.sh
+source "$(dirname "$0")/usage.sh"
 video="" out="runs/quickstart"
 while [ $# -gt 0 ]; do
   case "$1" in

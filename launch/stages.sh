@@ -8,23 +8,46 @@
 #   (bundles/base: re2pix published bundles/base --only=encoder,vae).
 # TOPOLOGY=h100:8 lets `re2pix plan` choose how the state lies on devices (one host);
 #   PLATFORM=tpu trains layers as a loop.
-# TRAINING: more flags of every `re2pix train`, such as --config.steps=100. RESTARTS: how often a
+# TRAINING: more fields of every `re2pix train`, such as --config.steps=100. RESTARTS: how often a
 #   stage is started again after a process was killed (3). All hosts see OUT, DATA and PARTS.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/usage.sh
+source launch/show.sh
+fail() { echo "error: $1" >&2; exit 2; }
 dry="" out=""
 for argument in "$@"; do
   case "$argument" in
     --dry-run) dry=yes ;;
-    -*) echo "error: unknown flag $argument; expected [--dry-run] [OUT]" >&2; exit 2 ;;
-    *) out="$argument" ;;
+    -*) fail "unknown flag $argument; expected [--dry-run] [OUT]" ;;
+    *)
+      [ -z "$out" ] || fail "$out and $argument: expected [--dry-run] [OUT], one folder"
+      out="$argument" ;;
   esac
 done
-cd "$(dirname "$0")/.."
-source launch/show.sh
 recipe="${RECIPE:-tiny}"
 out="${out:-${OUT:-runs/$recipe}}"
 data="${DATA:-data/cityscapes}" given="${PARTS:-bundles/base}" parts="$out/parts"
+case "$recipe" in
+  tiny) configs=(forecaster:tiny generator:tiny) ;;
+  base | base-unet | base-joint | base-baseline | base-baseline-large | base-[sbl] | base-xl)
+    configs=(head:base forecaster_lowres "generator:$recipe") ;;
+  *) fail "RECIPE=$recipe: expected tiny, base or a variant of it in configs/generator.py, as \
+base-l, base-xl, base-unet" ;;
+esac
+read -ra training <<< "${TRAINING:-}"
+for word in "${training[@]}"; do
+  [[ "$word" =~ ^--(no)?config\.[a-z0-9_.]+(=.*)?$ ]] \
+    || fail "TRAINING: $word: expected fields of the config, such as --config.steps=100"
+done
 [ -n "$dry" ] || command -v re2pix >/dev/null || source launch/environment.sh
+# What every stage is given is looked at before the first, where re2pix is there to do it.
+checked='import sys; from re2pix_jax.commands import _config
+try:
+  for name in sys.argv[1].split(): _config.checked(["", f"--config={name}", *sys.argv[2:]])
+except ValueError as error: sys.exit(f"error: TRAINING, for {name}: {error}")'
+[ ${#training[@]} -eq 0 ] || ! command -v re2pix >/dev/null \
+  || python -c "$checked" "${configs[*]}" "${training[@]}" || exit 2
 
 # Which process this is: the first alone makes bundles.
 rank="${JAX_PROCESS_ID:-${SLURM_PROCID:-}}"
@@ -88,9 +111,9 @@ stage() {  # stage NAME CONFIG [FLAGS]: trained to the end, then its bundle
   local name="$1" config="$2" flags; shift 2
   ! there "$parts/$name" || return 0
   flags="$(chosen "$config")"
-  # shellcheck disable=SC2086  # flags and TRAINING are several words
+  # shellcheck disable=SC2086  # flags are several words
   run "${kept[@]}" re2pix train --config="$config" --workdir="$out/$name" \
-    --restarts="${RESTARTS:-3}" $flags "$@" ${TRAINING:-}
+    --restarts="${RESTARTS:-3}" $flags "$@" "${training[@]}"
   alone "$parts/$name" re2pix export --workdir="$out/$name" --out="$parts/$name"
 }
 
@@ -107,7 +130,7 @@ case "$recipe" in
     stage generator generator:tiny --config.frozen.forecaster="$parts/forecaster" \
       --config.frozen.vae=tiny --config.frozen.head=tiny
     ;;
-  base | base-unet | base-joint | base-baseline | base-baseline-large | base-[sbl] | base-xl)
+  *)
     records=(--config.data.sources="('records:$data',)")
     encoder=(--config.frozen.encoder="$given/encoder")
     features=("${encoder[@]}" --config.frozen.principal="$parts/principal")
@@ -119,11 +142,6 @@ case "$recipe" in
     stage generator "generator:$recipe" "${loop[@]}" \
       --config.frozen.forecaster="$parts/forecaster" \
       --config.frozen.vae="$given/vae" --config.frozen.head="$parts/head" "${records[@]}"
-    ;;
-  *)
-    echo "error: RECIPE=$recipe: expected tiny, base or a variant of it in configs/generator.py, \
-as base-l, base-xl, base-unet" >&2
-    exit 2
     ;;
 esac
 [ -n "$dry" ] || echo "The model is $parts/generator"

@@ -5,6 +5,7 @@
 #   bash launch/test.sh tests/data -k world
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/usage.sh
 # shellcheck disable=SC2209  # a word, not the command
 EXTRA=test source launch/environment.sh
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"

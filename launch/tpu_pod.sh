@@ -16,6 +16,7 @@
 # in a bucket, since workers have a disk each. RECIPE, TRAINING, RESTARTS: see launch/stages.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/usage.sh
 source launch/show.sh
 fail() { echo "error: $1" >&2; exit 2; }
 verb="" dry=""
@@ -44,9 +45,14 @@ check_stages() {  # before anything is made that costs money
     gs://*) ;;
     *) fail "OUT=${OUT:-}: expected gs://BUCKET/FOLDER, since workers share no disk" ;;
   esac
-  local said
+  local said name
   said="$(JAX_PROCESS_ID=0 bash launch/stages.sh --dry-run 2>&1 >/dev/null)" \
     || fail "${said#error: }"
+  [ "${RECIPE:-tiny}" != tiny ] || return 0
+  for name in DATA PARTS; do
+    [[ "${!name:-}" == gs://* ]] \
+      || fail "$name=${!name:-}: expected gs://BUCKET/FOLDER, since workers share no disk"
+  done
 }
 run() { if [ -n "$dry" ]; then show "$@"; else "$@"; fi; }
 queue() { run gcloud compute tpus queued-resources "$1" "$TPU" "${places[@]}" "${@:2}"; }

@@ -15,6 +15,7 @@
 # shellcheck disable=SC2046,SC2086  # where words are several, they are meant to be
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/usage.sh
 [ -n "${BARE:-}" ] || source launch/environment.sh
 if [ -n "${PLAN:-}" ]; then
   exec python3 -m re2pix_jax recipes encoder:small principal:small autoencoder:small head:small \

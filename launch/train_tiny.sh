@@ -9,6 +9,7 @@
 # To try the script in a few minutes: STEPS=2 CLIPS=8 bash launch/train_tiny.sh runs/tried
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/usage.sh
 source launch/environment.sh
 out="${1:-runs/tiny}"
 parts="$out/parts"

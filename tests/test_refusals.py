@@ -109,6 +109,18 @@ def segments(text):
     return make
 
 
+def reports(**changes):
+    """Workdirs of evaluations by name, with what of their protocols is different."""
+
+    def make(place):
+        for name, change in changes.items():
+            (place / name).mkdir(parents=True)
+            report = {'protocol': {'evals': {}, 'horizon': 1, **change}, 'overall': {}}
+            (place / name / 'metrics.json').write_text(json.dumps({'': report}))
+
+    return make
+
+
 def dataset(write, change=None):
     def make(place):
         place.mkdir()
@@ -153,6 +165,18 @@ opened_table = lambda place: table.Table(place)
 BAD = {
     # footage
     'gone.mp4': (nothing, read(), 'no such file', 'expected a video file or a folder of images'),
+    'link.mp4': (
+        lambda place: place.symlink_to('b'),
+        read(),
+        'is a link to b, where',
+        'expected a',
+    ),
+    'pipe.mp4': (
+        lambda place: os.mkfifo(place),
+        read(),
+        'is a pipe',
+        'write what comes out of it to a file',
+    ),
     'letter.mp4': (content(b'Dear reader'), read(), 'not a readable video', 'expected a whole'),
     'empty.mp4': (content(b''), read(), 'is empty', 'fetch the file itself'),
     'page.mp4': (content(HTML), read(), 'is a web page', 'fetch the file itself'),
@@ -258,6 +282,12 @@ BAD = {
     'no_run': (images(), exported, 'holds no checkpoint', 'give the --workdir'),
     'no_report': (images(), compared, 'no metrics.json', 'give a --workdir'),
     'torn_report': (images(metrics__json=b'{'), compared, 'JSON', 'evaluate again'),
+    'two_protocols': (
+        reports(one={}, other={'horizon': 3, 'name': 'dino-foresight-mid'}),
+        lambda place: compare.main(['', f'{place}/one', f'{place}/other']),
+        'scores of different protocols do not go into one table; they differ in horizon (1 ag',
+        'they differ in horizon (1 against 3), name (None against dino-foresight-mid)',
+    ),
     'no_config.py': (nothing, configured, 'not found', 'expected'),
     'fault.py': (content(b'def get_config(): return 1 / 0'), configured, 'ZeroDivision', 'used'),
     'list.py': (content(b'def get_config(): return []'), configured, 'list', 'ConfigDict'),

@@ -6,6 +6,7 @@ whose first line is what `re2pix` alone says of it and which holds an example; a
     ARGUMENTS = ('kind', '[source]')  # positional ones: in brackets, if it may be absent
     REMOTE = ('source', 'out')        # flags and arguments that may lie in a bucket (gs://, s3://)
     NO_PATHS = ('message',)           # flags that may hold the addresses of other things
+    GOES_ON = True                    # after a Ctrl-C, if it is given again
     def main(argv): ...               # argv without the flags; returns the exit status
 
 A command that does one of several things has `about(argument)` too: the text and the names of the
@@ -49,7 +50,7 @@ from ml_collections.config_flags import config_flags
 
 import re2pix_jax
 from re2pix_jax import remote
-from re2pix_jax.commands import _addresses, _config, _supervise
+from re2pix_jax.commands import _addresses, _config, _interrupt, _supervise
 from re2pix_jax.errors import AGAIN, Interrupted, UserError
 from re2pix_jax.files import full_disk, gone_disk
 
@@ -164,13 +165,21 @@ def main():
     else:
         _supervise.enter()  # before the command's imports, which take seconds
         sys.argv = [f're2pix {name}', *arguments]
-        run(importlib.import_module(f're2pix_jax.commands.{name}').main)
+        with _interrupt.at_once():
+            module = importlib.import_module(f're2pix_jax.commands.{name}')
+        run(module.main)
 
 
 def run(main):
     """Runs a command's `main` on sys.argv and exits the process."""
     try:
         status = _exit_status(sys.modules[main.__module__], sys.argv)
+    except KeyboardInterrupt:
+        goes_on = getattr(sys.modules[main.__module__], 'GOES_ON', False)
+        print('interrupted' + f'; {_ON}' * goes_on, file=sys.stderr)
+        if peers := _peers():
+            peers.leave(_interrupt.STATUS)
+        _interrupt.end()
     except Exception as error:
         if peers := _peers():
             peers.leave(1, error)
@@ -199,9 +208,6 @@ def _exit_status(module, argv):
         rest = _parse(argv, getattr(module, 'ARGUMENTS', ()))
         _addresses.check(module, rest)
         return module.main(rest)
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has gone; the interpreter must not try to flush
         # it once more.

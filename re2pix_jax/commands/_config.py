@@ -38,10 +38,10 @@ def located(value: str) -> str:
     name, colon, variant = value.partition(':')
     if not name.endswith('.py') and os.sep not in name:
         if name not in names():
-            near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)
-            hint = f'did you mean {near[0]}? ' if near else ''
+            near = difflib.get_close_matches(name, names(), n=1)
+            hint = f'did you mean {near[0]}? There' if near else 'there'
             raise UserError(
-                f'no config {name!r}; {hint}There are {", ".join(names())}; another is given as '
+                f'no config {name!r}; {hint} are {", ".join(names())}; another is given as '
                 '--config=FILE.py'
             )
         return f'{folder() / name}.py{colon}{variant}'

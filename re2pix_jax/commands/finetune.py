@@ -46,6 +46,7 @@ SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is random.', lower_bo
 
 ARGUMENTS = ('footage',)
 REMOTE = ('model',)
+GOES_ON = True
 
 
 def main(argv):

@@ -24,6 +24,7 @@ _OUT = flags.DEFINE_string('out', None, 'folder of the bundle to write', require
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace a bundle of components at --out.')
 
 REMOTE = ('out',)
+GOES_ON = True
 
 
 def main(argv):

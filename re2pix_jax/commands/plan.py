@@ -15,6 +15,7 @@ With --fits another: how many clips each device takes, to predict, to fine-tune 
 """
 
 import dataclasses
+import difflib
 import functools
 import json
 import os
@@ -29,7 +30,7 @@ from re2pix_jax.commands import cli  # isort: skip
 from absl import flags
 
 from re2pix_jax import files
-from re2pix_jax.commands import _config
+from re2pix_jax.commands import _config, _interrupt
 from re2pix_jax.errors import UserError
 from re2pix_jax.planning import chips, fits, plan, programs
 from re2pix_jax.progress import track
@@ -57,6 +58,8 @@ ARGUMENTS = None  # names of configs, any number of them
 SINGLE = 'rtx4060', 'rtx4080', 'rtx4090', 'h100', 'v5e:1x1', 'v6e:1x1'
 SIZES = 'generator:tiny', 'generator:small', 'generator:base', 'generator:base-xl'
 """What --fits looks at where nothing else is named."""
+CALLED = {'vae': 'autoencoder', 'pca': 'principal', 'dit': 'generator', 'unet': 'generator'}
+"""Config that trains what is called so elsewhere."""
 REMOTE = ('json',)
 
 
@@ -94,10 +97,26 @@ def main(argv):
 def _asked(names):
     """[(name, config)]"""
     if names or _CONFIG.value is None and _FITS.value:
+        for name in names:
+            _check_name(name)
         return [(name, _config.load(name)) for name in names or SIZES]
     if _CONFIG.value is None:
         raise UserError('re2pix plan: give --config=NAME, or names of configs')
     return [(_short(flags.FLAGS['config'].config_filename), _CONFIG.value)]
+
+
+def _check_name(name):
+    """Refuses the name of no config that trains; those of files are looked at as they are read."""
+    stem, _, size = name.partition(':')
+    if stem in recipes.RECIPES or stem.endswith('.py') or os.sep in stem:
+        return
+    near = [CALLED[stem]] if stem in CALLED else difflib.get_close_matches(stem, recipes.RECIPES)
+    hint = ''
+    if near:
+        sizes = recipes.RECIPES[near[0]]
+        size = size if size in sizes else sizes[0]
+        hint = f'did you mean {near[0]}{size and ":"}{size}? '
+    raise UserError(f'{name}: trains nothing; {hint}expected one of {", ".join(recipes.RECIPES)}')
 
 
 def _print_fits(asked, topologies):
@@ -147,7 +166,8 @@ def _write(plans):
 def _each(jobs, topologies, function):
     programs.make_room(topologies)
     tracked = track(jobs, len(jobs), 'compiling', 'program', size=lambda _: 1)
-    return [function(*job) for job in tracked]
+    with _interrupt.at_once():
+        return [function(*job) for job in tracked]
 
 
 def _short(file):

@@ -11,7 +11,8 @@ future.mp4 (truth, prediction, predicted and true features), sheet.png (the same
 metrics.json. Where the video goes on, its frames are the truth.
 
 Of several --video, of a folder of videos, or with --every at several times of one, each prediction
-goes to a folder of its own in --out; a video that cannot be used is named, and the status is 1.
+goes to a folder of its own in --out; a video that cannot be used is named, and the others are
+predicted. The status is then 2 where it was given itself, 1 where it was found in a folder.
 """
 
 import sys
@@ -108,7 +109,7 @@ def main(argv):
 
 
 def _several(model, asked) -> int:
-    done, bad = 0, {}
+    done, bad, status = 0, {}, 0
     for number, moment in enumerate(asked, 1):
         if moment.path in bad:
             continue
@@ -117,7 +118,9 @@ def _several(model, asked) -> int:
             clip = _read(model, moment.path, moment.start)
         except UserError as error:
             bad[moment.path] = error
-            print(f'left out: {error}', file=sys.stderr, flush=True)
+            status = max(status, 2 if moment.given else 1)
+            how = 'error' if moment.given else 'left out'
+            print(f'{how}: {error}', file=sys.stderr, flush=True)
             continue
         doing = 'predicting' if done else 'compiling and predicting'
         with files.staging(remote.join(OUT.value, place)) as folder:
@@ -128,7 +131,7 @@ def _several(model, asked) -> int:
         first = next(iter(bad.values()))
         raise UserError(f'none of {len(bad)} videos can be predicted, the first: {first}')
     print(f'written to {OUT.value}: {done} folders with future.mp4, sheet.png, metrics.json')
-    return 1 if bad else 0
+    return status
 
 
 def _read(model, path, start):

@@ -39,7 +39,7 @@ that of one machine:
     re2pix prepare cityscapes --raw=cityscapes --out=data/cityscapes
 
 Each goes on as a single one does. A shard's status is 0 when its files are there; what it left out
-the last command names again. See launch/prepare.sbatch for Slurm, launch/prepare.yaml for GKE.
+the last command names. See launch/prepare.sbatch for Slurm, launch/prepare.yaml for GKE.
 """
 
 from absl import flags
@@ -108,11 +108,15 @@ ARGUMENTS = ('[dataset]',)
 REMOTE = ('out', 'source', 'encoder', 'principal', 'vae', 'check', 'look')
 
 
+GOES_ON = True
+
+
 def main(argv):
-    if len(argv) == 1 and CHECK.value:
+    _check_alone(argv)
+    if CHECK.value:
         print(prepare.check(CHECK.value))
         return 0
-    if len(argv) == 1 and LOOK.value:
+    if LOOK.value:
         from re2pix_jax.report import windows as pages
 
         print(pages.write(LOOK.value))
@@ -128,10 +132,9 @@ def main(argv):
         counted(len(split['clips']), f'{name} clip') for name, split in splits.items()
     )
     left_out = [clip for split in splits.values() for clip in split['left_out']]
-    if SHARD.value:
-        print('{}, shard {} of {}: {}'.format(OUT.value, *SHARD.value, counts))
-        for clip in left_out:
-            print(f'left out {clip["name"]}: {clip["reason"]}')
+    if SHARD.value:  # the last command says which, and why
+        also = f', {len(left_out)} left out' if left_out else ''
+        print('{}, shard {} of {}: {}{}'.format(OUT.value, *SHARD.value, counts, also))
         return 0
     print(f'{OUT.value}: {counts}')
     empty = [name for name, split in splits.items() if not split['clips']]
@@ -140,6 +143,16 @@ def main(argv):
     for clip in left_out:
         print(f'left out {clip["name"]}: {clip["reason"]}')
     return 1 if empty or left_out else 0
+
+
+def _check_alone(argv):
+    """Refuses what stands beside --check or --look, which are about a folder as it is."""
+    for own in (CHECK, LOOK):
+        if own.value:
+            given = flags.FLAGS.get_key_flags_for_module(__name__)
+            odd = [f'--{flag.name}' for flag in given if flag.present and flag.name != own.name]
+            if odd := argv[1:] + odd:
+                raise UserError(f'--{own.name}: looks at a folder as it is; leave out {odd[0]}')
 
 
 def _need(name, *wanted):

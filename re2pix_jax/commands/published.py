@@ -21,11 +21,12 @@ from re2pix_jax.errors import UserError
 
 FILES = flags.DEFINE_string('files', None, 'Folder of the official files; none: OUT/files.')
 MIRROR = flags.DEFINE_string('mirror', '', 'Address under which all files lie by their names.')
-ONLY = flags.DEFINE_list('only', [], 'Names of the bundles to make; none: all.')
+ONLY = flags.DEFINE_list('only', None, 'Names of the bundles to make; without it all.')
 LIST = flags.DEFINE_bool('list', False, 'Say what would be fetched from where, and stop.')
 
 ARGUMENTS = ('[out]',)
 NO_PATHS = ('mirror',)
+GOES_ON = True
 
 
 def main(argv):

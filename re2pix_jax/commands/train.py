@@ -33,14 +33,15 @@ _CONFIG = cli.config_flag()
 flags.declare_key_flag('restarts')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 
-REMOTE = ('workdir',)
+NO_PATHS = ('workdir',)  # checkpoints say themselves where they may lie
+GOES_ON = True
 
 
 def main(argv):
     del argv
     config = _CONFIG.value
-    defaults.check(config)
     checkpoint.check_place(_WORKDIR.value)
+    defaults.check(config)
     mesh.initialize_processes()
     task = tasks.create(config)
     with contextlib.ExitStack() as stack:

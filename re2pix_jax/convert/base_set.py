@@ -122,16 +122,18 @@ BASE = (
 """What a generator of base size is trained with and judged by."""
 
 
-def chosen(only: list[str]) -> tuple[Item, ...]:
-    """Items of `BASE` by name; all without names.
+def chosen(only: list[str] | None) -> tuple[Item, ...]:
+    """Items of `BASE` by name; all with None.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or no name.
     """
     known = [item.name for item in BASE]
-    if strange := [name for name in only if name not in known]:
-        raise UserError(f'--only={",".join(strange)}: expected some of {", ".join(known)}')
-    return tuple(item for item in BASE if not only or item.name in only)
+    only = known if only is None else only
+    if not only or (strange := [name for name in only if name not in known]):
+        given = ','.join(strange if only else ())
+        raise UserError(f'--only={given}: expected some of {", ".join(known)}')
+    return tuple(item for item in BASE if item.name in only)
 
 
 def needed(items: tuple[Item, ...]) -> list[File]:

@@ -24,6 +24,17 @@ from re2pix_jax.data.records import MANIFEST
 from re2pix_jax.errors import UserError
 
 PLAN = 'plan.json'
+SET_BY = {
+    'folder_fps': '--folder_fps',
+    'frames_cover': '--size',
+    'image_format': '--image_format',
+    'parts': '--encoder, --principal or --vae',
+    'quality': '--quality',
+    'size': '--size',
+    'source': 'dataset, --source, --frames or --size',
+    'versions': 'versions of packages',
+}
+"""What the user changes of a plan, where it is called otherwise there."""
 Job = tuple[str, int]
 """(split, number of one of its files)."""
 
@@ -83,8 +94,9 @@ class Unfinished:
         again = f'to go on, or remove {"it" if self.remote else "that folder"}'
         changed = [name for name in plan.keys() | begun.keys() if plan.get(name) != begun.get(name)]
         if changed:
+            options = sorted({SET_BY.get(name, name) for name in changed})
             raise UserError(
-                f'{self.partial}: was begun with other {", ".join(sorted(changed))}; give the same '
+                f'{self.partial}: was begun with other {", ".join(options)}; give the same '
                 f'command again {again}'
             )
         if shards not in (None, of):

@@ -328,9 +328,14 @@ def fit(
 def _existing(path) -> pathlib.Path:
     path = pathlib.Path(path)
     if not (path.is_file() or path.is_dir()):
-        raise UserError(
-            f'{path}: no such file or folder, expected a video file or a folder of images'
-        )
+        what = 'no such file or folder'
+        if path.is_fifo():
+            what = 'is a pipe, which cannot be searched; write what comes out of it to a file'
+        elif path.exists():
+            what = 'is a device or a socket'
+        elif path.is_symlink():
+            what = f'is a link to {os.readlink(path)}, where nothing is'
+        raise UserError(f'{path}: {what}; expected a video file or a folder of images')
     return path
 
 

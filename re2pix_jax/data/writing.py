@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -195,10 +196,15 @@ def _written(jobs, work, processes, threads):
         pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, work)
         run = _work
     with pool:
-        futures = {pool.submit(run, job): job for job in jobs}
         try:
+            with _deaf():
+                futures = {pool.submit(run, job): job for job in jobs}
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
+        except (KeyboardInterrupt, GeneratorExit):
+            for worker in multiprocessing.active_children():
+                worker.kill()  # what it was writing is written again
+            raise
         except concurrent.futures.BrokenExecutor as error:
             raise Interrupted(
                 f'one of {workers} processes that prepare was killed (where memory has run out, '
@@ -206,6 +212,26 @@ def _written(jobs, work, processes, threads):
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf():
+    """Processes that are started within never hear a Ctrl-C; this one does, at the end."""
+    heard = []
+    # The mask is what they inherit; here another thread may take the signal all the same.
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    own = own and threading.current_thread() is threading.main_thread()
+    if own:
+        signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if own:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _start_worker(*work):

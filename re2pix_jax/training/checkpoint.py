@@ -264,12 +264,12 @@ def check_place(workdir: str) -> None:
       UserError: it lies on s3://, where Orbax takes a checkpoint for complete before it is, or
         nowhere.
     """
-    remote.check(workdir, '--workdir')
     if remote.is_remote(workdir) and remote.address(workdir).startswith('s3:'):
         raise UserError(
             f'--workdir={workdir}: checkpoints are written to a disk or to gs://; give such a '
             'place (bundles, prepared data and reports may lie on s3://)'
         )
+    remote.check(workdir, '--workdir')
 
 
 def describe(config, bundles: dict, batch: dict) -> dict:

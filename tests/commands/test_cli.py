@@ -220,7 +220,7 @@ def test_mistakes_are_one_line_and_status_2(command, arguments, message):
 
 
 def test_interrupt_and_defects_are_told_apart(command):
-    assert command(*GOOD, '--fail=interrupt')[0] == 130
+    assert command(*GOOD, '--fail=interrupt') == (130, '', 'interrupted\n')
     status, _, err = command(*GOOD, '--fail=defect')
     assert status == 1
     assert 'Traceback' in err and 'RuntimeError: a defect' in err

@@ -107,6 +107,7 @@ GOOD = {
 }
 MANY = {
     'many': '--video={dir}/both --video={dir}/good.mp4 --every=0.4',
+    'given': '--video={dir}/dangling.mp4 --video={dir}/good.mp4',
     'none of many': '--video={dir}/text.mp4 --video={dir}/short.mp4',
 }
 
@@ -175,6 +176,7 @@ def outcomes(folder, model, micro_bundles, tmp_path_factory):
         outs / 'extra',
         lambda tensors: tensors.update(surplus=np.zeros(3, np.float32)),
     )
+    (folder / 'dangling.mp4').symlink_to('nowhere.mp4')
     (folder / 'both').mkdir()
     for name in ('good', 'text'):
         shutil.copy(folder / f'{name}.mp4', folder / 'both')
@@ -213,6 +215,10 @@ def test_several_videos_and_times_are_predicted_in_one_run(outcomes):
         report = json.loads((place / 'metrics.json').read_text())
         assert f'{report["protocol"]["start_seconds"]:.1f}s' == place.name.split('_')[-1]
     assert out.count('compiling and predicting ') == 1, 'the first alone compiles'
+    # A video that was given itself was meant.
+    status, out, error, folder = outcomes['given']
+    assert status == 2 and [place.name for place in folder.iterdir()] == ['good.mp4']
+    assert re.fullmatch(r'error: .*/dangling.mp4: is a link to nowhere.mp4, .*\n', error)
     status, out, error, folder = outcomes['none of many']
     assert status == 2 and not folder.exists()
     assert error.splitlines()[-1].startswith('error: none of 2 videos can be predicted, the first')

@@ -168,6 +168,7 @@ def test_the_command_lists_and_refuses(server, tmp_path):
             'list': ['--list'],
             'no place': [],
             'strange': [f'{tmp_path}/base', '--only=encoder,dit'],
+            'none': [f'{tmp_path}/base', '--only='],
             'nowhere': [f'{tmp_path}/base', '--only=vae', f'--mirror={server.url}/none'],
         },
     )
@@ -176,6 +177,9 @@ def test_the_command_lists_and_refuses(server, tmp_path):
     assert found['no place'][2].startswith('error: published: expected a folder to write to')
     assert found['strange'][0] == 2 and found['strange'][2].startswith(
         'error: --only=dit: expected some of encoder, vae, forecaster'
+    )
+    assert found['none'][0] == 2 and found['none'][2].startswith(
+        'error: --only=: expected some of encoder, vae, forecaster'
     )
     assert found['nowhere'][0] == 2 and 'could not be fetched (Not Found)' in found['nowhere'][2]
     assert not (tmp_path / 'base' / base_set.RECORD).exists()

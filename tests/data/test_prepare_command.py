@@ -50,6 +50,9 @@ def commands(tmp_path_factory):
     }
     lines |= {
         'check': f'--check={folder}/damaged',
+        'check a shard': f'--check={folder}/damaged --shard=1/2',
+        'check and make': f'world --check={folder}/damaged',
+        'a shard': f'video_folder --raw={folder}/empty_split --out={folder}/of --shard=2/2',
         'look': f'--look={folder}/world',
         'look encoded': f'--look={folder}/encoded',
         'look empty_split': f'--look={folder}/out/empty_split',
@@ -67,6 +70,18 @@ def test_damage_is_told_by_the_check(commands):
         and ' of 6 clips are not as the manifest says; record ' in err
     )
     assert err.endswith('; prepare the folder again\n')
+
+
+def test_a_check_is_about_a_folder_as_it_is(commands):
+    for case, odd in (('check a shard', '--shard'), ('check and make', 'world')):
+        words = f'error: --check: looks at a folder as it is; leave out {odd}\n'
+        assert commands[0][case] == [2, '', words]
+
+
+def test_a_shard_counts_what_it_leaves_out(commands):
+    status, out, _ = commands[0]['a shard']
+    assert status == 0 and out.startswith(f'{commands[1]}/of, shard 2 of 2: ')
+    assert out.endswith(' validation clips, 1 left out\n') and out.count('\n') == 1
 
 
 def test_the_page_shows_labels_depth_and_components(commands):
@@ -152,7 +167,9 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path):
     partial = tmp_path / 'killed.partial'
 
     def begun():
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
         _wait(lambda: _workers(process) and list(partial.glob('train-*.json')))
         return process, _workers(process)
 
@@ -163,6 +180,11 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path):
         '--processes): ending; the same command goes on'
     )
     assert alone.returncode == 75
+    stopped, workers = begun()
+    os.killpg(stopped.pid, signal.SIGINT)  # as a terminal does
+    said = stopped.communicate(timeout=60)[1]
+    lines = [line for line in said.splitlines() if not line.startswith('prepare: ')]
+    assert (stopped.returncode, lines) == (130, ['interrupted; the same command goes on'])
     killed, workers = begun()
     killed.send_signal(signal.SIGKILL)
     killed.wait()

@@ -109,6 +109,7 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path):
         'two more': '',
         'single': '',
         'empty': '--shard=3/3',
+        'other frames': '--shard=2/3 --frames=4',
     }.items():
         out = tmp_path / ('one' if name == 'single' else 'many')
         lines[name] = ['world', '--clips=32', '--validation_clips=1', *clips, f'--out={out}']
@@ -123,8 +124,9 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path):
         'of none': '--shard=1/0: expected the shard and their number, for instance 3/8',
         'other number': f'{begun}in 3 shards, not in 4 shards; give --shard=I/3 to go on, or '
         'remove that folder',
-        'other quality': f'{begun}with other image_format, quality; give the same command',
+        'other quality': f'{begun}with other --image_format, --quality; give the same command',
         'other clips': f'{begun}with other clips; give the same command',
+        'other frames': f'{begun}with other dataset, --source, --frames or --size; give the same',
         'two more': f'error: {tmp_path}/many: shard 2 of 3 is not complete (0 of 1 file), nor is '
         '3; give the same command with --shard=2/3, and then this one again',
     }.items():

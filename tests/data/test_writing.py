@@ -73,8 +73,7 @@ def test_an_interrupted_preparation_goes_on(tmp_path):
     )
     with pytest.raises(
         UserError,
-        match='out.partial: was begun with other frames_cover, image_format, quality; give the '
-        'same',
+        match='out.partial: was begun with other --image_format, --quality, --size; give the same',
     ):
         frame_records.write_frames(tmp_path / 'out', {'train': stopped}, 'jpeg', size=(8, 16))
     with pytest.raises(UserError, match='was begun with other clips'):

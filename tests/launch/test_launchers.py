@@ -17,6 +17,7 @@ import time
 import pytest
 import yaml
 
+from re2pix_jax.planning import chips
 from re2pix_jax.training import checkpoint
 from re2pix_jax.training.defaults import flatten
 from tests.conftest import ROOT, load_config
@@ -44,7 +45,7 @@ def launch(script, *arguments, path=None, **variables):
     environ = {
         name: value
         for name, value in environment().items()
-        if name not in ('RECIPE', 'OUT', 'DATA', 'PARTS', 'TOPOLOGY', *NAMES)
+        if name not in ('RECIPE', 'OUT', 'DATA', 'PARTS', 'TOPOLOGY', 'TRAINING', *NAMES)
     }
     found = os.pathsep.join(map(str, (*(path or ()), pathlib.Path(sys.executable).parent)))
     environ['PATH'] = f'{found}{os.pathsep}{environ["PATH"]}'
@@ -121,12 +122,57 @@ def test_a_plan_is_asked_for_where_the_devices_are_named():
         ('tpu_pod.sh', ['up'], NAMES | {'SLICES': 'two'}, 'SLICES=two: expected a whole number'),
         ('prepare.sbatch', ['world', '--shard=1/2'], {}, '--shard=1/2: the array says which shard'),
         ('tpu_pod.sh', ['create', '--dry-run'], NAMES | {'TYPE': 'v9'}, 'TYPE=v9: set VERSION'),
+        ('stages.sh', ['--dry-run', 'x', 'y'], {}, 'x and y: expected [--dry-run] [OUT], one'),
+        (
+            *('stages.sh', ['--dry-run'], {'TRAINING': '--config.steps=many'}),
+            "TRAINING, for forecaster:tiny: --config.steps expects an integer, got 'many'",
+        ),
+        (
+            *('slurm.sbatch', ['x'], {'TRAINING': '--config.stepz=1'}),
+            'TRAINING, for forecaster:tiny: the config has no field stepz; did you mean',
+        ),
+        (
+            *('stages.sh', [], {'TRAINING': '--config.steps=1 steps=2'}),
+            'TRAINING: steps=2: expected fields of the config, such as --config.steps=100',
+        ),
+        ('gpu_host.sh', ['--dry-run'], {'TOPOLOGY': 'h1000:8'}, 'TOPOLOGY=h1000:8: expected cards'),
+        ('gpu_host.sh', [], {'RECIPE': 'huge'}, 'RECIPE=huge: expected tiny, base or a variant'),
+        ('slurm.sbatch', ['--dry-run', '--'], {}, 'no command after --: expected [--dry-run] --'),
+        (
+            *('tpu_pod.sh', ['start', '--dry-run'], NAMES | {'RECIPE': 'base', 'DATA': 'data/x'}),
+            'DATA=data/x: expected gs://BUCKET/FOLDER, since workers share no disk',
+        ),
+        (
+            *('tpu_pod.sh', ['up', '--dry-run'], NAMES | {'RECIPE': 'base', 'DATA': 'gs://b/x'}),
+            'PARTS=: expected gs://BUCKET/FOLDER, since workers share no disk',
+        ),
     ],
 )
 def test_refusals_are_one_line(script, arguments, variables, message):
     status, shown, said = launch(script, *arguments, **variables)
     assert status in (1, 2) and shown == ''
     assert said.count('\n') == 1 and 'error: ' in said and message in said, said
+
+
+SOURCED = 'launch/environment.sh', 'launch/show.sh', 'launch/usage.sh'
+
+
+@pytest.mark.parametrize(
+    'script', [one for one in SCRIPTS if one.startswith('launch/') and one not in SOURCED]
+)
+def test_help_is_the_comment_at_the_head(script):
+    status, shown, said = launch(pathlib.Path(script).name, '--help')
+    lines = (ROOT / script).read_text().splitlines()[1:]
+    first = next(line for line in lines if not line.startswith('#SBATCH'))
+    assert (status, said) == (0, '') and shown.startswith(first.removeprefix('# ') + '\n')
+    assert f'launch/{pathlib.Path(script).name}' in shown or script == 'launch/parity.sh'
+    assert not re.search('^#|SBATCH|shellcheck|set -euo', shown, re.M)
+
+
+def test_a_gpu_host_knows_the_cards_that_are_planned_for():
+    (named,) = re.findall(r'=~ \^\(([a-z0-9|]+)\)', (ROOT / 'launch/gpu_host.sh').read_text())
+    cards = {name for name, chip in chips.CHIPS.items() if chip.platform == 'gpu'}
+    assert {*named.split('|')} == cards
 
 
 @pytest.mark.parametrize(
@@ -161,6 +207,7 @@ def test_a_host_without_cards_is_told_what_to_do_unless_it_is_told_of_them(tmp_p
         (bare / tool).symlink_to(shutil.which(tool))
     status, _, said = launch('gpu_host.sh', PATH=str(bare), TOPOLOGY='h100:8')
     assert status == 2 and said.startswith('error: no nvidia-smi here: install')
+    assert 'TOPOLOGY=h100:8 and --dry-run' in said and said.count('\n') == 1
     given = {'TOPOLOGY': 'h100:8', 'RECIPE': 'base', 'PATH': str(bare)}
     status, shown, said = launch('gpu_host.sh', '--dry-run', 'x', **given)
     assert status == 0 and '--topology=h100:8 --search > x/plans/generator:base.txt' in said
@@ -348,9 +395,10 @@ def test_a_tpu_slice_is_made_filled_started_fetched_and_given_back(tmp_path):
 
 def test_several_slices_are_one_run():
     variables = NAMES | {'SLICES': '2', 'TYPE': 'v6e-64'}
+    based = {'RECIPE': 'base', 'DATA': 'gs://bucket/x', 'PARTS': 'gs://bucket/parts'}
     _, shown, _ = launch('tpu_pod.sh', 'create', '--dry-run', **variables)
     assert '--node-count=2 --node-prefix=pod --accelerator-type=v6e-64' in shown
-    _, shown, _ = launch('tpu_pod.sh', 'start', '--dry-run', **variables, RECIPE='base')
+    _, shown, _ = launch('tpu_pod.sh', 'start', '--dry-run', **variables, **based)
     for node, line in zip(('pod-0', 'pod-1'), shown.splitlines(), strict=True):
         assert line.startswith(f'gcloud compute tpus tpu-vm ssh {node} ')
         assert '--worker=all' in line and 'RE2PIX_DISTRIBUTED=1' in line

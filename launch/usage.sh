@@ -1,0 +1,10 @@
+# shellcheck shell=bash
+# Sourced by the launchers before they do anything: with --help as the first argument, the comment
+# at the head of the script is printed, and that is all.
+case "${1:-}" in
+  -h | --help)
+    script="$0"
+    [ -f "$script" ] || script="$OLDPWD/$0"  # where the script has changed the folder
+    awk 'NR > 1 { if (!/^#/) exit; if (!/^#(SBATCH| shellcheck)/) { sub(/^# ?/, ""); print } }' "$script"
+    exit ;;
+esac

@@ -1,0 +1,54 @@
+"""How Ctrl-C ends a command: in one line, with status 130, and without taking down what native code
+is in the midst of, which ends in a segmentation fault.
+"""
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+STATUS = 130
+"""128 + SIGINT, as a shell says it."""
+
+
+@contextlib.contextmanager
+def at_once():
+    """Ctrl-C ends the process here and now, from a thread of its own: Python hears a signal only
+    between two of its own steps, and a compiler's step takes minutes. For work that leaves nothing
+    to put in order, in the main thread.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # as under nohup
+        yield
+        return
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    threading.Thread(target=_wait, args=(heard,), daemon=True).start()
+    signal.signal(signal.SIGINT, lambda *_: None)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.close(told)
+
+
+def _wait(heard):
+    while number := os.read(heard, 1):
+        if number[0] == signal.SIGINT:
+            # On a terminal a line of progress may be open.
+            os.write(2, b'\ninterrupted\n' if os.isatty(2) else b'interrupted\n')
+            os._exit(STATUS)
+    os.close(heard)
+
+
+def end():
+    """Ends the process from within `except KeyboardInterrupt`, whose frames keep what jax was
+    tracing or compiling: it is not taken down.
+    """
+    atexit._run_exitfuncs()  # reading processes end there
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(STATUS)

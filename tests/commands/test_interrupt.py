@@ -1,0 +1,73 @@
+"""Ctrl-C: one line and status 130 while a command is imported, within native code, and after it."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.running import environment
+
+AT_WORK = """
+import hashlib
+from re2pix_jax.commands import _interrupt
+with _interrupt.at_once():
+    print('at work', flush=True)
+    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)  # minutes, in which Python hears nothing
+"""
+TRACED = """
+import atexit, types
+from re2pix_jax.commands import cli
+class Traced:
+    def __del__(self):
+        print('taken down')
+def main(argv):
+    atexit.register(print, 'in order')
+    traced = Traced()
+    print('at work', flush=True)
+    while True:
+        pass
+main.__module__ = '__main__'
+cli.run(main)
+"""
+
+
+def interrupted(arguments, ready, stream='stdout'):
+    """(exit status, stdout, stderr) of python, sent a Ctrl-C at the first line that holds `ready`,
+    without what came before that.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while ready not in (line := getattr(process, stream).readline()):
+            assert line, process.communicate()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize('ready', [' absl.flags', ' flax.struct'])  # of the entry, of it
+def test_while_a_command_is_imported(ready):
+    arguments = ['-X', 'importtime', '-m', 're2pix_jax', 'predict', '--out=x']
+    status, out, err = interrupted(arguments, ready, 'stderr')
+    said = re.sub(r'import time:.*\n', '', err)
+    assert (status, out, said) == (130, '', 'interrupted\n')
+
+
+def test_in_the_midst_of_native_code():
+    assert interrupted(['-c', AT_WORK], 'at work') == (130, '', 'interrupted\n')
+
+
+def test_what_native_code_was_in_the_midst_of_is_not_taken_down():
+    found = interrupted(['-c', TRACED], 'at work')
+    assert found == (130, 'in order\n', 'interrupted\n')
