@@ -18,7 +18,7 @@ from re2pix_jax.forecaster import Forecaster
 from re2pix_jax.generator import Generator
 from re2pix_jax.generator.sampler import evaluations, times
 from re2pix_jax.heads import Head
-from re2pix_jax.nn.summary import summary
+from re2pix_jax.nn.summary import origin, remember, summary
 from re2pix_jax.report.future import Future
 from re2pix_jax.vae import Autoencoder
 
@@ -322,6 +322,7 @@ class Re2Pix:
             if num_futures is None:
                 arrays = {name: array[0] for name, array in arrays.items()}
             futures.append(Future(**arrays, context=context, fps=self.fps))
+            remember(futures[-1], origin(self))
         return futures if several else futures[0]
 
     def info(self, num_futures: int = 1) -> None:

@@ -3,6 +3,7 @@ of themselves.
 """
 
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -118,8 +119,21 @@ def test_parts_and_futures_are_told_in_a_few_lines(micro_bundles, model, futures
         assert repr(part).startswith(type(part).__name__) and len(repr(part)) < 500, repr(part)
     assert ': from ' in repr(parts[-1]) and ': from' not in repr(parts[-1].replace(params={}))
     assert re.search(r'\n  generator: [\d.]+ M parameters, SpaceTimeDiT \(.*width 24', repr(model))
-    assert 'frames uint8 [2, 3, 32, 64, 3]' in repr(futures[0])
-    assert repr(model.forecaster.principal) == 'Principal: 32 components of 96 channels'
+    assert f', size {SIZE[0]}x{SIZE[1]}\n' in repr(model)
+    future = repr(futures[0])
+    assert 'frames uint8 [2, 3, 32, 64, 3]' in future
+    assert future.partition(', ')[0].replace('Future', 'Re2Pix') == repr(model).partition(', ')[0]
+    principal = repr(bundles.load(micro_bundles / 'principal'))
+    assert principal.startswith('Principal: from /')
+    assert principal.endswith('principal, 32 components of 96 channels')
+    assert '\n    principal: 32 components of 96 channels\n' in repr(model)
+
+
+def test_the_longest_summary_stays_short(tmp_path):
+    folder = tmp_path / ('far_away_' * 20) / 'my_tiny'
+    shutil.copytree(bundles.resolve('tiny'), folder)
+    told = repr(bundles.load(folder))
+    assert len(told) < 500 and '...' in told and 'my_tiny, size 64x128' in told, told
 
 
 def test_a_future_is_shown_and_saved(futures, tmp_path):

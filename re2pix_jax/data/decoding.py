@@ -19,6 +19,8 @@ from re2pix_jax.errors import UserError
 FAILURES = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
 """What libav and its binding raise for damaged files."""
 
+# PyAV 18 refuses a file for a title that is not UTF-8 unless told otherwise; 19 need not be told.
+LENIENT = {'metadata_errors': 'ignore'} if int(av.__version__.partition('.')[0]) < 19 else {}
 MOST_PIXELS = 1 << 26
 """Of a frame: twice those of 8K. What a header claims beyond is not allocated. [O]"""
 
@@ -46,7 +48,7 @@ def opened(path: str | os.PathLike, careful: bool = False) -> Iterator[tuple]:
         UserError: not a readable video, none in it, or one of a kind that is not known.
     """
     try:
-        container = av.open(str(path), metadata_errors='ignore')
+        container = av.open(str(path), **LENIENT)
     except FAILURES as error:
         raise _unreadable(path, error) from error
     with container:

@@ -167,14 +167,14 @@ def _display(frame) -> tuple[bool, bool, bool] | None:
     """What a display matrix asks for, as `UPRIGHT`; None without one."""
     # Not frame.side_data: the frame keeps that, and it the frame, so that megabytes a picture wait
     # for the collector of cycles.
-    for side in SideDataContainer(frame):
-        if side.type.name == 'DISPLAYMATRIX' and side.buffer_size >= 36:
-            # x' = a x + c y, y' = b x + d y
-            a, b, _, c, d = np.frombuffer(bytes(side)[:36], '<i4')[:5].astype(float)
-            if abs(a) + abs(d) >= abs(b) + abs(c):
-                return False, a < 0, d < 0
-            return True, c < 0, b < 0
-    return None
+    side = SideDataContainer(frame).get('DISPLAYMATRIX')
+    if side is None or side.buffer_size < 36:
+        return None
+    # x' = a x + c y, y' = b x + d y
+    a, b, _, c, d = np.frombuffer(bytes(side)[:36], '<i4')[:5].astype(float)
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
 
 
 def _turned(picture, how) -> Picture:

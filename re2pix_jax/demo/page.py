@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import signal
+import sys
 import tempfile
 
 from re2pix_jax.demo import session
@@ -94,13 +96,16 @@ def build(served: session.Served):
                 )
                 button = gradio.Button('Predict', interactive=False, elem_id='predict')
             with gradio.Column(scale=2):
-                context_picture = gradio.Image(label='what the model sees', elem_id='context')
-                film = gradio.Video(label='truth, futures, features', autoplay=True, elem_id='film')
+                # Titles stand above: labels of Gradio's would lie over the words of a picture.
+                gradio.Markdown('what the model sees')
+                context_picture = gradio.Image(show_label=False, elem_id='context')
+                gradio.Markdown('truth, futures, features')
+                film = gradio.Video(show_label=False, autoplay=True, elem_id='film')
                 download = gradio.DownloadButton('Download the film', elem_id='download')
-                sheet = gradio.Image(label='through time', elem_id='sheet')
-                overlay = gradio.Image(
-                    label='labels and depth, read from the forecast', elem_id='overlay'
-                )
+                gradio.Markdown('through time')
+                sheet = gradio.Image(show_label=False, elem_id='sheet')
+                gradio.Markdown('labels and depth, read from the forecast')
+                overlay = gradio.Image(show_label=False, elem_id='overlay')
                 text = gradio.Code(label='measured', interactive=False, elem_id='measured')
         upload.change(uploaded, upload, [start, context_picture, button])
         start.release(moved, [upload, start], context_picture)
@@ -121,6 +126,8 @@ def serve(served: session.Served, host: str, port: int, share: bool) -> None:
     Raises:
         UserError: gradio is not installed, or nothing can listen there.
     """
+    # What stops a service is an end, too, at which the folder goes.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix='re2pix-demo-') as folder:
         os.environ['GRADIO_TEMP_DIR'] = folder
         page = build(served)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from re2pix_jax import bundles
-from re2pix_jax.data import timeline
+from re2pix_jax.data import decoding, timeline
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import prediction
 from re2pix_jax.heads import Head
@@ -74,11 +74,11 @@ def admit(served: Served, path: str) -> float:
     try:
         # What the header says is looked at before any of the file is: an honest one of ten hours is
         # refused at once.
-        with av.open(path) as container:
+        with decoding.opened(path) as (container, _):
             promised = (container.duration or 0) / av.time_base
         if promised <= limits.seconds:
             promised = float(timeline.of(path).times[-1])
-    except (UserError, av.FFmpegError, OSError) as error:
+    except (UserError, OSError) as error:
         raise UserError(f'{name}: {_without(path, error)}') from error
     if promised > limits.seconds:
         raise UserError(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from re2pix_jax.nn.summary import summary
 from re2pix_jax.nn.sums import two_sum
 
 
@@ -33,9 +34,12 @@ class Principal:
     components: jax.Array
     variance: jax.Array
 
-    def __repr__(self):
+    __repr__ = summary
+
+    def in_words(self) -> str:
+        """What its summary says of it."""
         count, channels = getattr(self.components, 'shape', (None, None))
-        return f'Principal: {count} components of {channels} channels'
+        return f'{count} components of {channels} channels'
 
     @property
     def num_components(self) -> int:

@@ -14,7 +14,7 @@ from re2pix_jax.data import loader, prepare, records, video
 from re2pix_jax.evaluation import fitness, held_out
 from re2pix_jax.finetuning.plan import HORIZON, Run, once
 from re2pix_jax.tasks import principal, recipes
-from re2pix_jax.training import loop, writer
+from re2pix_jax.training import goodput, loop, writer
 
 POOR_PSNR = 26.0
 """dB of the VAE's reconstruction of this footage, below which it is tuned. [O]"""
@@ -197,6 +197,7 @@ def tried(run: Run, kind: str, config: ConfigDict) -> int:
 
 
 def _trained(config, workdir):
+    goodput.begin()
     task = tasks.create(config)
     with contextlib.closing(loader.create(config.data, config.batch_size, config.seed)) as data:
         task.check_data(data.encoded_by(), data.depth_kinds())

@@ -21,7 +21,8 @@ KINDS = {
 
 class Goodput:
     """Counts seconds by what they went into; what nothing else claims is 'starting' until the first
-    step and 'steps' from there on. What the process has lived for before is 'opening'.
+    step and 'steps' from there on. What the process has lived for before, or since `begin`, is
+    'opening'.
 
     Args:
       rows: of goodput.jsonl, as former starts of the run left them.
@@ -37,7 +38,7 @@ class Goodput:
             self.seconds['lost'] += self.seconds[kind] - kept[kind]
             self.seconds[kind] = kept[kind]
         self._before = dict(self.seconds)
-        self.seconds['opening'] += _age()
+        self.seconds['opening'] += _age() - _of_others
         self._kind, self._since = 'starting', time.perf_counter()
 
     def stepping(self) -> None:
@@ -78,6 +79,17 @@ class Goodput:
         self.seconds[before] += now - self._since
         self._kind, self._since = kind, now
         return before
+
+
+_of_others = 0.0  # seconds of this process before what is counted
+
+
+def begin() -> None:
+    """From now on time is the next run's: for a process that did other things before, such as a
+    training of another part.
+    """
+    global _of_others
+    _of_others = _age()
 
 
 def _age():

@@ -82,6 +82,7 @@ def test_a_bundle_goes_there_with_its_parts_and_comes_back(server, folder, parts
     }
     loaded = bundles.load(f'hf:{NAME}')
     assert isinstance(loaded, Forecaster) and same(loaded, parts['forecaster'])
+    assert repr(loaded).startswith(f'Forecaster: from hf:{NAME}, ') and len(repr(loaded)) < 500
     assert same(bundles.load(f'hf:{NAME}/encoder'), parts['encoder'])
     assert bundles.digest(f'hf:{NAME}') == bundles.digest(folder / 'forecaster')
     _, block, card = files['README.md'].decode().split('---\n', 2)

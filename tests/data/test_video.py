@@ -49,6 +49,21 @@ def test_write_then_read_gives_the_frames_back(clip30):
     assert video.probe(clip30) == (30.0, 40, 48, 64)
 
 
+def test_a_title_that_is_no_utf8_is_passed_over(tmp_path):
+    path = tmp_path / 'titled.mp4'
+    with av.open(str(path), 'w') as container:
+        container.metadata['title'] = 'Allee'
+        stream = container.add_stream('libx264', rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        for frame in numbered(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        container.mux(stream.encode(None))
+    written = path.read_bytes()
+    assert b'Allee' in written
+    path.write_bytes(written.replace(b'Allee', b'All\xe9e'))
+    assert video.read(path).shape == (5, 48, 64, 3)
+
+
 def test_every_wanted_time_gets_the_nearest_frame(clip30):
     times = np.arange(23) / 17
     assert numbers(video.read(clip30, fps=17)) == np.rint(times * 30).astype(int).tolist()

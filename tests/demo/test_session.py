@@ -33,7 +33,7 @@ def test_a_video_is_admitted_shown_and_predicted(served, brought, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'limits', 'said'),
     [
-        ('letter.mp4', {}, 'letter.mp4: '),
+        ('letter.mp4', {}, 'letter.mp4: not a readable video'),
         ('short.mp4', {}, r'short.mp4: is 0.2 s long, and the model looks at 0.5 s before it'),
         ('long.mp4', {}, 'long.mp4: is 10h 00m long, at most 10m 00s are taken: cut a part of it'),
         ('street.mp4', {'megabytes': 0}, 'street.mp4: is larger than 0 MB: cut a part of it'),

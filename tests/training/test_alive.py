@@ -151,6 +151,15 @@ def test_native_lines_are_held_back_until_it_is_known_how_it_ends(tmp_path, line
     assert (status, said) == (1, f'before\n{line}\nINTERNAL: more of it\n')
 
 
+def test_a_second_run_of_a_process_does_not_count_the_first(monkeypatch):
+    monkeypatch.setattr(goodput, '_of_others', 0.0)
+    monkeypatch.setattr(goodput, '_age', lambda: 90.0)
+    assert goodput.Goodput([], 0).read()['opening'] == 90
+    goodput.begin()
+    monkeypatch.setattr(goodput, '_age', lambda: 93.0)
+    assert goodput.Goodput([], 0).read()['opening'] == 3
+
+
 def test_goodput_counts_every_second_once_and_the_lost_ones(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(goodput.time, 'perf_counter', lambda: now[0])
