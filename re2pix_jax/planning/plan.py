@@ -168,8 +168,9 @@ def make(name: str, what: str, config: ConfigDict, topology: Topology, program: 
 
 
 def fitting(make: Callable[[ConfigDict], Plan], config: ConfigDict) -> Plan:
-    """The plan of a config as it is; where that does not fit, with its state cut over all devices
-    of a slice, or with layers computed again, what saves more first; where that does not do, both.
+    """The plan of a config as it is; where that does not fit, with its state cut over as many
+    devices of a slice as its width divides into, or with layers computed again, what saves more
+    first; where that does not do, both.
     """
     made = make(config)
     config = config.copy_and_resolve_references()
@@ -177,7 +178,8 @@ def fitting(make: Callable[[ConfigDict], Plan], config: ConfigDict) -> Plan:
         return made
     changes = []
     if config.mesh.fsdp == 1 and made.topology.count > 1:
-        changes.append((config.mesh, 'fsdp', -1))
+        count = made.topology.count
+        changes.append((config.mesh, 'fsdp', math.gcd(count, config.model.get('width', count))))
     if config.model.get('remat') is False:
         changes.append((config.model, 'remat', True))
     if made.activations > made.state + made.frozen:

@@ -29,7 +29,7 @@ def test_what_saves_more_is_tried_first_where_a_plan_does_not_fit():
 
         def one(config):
             asked.append((config.mesh.fsdp, config.model.get('remat')))
-            cut = 16 if config.mesh.fsdp == -1 else 1
+            cut = 16 if config.mesh.fsdp == 16 else 1
             return _plan(peak=peaks.pop(0), fsdp=cut, state=int(state * GIB))
 
         return one
@@ -40,15 +40,19 @@ def test_what_saves_more_is_tried_first_where_a_plan_does_not_fit():
     assert plan.fitting(make(1, 20.0, 16.0, 8.0), config).fits
     assert asked == [
         *[(1, False)],
-        *[(1, False), (-1, False)],
+        *[(1, False), (16, False)],
         *[(1, False), (1, True)],
-        *[(1, False), (1, True), (-1, True)],
+        *[(1, False), (1, True), (16, True)],
     ]
     assert (config.mesh.fsdp, config.model.remat) == (1, False)
     asked.clear()
     without = ConfigDict({'mesh': {'fsdp': 1}, 'model': {}})
     assert not plan.fitting(make(1, 20.0, 16.0), without).fits
-    assert asked == [(1, None), (-1, None)]
+    assert asked == [(1, None), (16, None)]
+    asked.clear()
+    narrow = ConfigDict({'mesh': {'fsdp': 1}, 'model': {'width': 24}})
+    plan.fitting(make(1, 20.0, 8.0), narrow)
+    assert asked == [(1, None), (8, None)]  # of the 16 devices, what divides the width
 
 
 def test_links_that_nothing_hides():
