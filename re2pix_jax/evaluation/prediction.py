@@ -1,6 +1,4 @@
-"""Predicts the future of one clip, measures it where the truth is known, and writes what people
-look at.
-"""
+"""Predicts a clip's future, measures it where truth is known, and writes what people look at."""
 
 import contextlib
 import functools
@@ -55,9 +53,7 @@ class Clip(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A time of a video, in seconds, what to call the video, and whether it was given itself, not
-    found in a folder.
-    """
+    """A time of a video, in seconds, its name, and whether it was given itself, not in a folder."""
 
     path: pathlib.Path
     name: str
@@ -125,8 +121,8 @@ def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS):
         if searched and not below:
             raise UserError('; '.join([f'{path}: the folder holds no images or videos', *notes]))
         print(*notes, sep='\n', end='\n' * bool(notes), file=sys.stderr, flush=True)
-        inside = [(path / name, f'{path.name}/{name}', False) for name in below]
-        found += inside or [(path, path.name, True)]
+        found += [(path / name, f'{path.name}/{name}', False) for name in below]
+        found += [] if below else [(path, path.name, True)]
     asked = []
     for path, name, given in found:
         times = [start]

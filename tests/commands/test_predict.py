@@ -22,8 +22,7 @@ from tests.conftest import ROOT, SIZE
 from tests.running import environment
 from tests.running import outcomes as run_commands
 
-# name: (arguments after --out, what the error says); {dir} holds the videos, {model} the micro
-# bundles
+# name: (arguments after --out, what the error says); {dir} holds videos, {model} the micro bundles
 BAD = {
     'missing file': ('--video={dir}/none.mp4', r'none\.mp4.*no such file'),
     'not a video': ('--video={dir}/text.mp4', r'text\.mp4: .*not a .*video'),
@@ -47,10 +46,7 @@ BAD = {
         '--video={dir}/good.mp4 --out={dir}/text.mp4',
         r"text\.mp4: can't be written \(file exists\)",
     ),
-    'out unwritable': (
-        '--video={dir}/good.mp4 --out=/proc/1/none',
-        r"/proc/1/none: can't be written",
-    ),
+    'out unwritable': ('--video={dir}/good.mp4 --out=/proc/1/none', r"1/none: can't be written"),
     'full disk': (
         '--world=validation:0',
         r'full disk/future.mp4: the disk is full; nothing half-written was left, free some space',
@@ -382,9 +378,8 @@ with jax.set_mesh(devices):
 def test_eight_devices_draw_different_noise_and_give_the_videos_of_one(model, tmp_path):
     bundles.save(tmp_path / 'model', model)
     context = np.random.default_rng(0).integers(0, 256, (1, 4, *SIZE, 3), dtype=np.uint8)
-    np.save(
-        tmp_path / 'context.npy', np.repeat(context, 8, axis=0)
-    )  # only the noise tells the eight apart
+    # Only the noise tells the eight apart.
+    np.save(tmp_path / 'context.npy', np.repeat(context, 8, axis=0))
     videos = {}
     for devices in (1, 8):
         out = tmp_path / f'{devices}.npz'
@@ -398,8 +393,7 @@ def test_eight_devices_draw_different_noise_and_give_the_videos_of_one(model, tm
         videos[devices] = np.load(out)
     one, eight = (videos[devices]['latents'] for devices in (1, 8))
     np.testing.assert_allclose(eight, one, atol=1e-4 * np.abs(one).max())
-    assert (
-        np.abs(videos[8]['frames'].astype(int) - videos[1]['frames']).max() <= 1
-    )  # a rounded pixel
+    apart = np.abs(videos[8]['frames'].astype(int) - videos[1]['frames']).max()
+    assert apart <= 1, 'a rounded pixel'
     apart = [np.abs(eight[a] - eight[b]).max() for a in range(8) for b in range(a)]
     assert min(apart) > 0.1 * np.abs(eight).max()

@@ -154,21 +154,6 @@ def test_refusals_are_one_line(script, arguments, variables, message):
     assert said.count('\n') == 1 and 'error: ' in said and message in said, said
 
 
-SOURCED = 'launch/environment.sh', 'launch/show.sh', 'launch/usage.sh'
-
-
-@pytest.mark.parametrize(
-    'script', [one for one in SCRIPTS if one.startswith('launch/') and one not in SOURCED]
-)
-def test_help_is_the_comment_at_the_head(script):
-    status, shown, said = launch(pathlib.Path(script).name, '--help')
-    lines = (ROOT / script).read_text().splitlines()[1:]
-    first = next(line for line in lines if not line.startswith('#SBATCH'))
-    assert (status, said) == (0, '') and shown.startswith(first.removeprefix('# ') + '\n')
-    assert f'launch/{pathlib.Path(script).name}' in shown or script == 'launch/parity.sh'
-    assert not re.search('^#|SBATCH|shellcheck|set -euo', shown, re.M)
-
-
 def test_a_gpu_host_knows_the_cards_that_are_planned_for():
     (named,) = re.findall(r'=~ \^\(([a-z0-9|]+)\)', (ROOT / 'launch/gpu_host.sh').read_text())
     cards = {name for name, chip in chips.CHIPS.items() if chip.platform == 'gpu'}

@@ -1,11 +1,13 @@
-"""What hosts and slices are set up with before a launcher trains there."""
+"""What hosts and slices are set up with before a launcher trains there, and what --help says."""
 
+import pathlib
+import re
 import subprocess
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.launch.test_launchers import NAMES, launch
+from tests.launch.test_launchers import NAMES, SCRIPTS, launch
 
 
 def _tool(folder, name, *lines):
@@ -67,3 +69,18 @@ def test_what_a_tpu_compiled_is_kept_in_the_bucket_of_the_run():
     assert shown.count(kept) == shown.count('re2pix train ') == 3
     _, shown, _ = launch('stages.sh', '--dry-run', **given, JAX_COMPILATION_CACHE_DIR='/x')
     assert shown.count('env JAX_COMPILATION_CACHE_DIR=/x re2pix train') == 3
+
+
+SOURCED = 'launch/environment.sh', 'launch/show.sh', 'launch/usage.sh'
+
+
+@pytest.mark.parametrize(
+    'script', [one for one in SCRIPTS if one.startswith('launch/') and one not in SOURCED]
+)
+def test_help_is_the_comment_at_the_head(script):
+    status, shown, said = launch(pathlib.Path(script).name, '--help')
+    lines = (ROOT / script).read_text().splitlines()[1:]
+    first = next(line for line in lines if not line.startswith('#SBATCH'))
+    assert (status, said) == (0, '') and shown.startswith(first.removeprefix('# ') + '\n')
+    assert f'launch/{pathlib.Path(script).name}' in shown or script == 'launch/parity.sh'
+    assert not re.search('^#|SBATCH|shellcheck|set -euo', shown, re.M)

@@ -155,6 +155,7 @@ def test_processes_that_do_not_share_their_workdir_end_in_one_line(tmp_path):
         assert status == 2 and 'Traceback' not in err, err
         assert lines == [
             f'error: --workdir={place}: process 0 writes there and process 1 does not see it; '
-            'expected one folder for all: give one on a disk that the hosts share, or gs://BUCKET/...'
+            'expected one folder for all: give one on a disk that the hosts share, or '
+            'gs://BUCKET/...'
         ]
         assert not place.exists() or os.listdir(place) == []
