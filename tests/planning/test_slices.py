@@ -73,4 +73,5 @@ def test_a_recipe_on_a_slice(pinned, tmp_path):
 
 if __name__ == '__main__':
     plans = [plan for file in sys.argv[1:] for plan in json.loads(open(file).read())]
-    FILE.write_text(json.dumps([essentials(plan) for plan in plans], indent=1) + '\n')
+    pinned = [essentials(plan) for plan in plans if plan['fits']]
+    FILE.write_text(json.dumps(pinned, indent=1) + '\n')
