@@ -5,9 +5,9 @@
 # trained from the same shipped generator, on the same clips and as long, and compared on clips that
 # neither has seen: `full`, the method, and `predicted_only`, which is never shown true features.
 #
-# As short as this it shows how a row is made, not which is better: the intervals say so. With
-# `steps = 200`, `clips = 1000` and three seeds it is the study of `configs/README.md`, which
-# `launch/study.sh` runs whole. A CPU is enough.
+# As short as this it shows how a row is made, not which is better: a verdict that rests on one seed
+# says nothing of the next. With `steps = 200`, `clips = 1000` and three seeds it is the study of
+# `configs/README.md`, which `launch/study.sh` runs whole. A CPU is enough, and takes five minutes.
 
 # %%
 # @title Install (a minute or two on a fresh runtime)

@@ -93,11 +93,12 @@ display(guided.sheet(truth))
 
 # %% [markdown]
 # ## How much of the semantics is needed?
-# The generator is given the first few components alone. Again, nothing is compiled anew.
+# The generator is given the first few components alone, though the sheets show all that were
+# forecast. Again, nothing is compiled anew.
 
 # %%
 for channels in (1, 8, 64):
-    print(f'the first {channels} components')
+    print(f'{channels} of {model.generator.net.components} components')
     display(model.predict(context, horizon, seed, channels=channels).sheet())
 
 # %% [markdown]

@@ -4,8 +4,8 @@
 # Fine-tunes the shipped model on a folder of videos, and shows what that changed on footage that
 # it has not seen. Without footage of yours three videos of a procedural street are made.
 #
-# A CPU is enough for the minute of training that is asked for below; half an hour makes a
-# difference to look at. A GPU or TPU is used where the runtime has one.
+# A CPU is enough for the minute of training that is asked for below, and takes five in all; half an
+# hour makes a difference to look at. A GPU or TPU is used where the runtime has one.
 
 # %%
 # @title Install (a minute or two on a fresh runtime)
@@ -95,7 +95,7 @@ re2pix('finetune', footage, f'--out={out}', f'--minutes={minutes}', *more)
 
 # %% [markdown]
 # ## Curves
-# The loss of each part over its steps.
+# The loss of each part over its steps; in a minute it hardly falls.
 
 # %%
 import matplotlib.pyplot as plt
@@ -115,8 +115,8 @@ plt.show()
 
 # %% [markdown]
 # ## What changed
-# Three held-out moments, from the page that was made: the truth, the untuned model, the tuned one,
-# and the features.
+# Three held-out moments, from the page that was made: the truth, the untuned model, the tuned one
+# (`prediction`), and the features.
 
 # %%
 import base64

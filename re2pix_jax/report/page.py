@@ -10,7 +10,8 @@ from re2pix_jax import files
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body {{ background: #181818; color: #ebebeb; font: 15px sans-serif; margin: 2em }}
-img {{ max-width: 100% }}
+div {{ overflow-x: auto }} /* a wide sheet is moved rather than its words made too small */
+img {{ max-width: max(100%, 2200px) }}
 p, pre {{ color: #aaa }}</style><h1>{title}</h1>{about}
 {sections}</html>
 """
@@ -37,10 +38,11 @@ def write(path, title: str, about: str, sections):
 
 
 def _section(caption, picture, film=None) -> str:
-    text = f'<h3>{html.escape(caption)}</h3><img src="data:image/png;base64,{_png(picture)}">'
+    image = f'<div><img src="data:image/png;base64,{_png(picture)}"></div>'
+    text = f'<h3>{html.escape(caption)}</h3>{image}'
     if film is not None:
         data = base64.b64encode(film).decode()
-        text += f'<br><video controls loop muted src="data:video/mp4;base64,{data}"></video>'
+        text += f'<video controls loop muted src="data:video/mp4;base64,{data}"></video>'
     return text
 
 
