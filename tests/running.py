@@ -8,6 +8,7 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -18,6 +19,11 @@ def environment(devices: int = 1, **variables: str) -> dict[str, str]:
     """The environment of a process that has so many devices, all on the CPU."""
     flags = os.environ.get('XLA_FLAGS', ''), f'--xla_force_host_platform_device_count={devices}'
     return os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join(flags)} | variables
+
+
+def hear_ctrl_c() -> None:
+    """For `preexec_fn`: what a script starts in the background has it ignored, and its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def on_eight_devices(program: str) -> subprocess.CompletedProcess:

@@ -124,7 +124,7 @@ def test_options_of_a_prediction_are_checked_before_anything_is_compiled(options
         ([], 'clip: expected a video or a list of videos, got an empty list'),
         (list(CLIP[0]), 'clip: one picture [32, 64, 3], expected frames [time, height, width, 3];'),
         (None, 'clip: expected frames [time, height, width, 3], whole numbers from 0 to 255'),
-        ('nowhere.mp4', 'nowhere.mp4: no such file or folder, expected a video file'),
+        ('nowhere.mp4', 'nowhere.mp4: no such file or folder; expected a video file'),
     ],
 )
 def test_what_is_predicted_is_a_clip_or_several(clip, said, model):

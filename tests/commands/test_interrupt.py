@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.running import environment
+from tests.running import environment, hear_ctrl_c
 
 AT_WORK = """
 import hashlib
@@ -45,6 +45,7 @@ def interrupted(arguments, ready, stream='stdout'):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
     try:
         while ready not in (line := getattr(process, stream).readline()):

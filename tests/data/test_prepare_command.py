@@ -18,7 +18,7 @@ from re2pix_jax.data.sources.world import World
 from tests.conftest import ROOT, SIZE
 from tests.data import layouts
 from tests.data.stubs import damage, manifest_of
-from tests.running import outcomes
+from tests.running import hear_ctrl_c, outcomes
 
 
 @pytest.fixture(scope='module')
@@ -168,7 +168,12 @@ def test_a_preparation_that_was_killed_goes_on(tmp_path):
 
     def begun():
         process = subprocess.Popen(
-            command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=hear_ctrl_c,
         )
         _wait(lambda: _workers(process) and list(partial.glob('train-*.json')))
         return process, _workers(process)

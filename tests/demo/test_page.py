@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from tests.conftest import ROOT
-from tests.running import environment
+from tests.running import environment, hear_ctrl_c
 
 pytest.importorskip('gradio')
 playwright = pytest.importorskip('playwright.sync_api')
@@ -46,8 +46,7 @@ class Demo:
             env=environment(**variables),
             stdout=subprocess.PIPE,
             text=True,
-            # A shell that starts these tests in the background has them ignore it, and theirs.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=hear_ctrl_c,
         )
         line = self.process.stdout.readline()
         self.url = re.search(r'http://\S+', line)[0]

@@ -46,6 +46,7 @@ def launch(script, *arguments, path=None, **variables):
         name: value
         for name, value in environment().items()
         if name not in ('RECIPE', 'OUT', 'DATA', 'PARTS', 'TOPOLOGY', 'TRAINING', *NAMES)
+        and not name.startswith('JAX_COMPILATION')
     }
     found = os.pathsep.join(map(str, (*(path or ()), pathlib.Path(sys.executable).parent)))
     environ['PATH'] = f'{found}{os.pathsep}{environ["PATH"]}'
