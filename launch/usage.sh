@@ -5,7 +5,7 @@ case "${1:-}" in
   -h | --help)
     script="$0"
     [ -f "$script" ] || script="$OLDPWD/$0"  # where the script has changed the folder
-    awk 'NR > 1 { if (!/^#/) exit; if (!/^#(SBATCH| shellcheck)/) { sub(/^# ?/, ""); print } }' \
+    awk 'NR == 1 || /^#(SBATCH| shellcheck)/ { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' \
       "$script"
     exit ;;
 esac

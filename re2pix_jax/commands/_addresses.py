@@ -20,7 +20,7 @@ def check(module, argv: list[str]) -> None:
 
     Args:
         module: of the command; its REMOTE names the flags and arguments that may lie in a bucket,
-            its NO_PATHS flags that are not looked at.
+            its NO_PATHS flags that are not looked at, its CHECKS what says more of a flag's place.
         argv: without the flags.
 
     Raises:
@@ -38,6 +38,7 @@ def check(module, argv: list[str]) -> None:
         # Not of an override, whose value is in the config.
         elif '.' not in flag.name and flag.name not in getattr(module, 'NO_PATHS', ()):
             for text in _texts(flag.value):
+                getattr(module, 'CHECKS', {}).get(flag.name, lambda _: None)(text)
                 _check(text, f'--{flag.name}', flag.name in allowed)
 
 

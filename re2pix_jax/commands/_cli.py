@@ -6,6 +6,7 @@ whose first line is what `re2pix` alone says of it and which holds an example; a
     ARGUMENTS = ('kind', '[source]')  # positional ones: in brackets, if it may be absent
     REMOTE = ('source', 'out')        # flags and arguments that may lie in a bucket (gs://, s3://)
     NO_PATHS = ('message',)           # flags that may hold the addresses of other things
+    CHECKS = {'out': function}        # flag → what refuses places that it cannot take
     GOES_ON = True                    # after a Ctrl-C, if it is given again
     def main(argv): ...               # argv without the flags; returns the exit status
 

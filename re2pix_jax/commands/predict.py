@@ -118,8 +118,9 @@ def _several(model, asked) -> int:
             clip = _read(model, moment.path, moment.start)
         except UserError as error:
             bad[moment.path] = error
-            status = max(status, 2 if moment.given else 1)
-            how = 'error' if moment.given else 'left out'
+            given = moment.name == moment.path.name  # and was not found in a folder
+            status = max(status, 2 if given else 1)
+            how = 'error' if given else 'left out'
             print(f'{how}: {error}', file=sys.stderr, flush=True)
             continue
         doing = 'predicting' if done else 'compiling and predicting'

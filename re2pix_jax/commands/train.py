@@ -33,14 +33,14 @@ _CONFIG = cli.config_flag()
 flags.declare_key_flag('restarts')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 
-NO_PATHS = ('workdir',)  # checkpoints say themselves where they may lie
+REMOTE = ('workdir',)
+CHECKS = {'workdir': checkpoint.check_place}
 GOES_ON = True
 
 
 def main(argv):
     del argv
     config = _CONFIG.value
-    checkpoint.check_place(_WORKDIR.value)
     defaults.check(config)
     mesh.initialize_processes()
     task = tasks.create(config)

@@ -53,12 +53,11 @@ class Clip(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A time of a video, in seconds, its name, and whether it was given itself, not in a folder."""
+    """A time of a video, in seconds, and what to call the video."""
 
     path: pathlib.Path
     name: str
     start: float
-    given: bool
 
 
 class Prediction(NamedTuple):
@@ -121,15 +120,14 @@ def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS):
         if searched and not below:
             raise UserError('; '.join([f'{path}: the folder holds no images or videos', *notes]))
         print(*notes, sep='\n', end='\n' * bool(notes), file=sys.stderr, flush=True)
-        found += [(path / name, f'{path.name}/{name}', False) for name in below]
-        found += [] if below else [(path, path.name, True)]
+        found += [(path / name, f'{path.name}/{name}') for name in below] or [(path, path.name)]
     asked = []
-    for path, name, given in found:
+    for path, name in found:
         times = [start]
         with contextlib.suppress(UserError):  # who reads it says so
             end = timeline.of(path, folder_fps).times[-1] - (model.context_frames - 1) / model.fps
             times += np.arange(start + every, end, every).tolist() if every else []
-        asked += [Moment(path, name, time, given) for time in times]
+        asked += [Moment(path, name, time) for time in times]
     return asked
 
 

@@ -102,8 +102,7 @@ def _check_shared(place: str) -> None:
         without = ', '.join(map(str, np.flatnonzero(~seen)))
         raise UserError(
             f'--workdir={place}: process 0 writes there and process {without} does not see it; '
-            'expected one folder for all: give one on a disk that the hosts share, or '
-            'gs://BUCKET/...'
+            'expected one folder for all: give one on a disk that the hosts share, or on gs://'
         )
 
 

@@ -179,11 +179,8 @@ def outcomes(folder, model, micro_bundles, tmp_path_factory):
     lines = {name: line for name, (line, _) in BAD.items()} | GOOD | MANY
     commands = {}
     for name, line in lines.items():
-        first = [
-            f'--out={outs / name}',
-            f'--model={outs}/model',
-            '--horizon=2',
-        ]  # a later flag wins
+        # A later flag wins.
+        first = [f'--out={outs / name}', f'--model={outs}/model', '--horizon=2']
         commands[name] = first + line.format(dir=folder, model=micro_bundles, outs=outs).split()
     # Without optimisation it compiles several times faster.
     found = run_commands(
@@ -224,11 +221,8 @@ def test_several_videos_and_times_are_predicted_in_one_run(outcomes):
 def test_a_prediction_is_written(name, outcomes):
     status, out, error, folder = outcomes[name]
     assert status == 0, error
-    assert sorted(file.name for file in folder.iterdir()) == [
-        'future.mp4',
-        'metrics.json',
-        'sheet.png',
-    ]
+    written = ['future.mp4', 'metrics.json', 'sheet.png']
+    assert sorted(file.name for file in folder.iterdir()) == written
     report = json.loads((folder / 'metrics.json').read_text())
     assert report['protocol'] == {
         'fps': 17 / 3,
