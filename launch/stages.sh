@@ -101,7 +101,9 @@ chosen() {  # the flags that `re2pix plan` recommends for a config, asked for on
   fi
   if [ ! -f "$file" ]; then
     mkdir -p "$out/plans"
-    JAX_PLATFORMS=cpu re2pix plan --config="$1" --topology="$TOPOLOGY" --search > "$file.partial"
+    # In $(...) a failure ends nothing by itself, and half a plan would be taken for one.
+    JAX_PLATFORMS=cpu re2pix plan --config="$1" --topology="$TOPOLOGY" --search \
+      > "$file.partial" || exit
     mv "$file.partial" "$file"
   fi
   sed -n 's/^none fits/error: &/p' "$file" >&2
@@ -122,7 +124,7 @@ loop=() kept=()
 case "${PLATFORM:-}-$out" in
   tpu-*://*) kept=(env JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$out/compiled}") ;;
 esac
-# A TPU's compiler takes no end over a transformer's layers one by one.
+# A TPU's compiler does not finish with a transformer's layers one by one.
 case "${PLATFORM:-}-$recipe" in *unet*) ;; tpu-base*) loop=(--config.model.unroll=False) ;; esac
 case "$recipe" in
   tiny)

@@ -24,9 +24,10 @@ def at_once():
         return
     heard, told = os.pipe()
     os.set_blocking(told, False)
-    threading.Thread(target=_wait, args=(heard,), daemon=True).start()
-    signal.signal(signal.SIGINT, lambda *_: None)
+    # Before the thread, which is waited for: what comes meanwhile lies in the pipe until it reads.
     before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    threading.Thread(target=_wait, args=(heard,), daemon=True).start()
     try:
         yield
     finally:
