@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/usage.sh
+one_folder "$@"
 source launch/environment.sh
 out="${1:-runs/tiny}"
 sources="('records:$out/world',)"

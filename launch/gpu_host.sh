@@ -31,7 +31,9 @@ there (nvidia-smi lists it), or choose cards by CUDA_VISIBLE_DEVICES"
     *H200*) kind=h200 ;;
     *H100*) kind=h100 ;;
     *A100*) kind=a100 ;;
-    *4090*) kind=rtx4090 ;;
+    *"RTX 4090"*) kind=rtx4090 ;;
+    *"RTX 4080"*) kind=rtx4080 ;;
+    *"RTX 4060"*) kind=rtx4060 ;;
     *) kind="" ; echo "$name is not known to re2pix plan: the state is replicated" ;;
   esac
   [ -z "$kind" ] || export TOPOLOGY="$kind:$count"

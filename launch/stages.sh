@@ -40,6 +40,10 @@ for word in "${training[@]}"; do
   [[ "$word" =~ ^--(no)?config\.[a-z0-9_.]+(=.*)?$ ]] \
     || fail "TRAINING: $word: expected fields of the config, such as --config.steps=100"
 done
+cards='(h100|h200|a100|rtx4060|rtx4080|rtx4090|cpu):[1-9][0-9]*'
+tpus='v(5e|5p|6e):[1-9][0-9]*(x[1-9][0-9]*){1,2}'
+[[ "${TOPOLOGY:-h100:1}" =~ ^($cards|$tpus)$ ]] || fail "TOPOLOGY=$TOPOLOGY: expected devices and \
+their number, such as h100:8 or v5e:4x4; re2pix plan --help lists them"
 [ -n "$dry" ] || command -v re2pix >/dev/null || source launch/environment.sh
 # What every stage is given is looked at before the first, where re2pix is there to do it.
 checked='import sys; from re2pix_jax.commands import _config
@@ -94,7 +98,7 @@ alone() {  # alone BUNDLE COMMAND ...: by the first process; the others wait for
 }
 chosen() {  # the flags that `re2pix plan` recommends for a config, asked for once
   [ -n "${TOPOLOGY:-}" ] || return 0
-  local file="$out/plans/$1.txt"
+  local file="$out/plans/$1-$TOPOLOGY.txt"
   if [ -n "$dry" ]; then
     echo "JAX_PLATFORMS=cpu re2pix plan --config=$1 --topology=$TOPOLOGY --search > $file" >&2
     return

@@ -17,6 +17,7 @@ set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 source launch/usage.sh
+one_folder "$@"
 source launch/environment.sh
 out="${1:-runs/study}"
 resolve='import sys; from re2pix_jax import bundles; print(bundles.resolve(sys.argv[1]))'

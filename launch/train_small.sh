@@ -16,6 +16,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/usage.sh
+one_folder "$@"
 [ -n "${BARE:-}" ] || source launch/environment.sh
 if [ -n "${PLAN:-}" ]; then
   exec python3 -m re2pix_jax recipes encoder:small principal:small autoencoder:small head:small \

@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/usage.sh
+one_folder "$@"
 source launch/environment.sh
 out="${1:-runs/tiny}"
 parts="$out/parts"

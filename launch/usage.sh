@@ -9,3 +9,10 @@ case "${1:-}" in
       "$script"
     exit ;;
 esac
+
+# one_folder "$@": what a script says that takes [OUT] and nothing else.
+one_folder() {
+  [[ $# -le 1 && "${1:-}" != -* ]] && return
+  echo "error: $*: expected [OUT], one folder; --help says more" >&2
+  exit 2
+}

@@ -316,7 +316,8 @@ def _flag_help(flag):
     name = f'--[no]{flag.name}' if flag.boolean else f'--{flag.name}=...'
     known = '' if flag.default is None else f' Without it: {flag.default_as_str}'.replace("'", '')
     kind = flag.parser.syntactic_help
-    about = f'{flag.help.rstrip(".")}{f" ({kind})" if kind and not flag.boolean else ""}.{known}'
+    about = ' '.join(flag.help.rstrip('.').split())  # absl breaks some lines
+    about = f'{about}{f" ({kind})" if kind and not flag.boolean else ""}.{known}'
     wrap = textwrap.TextWrapper(100, initial_indent='      ', subsequent_indent='      ')
     return f'  {name}\n{wrap.fill(about)}'
 

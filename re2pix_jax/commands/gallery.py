@@ -5,7 +5,8 @@ r"""A page of predictions, good and bad, in one file that opens anywhere.
 
 Predicts clips of the procedural world, or moments of videos --every so many seconds, ranks them by
 what they gain over repeating the last context frame (PSNR), and shows the best, the middle and the
-worst --count of each: index.html with sheets and films inside.
+worst --count of each: index.html with sheets and films inside. What cannot be read is named and
+left out; the status is then 2 where it was given itself, 1 where it was found in a folder.
 """
 
 import sys
@@ -40,7 +41,8 @@ def main(argv):
     with files.staging(OUT.value) as folder:
         model = prediction.load_model(MODEL.value)
         asked = _asked(model)
-        clips = track(_read(model, asked), len(asked), 'predict', size=lambda _: 1)
+        costs = []
+        clips = track(_read(model, asked, costs), len(asked), 'predict', size=lambda _: 1)
         found = gallery.predicted(model, clips, HORIZON.value, SEED.value, MODEL.value)
         picked = gallery.chosen(found, COUNT.value)
         if not picked:
@@ -56,6 +58,7 @@ def main(argv):
         gallery.write(folder / 'index.html', f'What {MODEL.value} predicts', about, picked)
     print(about)
     print(f'written to {OUT.value}: index.html')
+    return max(costs, default=0)
 
 
 def _asked(model) -> list:
@@ -64,9 +67,14 @@ def _asked(model) -> list:
     return prediction.moments(model, VIDEO.value, 0.0, EVERY.value)
 
 
-def _read(model, asked):
-    """The clips; what cannot be read is named and left out."""
+def _read(model, asked, costs):
+    """Yields the clips. What cannot be read is named, and `costs` gets the status that it asks for;
+    a video is named once.
+    """
+    lost = set()
     for one in asked:
+        if getattr(one, 'path', one) in lost:
+            continue
         try:
             if isinstance(one, str):
                 yield prediction.read_world(model, one, HORIZON.value)
@@ -76,4 +84,6 @@ def _read(model, asked):
         except UserError as error:
             if len(asked) == 1:
                 raise
+            lost.add(getattr(one, 'path', one))
+            costs.append(getattr(one, 'cost', 2))
             print(f'left out: {error}', file=sys.stderr, flush=True)

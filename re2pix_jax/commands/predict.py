@@ -118,9 +118,8 @@ def _several(model, asked) -> int:
             clip = _read(model, moment.path, moment.start)
         except UserError as error:
             bad[moment.path] = error
-            given = moment.name == moment.path.name  # and was not found in a folder
-            status = max(status, 2 if given else 1)
-            how = 'error' if given else 'left out'
+            status = max(status, moment.cost)
+            how = 'error' if moment.cost == 2 else 'left out'
             print(f'{how}: {error}', file=sys.stderr, flush=True)
             continue
         doing = 'predicting' if done else 'compiling and predicting'

@@ -26,9 +26,7 @@ FORMAT = 2
 """Of metrics.json."""
 
 MINIMUM_SIZE = 0.5
-"""Frames whose height or width is below this share of the model's shorter side are refused: they
-would be blown up beyond use. [O]
-"""
+"""A smaller share of the model's shorter side is refused: frames would be too blown up. [O]"""
 
 EVALS = {'components': {'type': 'components'}, 'image': {'type': 'image'}}
 LABELLED = {'segmentation': {'type': 'segmentation'}}
@@ -40,8 +38,7 @@ class Clip(NamedTuple):
 
     Attributes:
         name: where it comes from.
-        frames: uint8 [M + K, H, W, 3] at the model's size and rate, K <= horizon true future
-            frames.
+        frames: uint8 [M + K, H, W, 3], the model's size and rate; K <= horizon of them future.
         labels: uint8 [M + K, H, W], train ids, or None.
         start: seconds into the source at which the context begins.
     """
@@ -58,6 +55,11 @@ class Moment(NamedTuple):
     path: pathlib.Path
     name: str
     start: float
+
+    @property
+    def cost(self) -> int:
+        """The command's status where it cannot be read: 1 if it was found in a folder, else 2."""
+        return 2 if self.name == self.path.name else 1
 
 
 class Prediction(NamedTuple):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from re2pix_jax.evaluation import gallery
 from tests.running import outcomes
@@ -27,6 +28,10 @@ def test_best_middle_and_worst_each_once(gains, count):
 
 @pytest.mark.slow
 def test_the_page_is_one_file_with_sheets_and_films(tmp_path):
+    (tmp_path / 'notes.mp4').write_text('no video')
+    (tmp_path / 'frames').mkdir()
+    for number in range(20):
+        Image.new('RGB', (128, 64), (number, 90, 90)).save(tmp_path / f'frames/{number:02}.png')
     found = outcomes(
         'gallery',
         {
@@ -34,6 +39,10 @@ def test_the_page_is_one_file_with_sheets_and_films(tmp_path):
             'both': ['--world=validation', '--video=x.mp4', f'--out={tmp_path}/no'],
             'split': ['--world=holiday', f'--out={tmp_path}/no'],
             'none': [f'--video={tmp_path}/none.mp4', f'--out={tmp_path}/no'],
+            'some': [
+                *(f'--video={tmp_path}/{name}' for name in ('frames', 'notes.mp4')),
+                *('--every=100', '--horizon=1', f'--out={tmp_path}/some'),
+            ],
         },
     )
     status, out, err = found['world']
@@ -41,6 +50,8 @@ def test_the_page_is_one_file_with_sheets_and_films(tmp_path):
     page = (tmp_path / 'page' / 'index.html').read_text()
     assert page.count('data:image/png') == page.count('data:video/mp4') == 2
     assert 'among the best: world validation:' in page and 'src="http' not in page
+    status, out, err = found['some']
+    assert status == 2 and '1 prediction' in out and 'left out: ' in err and 'notes.mp4' in err, err
     for name, said in (
         ('both', 'error: gallery: expected either --video or --world'),
         ('split', 'error: --world=holiday: expected a split of '),

@@ -136,7 +136,12 @@ def test_a_plan_is_asked_for_where_the_devices_are_named():
             *('stages.sh', [], {'TRAINING': '--config.steps=1 steps=2'}),
             'TRAINING: steps=2: expected fields of the config, such as --config.steps=100',
         ),
-        ('gpu_host.sh', ['--dry-run'], {'TOPOLOGY': 'h1000:8'}, 'TOPOLOGY=h1000:8: expected cards'),
+        ('gpu_host.sh', ['--dry-run'], {'TOPOLOGY': 'v5e:4x4'}, 'TOPOLOGY=v5e:4x4: expected cards'),
+        ('stages.sh', [], {'TOPOLOGY': 'h1000:8'}, 'TOPOLOGY=h1000:8: expected devices and their'),
+        ('slurm.sbatch', ['x'], {'TOPOLOGY': 'v5e:16'}, 'TOPOLOGY=v5e:16: expected devices and'),
+        ('slurm.sbatch', ['--', ''], {}, 'no command after --: expected [--dry-run] -- COMMAND'),
+        ('train_tiny.sh', ['--steps=2'], {}, '--steps=2: expected [OUT], one folder; --help says'),
+        ('study.sh', ['x', 'y'], {}, 'x y: expected [OUT], one folder; --help says more'),
         ('gpu_host.sh', [], {'RECIPE': 'huge'}, 'RECIPE=huge: expected tiny, base or a variant'),
         ('slurm.sbatch', ['--dry-run', '--'], {}, 'no command after --: expected [--dry-run] --'),
         (
@@ -196,7 +201,7 @@ def test_a_host_without_cards_is_told_what_to_do_unless_it_is_told_of_them(tmp_p
     assert 'TOPOLOGY=h100:8 and --dry-run' in said and said.count('\n') == 1
     given = {'TOPOLOGY': 'h100:8', 'RECIPE': 'base', 'PATH': str(bare)}
     status, shown, said = launch('gpu_host.sh', '--dry-run', 'x', **given)
-    assert status == 0 and '--topology=h100:8 --search > x/plans/generator:base.txt' in said
+    assert status == 0 and '--topology=h100:8 --search > x/plans/generator:base-h100:8.txt' in said
     assert 're2pix train --config=generator:base --workdir=x/generator' in shown
 
 
