@@ -66,14 +66,8 @@ class Re2Pix:
         context_latents,
         keys,
         horizon,
-        guidance=0.0,
-        guidance_channels=8,
-        channels=None,
-        sampler=None,
-        sampler_steps=None,
-        sampler_grid=None,
-        context_noise=0.0,
         future_components=None,
+        **drawing,
     ):
         """Predicts `horizon` frames after a batch of contexts, under one compiled program.
 
@@ -88,14 +82,9 @@ class Re2Pix:
                 batch; or [B n] for n futures of each context, those of one context next to each
                 other: a context is encoded, and its semantics forecast, only once.
             horizon: frames, at least 1; static.
-            guidance, guidance_channels, channels: as in `Generator.sample`.
-            sampler, sampler_steps, sampler_grid: its method, steps and grid; each the model's own
-                where it is None.
-            context_noise: how far from t = 1 a context's latents are noised where they are the
-                model's own, in all chunks but the first; the generator is told [O]. No further than
-                it was trained for.
             future_components: [B, horizon, h, w, P] that stage 2 is given; None for the forecast of
                 stage 1.
+            drawing: how stage 2 draws, as of `drawing`.
 
         Returns:
             {'frames' uint8 [B n, horizon, H, W, 3], 'components' [B n, horizon, h, w, P], 'latents'
@@ -108,17 +97,9 @@ class Re2Pix:
             raise ValueError(
                 f'keys: expected as many as contexts or a multiple, got {keys.shape[0]} for {batch}'
             )
-        drawing = self.drawing(
-            guidance,
-            guidance_channels,
-            channels,
-            sampler,
-            sampler_steps,
-            sampler_grid,
-            context_noise,
-        )
+        drawing, sampling = self.drawing(**drawing)
         context = context_components, context_latents
-        return self._roll(*context, keys, future_components, *drawing, horizon=horizon)
+        return self._roll(*context, keys, future_components, drawing, sampling, horizon=horizon)
 
     def drawing(
         self,
@@ -132,6 +113,14 @@ class Re2Pix:
     ):
         """The options of a roll-out as its programs take them: (weights, noise), which are traced,
         and (method, steps, grid), which are compiled in. ValueError for one that is out of range.
+
+        Args:
+            guidance, guidance_channels, channels: as in `Generator.sample`.
+            sampler, sampler_steps, sampler_grid: its method, steps and grid; each the model's own
+                where it is None.
+            context_noise: how far from t = 1 a context's latents are noised where they are the
+                model's own, in all chunks but the first; the generator is told [O]. No further than
+                it was trained for.
         """
         _whole('guidance_channels', guidance_channels, 0)
         if channels is not None:
@@ -272,7 +261,7 @@ class Re2Pix:
                 floats from 0 to 1. They are centre-cropped and resized to `self.size`. Or a list
                 of such clips, predicted as one batch, each as it would be alone.
             num_futures: None for one future without a leading axis, n for n of distinct noise.
-            guidance, ..., context_noise: as in `rollout_encoded`.
+            guidance, ..., context_noise: as of `drawing`.
 
         Raises:
             UserError: a file that can't be read.
