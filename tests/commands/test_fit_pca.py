@@ -23,7 +23,7 @@ from tests.running import environment, outcomes
 # As the command, but saving after every batch, and cut off in the middle where argv[1] says at
 # which batch.
 RUNNER = """
-import sys
+import sys, time
 from re2pix_jax.commands import cli, fit_pca
 from re2pix_jax.encoder.principal import Moments
 from re2pix_jax.tasks import principal
@@ -32,6 +32,7 @@ update, calls = Moments.update, []
 def counted(self, features):
     calls.append(1)
     if len(calls) == cut:
+        time.sleep(2)  # another process may be behind, and its end comes with this one's
         raise KeyboardInterrupt
     return update(self, features)
 Moments.update = counted
