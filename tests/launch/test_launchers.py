@@ -141,7 +141,6 @@ def test_a_plan_is_asked_for_where_the_devices_are_named():
         ('slurm.sbatch', ['x'], {'TOPOLOGY': 'v5e:16'}, 'TOPOLOGY=v5e:16: expected devices and'),
         ('slurm.sbatch', ['--', ''], {}, 'no command after --: expected [--dry-run] -- COMMAND'),
         ('train_tiny.sh', ['--steps=2'], {}, '--steps=2: expected [OUT], one folder; --help says'),
-        ('study.sh', ['x', 'y'], {}, 'x y: expected [OUT], one folder; --help says more'),
         ('gpu_host.sh', [], {'RECIPE': 'huge'}, 'RECIPE=huge: expected tiny, base or a variant'),
         ('slurm.sbatch', ['--dry-run', '--'], {}, 'no command after --: expected [--dry-run] --'),
         (
@@ -164,6 +163,10 @@ def test_a_gpu_host_knows_the_cards_that_are_planned_for():
     (named,) = re.findall(r'=~ \^\(([a-z0-9|]+)\)', (ROOT / 'launch/gpu_host.sh').read_text())
     cards = {name for name, chip in chips.CHIPS.items() if chip.platform == 'gpu'}
     assert {*named.split('|')} == cards
+    text = (ROOT / 'launch/stages.sh').read_text()
+    (devices,) = re.findall(r"^cards='\(([a-z0-9|]+)\)", text, re.M)
+    (tpus,) = re.findall(r"^tpus='v\(([0-9a-z|]+)\)", text, re.M)
+    assert {*devices.split('|'), *('v' + kind for kind in tpus.split('|'))} == {*chips.CHIPS}
 
 
 @pytest.mark.parametrize(
