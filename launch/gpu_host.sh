@@ -28,15 +28,20 @@ there (nvidia-smi lists it), or choose cards by CUDA_VISIBLE_DEVICES"
   done <<< "$cards"
   [ -z "${TOPOLOGY:-}" ] || return 0
   case "$name" in
+    *Laptop* | *" Ti"*) kind="" ;;  # has another memory than the card of that number
     *H200*) kind=h200 ;;
     *H100*) kind=h100 ;;
     *A100*) kind=a100 ;;
     *"RTX 4090"*) kind=rtx4090 ;;
     *"RTX 4080"*) kind=rtx4080 ;;
     *"RTX 4060"*) kind=rtx4060 ;;
-    *) kind="" ; echo "$name is not known to re2pix plan: the state is replicated" ;;
+    *) kind="" ;;
   esac
-  [ -z "$kind" ] || export TOPOLOGY="$kind:$count"
+  if [ -n "$kind" ]; then
+    export TOPOLOGY="$kind:$count"
+  else
+    echo "$name is not known to re2pix plan: the state is replicated"
+  fi
 }
 # A mistake is said before anything is set up.
 said="$(bash launch/stages.sh --dry-run "$@" 2>&1 >/dev/null)" || fail "${said#error: }"

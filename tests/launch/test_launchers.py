@@ -175,6 +175,9 @@ def test_a_gpu_host_knows_the_cards_that_are_planned_for():
         (['NVIDIA H100 80GB HBM3, 580.65, 81559, 4'] * 8, 'h100:8'),
         (['NVIDIA A100-SXM4-80GB, 581.1, 81920, 0'], 'a100:1'),
         (['NVIDIA L4, 580.65, 23034, 0'], ''),
+        (['NVIDIA GeForce RTX 4090, 580.65, 24564, 0'], 'rtx4090:1'),
+        (['NVIDIA GeForce RTX 4090 Laptop GPU, 580.65, 16376, 0'], ''),
+        (['NVIDIA GeForce RTX 4060 Ti, 580.65, 16380, 0'], ''),
         (['NVIDIA H100 80GB HBM3, 535.1, 81559, 4'], 'error: driver 535.1: CUDA 13 needs 580'),
         (['NVIDIA H200, 580.1, 143771, 4', 'NVIDIA H200, 580.1, 143771, 90000'], 'error: a card'),
     ],
@@ -241,10 +244,8 @@ def test_slurm_prepares_a_shard_a_task_and_then_the_whole():
     line = ['--dry-run', 'world', '--out=a b']
     array = {'SLURM_ARRAY_TASK_ID': '3', 'SLURM_ARRAY_TASK_MAX': '8'}
     status, shown, _ = launch('prepare.sbatch', *line, SLURM_CPUS_PER_TASK='16', **array)
-    assert (status, shown) == (
-        0,
-        're2pix prepare --processes=16 world "--out=a b" --shard=3/8 \n',
-    )
+    assert status == 0
+    assert shown == 're2pix prepare --processes=16 world "--out=a b" --shard=3/8 \n'
     # One of them again: an array of one.
     again = array | {'SLURM_ARRAY_TASK_MAX': '3'}
     assert launch('prepare.sbatch', *line, SHARDS='8', **again)[1].endswith(' --shard=3/8 \n')
@@ -260,13 +261,11 @@ def test_slurm_prepares_nothing_without_the_command(tmp_path):
     for tool in ('bash', 'dirname'):
         (bare / tool).symlink_to(shutil.which(tool))
     (tmp_path / 'launch').symlink_to(ROOT / 'launch')
-    status, _, said = launch(
-        'prepare.sbatch', 'world', PATH=str(bare), SLURM_SUBMIT_DIR=str(tmp_path)
-    )
-    assert (status, said) == (
-        2,
-        "error: no re2pix here: run 'source launch/environment.sh' once, then send this again\n",
-    )
+    given = {'PATH': str(bare), 'SLURM_SUBMIT_DIR': str(tmp_path)}
+    status, _, said = launch('prepare.sbatch', 'world', **given)
+    assert status == 2
+    wanted = "run 'source launch/environment.sh' once, then send this again\n"
+    assert said == f'error: no re2pix here: {wanted}'
 
 
 def filled(name, **given):
