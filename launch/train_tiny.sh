@@ -17,7 +17,7 @@ parts="$out/parts"
 mkdir -p "$parts"
 
 [ -d "$out/world" ] || re2pix prepare world --out="$out/world" --size=64x128 \
-  --clips="${CLIPS:-2000}" --validation_clips=64
+  --frames=48 --clips="${CLIPS:-2000}" --validation_clips=64
 world=(--config.data.sources="('records:$out/world',)")
 mixed=("${world[@]}")
 if [ -n "${VIDEOS:-}" ]; then
@@ -60,9 +60,18 @@ if [ -n "${VIDEOS:-}" ]; then
     --config.data.weights="(0.86,0.14)" --config.data.flip=0.0)
 fi
 train forecaster_one_step forecaster:tiny "${encoded[@]}" "${features[@]}"
-train forecaster forecaster:tiny-unrolled "${encoded[@]}" "${features[@]}" \
+train forecaster_unrolled forecaster:tiny-unrolled "${encoded[@]}" "${features[@]}" \
   --config.init="$parts/forecaster_one_step"
-train generator generator:tiny "${encoded[@]}" --config.frozen.forecaster="$parts/forecaster" \
+# Twelve frames ahead it goes on from its own errors alone; only the world's clips are as long.
+train forecaster_far forecaster:tiny-unrolled "${features[@]}" \
+  --config.data.sources="('encoded:$out/world_encoded',)" --config.data.flip=0.0 \
+  --config.init="$parts/forecaster_unrolled" --config.loss.unroll=12 --config.data.frames=16 \
+  --config.steps=180 --config.optimizer.learning_rate=1.2e-3
+train forecaster forecaster:tiny-unrolled "${encoded[@]}" "${features[@]}" \
+  --config.init="$parts/forecaster_far" --config.loss.unroll=6 --config.data.frames=10 \
+  --config.steps=100 --config.optimizer.learning_rate=6e-4
+train generator generator:tiny "${encoded[@]}" --config.loss.context_noise=0.3 \
+  --config.frozen.forecaster="$parts/forecaster" \
   --config.frozen.vae="$parts/autoencoder" --config.frozen.head="$parts/head"
 
 # What is shipped: the whole model, and the two heads and the network that judge it, stored in half
