@@ -63,13 +63,9 @@ train forecaster_one_step forecaster:tiny "${encoded[@]}" "${features[@]}"
 train forecaster_unrolled forecaster:tiny-unrolled "${encoded[@]}" "${features[@]}" \
   --config.init="$parts/forecaster_one_step"
 # Twelve frames ahead it goes on from its own errors alone; only the world's clips are as long.
-train forecaster_far forecaster:tiny-unrolled "${features[@]}" \
+train forecaster forecaster:tiny-unrolled "${features[@]}" \
   --config.data.sources="('encoded:$out/world_encoded',)" --config.data.flip=0.0 \
-  --config.init="$parts/forecaster_unrolled" --config.loss.unroll=12 --config.data.frames=16 \
-  --config.steps=180 --config.optimizer.learning_rate=1.2e-3
-train forecaster forecaster:tiny-unrolled "${encoded[@]}" "${features[@]}" \
-  --config.init="$parts/forecaster_far" --config.loss.unroll=6 --config.data.frames=10 \
-  --config.steps=100 --config.optimizer.learning_rate=6e-4
+  --config.init="$parts/forecaster_unrolled" --config.loss.unroll=12 --config.data.frames=16
 train generator generator:tiny "${encoded[@]}" --config.loss.context_noise=0.3 \
   --config.frozen.forecaster="$parts/forecaster" \
   --config.frozen.vae="$parts/autoencoder" --config.frozen.head="$parts/head"

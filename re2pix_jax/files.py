@@ -101,8 +101,9 @@ def writing(place):
                 f'{place}: the disk is full; nothing half-written was left, free some space and '
                 'give the same command again'
             ) from error
-        # No such file: there can be none of that name, as in /proc.
-        nowhere = isinstance(error, FileNotFoundError) and error.filename == str(place)
+        # No such file: there can be none of that name, or none above it, as in /proc.
+        above = (str(place), *map(str, pathlib.Path(place).parents))
+        nowhere = isinstance(error, FileNotFoundError) and error.filename in above
         if nowhere or isinstance(error, OSError) and error.errno in REFUSED:
             raise UserError(
                 f"{place}: can't be written ({os.strerror(error.errno).lower()}); choose another "

@@ -373,7 +373,9 @@ def _seconds(compute) -> float:
 
 
 def _whole(name, value, least) -> int:
-    """`value`, or a ValueError that names what is no whole number from `least` on."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f'{name}: expected a whole number, at least {least}, got {value!r}')
+    """`value`, or a ValueError that names what is no whole number from `least` to 2**32 - 1."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not least <= value < 2**32:  # a larger seed would be taken for a smaller one
+        most = ' and below 2**32' if whole and value >= least else ''
+        raise ValueError(f'{name}: expected a whole number, at least {least}{most}, got {value!r}')
     return int(value)

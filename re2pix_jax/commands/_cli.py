@@ -24,6 +24,7 @@ import contextlib
 import difflib
 import errno
 import importlib
+import math
 import os
 import pathlib
 import re
@@ -332,6 +333,9 @@ def _parse(argv, arguments):
         raise
     except flags.Error as error:
         raise UserError(_flag_message(error)) from error
+    for name in flags.FLAGS:
+        if flags.FLAGS[name].present and not name.startswith('config.'):
+            _check_value(name, flags.FLAGS[name].value)
     needed = [name for name in arguments or () if not name.startswith('[')]
     if arguments is not None and not len(needed) <= len(rest) - 1 <= len(arguments):
         wanted = ' '.join(name.upper() for name in arguments) or 'none'
@@ -340,6 +344,16 @@ def _parse(argv, arguments):
             '--help'
         )
     return rest
+
+
+def _check_value(name, value):
+    """What no flag takes, whatever its bounds."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f'--{name}={value}: expected a finite number')
+    if isinstance(value, int) and value >= 2**32:
+        raise UserError(f'--{name}={value}: expected a number below 2**32 = {2**32}')
+    if name in ('out', 'workdir') and value == '':
+        raise UserError(f'--{name}= is empty: expected a folder')
 
 
 def _flag_message(error):

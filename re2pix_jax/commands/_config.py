@@ -55,6 +55,19 @@ def located(value: str) -> str:
     return value
 
 
+def check_fields(config: ConfigDict, like: str, *fields: str) -> None:
+    """Refuses a config that has not all `fields`, as one of another command.
+
+    Raises:
+        UserError: it names them, and the config that has them.
+    """
+    if missing := [field for field in fields if field not in config]:
+        raise UserError(
+            f'the config has no {", ".join(missing)}: it describes something else; give '
+            f'--config={like}'
+        )
+
+
 def checked(argv: list[str]) -> list[str]:
     """`argv` with the path of the config in place of its name, when config and overrides fit.
 

@@ -7,7 +7,7 @@ Damages held-out clips in seven ways and four strengths each, and prints how far
 config.evals finds them from the true ones, and whether it rises with each strength.
 """
 
-from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
+from re2pix_jax.commands import _config, cli  # first: it quietens native libraries while they load
 
 # isort: split
 from re2pix_jax import bundles
@@ -19,6 +19,7 @@ _CONFIG = cli.config_flag()
 def main(argv):
     del argv
     config = _CONFIG.value
+    _config.check_fields(config, 'damages', 'kind', 'model', 'evals')
     part = bundles.load(config.model, config.kind or ('re2pix', 'forecaster'))
     rows, about = damages.measure(part, config)
     print(f'{about}\n\n{damages.describe(rows)}')

@@ -17,7 +17,7 @@ from re2pix_jax import files
 from re2pix_jax.commands import cli  # noqa: F401 (quietens native libraries while they load)
 from re2pix_jax.data.sources.world import CLIPS
 from re2pix_jax.errors import UserError
-from re2pix_jax.evaluation import gallery, prediction
+from re2pix_jax.evaluation import gallery, moments, prediction
 from re2pix_jax.progress import track
 
 MODEL = flags.DEFINE_string('model', 'tiny', 'shipped name, bundle folder or hf:owner/repo')
@@ -64,7 +64,7 @@ def main(argv):
 def _asked(model) -> list:
     if WORLD.value:
         return [f'{WORLD.value}:{index}' for index in range(COUNT_CLIPS.value)]
-    return prediction.moments(model, VIDEO.value, 0.0, EVERY.value)
+    return moments.moments(model, VIDEO.value, 0.0, EVERY.value)
 
 
 def _read(model, asked, costs):

@@ -24,7 +24,7 @@ from re2pix_jax import files, remote
 from re2pix_jax.commands import cli  # noqa: F401 (quietens native libraries while they load)
 from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
-from re2pix_jax.evaluation import prediction
+from re2pix_jax.evaluation import moments, prediction
 from re2pix_jax.model import SAMPLING
 
 VIDEO = flags.DEFINE_multi_string(
@@ -95,7 +95,7 @@ def main(argv):
         with _timed(f'loading {MODEL.value}') as loading:
             model = prediction.load_model(MODEL.value, DTYPE.value)
         given = START.value, EVERY.value, FOLDER_FPS.value
-        asked = prediction.moments(model, videos, *given) if videos else []
+        asked = moments.moments(model, videos, *given) if videos else []
         if len(asked) <= 1:
             if asked:
                 clip = _read(model, asked[0].path, START.value)
@@ -110,10 +110,13 @@ def main(argv):
 
 def _several(model, asked) -> int:
     done, bad, status = 0, {}, 0
+    digits = 1 if all(abs(moment.start * 10 % 1 - 0.5) > 0.499 for moment in asked) else 2
     for number, moment in enumerate(asked, 1):
         if moment.path in bad:
             continue
-        place = moment.name.replace('/', '_') + (f'_{moment.start:.1f}s' if EVERY.value else '')
+        place = moment.name.replace('/', '_') + (
+            f'_{moment.start:.{digits}f}s' if EVERY.value else ''
+        )
         try:
             clip = _read(model, moment.path, moment.start)
         except UserError as error:

@@ -6,7 +6,7 @@ r"""Prints what samplers make of held-out clips, and for how much work.
 A row of config.rows is a sampler, its steps and the grid of its times.
 """
 
-from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
+from re2pix_jax.commands import _config, cli  # first: it quietens native libraries while they load
 
 # isort: split
 from re2pix_jax import bundles
@@ -18,4 +18,5 @@ _CONFIG = cli.config_flag()
 def main(argv):
     del argv
     config = _CONFIG.value
+    _config.check_fields(config, 'samplers', 'rows', 'model')
     print(samplers.table_of(bundles.load(config.model, 're2pix'), config))

@@ -7,6 +7,7 @@ Every parameter, the axes that are cut, and the bytes on each device.
 """
 
 from re2pix_jax.commands import (
+    _config,
     cli,
 )  # first: it quietens what the native libraries print while they load
 
@@ -23,6 +24,7 @@ _DEVICES = flags.DEFINE_integer('devices', 8, 'How many devices.', lower_bound=1
 def main(argv):
     del argv
     config = _CONFIG.value
+    _config.check_fields(config, 'generator', 'task', 'model')
     defaults.check(config)
     needs_parts = config.task == 'head'  # its input is as wide as its encoder's features
     task = tasks.create(config, load=needs_parts)

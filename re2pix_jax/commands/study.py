@@ -12,7 +12,7 @@ longer futures:
         --config.horizons="(16,32)"
 """
 
-from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
+from re2pix_jax.commands import _config, cli  # first: it quietens native libraries while they load
 
 # isort: split
 import pathlib
@@ -31,6 +31,7 @@ _OUT = flags.DEFINE_string('out', None, 'Folder of what is written; unset: the w
 def main(argv):
     del argv
     config, folder = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    _config.check_fields(config, 'study_evaluate', 'rows', 'evaluation', 'horizons')
     out = pathlib.Path(_OUT.value or folder)
     note = lambda line: print(line, flush=True)
     points = rows.evaluate(folder, config, _model, note, out)

@@ -1,10 +1,8 @@
 """Predicts a clip's future, measures it where truth is known, and writes what people look at."""
 
-import contextlib
 import functools
 import json
 import pathlib
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from re2pix_jax import bundles, errors, files, world
-from re2pix_jax.data import folders, timeline, video, windows
+from re2pix_jax.data import video, windows
 from re2pix_jax.data.sources.world import CLIPS
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import evaluators, tables, views
@@ -47,19 +45,6 @@ class Clip(NamedTuple):
     frames: np.ndarray
     labels: np.ndarray | None = None
     start: float = 0.0
-
-
-class Moment(NamedTuple):
-    """A time of a video, in seconds, and what to call the video."""
-
-    path: pathlib.Path
-    name: str
-    start: float
-
-    @property
-    def cost(self) -> int:
-        """The command's status where it cannot be read: 1 if it was found in a folder, else 2."""
-        return 2 if self.name == self.path.name else 1
 
 
 class Prediction(NamedTuple):
@@ -105,38 +90,6 @@ def parse_world(text):
             'from 0 on, e.g. --world=validation:3'
         )
     return split, int(index)
-
-
-def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS):
-    """What is predicted: in every video below `paths`, which are files, folders of images and
-    folders of such, the time `start` and, with `every`, those of a regular step after it, as long
-    as a context fits.
-
-    Raises:
-        UserError: a folder without either.
-    """
-    found = []
-    for path in map(pathlib.Path, paths):
-        searched = path.is_dir() and not _images_in(path)
-        below, notes = folders.videos(path) if searched else ([], [])
-        if searched and not below:
-            raise UserError('; '.join([f'{path}: the folder holds no images or videos', *notes]))
-        print(*notes, sep='\n', end='\n' * bool(notes), file=sys.stderr, flush=True)
-        found += [(path / name, f'{path.name}/{name}') for name in below] or [(path, path.name)]
-    asked = []
-    for path, name in found:
-        times = [start]
-        with contextlib.suppress(UserError):  # who reads it says so
-            end = timeline.of(path, folder_fps).times[-1] - (model.context_frames - 1) / model.fps
-            times += np.arange(start + every, end, every).tolist() if every else []
-        asked += [Moment(path, name, time) for time in times]
-    return asked
-
-
-def _images_in(folder) -> bool:
-    with contextlib.suppress(UserError):
-        return bool(folders.images(folder).files)
-    return False
 
 
 def read_video(model, path, horizon, start=0.0, folder_fps=windows.BASE_FPS):

@@ -148,6 +148,7 @@ def test_help_shows_usage_docstring_and_own_flags(command):
     [
         (('--workdir=w',), '--config is required; see --help'),
         (('--config=config.py',), '--workdir is required; see --help'),
+        (('--config=config.py', '--workdir='), '--workdir= is empty: expected a folder'),
         ((*GOOD, '--workdr=x'), 'unknown flag --workdr; did you mean --workdir? see --help'),
         ((*GOOD, 'one', 'two'), 'positional arguments expected: [KIND], got: one two; see --help'),
         (('--config=nowhere.py', '--workdir=w'), 'config file nowhere.py not found'),
@@ -217,6 +218,22 @@ def test_mistakes_are_one_line_and_status_2(command, arguments, message):
     assert err.count('\n') == 1
     assert message in err
     assert (status, out) == (2, '')
+
+
+@pytest.mark.parametrize(
+    ('line', 'lacking', 'right'),
+    [
+        ('study --config=evaluate --workdir=w', 'rows, evaluation, horizons', 'study_evaluate'),
+        ('samplers --config=evaluate', 'rows', 'samplers'),
+        ('damages --config=forecaster:tiny', 'kind', 'damages'),
+        ('shardings --config=evaluate', 'task', 'generator'),
+    ],
+)
+def test_a_config_of_another_command_is_said(tmp_path, line, lacking, right):
+    status, out, err = start(tmp_path, '-m', 're2pix_jax', *line.split())
+    assert (status, out) == (2, '') and err.count('\n') == 1
+    assert err.startswith(f'error: the config has no {lacking}: ')
+    assert err.endswith(f'; give --config={right}\n')
 
 
 def test_interrupt_and_defects_are_told_apart(command):

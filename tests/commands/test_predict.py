@@ -47,6 +47,7 @@ BAD = {
         r"text\.mp4: can't be written \(file exists\)",
     ),
     'out unwritable': ('--video={dir}/good.mp4 --out=/proc/1/none', r"1/none: can't be written"),
+    'out nowhere': ('--video={dir}/good.mp4 --out=/proc/nope/x', r"nope/x: can't be written"),
     'full disk': (
         '--world=validation:0',
         r'full disk/future.mp4: the disk is full; nothing half-written was left, free some space',
@@ -58,9 +59,12 @@ BAD = {
     'negative world index': ('--world=validation:-1', r'an index from 0 on'),
     'world split': ('--world=night:3', r'a split of train, validation, test'),
     'horizon': ('--video={dir}/good.mp4 --horizon=0', r'horizon'),
+    'too often': ('--video={dir}/good.mp4 --every=0.04', r'--every=0.04: expected at least 0.1 s'),
+    'no number': ('--video={dir}/good.mp4 --every=nan', r'--every=nan: expected a finite number'),
+    'large seed': ('--video={dir}/good.mp4 --seed=4294967296', r'expected a number below 2\*\*32'),
     'horizon text': ('--video={dir}/good.mp4 --horizon=long', r'horizon'),
-    'endless start': ('--video={dir}/good.mp4 --start=inf', r'start=inf: expected seconds'),
-    'no start': ('--world=validation:0 --start=nan', r'start=nan: expected seconds'),
+    'endless start': ('--video={dir}/good.mp4 --start=inf', r'start=inf: expected a finite number'),
+    'no start': ('--world=validation:0 --start=nan', r'start=nan: expected a finite number'),
     'missing tensor': (
         '--video={dir}/good.mp4 --model={outs}/missing',
         r'missing.*generator.*(missing|lacks|not there)',
