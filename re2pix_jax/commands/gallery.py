@@ -25,7 +25,9 @@ OUT = flags.DEFINE_string('out', None, 'folder to write to', required=True)
 VIDEO = flags.DEFINE_multi_string('video', [], 'video file, folder of images or of videos')
 WORLD = flags.DEFINE_string('world', '', 'a split of the procedural world, instead of videos')
 COUNT_CLIPS = flags.DEFINE_integer('clips', 24, 'clips of the world', lower_bound=1)
-EVERY = flags.DEFINE_float('every', 5.0, 'seconds between two moments of a video', lower_bound=0.1)
+EVERY = flags.DEFINE_float(
+    'every', 5.0, 'seconds between two moments of a video', lower_bound=moments.LEAST_EVERY
+)
 HORIZON = flags.DEFINE_integer('horizon', 8, 'frames to predict', lower_bound=1)
 SEED = flags.DEFINE_integer('seed', 0, "of the sampler's noise", lower_bound=0)
 COUNT = flags.DEFINE_integer('count', 3, 'predictions of each group', lower_bound=1)

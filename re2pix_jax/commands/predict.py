@@ -110,7 +110,8 @@ def main(argv):
 
 def _several(model, asked) -> int:
     done, bad, status = 0, {}, 0
-    digits = 1 if all(abs(moment.start * 10 % 1 - 0.5) > 0.499 for moment in asked) else 2
+    tenths = all(round(moment.start, 1) == round(moment.start, 6) for moment in asked)
+    digits = 1 if tenths else 2
     for number, moment in enumerate(asked, 1):
         if moment.path in bad:
             continue
