@@ -127,9 +127,9 @@ class Re2Pix:
             _whole('channels', channels, 1)
         trained = self.generator.context_noise
         if not 0 <= context_noise <= trained:
+            told = f'up to {trained:g}' if trained else 'none: train one with loss.context_noise'
             raise ValueError(
-                f'context_noise is {context_noise:g}; this generator was trained for 0 to '
-                f'{trained:g}' + ('' if trained else ': train one with loss.context_noise')
+                f'context_noise is {context_noise:g}; this generator was trained for {told}'
             )
         method, steps, grid = self.sampling(sampler, sampler_steps, sampler_grid)
         evaluations(method, steps)

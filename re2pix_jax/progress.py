@@ -93,6 +93,16 @@ def track(
         progress.close()
 
 
+_said: set[str] = set()
+
+
+def say_once(line: str) -> None:
+    """A line on stderr, where this process has not said it before."""
+    if line not in _said:
+        _said.add(line)
+        print(line, file=sys.stderr, flush=True)
+
+
 def counted(number: int, noun: str) -> str:
     """'1 clip', '2 clips', '1,000 clips'."""
     return f'{number:,} {noun}{"" if number == 1 else "s"}'

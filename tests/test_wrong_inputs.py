@@ -5,6 +5,7 @@ import pytest
 
 import re2pix_jax
 from re2pix_jax import bundles
+from re2pix_jax.report.future import Future
 from tests.conftest import SIZE
 
 CLIP = np.random.default_rng(0).integers(0, 256, (1, 4, *SIZE, 3)).astype(np.uint8)
@@ -111,7 +112,7 @@ def test_a_head_takes_its_features_alone(model):
         (dict(sampler='rk4'), "sampler 'rk4' is unknown; choose one of euler, heun, ddim"),
         (dict(sampler_steps=0), 'sampler steps is 0; at least 1 is needed'),
         (dict(sampler_grid='odd'), "sampler grid 'odd' makes no times from 0 to 1"),
-        (dict(context_noise=0.1), 'context_noise is 0.1; this generator was trained for 0 to 0'),
+        (dict(context_noise=0.1), 'context_noise is 0.1; this generator was trained for none'),
     ],
 )
 def test_options_of_a_prediction_are_checked_before_anything_is_compiled(options, said, model):
@@ -123,12 +124,41 @@ def test_options_of_a_prediction_are_checked_before_anything_is_compiled(options
     [
         ([], 'clip: expected a video or a list of videos, got an empty list'),
         (list(CLIP[0]), 'clip: one picture [32, 64, 3], expected frames [time, height, width, 3];'),
-        (None, 'clip: expected frames [time, height, width, 3], whole numbers from 0 to 255'),
+        (None, 'clip: expected a file, a folder of images or frames, got NoneType'),
+        ({}, 'clip: expected a file, a folder of images or frames, got dict'),
+        (CLIP[0, 0, 0], 'clip: expected frames [time, height, width, 3], whole numbers from 0'),
         ('nowhere.mp4', 'nowhere.mp4: no such file or folder; expected a video file'),
     ],
 )
 def test_what_is_predicted_is_a_clip_or_several(clip, said, model):
     assert refused(model.predict, clip).startswith(said)
+
+
+def test_a_start_is_a_number_of_seconds(model, tmp_path):
+    (tmp_path / 'drive.mp4').touch()
+    for start in ('2', None, '0'):
+        said = f'start={start!r}: expected seconds from the beginning of the video'
+        assert refused(model.predict, tmp_path / 'drive.mp4', start=start) == said
+
+
+def test_a_folder_of_videos_names_one_of_them(model, tmp_path):
+    (tmp_path / 'drive.mp4').touch()
+    said = refused(model.predict, tmp_path)
+    assert said.endswith('; it holds videos: name one of them, as drive.mp4')
+
+
+def test_what_happened_has_the_size_of_what_was_predicted():
+    frames = CLIP[0]
+    future = Future(frames, MAP[0], MAP[0], MAP[0], frames, 17 / 3)
+    for truth in (9, frames[0], frames[:, :30]):
+        said = f'truth: expected frames [K, 32, 64, 3], got {list(np.shape(truth))}'
+        assert refused(future.sheet, truth) == said
+
+
+def test_a_bundle_has_a_name():
+    for name in (None, 3, ['tiny']):
+        said = f'expected the name or the folder of a bundle, got {type(name).__name__}'
+        assert refused(re2pix_jax.load, name) == said
 
 
 def test_a_bundle_that_is_not_there_is_named_with_those_that_are():

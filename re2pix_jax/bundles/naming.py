@@ -44,6 +44,8 @@ def resolve(name) -> pathlib.Path:
     Raises:
         UserError: there is none.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise UserError(f'expected the name or the folder of a bundle, got {type(name).__name__}')
     text = os.fspath(name)
     if text.startswith(hub.PREFIX):
         return resolve(hub.fetch(text))

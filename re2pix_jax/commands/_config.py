@@ -55,6 +55,13 @@ def located(value: str) -> str:
     return value
 
 
+def _named(path: str) -> str:
+    """A `located` config as --config takes it."""
+    name, colon, variant = path.partition(':')
+    file = pathlib.Path(name)
+    return f'{file.stem if file.parent == folder() else name}{colon}{variant}'
+
+
 def check_fields(config: ConfigDict, like: str, *fields: str) -> None:
     """Refuses a config that has not all `fields`, as one of another command.
 
@@ -128,15 +135,16 @@ def _load(value):
     except Exception as error:  # noqa: BLE001 (the user's own code: all is a mistake)
         # ml_collections wraps ValueError and TypeError around a traceback; the cause is behind it.
         wrapped = isinstance(error, (ValueError, TypeError)) and error.__context__
-        cause = wrapped or error
+        cause, name = wrapped or error, _named(value)
         if isinstance(cause, UserError):
             raise cause from None
-        raise UserError(
-            f'config file {value} cannot be used: {type(cause).__name__}: {cause}'
-        ) from cause
+        if isinstance(cause, TypeError) and 'get_config() takes 0 pos' in str(cause):
+            name = name.rpartition(':')[0]
+            raise UserError(f'config {name} has no variants: give --config={name}') from cause
+        raise UserError(f'config {name} cannot be used: {type(cause).__name__}: {cause}') from cause
     if not isinstance(config, ConfigDict):
         raise UserError(
-            f'config file {value}: get_config() must return a ConfigDict, not '
+            f'config {_named(value)}: get_config() must return a ConfigDict, not '
             f'{type(config).__name__}'
         )
     return config

@@ -9,7 +9,7 @@ Prints tables and writes metrics.json and metrics.txt to --workdir, and pictures
 config.pictures asks for clips.
 """
 
-from re2pix_jax.commands import cli  # first: it quietens native libraries while they load
+from re2pix_jax.commands import _config, cli  # first: it quietens native libraries while they load
 
 # isort: split
 import json
@@ -31,6 +31,8 @@ REMOTE = ('workdir',)
 def main(argv):
     del argv
     config = CONFIG.value
+    likes = 'evaluate or --config=eval_forecaster'
+    _config.check_fields(config, likes, 'source', 'horizon', 'evals')
     mesh.initialize_processes()
     held_out.check(config)
     if jax.process_index():  # the others take part and write nothing

@@ -123,7 +123,7 @@ def main(argv):
         return 0
     if len(argv) == 1 or argv[1] not in DATASETS:
         raise UserError(
-            f'prepare {" ".join(argv[1:])}: expected one dataset: {", ".join(DATASETS)}; or '
+            f'{" ".join(["prepare", *argv[1:]])}: expected one dataset: {", ".join(DATASETS)}; or '
             '--check or --look'
         )
     _need(argv[1], OUT)

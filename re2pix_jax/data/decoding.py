@@ -8,6 +8,7 @@ frame, for they build on it.
 import contextlib
 import fractions
 import os
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -131,6 +132,18 @@ def stated_rates(stream) -> list[float]:
         with contextlib.suppress(*FAILURES):
             rates.append(getattr(stream, name))
     return [float(rate) for rate in rates if rate and 0 < rate < 1000]
+
+
+def stated_seconds(container, stream) -> float | None:
+    """When the last picture ends, by the header of a container that counts no frames: Matroska."""
+    if 'matroska' not in container.format.name:
+        return None
+    told = re.fullmatch(r'(\d+):(\d\d):(\d\d[.\d]*)', stream.metadata.get('DURATION', ''))
+    if told:
+        hours, minutes, seconds = map(float, told.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    alone = len(container.streams) == 1  # else it may be the sound's
+    return container.duration / av.time_base if alone and container.duration else None
 
 
 def aspect(stream) -> fractions.Fraction:

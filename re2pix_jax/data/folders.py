@@ -51,9 +51,11 @@ def images(folder: str | os.PathLike) -> Frames:
     empty = [path for path in known if not path.stat().st_size]
     found = sorted((path for path in known if path not in empty), key=lambda path: form(path.stem))
     if not found:
+        films = [path.name for path in shown if path.suffix.lower() in VIDEO_ENDINGS]
+        hint = f'; it holds videos: name one of them, as {films[0]}' if films else ''
         raise UserError(
             f'{folder}: the folder holds no images, expected .png or .jpg frames, their names in '
-            'order'
+            f'order{hint}'
         )
     for one, other in zip(found, found[1:]):
         if form(one.stem) == form(other.stem):

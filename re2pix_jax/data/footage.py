@@ -50,15 +50,15 @@ def _line(source, clips, size):
     if pieces[0].problem:
         return 'cannot be read, left out'
     line = timeline.of(pieces[0].path, source.folder_fps)
-    asked = f'{FRAMES} frames at stride {windows.STRIDE}'
+    rate = windows.BASE_FPS / windows.STRIDE
+    asked = f'{FRAMES} frames at {rate:.3g} per second (stride {windows.STRIDE})'
     counts = [count(source, index) for index in clips]
     slow = [source.fps(index) for index in clips if math.isinf(_span(source, index))]
     said = [f'{counted(len(pieces), "clip")}, {counted(sum(counts), "window")} of {asked}']
     if slow:
-        least = windows.BASE_FPS / windows.STRIDE
         said.append(
             f'{counted(len(slow), "clip")} too slow, {min(slow):.3g} frames per second where '
-            f'stride {windows.STRIDE} means {least:.3g}: film faster, or train at a larger stride'
+            f'stride {windows.STRIDE} means {rate:.3g}: film faster, or train at a larger stride'
         )
     short = counts.count(0) - len(slow)
     if short:

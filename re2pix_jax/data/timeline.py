@@ -13,7 +13,6 @@ import io
 import json
 import os
 import pathlib
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +21,9 @@ from jaxtyping import Float64, Int64
 from re2pix_jax import files, remote
 from re2pix_jax.data import decoding, folders, shown, windows
 from re2pix_jax.errors import UserError
+from re2pix_jax.progress import say_once
 
-FORMAT = 1
+FORMAT = 2
 """Of what is kept in the cache."""
 
 PAUSE, PERIODS = 0.25, 3
@@ -63,7 +63,6 @@ class Timeline(NamedTuple):
 
 
 _known: dict[str, tuple] = {}
-_told: set[tuple] = set()
 
 
 def of(path: str | os.PathLike, folder_fps: float = windows.BASE_FPS, decoded: bool = False):
@@ -101,9 +100,7 @@ def of(path: str | os.PathLike, folder_fps: float = windows.BASE_FPS, decoded: b
 def tell(path: str | os.PathLike, line: Timeline) -> None:
     """Says on stderr what a user should know of a file, once."""
     for note in line.notes:
-        if (str(path), note) not in _told:
-            _told.add((str(path), note))
-            print(f'{path}: {note}', file=sys.stderr, flush=True)
+        say_once(f'{path}: {note}')
 
 
 def nearest(
@@ -198,6 +195,7 @@ def _of_packets(path):
     with decoding.opened(path) as (container, stream):
         container_is, coding = set(container.format.name.split(',')), stream.codec_context.name
         rates, claimed, base = decoding.stated_rates(stream), stream.frames, stream.time_base
+        stated = decoding.stated_seconds(container, stream)
         told = decoding.listed(container, stream)
         progressive = getattr(stream.codec_context, 'field_order', 0) in (0, 1)
     seen = [packet for packet in told if not packet.hidden]
@@ -219,7 +217,7 @@ def _of_packets(path):
     if pts[0] != first or (np.diff(pts) <= 0).any() or (np.diff(decoding_times) < 0).any():
         return None
     times = (pts - pts[0]) * float(base)
-    line = _timeline(times, (), rates, None, pts, keys)
+    line = _held_against(stated, base, _timeline(times, (), rates, None, pts, keys))
     with decoding.opened(path) as (container, stream):
         top = next(decoding.frames(container, stream), None)
         if top is None or top.pts != pts[0]:
@@ -228,6 +226,15 @@ def _of_packets(path):
     last = int(keys[-1])
     end = [number for number, _ in numbered(path, line, last) if number >= last]
     return line._replace(size=size) if end == list(range(last, len(pts))) else None
+
+
+def _held_against(stated, base, line):
+    """`line`, with a note where it ends long before the seconds that its header states."""
+    ends = line.pts[-1] * float(base) + 1 / line.rate
+    if stated is None or ends > min(0.95 * stated, stated - 0.5):
+        return line
+    cut = f'{stated:.4g} s are stated, {ends:.4g} can be shown: the file is cut short'
+    return line._replace(notes=(cut, *line.notes))
 
 
 def _of_frames(path):
@@ -246,6 +253,7 @@ def _of_frames(path):
             pts.append(frame.pts)
             size = size or screen(frame).shape[:2]
         no_pts, claimed = container.format.name == 'avi', stream.frames
+        stated = decoding.stated_seconds(container, stream)
     if not pts:
         raise UserError(f'{path}: no frame of the video can be decoded; is the file complete?')
     stored = sum(not packet.hidden for packet in told)
@@ -258,7 +266,8 @@ def _of_frames(path):
     known = [time for time in pts if time is not None]
     if len(known) == len(pts) and (np.diff(known) > 0).all():
         ticks = np.array(known, np.int64)
-        return noted(_timeline((ticks - ticks[0]) * base, (), rates, size, ticks, keys))
+        line = _timeline((ticks - ticks[0]) * base, (), rates, size, ticks, keys)
+        return noted(_held_against(stated, base, line))
     # An AVI counts packets in their order: so do the frames, in theirs.
     counted = sorted(packet.dts for packet in told if packet.dts is not None)
     if no_pts and len(counted) >= len(pts) and (np.diff(counted) > 0).all():

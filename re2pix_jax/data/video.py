@@ -7,6 +7,7 @@ result and not with the file.
 
 import fractions
 import io
+import numbers
 import os
 import pathlib
 from collections.abc import Sequence
@@ -263,6 +264,7 @@ def context(
         UserError: a file that can't be read.
         ValueError: too few frames, of another kind, or a start of what is no file.
     """
+    check_start(start)
     if isinstance(clip, str | os.PathLike):
         return read(clip, fps, start, count, size=size, min_frames=count)
     if start:
@@ -270,7 +272,9 @@ def context(
             f'start: {start:g} s, which is for a file; of frames the last {count} are the '
             'context: cut them, as in frames[:end]'
         )
-    clip = np.asarray(clip)
+    kind, clip = type(clip).__name__, np.asarray(clip)
+    if clip.dtype == object:
+        raise ValueError(f'clip: expected a file, a folder of images or frames, got {kind}')
     if clip.ndim == 3 and clip.shape[-1] == 3:
         raise ValueError(
             f'clip: one picture {list(clip.shape)}, expected frames [time, height, width, 3]; '
@@ -355,8 +359,10 @@ def check_start(start: float) -> None:
     """Checks that `start` is a time in seconds that a video can have.
 
     Raises:
-        UserError: it is negative, or above a million, which no file is long.
+        UserError: it is no number, negative, or above a million, which no file is long.
     """
+    if not isinstance(start, numbers.Real):
+        raise UserError(f'start={start!r}: expected seconds from the beginning of the video')
     if start < 0:
         raise UserError(f'start={start}: must not be negative')
     if not start <= 1e6:
@@ -367,7 +373,8 @@ def check_start(start: float) -> None:
 
 def _check_rate(path, fps, rate: float) -> None:
     if fps is not None and fps > rate * 1.01:  # 29.97 may pass for 30
+        taken = ' (folder_fps)' if path.is_dir() else ''
         raise UserError(
-            f"{path}: has {rate:g} frames per second, a frame rate that the stride can't be made "
-            f'from: expected at least {fps:.4g}; give a faster video or a larger stride'
+            f"{path}: has {rate:g} frames per second{taken}, a frame rate that the stride can't be "
+            f'made from: expected at least {fps:.4g}; give a faster video or a larger stride'
         )

@@ -60,12 +60,7 @@ def measure(part, config, mesh=None, keep=False) -> tuple[dict, dict]:
 
 
 def check(config) -> None:
-    """Refuses settings out of range, and configs that are none of an evaluation."""
-    if not {'source', 'evals', 'horizon'} <= set(config):
-        raise UserError(
-            'evaluate: the config has no source, horizon and evals: it describes something else; '
-            'give --config=evaluate or --config=eval_forecaster'
-        )
+    """Refuses settings out of range."""
     for name, least in (
         ('clips', 0),
         ('start', 0),

@@ -4,13 +4,13 @@ import collections
 import contextlib
 import os
 import pathlib
-import sys
 from typing import NamedTuple
 
 import numpy as np
 
 from re2pix_jax.data import folders, timeline, windows
 from re2pix_jax.errors import UserError
+from re2pix_jax.progress import say_once
 
 LEAST_EVERY = 0.1
 """Seconds between two moments at the least."""
@@ -55,7 +55,8 @@ def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS) -> 
         below, notes = folders.videos(path) if searched else ([], [])
         if searched and not below:
             raise UserError('; '.join([f'{path}: the folder holds no images or videos', *notes]))
-        print(*notes, sep='\n', end='\n' * bool(notes), file=sys.stderr, flush=True)
+        for note in notes:
+            say_once(note)
         for file in [path / name for name in below] or [path]:
             parts = len(file.parts) - len(path.parts) + 1
             found.setdefault(os.path.realpath(file), (file, parts, searched))

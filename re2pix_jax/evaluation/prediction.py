@@ -333,7 +333,9 @@ def describe(report: dict, fps: float) -> str:
         {name: columns for name, columns in row.items() if name in views.TITLES}
         for row in report['steps']
     ]
-    return '\n\n'.join([text, *tables.by_time(steps, fps), *_copying(steps), tables.LEGEND])
+    methods = set().union(*steps)
+    blocks = [text, *tables.by_time(steps, fps), *_copying(steps), tables.legend(methods)]
+    return '\n\n'.join(blocks)
 
 
 def _copying(steps) -> list[str]:

@@ -109,15 +109,7 @@ def describe(protocol: dict) -> str:
     line += f', labels {labels}' if labels != size else ''
     line += f', from frame {protocol["start_frame"]} on' if protocol['window'] == 'start' else ''
     if protocol['sampler']:
-        how = f'{protocol["sampler"]}, {protocol.get("sampler_grid") or "even"} grid'
-        line += f'; {protocol["sampler_steps"]} sampler steps ({how})'
-        line += f', guidance {protocol["guidance"]:g}'
-        if protocol['guidance']:
-            line += f' of the first {protocol["guidance_channels"]} channels'
-        line += f', {protocol["channels"]} channels' if protocol['channels'] else ''
-        noise = protocol.get('context_noise')
-        line += f', context noise {noise:g}' if noise else ''
-        line += f', seed {protocol["seed"]}'
+        line += f'; {drawing(protocol)}'
     named = []
     if name := protocol.get('name'):
         found = '; '.join(protocol['departures'])
@@ -126,6 +118,18 @@ def describe(protocol: dict) -> str:
             named.append(f'departs from it: {found}; not to be compared with its scores')
     evals = (_evaluator(name, about) for name, about in protocol['evals'].items())
     return '\n'.join([*named, line, *evals])
+
+
+def drawing(protocol: dict) -> str:
+    """How stage 2 drew, in words."""
+    how = f'{protocol["sampler"]}, {protocol.get("sampler_grid") or "even"} grid'
+    line = f'{protocol["sampler_steps"]} sampler steps ({how}), guidance {protocol["guidance"]:g}'
+    if protocol['guidance']:
+        line += f' of the first {protocol["guidance_channels"]} channels'
+    line += f', {protocol["channels"]} channels' if protocol['channels'] else ''
+    noise = protocol.get('context_noise')
+    line += f', context noise {noise:g}' if noise else ''
+    return f'{line}, seed {protocol["seed"]}'
 
 
 def check_alike(protocols: dict[str, dict]) -> None:

@@ -2,6 +2,9 @@
 by the evaluators alone.
 """
 
+import textwrap
+from collections.abc import Iterable
+
 from re2pix_jax.evaluation import protocol, views
 from re2pix_jax.evaluation.evaluators import COLUMNS
 from re2pix_jax.evaluation.results import shown
@@ -13,11 +16,16 @@ COLUMNS_AT_ONCE = 14
 EVALUATED = ('re2pix', 'forecast')
 """Methods that differ from model to model; the others are what it is held against."""
 
-LEGEND = """copy: the last context frame repeated; VAE: the true frame through the VAE, the best
-that the decoder allows; truth: the true frame; stage 1: its forecast, which has no frames;
-mean map: the mean over clips and times of the compared frames' components;
-encoder: features that did not go through the principal components; oracle: Re2Pix, had stage 1
-forecast the true features"""
+MEANINGS = {
+    'copy_last': 'the last context frame repeated',
+    'vae': 'the true frame through the VAE, the best that the decoder allows',
+    'truth': 'the true frame',
+    'forecast': 'its forecast, which has no frames',
+    'mean_map': "the mean over clips and times of the compared frames' components",
+    'encoder': 'features that did not go through the principal components',
+    'oracle': 'Re2Pix, had stage 1 forecast the true features',
+}
+WIDTH = 88  # characters of a line of text
 
 
 def describe(report: dict) -> str:
@@ -25,34 +33,49 @@ def describe(report: dict) -> str:
     blocks = [protocol.describe(report['protocol']), by_method(report['overall'])]
     if len(report['steps']) > 1:
         blocks += by_time(report['steps'], report['protocol']['fps'])
-    blocks.append(LEGEND)
+    blocks.append(legend(report['overall']))
     notes = [f'warning: {line}' for line in report['warnings']]
     notes += [f'left out: {line}' for line in report['left_out']]
     return '\n\n'.join(blocks + (['\n'.join(notes)] if notes else []))
 
 
+def legend(methods: Iterable[str]) -> str:
+    """What the columns of these methods are."""
+    said = [f'{views.TITLES[name]}: {MEANINGS[name]}' for name in MEANINGS if name in methods]
+    return textwrap.fill('; '.join(said), WIDTH)
+
+
 def joined(reports: dict[str, dict]) -> str:
-    """{name: report} of one protocol as one table: what is evaluated of each, and of the first what
-    is the same for all.
+    """{name: report} of one protocol as one table: of each what is evaluated and, where it differs,
+    what that is held against.
 
     Raises:
         UserError: they stand under different protocols.
     """
     protocol.check_alike({name: report['protocol'] for name, report in reports.items()})
-    columns, references = {}, {}
-    for name, report in reports.items():
+    columns, references, own = {}, {}, set(EVALUATED)
+    for report in reports.values():
         for method, found in report['overall'].items():
-            if method in EVALUATED:
-                columns[f'{name}\n{views.TITLES[method]}'] = found
-            else:
-                references.setdefault(views.TITLES[method], found)
-    columns |= references
+            if _cells(references.setdefault(method, found)) != _cells(found):
+                own.add(method)
+    for method in sorted(references, key=lambda method: method not in EVALUATED):
+        if method not in own:
+            columns[views.TITLES[method]] = references[method]
+            continue
+        for name, report in reports.items():
+            if method in report['overall']:
+                columns[f'{name}\n{views.TITLES[method]}'] = report['overall'][method]
     rows = [
         [column.title, *(_cell(name, found.get(name)) for found in columns.values())]
         for name, column in COLUMNS.items()
         if any(found.get(name) is not None for found in columns.values())
     ]
-    about = protocol.describe(next(iter(reports.values()))['protocol'])
+    first = next(iter(reports.values()))['protocol']
+    about = protocol.describe(first | {'model': f'{len(reports)} models', 'sampler': ''})
+    for name, report in reports.items():
+        own = report['protocol']
+        about += f'\n{name}: {own["model"]}'
+        about += f'; {protocol.drawing(own)}' if own['sampler'] else ''
     return f'{about}\n\n{table(["over all steps", *columns], rows)}'
 
 
@@ -118,6 +141,10 @@ def _time_table(steps, fps, pairs):
         for number, row in enumerate(steps, 1)
     ]
     return table(header, rows)
+
+
+def _cells(found):
+    return {name: shown(name, value) for name, value in found.items() if value is not None}
 
 
 def _cell(name, value):

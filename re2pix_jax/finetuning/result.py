@@ -58,7 +58,7 @@ def written(run: Run, reports: dict, sections: list) -> str:
     text = [tables.gained(reports['untuned'], reports['tuned']), tables.joined(reports)]
     for name, report in reports.items():
         text += [f'{name}, by time', *tables.by_time(report['steps'], report['protocol']['fps'])]
-    text.append(tables.LEGEND)
+    text.append(tables.legend(set().union(*(report['overall'] for report in reports.values()))))
     text = '\n\n'.join(text)
     page.write(run.out / 'index.html', f'{run.out.name}: {run.name} tuned', text, sections)
     return text

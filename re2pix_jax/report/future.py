@@ -40,10 +40,17 @@ class Future:
 
     def sheet(self, truth: np.ndarray | None = None) -> Image.Image:
         """Context, every future and the forecast features as colours, through time; above them
-        what did happen, uint8 [K, H, W, 3] of the model's size, as far as K reaches.
+        what did happen, uint8 [K, H, W, 3] of the model's size, as far as K reaches; ValueError
+        for another shape.
         """
         shown, seconds = self._panels()
         if truth is not None:
+            size = self.context.shape[1:]
+            if np.ndim(truth) != 4 or np.shape(truth)[1:] != size:
+                raise ValueError(
+                    f'truth: expected frames [K, {", ".join(map(str, size))}], got '
+                    f'{list(np.shape(truth))}'
+                )
             known = [*self.context, *truth][: len(seconds)]
             shown.insert(0, panels.Panel('truth', known + [None] * (len(seconds) - len(known))))
         return Image.fromarray(panels.sheet(shown, seconds))

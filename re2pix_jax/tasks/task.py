@@ -44,8 +44,8 @@ class Task:
             path = config.frozen.get(name, '')
             if not path:
                 raise errors.UserError(
-                    f'config.frozen.{name}: the {config.task} task needs the path of a {name} '
-                    'bundle, got none'
+                    f'config.frozen.{name}: the {config.task} task needs the path of a bundle of '
+                    f'kind {name}, got none'
                 )
             self.frozen[name] = with_dtype(bundles.load(path, name), config.dtype)
             self.bundles[name] = {

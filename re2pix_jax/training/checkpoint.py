@@ -308,6 +308,11 @@ def check_same_run(meta: dict, config, bundles: dict, workdir: str) -> None:
         if not any(name == field or name.startswith(field + '.') for field in free)
         and then.get(name, _ABSENT) != now.get(name, _ABSENT)
     ]
+    if 'task' in differing:
+        raise UserError(
+            f'{workdir} belongs to a run of the {then["task"]} task, and this is {now["task"]}: '
+            'give another --workdir'
+        )
     if differing:
         listed = ', '.join(
             f'{name} was {_show(then, name)}, is {_show(now, name)}' for name in differing

@@ -166,8 +166,12 @@ def test_help_shows_usage_docstring_and_own_flags(command):
         ((*GOOD, '--size=32x'), '--size=32x: expected HEIGHTxWIDTH in pixels, for instance'),
         (('--config=config.py:huge', '--workdir=w'), "size 'huge': tiny or base expected"),
         (
+            ('--config=evaluate:tiny', '--workdir=w'),
+            'config evaluate has no variants: give --config=evaluate',
+        ),
+        (
             ('--config=broken.py', '--workdir=w'),
-            'config file broken.py cannot be used: IndexError: list index out of range',
+            'config broken.py cannot be used: IndexError: list index out of range',
         ),
         (
             ('--config=none.py', '--workdir=w'),

@@ -82,7 +82,7 @@ BAD = {
     ),
     'context noise': (
         '--video={dir}/good.mp4 --context_noise=0.2',
-        r'context_noise is 0.2; this generator was trained for 0 to 0: train one',
+        r'context_noise is 0.2; this generator was trained for none: train one',
     ),
     'sampler steps': ('--video={dir}/good.mp4 --sampler_steps=0', r'sampler_steps'),
     'no channels': ('--video={dir}/good.mp4 --channels=0', r'channels'),

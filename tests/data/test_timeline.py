@@ -181,3 +181,36 @@ def test_no_cache_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     path = index_coded.write(tmp_path / 'a.mp4', range(20), np.arange(20) / 30)
     assert len(timeline.of(path).times) == 20
+
+
+@pytest.mark.parametrize('sound', [False, True])
+def test_a_matroska_that_is_cut_short_is_named(tmp_path, sound):
+    """It counts no frames, but states how long it is; with sound beside them, how long each is."""
+    whole = index_coded.write(tmp_path / 'whole.webm', range(90), np.arange(90) / 30)
+    if sound:
+        whole = with_longer_sound(whole, tmp_path / 'sound.mkv')
+    assert not timeline.of(whole).notes
+    data = whole.read_bytes()
+    cut = tmp_path / f'cut{whole.suffix}'
+    cut.write_bytes(data[: len(data) * 6 // 10])
+    (note,) = timeline.of(cut).notes
+    ends = timeline.of(cut).times[-1] + 1 / 30
+    assert note == f'3 s are stated, {ends:.4g} can be shown: the file is cut short'
+    assert ends < 2.5
+
+
+def with_longer_sound(film, path):
+    with av.open(str(film)) as source, av.open(str(path), 'w') as container:
+        pictures = container.add_stream_from_template(source.streams.video[0])
+        voice = container.add_stream('aac', rate=16000)
+        silence = av.AudioFrame.from_ndarray(
+            np.zeros((1, 5 * 16000), np.float32), format='fltp', layout='mono'
+        )
+        silence.sample_rate = 16000
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        for packet in packets:
+            packet.stream = pictures
+            container.mux(packet)
+        container.mux(voice.encode(silence))
+        container.mux(voice.encode(None))
+    return path

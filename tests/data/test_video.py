@@ -170,6 +170,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, clip30):
         (tmp_path / 'empty', {}, 'holds no images'),
         (tmp_path / 'broken', {}, 'not a readable image'),
         (tmp_path / 'mixed', {}, 'different sizes'),
+        (tmp_path / 'mixed', {'fps': 6, 'folder_fps': 3}, 'has 3 frames per second (folder_fps), '),
         (clip30, {'fps': 60}, "frame rate that the stride can't be made from"),
         (
             clip30,

@@ -178,10 +178,23 @@ def test_the_compare_command(report, tmp_path):
     overall = report['overall']
     shown = [f'{100 * overall[method]["miou"]:.1f}' for method in ('re2pix', 're2pix', 'copy_last')]
     assert line.split()[2:5] == shown
+    about = report['protocol']
+    assert f'{tmp_path}/b: {about["model"]}; {about["sampler_steps"]} sampler steps (' in out
     status, out, err = found['not']
     assert status == 2 and not out and err.count('\n') == 1
     assert 'judged by re2pix-cityscapes and ' in err and 'by dino-foresight-mid: scores of' in err
     assert found['none'][0] == 2 and 'x: no metrics.json there' in found['none'][2]
+
+
+def test_what_differs_from_model_to_model_has_a_column_each(report):
+    """As their VAEs do: the first one's is not shown as if it were that of all."""
+    other = json.loads(json.dumps(report))
+    other['overall']['copy_last']['psnr'] += 1
+    header = lambda text: text.split('over all steps')[1].split('\n---')[0]
+    alike = header(tables.joined({'a': report, 'b': report}))
+    differ = header(tables.joined({'a': report, 'b': other}))
+    assert alike.count('copy') == 1 and differ.count('copy') == 2
+    assert alike.count('truth') == differ.count('truth') == 1
 
 
 def test_windows_from_every_key_frame_of_nuscenes(tmp_path):

@@ -1,6 +1,6 @@
 """Reports as text."""
 
-from re2pix_jax.evaluation import tables
+from re2pix_jax.evaluation import tables, views
 
 
 def test_the_table_by_time_has_a_row_a_step_and_only_columns_with_numbers():
@@ -54,3 +54,10 @@ def test_what_was_gained_is_said_beside_the_copied_frame():
     ]
     said = tables.gained(report(20, 18, None), report(19, 18, None))
     assert said == 'PSNR dB: 20.00 before, 19.00 after (no better)'
+
+
+def test_only_the_columns_that_are_there_are_explained():
+    assert tables.legend(['re2pix', 'copy_last']) == 'copy: the last context frame repeated'
+    said = tables.legend(views.TITLES)
+    assert all(f'{views.TITLES[name]}: ' in said for name in views.TITLES if name != 're2pix')
+    assert max(map(len, said.split('\n'))) <= tables.WIDTH

@@ -239,6 +239,15 @@ def test_another_config_is_refused_by_field(straight):
     assert 'steps was' not in str(error.value) and 'log_every' not in str(error.value)
 
 
+def test_a_run_of_another_task_is_refused_by_its_name(straight):
+    config = toy.make_config(task='other', batch_size=4)
+    with pytest.raises(UserError) as error:
+        toy.train(straight, config)
+    assert str(error.value) == (
+        f'{straight} belongs to a run of the toy task, and this is other: give another --workdir'
+    )
+
+
 def test_changed_bundle_is_refused_by_name_and_a_moved_one_is_not(straight):
     changed = toy.Task({'teacher': {'path': 'bundles/teacher', 'identity': 'bb'}})
     config = toy.make_config()

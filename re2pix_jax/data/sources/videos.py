@@ -18,7 +18,6 @@ import hashlib
 import math
 import os
 import pathlib
-import sys
 import threading
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import folders, timeline, video, windows
 from re2pix_jax.data.sources.source import CLIP_SECONDS
 from re2pix_jax.errors import UserError
+from re2pix_jax.progress import say_once
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -177,12 +177,11 @@ def _told(folder, validation=None):
     is yet to be cut out of these.
     """
     if not folder.is_dir():
-        raise UserError(
-            f'{folder}: no such folder, expected a folder of videos (mp4) or of image folders'
-        )
+        what = 'a file' if folder.exists() else 'no such folder'
+        raise UserError(f'{folder}: {what}, expected a folder of videos (mp4) or of image folders')
     names, notes = folders.videos(folder)
     for note in notes:
-        print(note, file=sys.stderr, flush=True)
+        say_once(note)
     if not names:
         raise UserError(
             f'{folder}: no videos ({", ".join(folders.VIDEO_ENDINGS)}) and no folders of images in '
