@@ -174,14 +174,16 @@ def main():
 
 def run(main):
     """Runs a command's `main` on sys.argv and exits the process."""
+    _interrupt.hear_sigterm()
     try:
         status = _exit_status(sys.modules[main.__module__], sys.argv)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         goes_on = getattr(sys.modules[main.__module__], 'GOES_ON', False)
-        print('interrupted' + f'; {_ON}' * goes_on, file=sys.stderr)
+        number = _interrupt.number_of(error)
+        print(_interrupt.WORDS[number] + f'; {_ON}' * goes_on, file=sys.stderr)
         if peers := _peers():
-            peers.leave(_interrupt.STATUS)
-        _interrupt.end()
+            peers.leave(128 + number)
+        _interrupt.end(128 + number)
     except Exception as error:
         if peers := _peers():
             peers.leave(1, error)

@@ -1,5 +1,6 @@
-"""How Ctrl-C ends a command: in one line, with status 130, and without taking down what native code
-is in the midst of, which ends in a segmentation fault.
+"""How Ctrl-C and SIGTERM, which clusters and `timeout` send, end a command: in one line, with
+status 130 or 143, and without taking down what native code is in the midst of, which ends in a
+segmentation fault.
 """
 
 import atexit
@@ -9,8 +10,28 @@ import signal
 import sys
 import threading
 
-STATUS = 130
-"""128 + SIGINT, as a shell says it."""
+WORDS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
+
+
+class Terminated(KeyboardInterrupt):
+    """A SIGTERM came."""
+
+
+def hear_sigterm() -> None:
+    """From now on a SIGTERM is an exception, so that nothing is left half-written; where nobody
+    hears it yet.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(*_):
+    raise Terminated
+
+
+def number_of(error: KeyboardInterrupt) -> signal.Signals:
+    """The signal that an exception stands for."""
+    return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
 
 
 @contextlib.contextmanager
@@ -38,18 +59,18 @@ def at_once():
 
 def _wait(heard):
     while number := os.read(heard, 1):
-        if number[0] == signal.SIGINT:
+        if said := WORDS.get(number[0]):
             # On a terminal a line of progress may be open.
-            os.write(2, b'\ninterrupted\n' if os.isatty(2) else b'interrupted\n')
-            os._exit(STATUS)
+            os.write(2, f'\n{said}\n'.encode() if os.isatty(2) else f'{said}\n'.encode())
+            os._exit(128 + number[0])
     os.close(heard)
 
 
-def end():
+def end(status: int):
     """Ends the process from within `except KeyboardInterrupt`, whose frames keep what jax was
     tracing or compiling: it is not taken down.
     """
     atexit._run_exitfuncs()  # reading processes end there
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(STATUS)
+    os._exit(status)

@@ -88,11 +88,12 @@ def _iterate(dataset, workers):
             flags.FLAGS.mark_as_parsed()
         iterable = iterable.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
-            worker_init_fn=_leave_interrupts,
+            worker_init_fn=_leave_signals,
         )
     return iter(iterable)
 
 
-def _leave_interrupts(*_):
-    """A terminal sends Ctrl-C to all processes; the first answers."""
+def _leave_signals(*_):
+    """A terminal sends Ctrl-C to all processes; the first answers, and ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

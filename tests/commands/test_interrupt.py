@@ -1,4 +1,6 @@
-"""Ctrl-C: one line and status 130 while a command is imported, within native code, and after it."""
+"""Ctrl-C and SIGTERM: one line and status 130 or 143 while a command is imported, within native
+code, and after it.
+"""
 
 import re
 import signal
@@ -34,8 +36,8 @@ cli.run(main)
 """
 
 
-def interrupted(arguments, ready, stream='stdout'):
-    """(exit status, stdout, stderr) of python, sent a Ctrl-C at the first line that holds `ready`,
+def interrupted(arguments, ready, stream='stdout', by=signal.SIGINT):
+    """(exit status, stdout, stderr) of python, sent a signal at the first line that holds `ready`,
     without what came before that.
     """
     process = subprocess.Popen(
@@ -50,7 +52,7 @@ def interrupted(arguments, ready, stream='stdout'):
     try:
         while ready not in (line := getattr(process, stream).readline()):
             assert line, process.communicate()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(by)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -69,6 +71,18 @@ def test_in_the_midst_of_native_code():
     assert interrupted(['-c', AT_WORK], 'at work') == (130, '', 'interrupted\n')
 
 
-def test_what_native_code_was_in_the_midst_of_is_not_taken_down():
-    found = interrupted(['-c', TRACED], 'at work')
-    assert found == (130, 'in order\n', 'interrupted\n')
+@pytest.mark.parametrize(
+    ('by', 'said'), [(signal.SIGINT, 'interrupted'), (signal.SIGTERM, 'terminated')]
+)
+def test_what_native_code_was_in_the_midst_of_is_not_taken_down(by, said):
+    found = interrupted(['-c', TRACED], 'at work', by=by)
+    assert found == (128 + by, 'in order\n', f'{said}\n')
+
+
+def test_a_sigterm_leaves_nothing_half_written(tmp_path):
+    arguments = f'evaluate --config=evaluate --config.clips=64 --workdir={tmp_path}/scores'
+    status, _, err = interrupted(
+        ['-m', 're2pix_jax', *arguments.split()], 'probe: ', 'stderr', signal.SIGTERM
+    )
+    assert status == 143 and err.endswith('terminated\n') and 'Traceback' not in err
+    assert 'resource_tracker' not in err and not list(tmp_path.iterdir())
