@@ -55,8 +55,8 @@ def get_config():
             'methods': (),
             'pictures': 0,  # clips that are shown
             'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # devices that share the clips
-            # What is measured: name -> an evaluator's type and options. Heads and networks are
-            # bundles; without one, what needs it is left out and named.
+            # What is measured: name -> an evaluator's type ('': left out) and options. Heads and
+            # networks are bundles; without one, what needs it is left out and named.
             'evals': {
                 'reconstruction': {'type': 'reconstruction'},
                 'probe': {'type': 'probe', 'clips': 400, 'steps': 300, 'batch_size': 8},

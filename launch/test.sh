@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Set up (once) and run the tests: style, all tests (from Python 3.12 on with coverage), and those
+# Set up (once) and run style and the tests that are quick, in some minutes. With LONG=1 all that
+# must pass before a change lands: the long tests too (from Python 3.12 on with coverage), and those
 # of the trained networks once more as XLA compiles them for use. Arguments go to pytest, which then
-# runs alone:
+# runs alone; --slow is for what takes minutes each:
+#   LONG=1 bash launch/test.sh
 #   bash launch/test.sh tests/data -k world
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +15,7 @@ tests() { python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscop
 if [ $# -gt 0 ]; then tests "$@"; exit; fi
 ruff check .
 ruff format --check --quiet .
+if [ -z "${LONG:-}" ]; then tests -m 'not long' --durations=10; exit; fi
 # From Python 3.12 on the interpreter itself tells which lines run, at little cost; before that a
 # tracer does, and takes minutes.
 coverage=()

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax.data import video
+from re2pix_jax.data import video, windows
 from re2pix_jax.forecaster import Forecaster
 from re2pix_jax.generator import Generator
 from re2pix_jax.generator.sampler import evaluations, times
@@ -241,6 +241,7 @@ class Re2Pix:
         num_futures: int | None = None,
         start: float = 0.0,
         *,
+        folder_fps: float = windows.BASE_FPS,
         guidance: float = 0.0,
         guidance_channels: int = 8,
         channels: int | None = None,
@@ -260,6 +261,7 @@ class Re2Pix:
                 per second, whose last M are, RGB as uint8, other whole numbers up to 255, or
                 floats from 0 to 1. They are centre-cropped and resized to `self.size`. Or a list
                 of such clips, predicted as one batch, each as it would be alone.
+            folder_fps: frames a second of a folder of images.
             num_futures: None for one future without a leading axis, n for n of distinct noise.
             guidance, ..., context_noise: as of `drawing`.
 
@@ -268,7 +270,7 @@ class Re2Pix:
             ValueError: a clip shorter than the context, frames of another kind, an option out of
                 range.
         """
-        several = isinstance(clip, Sequence) and not isinstance(clip, str)
+        several = isinstance(clip, Sequence) and not isinstance(clip, str | bytes)
         if several and not len(clip):
             raise ValueError('clip: expected a video or a list of videos, got an empty list')
         _whole('horizon', horizon, 1)
@@ -283,9 +285,9 @@ class Re2Pix:
             sampler_grid,
             context_noise,
         )
-        context = functools.partial(video.context, count=self.context_frames, fps=self.fps)
+        given = self.context_frames, self.fps, self.size, start, folder_fps
         clips = clip if several else [clip]
-        contexts = np.stack([context(one, size=self.size, start=start) for one in clips])
+        contexts = np.stack([video.context(one, *given) for one in clips])
         keys = jnp.tile(jax.random.split(jax.random.key(seed), count), len(contexts))
         chunks, state = [], self._begin(contexts, keys)
         for first in range(0, horizon, self.generator.net.future_frames):

@@ -79,6 +79,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes a minute; runs with --slow alone')
+    config.addinivalue_line('markers', 'long: takes some seconds; left out of the quick run')
 
 
 def pytest_collection_modifyitems(config, items):

@@ -59,6 +59,7 @@ def by_name(recipe):
     return load_config(name, *filter(None, [size]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(('name', 'size'), [*SIZES, *((name, 'base') for name in PUBLISHED)])
 def test_config_traces_at_its_own_size(name, size):
     """Grids, channels and frames of all configs of a size fit together, forward and backward."""
@@ -97,6 +98,7 @@ def test_published_recipe_follows_the_batch_size(name, batch_size, steps, rate):
     assert config.optimizer.learning_rate == pytest.approx(rate)
 
 
+@pytest.mark.long
 def test_published_high_resolution_starts_from_the_low_one(micro_bundles, tmp_path):
     """Shrunk, the config trains from a bundle of half its grid."""
     config = shrink(

@@ -210,6 +210,7 @@ def batches(source, workers=0):
         found.close()
 
 
+@pytest.mark.long
 @store.needed
 def test_clips_are_prepared_to_a_bucket_and_read_from_it(bucket, tmp_path):
     place = f'{ROOT}/data/world'

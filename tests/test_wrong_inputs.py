@@ -128,6 +128,8 @@ def test_options_of_a_prediction_are_checked_before_anything_is_compiled(options
         ({}, 'clip: expected a file, a folder of images or frames, got dict'),
         (CLIP[0, 0, 0], 'clip: expected frames [time, height, width, 3], whole numbers from 0'),
         ('nowhere.mp4', 'nowhere.mp4: no such file or folder; expected a video file'),
+        ('https://there/a.mp4', 'https://there/a.mp4: is an address; fetch the video, and give'),
+        (b'a.mp4', 'clip: expected a file, a folder of images or frames, got bytes'),
     ],
 )
 def test_what_is_predicted_is_a_clip_or_several(clip, said, model):

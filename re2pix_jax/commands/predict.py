@@ -15,6 +15,7 @@ goes to a folder of its own in --out; a video that cannot be used is named, and 
 predicted. The status is then 2 where it was given itself, 1 where it was found in a folder.
 """
 
+import pathlib
 import sys
 import time
 
@@ -26,6 +27,7 @@ from re2pix_jax.data import windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation import moments, prediction
 from re2pix_jax.model import SAMPLING
+from re2pix_jax.progress import counted
 
 VIDEO = flags.DEFINE_multi_string(
     'video', [], 'video file, folder of images, in order of their numbers, or folder of videos'
@@ -91,6 +93,7 @@ def main(argv):
     del argv
     videos = [path for path in VIDEO.value if path]
     prediction.check_source(videos, WORLD.value)
+    _check_of_use(videos)
     with files.staging(OUT.value) as folder:  # a place that cannot be written is told at once
         with _timed(f'loading {MODEL.value}') as loading:
             model = prediction.load_model(MODEL.value, DTYPE.value)
@@ -106,6 +109,14 @@ def main(argv):
         return _several(model, asked)
     print(f'written to {OUT.value}: future.mp4, sheet.png, metrics.json; {loading}, {predicting}')
     return 0
+
+
+def _check_of_use(videos):
+    """Refuses flags that say something of what is not there."""
+    for flag, what in ((EVERY, 'of a video'), (FOLDER_FPS, 'of a folder of images')):
+        folders = [path for path in videos if pathlib.Path(path).is_dir()]
+        if flag.present and not (folders if flag is FOLDER_FPS else videos):
+            raise UserError(f'--{flag.name}: is {what}, and none is given; leave it out')
 
 
 def _several(model, asked) -> int:
@@ -134,7 +145,8 @@ def _several(model, asked) -> int:
     if not done:
         first = next(iter(bad.values()))
         raise UserError(f'none of {len(bad)} videos can be predicted, the first: {first}')
-    print(f'written to {OUT.value}: {done} folders with future.mp4, sheet.png, metrics.json')
+    written = counted(done, 'folder')
+    print(f'written to {OUT.value}: {written} with future.mp4, sheet.png, metrics.json')
     return status
 
 

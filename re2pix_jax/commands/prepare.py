@@ -42,6 +42,8 @@ Each goes on as a single one does. A shard's status is 0 when its files are ther
 the last command names. See launch/prepare.sbatch for Slurm, launch/prepare.yaml for GKE.
 """
 
+import difflib
+
 from absl import flags
 
 from re2pix_jax.commands import cli
@@ -122,9 +124,11 @@ def main(argv):
         print(pages.write(LOOK.value))
         return 0
     if len(argv) == 1 or argv[1] not in DATASETS:
+        near = difflib.get_close_matches(' '.join(argv[1:]), DATASETS, n=1)
+        hint = f'did you mean {near[0]}? There are' if near else 'expected one dataset:'
         raise UserError(
-            f'{" ".join(["prepare", *argv[1:]])}: expected one dataset: {", ".join(DATASETS)}; or '
-            '--check or --look'
+            f'{" ".join(["prepare", *argv[1:]])}: {hint} {", ".join(DATASETS)}; or --check or '
+            '--look'
         )
     _need(argv[1], OUT)
     splits = DATASETS[argv[1]](argv[1])
@@ -141,7 +145,7 @@ def main(argv):
     for name in empty:
         print(f'split {name} is left out: none of its clips can be used')
     for clip in left_out:
-        print(f'left out {clip["name"]}: {clip["reason"]}')
+        print(f'left out {clip["name"]}: {clip["reason"].removeprefix(clip["name"] + ": ")}')
     return 1 if empty or left_out else 0
 
 

@@ -79,9 +79,10 @@ def _unreadable(path, error) -> UserError:
     if found:
         what, advice = found
         return UserError(f'{path}: is {what}, not a readable video: {advice}')
-    return UserError(
-        f'{path}: not a readable video ({reason(error)}), expected a whole file such as mp4'
-    )
+    # libav says so, too, where a file ends within its header.
+    said = 'it ends too early' if isinstance(error, av.error.EOFError) else reason(error)
+    said = 'it ends too early' if 'input/output' in said.lower() else said
+    return UserError(f'{path}: not a readable video ({said}), expected a whole file such as mp4')
 
 
 def packets(container, stream) -> Iterator:

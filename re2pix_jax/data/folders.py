@@ -40,6 +40,16 @@ class Frames(NamedTuple):
     notes: tuple[str, ...]
 
 
+def holds_images(folder: str | os.PathLike) -> bool:
+    """Whether some lie in the folder itself."""
+    names = (path.name for path in _entries(folder))
+    return any(_is_image(name) and not hidden(name) for name in names)
+
+
+def _is_image(name):
+    return name.lower().endswith(IMAGE_ENDINGS)
+
+
 def images(folder: str | os.PathLike) -> Frames:
     """The frames that a folder holds.
 
@@ -47,7 +57,7 @@ def images(folder: str | os.PathLike) -> Frames:
         UserError: it holds no images, or two of one number.
     """
     shown = [path for path in _entries(folder) if not hidden(path.name) and path.is_file()]
-    known = [path for path in shown if path.suffix.lower() in IMAGE_ENDINGS]
+    known = [path for path in shown if _is_image(path.name)]
     empty = [path for path in known if not path.stat().st_size]
     found = sorted((path for path in known if path not in empty), key=lambda path: form(path.stem))
     if not found:
@@ -166,8 +176,10 @@ def _places(numbers: list[tuple[int, ...]]) -> tuple[np.ndarray, list[str]]:
         for k in np.flatnonzero(steps > usual)
     ]
     steps = np.maximum(1, (steps + usual // 2) // usual)
-    missing = f'numbers that are missing: {_first(holes)}'
-    return np.concatenate([[0], np.cumsum(steps)]), [missing] if holes else []
+    notes = [f'numbers that are missing: {_first(holes)}'] if holes else []
+    if usual > 1:
+        notes.append(f'numbers go up by {usual}: each is the next frame')
+    return np.concatenate([[0], np.cumsum(steps)]), notes
 
 
 def _span(group):

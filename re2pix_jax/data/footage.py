@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Collection
 
 from re2pix_jax.data import timeline, windows
 from re2pix_jax.data.sources.source import Source
@@ -31,30 +32,34 @@ def _span(source, index) -> float:
         return math.inf
 
 
-def lines(source: Videos, size: windows.Size) -> list[str]:
+def lines(source: Videos, size: windows.Size, left_out: Collection[str] = ()) -> list[str]:
     """A line for each file of a source: how many windows it gives, of `FRAMES` frames at the stride
     of evaluation, and what is wrong with it.
 
     Args:
         source: opened with `keep_unreadable`.
         size: (height, width) whose aspect the frames are cropped to.
+        left_out: names of clips that turned out to be unreadable.
     """
     files = collections.defaultdict(list)
     for index in range(len(source)):
         files[source.origin(index)].append(index)
-    return [f'{name}: {_line(source, clips, size)}' for name, clips in files.items()]
+    return [f'{name}: {_line(source, clips, size, left_out)}' for name, clips in files.items()]
 
 
-def _line(source, clips, size):
-    pieces = [source.pieces[index] for index in clips]
-    if pieces[0].problem:
+def _line(source, clips, size, left_out):
+    found, clips = clips, [index for index in clips if source.name(index) not in left_out]
+    if not clips or source.problem(clips[0]):
         return 'cannot be read, left out'
+    pieces = [source.pieces[index] for index in clips]
     line = timeline.of(pieces[0].path, source.folder_fps)
     rate = windows.BASE_FPS / windows.STRIDE
     asked = f'{FRAMES} frames at {rate:.3g} per second (stride {windows.STRIDE})'
     counts = [count(source, index) for index in clips]
     slow = [source.fps(index) for index in clips if math.isinf(_span(source, index))]
     said = [f'{counted(len(pieces), "clip")}, {counted(sum(counts), "window")} of {asked}']
+    if gone := len(found) - len(clips):
+        said.append(f'{counted(gone, "clip")} cannot be read, left out')
     if slow:
         said.append(
             f'{counted(len(slow), "clip")} too slow, {min(slow):.3g} frames per second where '

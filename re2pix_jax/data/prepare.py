@@ -12,6 +12,7 @@ import numpy as np
 
 from re2pix_jax.data import frame_records, records, sources
 from re2pix_jax.data.sources import encoded
+from re2pix_jax.data.unfinished import Unfinished
 from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.errors import UserError
 from re2pix_jax.progress import counted
@@ -74,6 +75,7 @@ def raw(
     from re2pix_jax.data.sources import table, videos
 
     size = size or RAW_SIZE
+    Unfinished(out)  # a place that is taken is refused before the footage is looked through
     if name == 'video_folder':
         known = videos.SPLITS
         open_split = lambda split: videos.Videos(
@@ -111,7 +113,8 @@ def raw(
         return written
     if name in ('video_folder', 'table'):
         for split, source in there.items():
-            for line in footage.lines(source, size):
+            gone = {clip['name'] for clip in written.get(split, {}).get('left_out', ())}
+            for line in footage.lines(source, size, gone):
                 print(f'{split}: {line}', file=sys.stderr)
     for split in set(there) | set(absent):
         if split in EVALUATED and not written.get(split, {}).get('clips'):

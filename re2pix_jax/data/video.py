@@ -10,6 +10,7 @@ import io
 import numbers
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,9 +20,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from jaxtyping import UInt8
 
 from re2pix_jax import files
-from re2pix_jax.data import decoding, folders, shown, timeline, windows
+from re2pix_jax.data import decoding, folders, shown, stretches, timeline, windows
 from re2pix_jax.errors import UserError
-from re2pix_jax.progress import counted
+from re2pix_jax.progress import counted, say_once
 
 Clip = UInt8[np.ndarray, 't h w 3']
 
@@ -59,6 +60,7 @@ def read(
     min_frames: int = 1,
     min_size: int = 1,
     folder_fps: float = windows.BASE_FPS,
+    unbroken: bool = False,
 ) -> Clip:
     """Frames of a video file or of a folder of images. What a user should know of the file (a
     pause, no times) is said once on stderr.
@@ -73,6 +75,8 @@ def read(
         min_frames: fewer frames than this are an error.
         min_size: height and width below this many pixels are an error.
         folder_fps: the rate at which a folder of images was taken.
+        unbroken: end where the recording pauses or another begins, which is an error before
+            `min_frames`; needs `fps`.
 
     Returns:
         uint8 [T, H, W, 3], RGB, as shown.
@@ -94,6 +98,8 @@ def read(
         _check_rate(path, fps, line.rate)
         try:
             indices = timeline.nearest(line.times, line.rate, fps, start, max_frames)
+            if unbroken and len(indices) >= min_frames:
+                indices = indices[: stretches.frames_from(line, fps, start, min_frames)]
         except UserError as error:
             raise UserError(f'{path}: {error}') from error
         if len(indices) < max(min_frames, 1):
@@ -139,9 +145,13 @@ def take(
     """
     path, indices = pathlib.Path(path), np.asarray(indices, np.int64)
     wanted, places = np.unique(indices, return_inverse=True)
-    clip = None
+    clip = first = None
     for number, frame in enumerate(_pictures(path, wanted.tolist(), folder_fps)):
         _check_size(path, frame, min_size)
+        first = frame if first is None else first
+        if frame.shape != first.shape and size is not None:
+            sizes = f'{_size(first)} and {_size(frame)}'
+            say_once(f'{path}: the frames have different sizes ({sizes}), each is fitted by itself')
         frame = frame if size is None else fit(frame[None], size)[0]
         frame = frame if cover is None else windows.cover(frame, cover)
         if clip is None:
@@ -149,7 +159,7 @@ def take(
         if frame.shape != clip.shape[1:]:
             raise UserError(
                 f'{path}: the frames have different sizes ({_size(clip[0])} and {_size(frame)}); '
-                'expected one size throughout, or ask for a size to fit them to'
+                'expected one size throughout'
             )
         clip[places == number] = frame
     return clip
@@ -253,12 +263,14 @@ def context(
     fps: float,
     size: tuple[int, int],
     start: float = 0.0,
+    folder_fps: float = windows.BASE_FPS,
 ) -> Clip:
     """What a model looks at of a clip: uint8 [count, height, width, 3].
 
     Args:
         clip: a file or folder of images, of which the frames from `start` seconds on are taken at
             `fps`; or frames [T, H, W, 3] as `whole_numbers` takes them, of which the last are.
+        folder_fps: the rate at which a folder of images was taken.
 
     Raises:
         UserError: a file that can't be read.
@@ -266,14 +278,15 @@ def context(
     """
     check_start(start)
     if isinstance(clip, str | os.PathLike):
-        return read(clip, fps, start, count, size=size, min_frames=count)
+        fit_to = dict(size=size, min_frames=count, folder_fps=folder_fps, unbroken=True)
+        return read(clip, fps, start, count, **fit_to)
     if start:
         raise ValueError(
             f'start: {start:g} s, which is for a file; of frames the last {count} are the '
             'context: cut them, as in frames[:end]'
         )
     kind, clip = type(clip).__name__, np.asarray(clip)
-    if clip.dtype == object:
+    if clip.dtype.kind in 'OSU':
         raise ValueError(f'clip: expected a file, a folder of images or frames, got {kind}')
     if clip.ndim == 3 and clip.shape[-1] == 3:
         raise ValueError(
@@ -330,6 +343,8 @@ def fit(
 
 
 def _existing(path) -> pathlib.Path:
+    if re.match(r'https?:/', str(path)):
+        raise UserError(f'{path}: is an address; fetch the video, and give its file')
     path = pathlib.Path(path)
     if not (path.is_file() or path.is_dir()):
         what = 'no such file or folder'

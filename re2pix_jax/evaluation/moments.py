@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from re2pix_jax.data import folders, timeline, windows
+from re2pix_jax.data import folders, stretches, timeline, windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.progress import say_once
 
@@ -51,7 +51,7 @@ def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS) -> 
         )
     found = {}  # real path → (path, parts of it that are its name, whether it was searched for)
     for path in map(pathlib.Path, paths):
-        searched = path.is_dir() and not _images_in(path)
+        searched = path.is_dir() and not folders.holds_images(path)
         below, notes = folders.videos(path) if searched else ([], [])
         if searched and not below:
             raise UserError('; '.join([f'{path}: the folder holds no images or videos', *notes]))
@@ -64,8 +64,10 @@ def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS) -> 
     for (path, _, searched), name in zip(found.values(), _names(found.values()), strict=True):
         times = [start]
         with contextlib.suppress(UserError):  # who reads it says so
-            end = timeline.of(path, folder_fps).times[-1] - (model.context_frames - 1) / model.fps
-            times += np.arange(start + every, end, every).tolist() if every else []
+            line = timeline.of(path, folder_fps)
+            end = line.times[-1] - (model.context_frames - 1) / model.fps
+            later = np.arange(start + every, end, every).tolist() if every else []
+            times += [time for time in later if _unbroken(line, model, time)]
         asked += [Moment(path, name, time, searched) for time in times]
     return asked
 
@@ -89,7 +91,8 @@ def _flat(name):
     return name.replace('/', '_')
 
 
-def _images_in(folder) -> bool:
+def _unbroken(line, model, start) -> bool:
     with contextlib.suppress(UserError):
-        return bool(folders.images(folder).files)
+        stretches.frames_from(line, model.fps, start, model.context_frames)
+        return True
     return False

@@ -94,11 +94,11 @@ def parse_world(text):
 
 def read_video(model, path, horizon, start=0.0, folder_fps=windows.BASE_FPS):
     """`Clip` of a video file, or of an image folder taken at `folder_fps`, from `start` seconds on,
-    at the model's rate and size.
+    at the model's rate and size, as far as nothing interrupts the recording.
 
     Raises:
         UserError: no such file, not a video, too slow for the model's rate, fewer frames than the
-            context, too small.
+            context, a context across a pause, too small.
     """
     frames = video.read(
         path,
@@ -109,6 +109,7 @@ def read_video(model, path, horizon, start=0.0, folder_fps=windows.BASE_FPS):
         min_frames=model.context_frames,
         min_size=round(MINIMUM_SIZE * min(model.size)),
         folder_fps=folder_fps,
+        unbroken=True,
     )
     return Clip(str(path), frames, start=start)
 

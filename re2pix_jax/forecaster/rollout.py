@@ -1,5 +1,7 @@
 """Autoregressive roll-out: predict a frame, append it, drop the oldest, repeat."""
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +41,8 @@ def forecast(
             f'the forecaster was given {components.shape[1]} context frames and needs '
             f'{context_frames}'
         )
-    if steps < 1:
-        raise ValueError(f'a forecast of {steps} steps was asked for: at least 1 is needed')
+    if not isinstance(steps, numbers.Integral) or steps < 1:
+        raise ValueError(f'a forecast of {steps!r} steps was asked for: at least 1 is needed')
     context = components[:, -context_frames:].astype(jnp.float32)
 
     def step(context, number):

@@ -60,7 +60,10 @@ class Future:
 
         Raises:
             UserError: what stands at `folder` is not one, or the disk is full.
+            ValueError: it is empty.
         """
+        if not os.fspath(folder):
+            raise ValueError('folder: expected a place to write to, got an empty one')
         with files.staging(folder) as staged:
             video.write(pathlib.Path(staged) / 'future.mp4', self._video(), self.fps)
             self.sheet().save(pathlib.Path(staged) / 'sheet.png')

@@ -244,6 +244,7 @@ def _in_time():
     signal.signal(signal.SIGALRM, former)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('make', FORMATS, ids=lambda make: make.__name__)
 def test_damaged_files_open_or_are_refused(
     make, micro_bundles, tmp_path, monkeypatch, request, capsys, _in_time

@@ -159,6 +159,7 @@ def assert_close(one, other):
             assert columns == pytest.approx(expected, rel=1e-4, abs=1e-5), (term, method)
 
 
+@pytest.mark.long
 def test_batch_size_does_not_matter(forecaster, heads, source, evaluated):
     short = {'short': evaluated[0]['short']}
     asked = config(source, heads, batch_size=3, terms=('short',), pictures=0)
@@ -209,6 +210,7 @@ def test_the_text_and_the_pictures(evaluated, heads):
             assert drawn.dtype == np.uint8 and drawn.std() > 10
 
 
+@pytest.mark.long
 def test_eight_devices_and_the_command(micro_bundles, source, tmp_path):
     lines = [
         f'--config=eval_forecaster --config.model={micro_bundles}/forecaster',
@@ -226,6 +228,7 @@ def test_eight_devices_and_the_command(micro_bundles, source, tmp_path):
     assert_close({'short': found['short']}, {'short': one[0]['short']})
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the authors' files are not at {GOLDEN}")
 def test_a_converted_forecaster_and_head_are_evaluated_as_they_are(tmp_path):
     bundles.save(

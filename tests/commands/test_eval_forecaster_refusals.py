@@ -132,6 +132,7 @@ def test_metres_and_classes_are_not_compared_by_the_evals_of_evaluate_either(
     refused(forecaster, words, asked)
 
 
+@pytest.mark.long
 def test_depth_smaller_than_the_labels_is_refused_where_it_is_needed(forecaster, heads, others):
     """At the size of the frames, too, which the config asks for when it says nothing."""
     words = (

@@ -35,6 +35,7 @@ def plain_distance(one, other):
     )
 
 
+@pytest.mark.long
 def test_distances_in_the_encoders_features_by_hand(model):
     """Each method's frames (10 of 64 numbers) and its one window of two frames a clip, against the
     true ones.
@@ -100,6 +101,7 @@ class Means(flax.struct.PyTreeNode):
         return jnp.abs(frames.astype(jnp.float32) - truth).mean((2, 3, 4))
 
 
+@pytest.mark.long
 def test_a_baseline_without_head_and_components_through_networks(model, monkeypatch):
     """Judged by stand-ins for the networks; windows are also measured one by one."""
     net = model.generator.net.clone(components=0)

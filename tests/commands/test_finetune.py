@@ -15,6 +15,8 @@ from tests.conftest import ROOT, SIZE, load_config
 from tests.data import index_coded
 from tests.running import outcomes
 
+pytestmark = pytest.mark.long  # some take ten seconds and more
+
 
 @pytest.fixture(scope='module')
 def footage(tmp_path_factory):

@@ -92,6 +92,7 @@ def test_the_bundle_holds_components_and_their_plot(straight):
     assert (straight / 'explained_variance.png').stat().st_size > 5000
 
 
+@pytest.mark.long
 def test_a_pass_that_is_cut_off_goes_on(straight, micro_bundles, tmp_path):
     done = run(3, tmp_path / 'cut', micro_bundles)
     assert done.returncode == 130 and not (tmp_path / 'cut').exists()
@@ -120,6 +121,7 @@ def test_eight_devices_find_the_same(straight, micro_bundles, tmp_path):
     }
 
 
+@pytest.mark.long
 def test_two_processes_find_the_same_and_go_on_as_one(straight, micro_bundles, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

@@ -305,6 +305,7 @@ def test_exit_status_of_the_command_itself(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_rows_are_what_the_parts_say(model):
     frames = video.fit(drive(6), SIZE)
     found = prediction.predict(model, prediction.Clip('drive', frames), horizon=2, seed=3)
@@ -373,6 +374,7 @@ with jax.set_mesh(devices):
 """
 
 
+@pytest.mark.long
 def test_eight_devices_draw_different_noise_and_give_the_videos_of_one(model, tmp_path):
     bundles.save(tmp_path / 'model', model)
     context = np.random.default_rng(0).integers(0, 256, (1, 4, *SIZE, 3), dtype=np.uint8)

@@ -14,6 +14,8 @@ from tests.running import environment, outcomes
 from tests.training.runs import finish, free_port
 from tests.training.test_boards import events
 
+pytestmark = pytest.mark.long  # some take ten seconds and more
+
 TASKS = {
     'autoencoder': 'vae',
     'encoder': 'encoder',

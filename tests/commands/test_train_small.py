@@ -91,6 +91,7 @@ def test_a_command_that_does_not_end_in_time_is_killed_and_gone_on_with(call):
     assert status == 0 and trained(commands)[0] == 'head'
 
 
+@pytest.mark.long
 def test_what_survives_is_in_one_folder(call, tmp_path):
     call(limit=3, STUCK='forecaster')
     kept = [path.name for path in (tmp_path / 'out').iterdir()]

@@ -136,6 +136,7 @@ def test_published_parameter_counts(size):
     assert sum(math.prod(shape) for shape in shapes.values()) == count
 
 
+@pytest.mark.long
 def test_a_forecaster_takes_its_features(micro_model, tmp_path):
     encoder = dinov3.convert(micro_model('dinov3')[0], heads=1, layers=(0, 1), image_size=(8, 12))
     principal = Principal(

@@ -99,6 +99,7 @@ def test_reads_are_nearest(made):
     assert told('video.read', failures, len(found)), failures
 
 
+@pytest.mark.long
 def test_clips_and_records_are_nearest(made, tmp_path):
     found, folder = made
     size = index_coded.HEIGHT, index_coded.WIDTH

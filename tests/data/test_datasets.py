@@ -230,6 +230,7 @@ def commands(tmp_path_factory, drives):
     hole[len(complete) // 5 : len(complete) // 2] = bytes(len(complete) // 2 - len(complete) // 5)
     (folder / 'damaged' / 'hole.mp4').write_bytes(hole)
     (folder / 'list').write_text('b.mp4')
+    (folder / 'one.mp4').write_bytes(complete)
     lines = {
         'videos': f'video_folder --raw {drives} --out {folder}/videos --size 16x32 --processes 1',
         'check': f'--check {folder}/videos',
@@ -239,6 +240,10 @@ def commands(tmp_path_factory, drives):
         'strict': f'video_folder --raw {folder}/damaged --out {folder}/x --validation_file '
         f'{folder}/list --splits train --strict --processes 1',
         'dataset': f'moon --out {folder}/x',
+        'misspelt': f'video_foldr --raw {drives} --out {folder}/x',
+        'no dataset': f'--out {folder}/x',
+        'file': f'video_folder --raw {folder}/one.mp4 --out {folder}/x',
+        'taken': f'video_folder --raw {folder}/damaged --out {folder}/empty',
         'no out': 'world',
         'size': f'world --out {folder}/x --size 64',
         'no raw': f'kitti --out {folder}/x',
@@ -288,7 +293,8 @@ def test_damaged_videos_are_left_out_counted_and_named(commands):
     status, out, err = done['damaged']
     assert status == 1, err
     assert f'{folder}/rest: 2 train clips, 1 validation clip\n' in out
-    assert 'left out text.mp4#0: ' in out and 'not a readable video' in out
+    assert re.search(r'\nleft out text\.mp4#0: (?!text).*not a readable video', out)
+    assert 'train: text.mp4: cannot be read, left out\n' in err
     # A clip is as long as what decodes, and what does not is told.
     assert re.search(r'hole.mp4: \d+ of its 34 frames cannot be decoded', err)
     left_out = records.read_manifest(folder / 'rest')['splits']['train']['left_out']
@@ -301,7 +307,11 @@ def test_damaged_videos_are_left_out_counted_and_named(commands):
 @pytest.mark.parametrize(
     ('name', 'words'),
     [
-        ('dataset', 'expected one dataset: world, cityscapes'),
+        ('dataset', 'prepare moon: expected one dataset: world, cityscapes'),
+        ('misspelt', 'prepare video_foldr: did you mean video_folder? There are world, '),
+        ('no dataset', 'error: prepare: expected one dataset: world, '),
+        ('file', 'one.mp4: a file, expected a folder of videos'),
+        ('taken', 'exists already; remove it or choose another folder'),
         ('no out', '--out is missing'),
         ('size', '--size=64: expected HEIGHTxWIDTH'),
         ('no raw', '--raw is missing'),

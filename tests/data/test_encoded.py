@@ -78,6 +78,7 @@ def test_a_window_is_what_the_networks_give(folder, micro_bundles):
         np.testing.assert_allclose(batch[name], truth, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', ['forecaster', 'generator'])
 def test_tasks_lose_the_same_on_encoded_clips(name, folder, micro_bundles):
     import jax

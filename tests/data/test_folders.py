@@ -1,6 +1,7 @@
 """Folders as people have them: the order of numbers, holes, doubles, what lies between, links."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -44,7 +45,10 @@ def test_holes_are_times_without_a_frame(tmp_path):
     folder = fill(tmp_path / 'drive', [f'{k:05d}.png' for k in (3, 6, 9, 15, 18, 60, 63)])
     found = folders.images(folder)
     assert found.places.tolist() == [0, 1, 2, 4, 5, 19, 20] and not found.cuts
-    assert found.notes == ('numbers that are missing: 12, 21 to 57',)
+    assert found.notes == (
+        'numbers that are missing: 12, 21 to 57',
+        'numbers go up by 3: each is the next frame',
+    )
     line = timeline.of(folder, 10.0)
     np.testing.assert_allclose(line.times, found.places / 10)
     assert line.cuts == (5,), 'a long hole is a pause'
@@ -79,6 +83,20 @@ def test_what_is_odd_is_said_once(tmp_path, capsys):
     video.read(folder)
     video.read(folder)
     assert capsys.readouterr().err == f'{folder}: numbers that are missing: 3\n'
+
+
+def test_images_of_two_sizes_are_told(tmp_path, capsys):
+    folder = fill(tmp_path / 'drive', [f'{k}.png' for k in range(3)])
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / '1.png')
+    assert video.read(folder, size=(4, 4)).shape == (3, 4, 4, 3)
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf'{folder}: the frames have different sizes \(.* and 9x9\), .*\n', said)
+
+
+def test_numbers_that_go_up_by_more_than_one_are_told(tmp_path):
+    found = folders.images(fill(tmp_path / 'drive', [f'{3 * k}.png' for k in range(6)]))
+    assert found.places.tolist() == list(range(6))
+    assert found.notes == ('numbers go up by 3: each is the next frame',)
 
 
 def test_two_cameras_in_one_folder_are_two_clips(tmp_path):

@@ -115,6 +115,7 @@ def test_sources_are_mixed_by_weight_and_seen_whole(data, folder):
     assert (ids >> 40).mean() == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('workers', [0, 2])
 def test_resuming_is_exact(data, folder, workers):
     data.sources, data.weights = (f'records:{folder}/a', f'records:{folder}/b'), (2.0, 1.0)
@@ -142,6 +143,7 @@ def kill_a_worker(number=signal.SIGKILL):
 
 
 # More batches than are read ahead.
+@pytest.mark.long
 @pytest.mark.parametrize(('training', 'workers', 'count'), [(True, 2, 24), (False, 1, 11)])
 def test_a_killed_worker_is_replaced_and_what_is_read_stays_the_same(
     data, training, workers, count, capsys

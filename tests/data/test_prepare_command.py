@@ -150,6 +150,7 @@ def test_a_split_of_damaged_clips_leaves_the_others(commands):
     assert done['look empty_split'][0] == 0, done['look empty_split']
 
 
+@pytest.mark.long
 def test_a_preparation_that_was_killed_goes_on(tmp_path):
     command = [
         sys.executable,

@@ -62,6 +62,7 @@ def wait_for(happened, seconds=240):
         time.sleep(0.005)
 
 
+@pytest.mark.long
 def test_four_machines_write_what_one_does_though_one_is_killed(tmp_path, straight):
     """All at once; the second is killed by force once it has a file, and given again."""
     out, partial = tmp_path / 'world', tmp_path / 'world.partial'

@@ -87,6 +87,7 @@ def recordings(draw):
     return ending, np.concatenate([[0], np.cumsum(steps)]) / 1000
 
 
+@pytest.mark.long
 @MANY
 @given(recordings(), st.integers(0, 2), st.integers(1, 30), st.floats(0, 3), st.floats(2, 9))
 def test_files_are_read_at_the_nearest_frames(recording, b_frames, gop, start, fps):

@@ -28,6 +28,7 @@ def bad(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('workers', [0, 2])
 def test_an_unreadable_record_is_named(bad, data, workers):
     data.sources, data.workers = (f'records:{bad}',), workers
@@ -121,6 +122,7 @@ def test_a_short_clip_stops_an_evaluation_before_its_first_batch(uneven):
         loader.create(uneven, 2, training=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('workers', [0, 2])
 def test_an_evaluation_leaves_out_clips_that_are_too_short(uneven, capsys, workers):
     with uneven.ignore_type():

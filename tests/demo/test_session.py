@@ -14,6 +14,7 @@ def served():
     return session.load('tiny', 'tiny/depth', session.Limits(futures=2, horizon=5))
 
 
+@pytest.mark.long
 def test_a_video_is_admitted_shown_and_predicted(served, brought, tmp_path):
     path = str(brought / 'street.mp4')
     longest = session.admit(served, path)

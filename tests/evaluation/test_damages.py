@@ -98,6 +98,7 @@ def asked(**changes):
     return config
 
 
+@pytest.mark.long
 def test_the_shipped_judge_ranks_every_damage():
     """At a scale that a test can afford: 24 clips, so that covariances are singular."""
     config = asked(clips=24)
@@ -127,6 +128,7 @@ def test_a_row_that_falls_is_named():
     ]
 
 
+@pytest.mark.long
 def test_what_is_no_distance_between_videos_is_refused(tmp_path):
     part = bundles.load('tiny', 'forecaster')
     config = asked(clips=2)

@@ -55,6 +55,7 @@ def compare(ours, theirs):
     assert error < LIMIT
 
 
+@pytest.mark.long
 @golden
 def test_inception(tmp_path):
     save_file(
@@ -68,6 +69,7 @@ def test_inception(tmp_path):
         compare(block[0], expected[f'inception_block{number}_mean'][:1])
 
 
+@pytest.mark.long
 @golden
 def test_i3d(tmp_path):
     save_file(

@@ -66,6 +66,7 @@ def partial(write, folder):
     (clips[2][0].parent / '.DS_Store').write_bytes(b'?')
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     'write',
     [nuscenes, *(pytest.param(x, marks=pytest.mark.slow) for x in (covla, cityscapes, kitti))],

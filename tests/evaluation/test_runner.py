@@ -71,6 +71,7 @@ def test_an_evaluator_is_a_class_and_a_line(forecaster, monkeypatch):
     assert only.overall == {'truth': {'brightness': truth}}
 
 
+@pytest.mark.long
 def test_the_mean_map_is_that_of_the_compared_frames(forecaster):
     asked = {'components': {'type': 'components', 'mean_clips': 5, 'cosine': True}}
     found = run(forecaster, asked, 'world', batch_size=4, frames=7)
@@ -109,6 +110,7 @@ def damaged(folder):
     return readable
 
 
+@pytest.mark.long
 def test_clips_that_cannot_be_read_count_for_nothing(forecaster, tmp_path):
     readable = damaged(tmp_path / 'clips')
     evals = {
@@ -130,6 +132,7 @@ def test_clips_that_cannot_be_read_count_for_nothing(forecaster, tmp_path):
     assert found.overall['mean_map']['feature_error'] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.long
 def test_encoded_clips_are_measured_in_components_and_latents(micro_bundles, tmp_path):
     names = ('encoder', 'principal', 'vae')
     parts = {name: bundles.load(micro_bundles / name) for name in names}

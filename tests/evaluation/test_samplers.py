@@ -74,6 +74,7 @@ def config(micro_bundles):
     return config
 
 
+@pytest.mark.long
 def test_the_table_has_a_row_a_sampler_by_evaluations_and_the_vae(model, config):
     *_, header, line, few, many, vae = samplers.table_of(model, config).split('\n')
     assert header.split()[:5] == ['evaluations', 'sampler', 'steps', 'grid', 'PSNR']

@@ -46,6 +46,7 @@ def made(request):
     return net, random_variables(net, *net.example()), jax.jit(net.apply)
 
 
+@pytest.mark.long
 def test_a_prediction_depends_on_every_frame_of_its_own_sample_only(made):
     net, params, apply = made
     inputs = draw_inputs(net)
@@ -92,6 +93,7 @@ def test_no_gradient_flows_from_the_future_into_the_context(made):
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(tangent))
 
 
+@pytest.mark.long
 def test_cached_sampling_equals_recomputation(made):
     net, params, apply = made
     context, _, _, *components = draw_inputs(net)
@@ -116,6 +118,7 @@ def test_a_context_frame_has_the_time_that_it_is_given(made):
         np.testing.assert_allclose(late[1:], usual[1:], atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_noised_context_is_sampled_from_with_its_times(made):
     net, params, apply = made
     context, _, _, *components = draw_inputs(net)
@@ -141,6 +144,7 @@ def test_a_bundle_gives_back_the_network(made, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, opened.params, params)
 
 
+@pytest.mark.long
 def test_remat_computes_the_forward_pass_of_a_unet_twice():
     params, inputs = random_variables(UNET, *UNET.example()), draw_inputs(UNET)
 

@@ -126,6 +126,7 @@ def test_predictions_replace_the_chosen_clips_and_run_on_nothing_else(batch, fra
     assert jnp.abs(gradient).max() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('parts', [2, 4, 8, 32, 64])
 def test_parts_of_a_batch_have_the_predictions_of_the_batch(parts):
     """The share is that of the global batch: at 2 clips a part it is not half of them. A part

@@ -35,6 +35,7 @@ def test_labels_are_the_most_likely_class(head, features):
     assert float((labels == expected).mean()) > 0.999  # a tie may fall either way
 
 
+@pytest.mark.long
 def test_training_uses_and_updates_batch_statistics(head, features):
     flat = features[:, 0]
     out, state = NET.apply(

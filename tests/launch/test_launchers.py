@@ -337,6 +337,7 @@ def test_the_job_set_of_gke_has_what_its_api_wants():
     assert 'EXTRA=tpu,gcs ' in head and '".[tpu,gcs]"' in head
 
 
+@pytest.mark.long
 def test_a_tpu_slice_is_made_filled_started_fetched_and_given_back(tmp_path):
     tools, folder, workdir = tmp_path / 'bin', tmp_path / 'cloud', tmp_path / 'run'
     for made in (tools, folder):

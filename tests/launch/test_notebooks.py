@@ -160,6 +160,7 @@ def test_a_notebook_is_what_its_text_makes(name):
     assert install == [next(c for c in jupytext.read(FOLDER / 'see_a_future.py').cells[1:]).source]
 
 
+@pytest.mark.long
 def test_a_future_is_seen(runtime, tmp_path, monkeypatch):
     check('see_a_future', runtime, tmp_path, monkeypatch)
     assert sorted(os.listdir(tmp_path / 'future')) == ['future.mp4', 'sheet.png']

@@ -46,6 +46,7 @@ def test_one_matrix_after_the_other_is_the_same(shape, monkeypatch):
     np.testing.assert_allclose(draws.mean(0), usual[0], atol=0.08)
 
 
+@pytest.mark.long
 def test_what_gpus_compute_for_short_sequences_is_the_same(monkeypatch):
     query, key, value = _qkv((2, 5, 4, 6))
 

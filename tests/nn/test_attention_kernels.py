@@ -36,6 +36,7 @@ def _close(one, other, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('d', [16, 72])
 @pytest.mark.parametrize('queries, keys', [(128, 128), (128, 256)])
 def test_splash_is_attention(queries, keys, d):

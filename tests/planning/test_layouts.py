@@ -1,5 +1,7 @@
 """What travels in the real steps: no activation is gathered, whatever way the state is cut."""
 
+import pytest
+
 from tests import running
 
 PLANNED = """
@@ -24,6 +26,7 @@ for name in ('forecaster:tiny', 'generator:tiny'):
 """
 
 
+@pytest.mark.long
 def test_no_activation_is_gathered():
     done = running.on_eight_devices(PLANNED)
     assert done.returncode == 0, done.stderr

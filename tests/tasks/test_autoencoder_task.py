@@ -119,6 +119,7 @@ def test_the_discriminator_learns_to_tell(micro_bundles):
     assert metrics['told'] > 0.9 and metrics['hinge'] < 0.8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('parts', [2])
 def test_it_learns_the_same_however_the_batch_is_cut(parts, micro_bundles):
     task = tasks.create(

@@ -86,6 +86,7 @@ class Repeated:
         pass
 
 
+@pytest.mark.long
 def test_a_converted_forecaster_goes_on_training(config, bundle, clips, expected, tmp_path):
     loop.train(tasks.create(config), config, str(tmp_path), Repeated(clips))
     rows = [row for row in writer.read_log(str(tmp_path)) if 'loss' in row]

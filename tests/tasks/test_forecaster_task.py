@@ -62,6 +62,7 @@ def loss_and_gradient(task, params, data):
     )(params)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(('unroll', 'stops'), [(1, False), (3, False), (3, True)])
 def test_unrolled_loss_and_its_gradient_are_those_of_a_plain_loop(
     unroll, stops, micro_bundles, params, clips
@@ -205,6 +206,7 @@ def test_weights_of_another_number_of_heads_are_refused(micro_bundles):
         make_task(micro_bundles, heads=3).load(micro_bundles / 'forecaster')
 
 
+@pytest.mark.long
 def test_an_encoder_kept_for_other_frames_takes_those_of_the_config(micro_bundles):
     task = make_task(micro_bundles)
     frames = np.random.default_rng(0).integers(0, 256, (1, 5, *SIZE, 3), np.uint8)

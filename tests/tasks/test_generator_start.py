@@ -47,6 +47,7 @@ def test_every_row_starts_from_the_parameters_that_are_shared(row, micro_bundles
     jax.tree.map(np.testing.assert_array_equal, own, dict(generator.params['params']))
 
 
+@pytest.mark.long
 def test_with_features_the_network_computes_at_first_what_it_did_without(micro_bundles, shared):
     path, generator = shared
     task = create('full', micro_bundles)

@@ -44,6 +44,7 @@ def test_windows_are_at_a_speed_and_in_an_order(micro_bundles):
     assert len(SHUFFLES) == 118
 
 
+@pytest.mark.long
 def test_what_is_off_does_not_count_and_painted_places_do(micro_bundles):
     batch = {name: jnp.asarray(value) for name, value in clips(4).items()}
     names = ('speed', 'order', 'labels', 'patches')

@@ -39,6 +39,7 @@ def test_sizes_of_frozen_parts(recipe, size):
     assert recipes.size_of(recipe) == size
 
 
+@pytest.mark.long
 def test_a_step_of_the_published_stage_1_by_hand():
     found = work('forecaster_lowres')
     by_hand = 64 * sum(forecaster_work.flops(12).values())

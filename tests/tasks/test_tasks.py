@@ -23,6 +23,7 @@ def clips(count, frames, seed=0):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     'name', ['autoencoder', 'encoder', 'head', 'forecaster', 'generator', 'judge']
 )
@@ -50,6 +51,7 @@ def test_what_is_exported_is_what_was_trained(name, micro_bundles, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, task.load(tmp_path / 'bundle'), variables)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('mixed', ['slice', pytest.param('per_sample', marks=pytest.mark.slow)])
 def test_the_generator_learns_the_same_however_the_batch_is_cut(mixed, micro_bundles):
     """Noise, times, channels and whose future is predicted: all by the clip's place."""
@@ -112,6 +114,7 @@ def test_depth_of_another_kind_is_refused(name, changes, wanted, micro_bundles):
                 check()
 
 
+@pytest.mark.long
 def test_generator_trains_on_stage_one_only_for_its_slice(micro_bundles):
     """With predictions for nobody the loss does not know the forecaster's weights; with the default
     fraction it does.
@@ -185,6 +188,7 @@ def test_masked_blocks_are_rectangles_of_about_the_asked_size():
     assert masks.any(axis=0).all()  # every place is masked in some image
 
 
+@pytest.mark.long
 def test_student_gets_gradients_and_teacher_does_not(micro_bundles):
     config = shrink(load_config('encoder'), micro_bundles)
     config.loss.update(dense=0.0, distill=1.0)

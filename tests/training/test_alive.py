@@ -108,6 +108,7 @@ def supervised(tmp_path, code, restarts, **variables):
     return done.returncode, done.stderr
 
 
+@pytest.mark.long
 def test_what_was_killed_is_started_again_as_often_as_was_said(tmp_path):
     killed = """
         if start < 2:
@@ -224,6 +225,7 @@ def test_goodput_counts_every_second_once_and_the_lost_ones(monkeypatch):
     )
 
 
+@pytest.mark.long
 def test_when_a_process_is_killed_the_other_ends_in_a_line_that_says_go_on(tmp_path):
     ended = runs.strike(tmp_path, 1, signal.SIGKILL)
     assert ended.status == 75, ended.said

@@ -112,6 +112,7 @@ def test_killed_run_resumes_bit_for_bit(straight, tmp_path):
     assert same(parameters(tmp_path), parameters(straight))
 
 
+@pytest.mark.long
 def test_sigterm_saves_and_the_run_goes_on(straight, tmp_path):
     process = start(tmp_path, 'slow=0.1', 'checkpoint_every=0')
     wait_for_step(process, tmp_path, 3)
@@ -126,6 +127,7 @@ def test_sigterm_saves_and_the_run_goes_on(straight, tmp_path):
     assert log_of(tmp_path) == log_of(straight)
 
 
+@pytest.mark.long
 def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(straight, tmp_path):
     process = start(tmp_path, 'slow=0.1', 'checkpoint_every=0')
     wait_for_step(process, tmp_path, 3)
@@ -147,6 +149,7 @@ def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(straight, tmp_path):
     assert log_of(tmp_path) == log_of(straight)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('fields', [(), ('mesh.data=2', 'mesh.fsdp=2', 'mesh.tensor=2', 'cut=1')])
 def test_eight_devices_compute_what_one_does(straight, tmp_path, fields):
     status, _, err = finish(start(tmp_path, *fields, devices=8))
@@ -164,6 +167,7 @@ def test_eight_devices_compute_what_one_does(straight, tmp_path, fields):
 
 
 # Of the second mesh each process holds a part of every kernel, and of the batch all of it.
+@pytest.mark.long
 @pytest.mark.parametrize('fields', [(), ('mesh.tensor=2', 'cut=1')])
 def test_two_processes_compute_what_one_does(straight, tmp_path, fields):
     with socket.socket() as free:

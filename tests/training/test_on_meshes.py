@@ -40,6 +40,7 @@ def check_all_like_one(found):
             )
 
 
+@pytest.mark.long
 def test_a_transformer_on_eight_devices_computes_what_it_does_on_one():
     check_all_like_one(finish(start('dit', ONE, '2 2 2')))
 

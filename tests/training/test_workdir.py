@@ -50,6 +50,7 @@ def two(places, *fields):
     ]
 
 
+@pytest.mark.long
 @store.needed
 def test_a_run_in_a_bucket_killed_twice_is_the_run_on_a_disk(bucket, tmp_path):
     complete = lambda step: f'checkpoints/{step}/commit_success.txt'
@@ -145,6 +146,7 @@ def test_no_token_stays(tmp_path):
         assert os.listdir(tmp_path / 'run') == []
 
 
+@pytest.mark.long
 def test_processes_that_do_not_share_their_workdir_end_in_one_line(tmp_path):
     """Two hosts, each with a disk of its own."""
     places = [tmp_path / f'host_{index}' for index in range(2)]

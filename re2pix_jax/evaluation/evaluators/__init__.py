@@ -40,7 +40,7 @@ COLUMNS: dict[str, Column] = {
 
 
 def create(evals) -> list[Evaluator]:
-    """The evaluators of config.evals, {name: {'type': ..., options}}.
+    """The evaluators of config.evals, {name: {'type': ..., options}}; type '' leaves one out.
 
     Raises:
         UserError: an unknown type or option.
@@ -48,6 +48,8 @@ def create(evals) -> list[Evaluator]:
     found = []
     for name, settings in evals.items():
         settings = dict(settings)
+        if settings.get('type') == '':
+            continue
         if settings.get('type') not in TYPES:
             raise UserError(
                 f'config.evals.{name}.type = {settings.get("type")!r}: expected one of '
