@@ -60,7 +60,8 @@ def test_only_what_the_model_itself_drew_is_noised_where_it_goes_on(model, input
 @pytest.mark.parametrize(('trained', 'noise'), [(0.0, 0.1), (0.3, 0.4), (0.3, -0.1)])
 def test_more_noise_than_a_generator_was_trained_for_is_refused(model, inputs, trained, noise):
     model = model.replace(generator=model.generator.replace(context_noise=trained))
-    said = f'context_noise is {noise}; this generator was trained for up to {trained:g}'
+    told = f'up to {trained:g}' if trained else 'none: train one with loss.context_noise'
+    said = f'context_noise is {noise}; this generator was trained for {told}'
     with pytest.raises(ValueError, match=said):
         model.rollout_encoded(*inputs, 8, context_noise=noise, **SHARED)
 

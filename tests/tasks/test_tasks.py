@@ -147,7 +147,7 @@ def test_missing_frozen_part_is_named():
     config = load_config('forecaster')
     with pytest.raises(
         errors.UserError,
-        match='config.frozen.encoder: the forecaster task needs the path of a encoder bundle',
+        match='config.frozen.encoder: the forecaster task needs the path of a bundle of kind ',
     ):
         tasks.create(config)
 
