@@ -262,7 +262,7 @@ def check_place(workdir: str) -> None:
 
     Raises:
       UserError: it lies on s3://, where Orbax takes a checkpoint for complete before it is, or
-        nowhere.
+        nowhere, or is a file.
     """
     if remote.is_remote(workdir) and remote.address(workdir).startswith('s3:'):
         raise UserError(
@@ -270,6 +270,10 @@ def check_place(workdir: str) -> None:
             'place (bundles, prepared data and reports may lie on s3://)'
         )
     remote.check(workdir, '--workdir')
+    if os.path.isfile(workdir):
+        raise UserError(
+            f'--workdir={workdir}: is a file; expected the folder of a run, or a new one'
+        )
 
 
 def describe(config, bundles: dict, batch: dict) -> dict:

@@ -160,3 +160,12 @@ def test_processes_that_do_not_share_their_workdir_end_in_one_line(tmp_path):
             'expected one folder for all: give one on a disk that the hosts share, or on gs://'
         ]
         assert not place.exists() or os.listdir(place) == []
+
+
+def test_a_file_is_no_workdir(tmp_path):
+    (tmp_path / 'notes').touch()
+    with pytest.raises(UserError) as error:
+        checkpoint.check_place(str(tmp_path / 'notes'))
+    assert str(error.value) == (
+        f'--workdir={tmp_path}/notes: is a file; expected the folder of a run, or a new one'
+    )
