@@ -79,9 +79,10 @@ def _unreadable(path, error) -> UserError:
     if found:
         what, advice = found
         return UserError(f'{path}: is {what}, not a readable video: {advice}')
-    # libav says so, too, where a file ends within its header.
-    said = 'it ends too early' if isinstance(error, av.error.EOFError) else reason(error)
-    said = 'it ends too early' if 'input/output' in said.lower() else said
+    said = reason(error)
+    # What libav says where a file ends within its header; the disk's own error is told above.
+    if isinstance(error, av.error.EOFError) or 'input/output' in said.lower():
+        said = 'it ends too early'
     return UserError(f'{path}: not a readable video ({said}), expected a whole file such as mp4')
 
 

@@ -40,7 +40,7 @@ class Moment(NamedTuple):
 def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS) -> list[Moment]:
     """What is predicted: in every video below `paths`, which are files, folders of images and
     folders of such, the time `start` and, with `every`, those of a regular step after it, as long
-    as a context fits. What is named twice is there once.
+    as a context fits and nothing interrupts it. What is named twice is there once.
 
     Raises:
         UserError: a folder without either; steps shorter than LEAST_EVERY.

@@ -14,6 +14,7 @@ from PIL import Image
 
 from re2pix_jax.data import video
 from re2pix_jax.errors import UserError
+from tests.data import index_coded
 
 CLIPS = pathlib.Path(__file__).parents[2].parent / 'shared' / 'clips'
 
@@ -149,6 +150,8 @@ def test_real_video(name, fps, frames):
 def test_what_is_wrong_with_a_file_is_said(tmp_path, clip30):
     (tmp_path / 'text.mp4').write_text('this is no video')
     (tmp_path / 'empty').mkdir()
+    film = index_coded.write(tmp_path / 'whole.webm', range(30), np.arange(30) / 30)
+    (tmp_path / 'head.webm').write_bytes(film.read_bytes()[:100])
     with av.open(str(tmp_path / 'sound.mp4'), 'w') as container:
         stream = container.add_stream('aac', rate=16000)
         sound = av.AudioFrame.from_ndarray(
@@ -166,6 +169,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, clip30):
     for path, options, words in [
         (tmp_path / 'none.mp4', {}, 'no such file or folder'),
         (tmp_path / 'text.mp4', {}, 'not a readable video'),
+        (tmp_path / 'head.webm', {}, 'not a readable video (it ends too early), expected a whole'),
         (tmp_path / 'sound.mp4', {}, 'no video stream'),
         (tmp_path / 'empty', {}, 'holds no images'),
         (tmp_path / 'broken', {}, 'not a readable image'),
