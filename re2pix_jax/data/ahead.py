@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import threading
+from multiprocessing import resource_tracker
 
 import grain
 
@@ -49,9 +50,7 @@ class Ahead:
     def close(self) -> None:
         """Ends the processes."""
         self._iterator.close()
-        # Arrays in memory shared with them lie in cycles, and would be reported as leaked at the
-        # end.
-        gc.collect()
+        gc.collect()  # arrays in memory shared with them lie in cycles
 
     def _replace(self, number):
         what = f'a process that reads was ended by {number.name}'
@@ -86,11 +85,24 @@ def _iterate(dataset, workers):
         # Grain reads flags of its own, which outside of a command nobody has parsed.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
+        _start_tracker()
         iterable = iterable.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
             worker_init_fn=_leave_signals,
         )
     return iter(iterable)
+
+
+def _start_tracker():
+    """What was shared when a signal ended this process is given back by multiprocessing's tracker,
+    which calls it a leak, after the command's last line: here it says nothing.
+    """
+    quiet = 'ignore:resource_tracker:UserWarning'
+    sys.warnoptions.append(quiet)  # processes started by this one get these
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(quiet)
 
 
 def _leave_signals(*_):

@@ -2,10 +2,12 @@
 code, and after it.
 """
 
+import pathlib
 import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -33,6 +35,20 @@ def main(argv):
         pass
 main.__module__ = '__main__'
 cli.run(main)
+"""
+
+READING = """
+import grain, numpy
+from re2pix_jax.commands import _cli
+from re2pix_jax.data import ahead
+def main(argv):
+    held = next(ahead.Ahead(grain.MapDataset.source([numpy.zeros(9999)] * 100), workers=1))
+    print(held.shm.name, file=open('NAME', 'w'), flush=True)
+    print('at work', flush=True)
+    while True:
+        pass
+if __name__ == '__main__':
+    _cli.run(main)
 """
 
 
@@ -79,10 +95,24 @@ def test_what_native_code_was_in_the_midst_of_is_not_taken_down(by, said):
     assert found == (128 + by, 'in order\n', f'{said}\n')
 
 
+@pytest.mark.parametrize(
+    ('by', 'said'), [(signal.SIGINT, 'interrupted'), (signal.SIGTERM, 'terminated')]
+)
+def test_memory_shared_with_reading_processes_is_given_back_without_a_word(tmp_path, by, said):
+    reading, name = tmp_path / 'reading.py', tmp_path / 'name'
+    reading.write_text(READING.replace('NAME', str(name)))
+    assert interrupted([reading], 'at work', by=by) == (128 + by, '', f'{said}\n')
+    shared = pathlib.Path('/dev/shm', name.read_text().strip())
+    deadline = time.monotonic() + 10  # the tracker ends after the process
+    while shared.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert shared.name.startswith('psm_') and not shared.exists()
+
+
 def test_a_sigterm_leaves_nothing_half_written(tmp_path):
     arguments = f'evaluate --config=evaluate --config.clips=64 --workdir={tmp_path}/scores'
     status, _, err = interrupted(
         ['-m', 're2pix_jax', *arguments.split()], 'probe: ', 'stderr', signal.SIGTERM
     )
     assert status == 143 and err.endswith('terminated\n') and 'Traceback' not in err
-    assert 'resource_tracker' not in err and not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
