@@ -7,10 +7,10 @@ timing.jsonl (how fast they went), tensorboard/ and config.json; it may lie in a
 --workdir=gs://BUCKET/runs/forecaster, and is one for all processes.
 --config.log.writers="('wandb',)" or "('mlflow',)" shows the run there, --config.log.pictures=4 with
 clips of eval_data at each evaluation. --config.profile.steps="(10,15)" leaves a trace of these
-steps in profile/. SIGTERM finishes the step, saves and ends with status 143. Several processes: set
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or RE2PIX_DISTRIBUTED=1
-where the cluster describes itself. Status 75: killed, or another process is gone; the same command
-goes on, and --restarts=N gives it again by itself.
+steps in profile/. SIGTERM, or the first Ctrl-C, finishes the step, saves and ends with status 143.
+Several processes: set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or
+RE2PIX_DISTRIBUTED=1 where the cluster describes itself. Status 75: killed, or another process is
+gone; the same command goes on, and --restarts=N gives it again by itself.
 """
 
 from re2pix_jax.commands import (
