@@ -10,7 +10,7 @@
 extra="${EXTRA:-}"
 known='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 fits() { "$1" -c "$known" >/dev/null 2>&1; }
-fail() { echo "error: $1" >&2; exit 2; }
+told() { echo "error: $1" >&2; }  # and then `return 2`: a shell that sources this stays
 brought() {
   local uv=(uv)
   command -v uv >/dev/null || {
@@ -20,13 +20,14 @@ brought() {
 }
 
 if [ -n "${PYTHON:-}" ]; then
-  fits "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of version 3.11 to 3.13"
+  fits "$PYTHON" || { told "PYTHON=$PYTHON is not a Python of version 3.11 to 3.13"; return 2; }
 else
   for candidate in python3.12 python3.11 python3; do
     if fits "$candidate"; then PYTHON=$candidate; break; fi
   done
   [ -n "${PYTHON:-}" ] || PYTHON="$(brought)" \
-    || fail "no Python 3.11 or 3.12 found, and uv brings none; install one or set PYTHON"
+    || { told "no Python 3.11 or 3.12 found, and uv brings none; install one or set PYTHON"
+         return 2; }
 fi
 
 about='import sys; print(sys.version.split()[0], sys.base_prefix)'
@@ -38,8 +39,10 @@ if ! grep -qxF "$stamp $extra" .venv/stamps 2>/dev/null; then
   [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv 2>/dev/null || {
     rm -rf .venv && "$PYTHON" -m pip install --quiet --user virtualenv --break-system-packages \
       && "$PYTHON" -m virtualenv --quiet .venv; } \
-    || fail "$PYTHON can make no virtual environment (Debian: apt install python3-venv)"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${extra:+[$extra]}"
+    || { told "$PYTHON can make no virtual environment (Debian: apt install python3-venv)"
+         return 2; }
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${extra:+[$extra]}" \
+    || { told "re2pix_jax${extra:+[$extra]} was not installed, see above: try again"; return 2; }
   echo "$stamp $extra" >> .venv/stamps
 fi
 # shellcheck source=/dev/null

@@ -12,13 +12,15 @@ fail() { echo "error: $1" >&2; exit 2; }
 case " $* " in *" --dry-run "*) dry=yes ;; *) dry="" ;; esac
 
 look() {  # at the cards, and at what they are
-  local cards count name driver total used kind
+  local cards count name driver memory total used kind
   command -v nvidia-smi >/dev/null || fail "no nvidia-smi here: install NVIDIA's driver, or train \
 on the CPU with bash launch/stages.sh; TOPOLOGY=h100:8 and --dry-run show what such a host would do"
-  cards="$(nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used \
-    --format=csv,noheader,nounits)" || fail "nvidia-smi finds no card: $cards"
+  # It lists all cards, whatever CUDA_VISIBLE_DEVICES says.
+  cards="$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+--id="$CUDA_VISIBLE_DEVICES"} \
+    --query-gpu=name,driver_version,memory.total,memory.used --format=csv,noheader,nounits)" \
+    || fail "nvidia-smi finds no card: $cards"
   count="$(wc -l <<< "$cards")"
-  IFS=, read -r name driver _ <<< "$cards"
+  IFS=, read -r name driver memory _ <<< "$cards"
   [ "${driver%%.*}" -ge "${DRIVER:-580}" ] || fail "driver$driver: CUDA 13 needs ${DRIVER:-580} \
 or newer; update it, or install jax[cuda12] into .venv yourself and set DRIVER=525"
   echo "$count x $name, driver$driver"
@@ -27,15 +29,15 @@ or newer; update it, or install jax[cuda12] into .venv yourself and set DRIVER=5
 there (nvidia-smi lists it), or choose cards by CUDA_VISIBLE_DEVICES"
   done <<< "$cards"
   [ -z "${TOPOLOGY:-}" ] || return 0
+  kind=""
   case "$name" in
-    *Laptop* | *" Ti"*) kind="" ;;  # has another memory than the card of that number
+    *Laptop* | *" Ti"*) ;;  # has another memory than the card of that number
     *H200*) kind=h200 ;;
     *H100*) kind=h100 ;;
-    *A100*) kind=a100 ;;
+    *A100*) [ "$memory" -lt 70000 ] || kind=a100 ;;  # there is one of 40 GB
     *"RTX 4090"*) kind=rtx4090 ;;
     *"RTX 4080"*) kind=rtx4080 ;;
     *"RTX 4060"*) kind=rtx4060 ;;
-    *) kind="" ;;
   esac
   if [ -n "$kind" ]; then
     export TOPOLOGY="$kind:$count"

@@ -10,6 +10,7 @@
 #   PLATFORM=tpu trains layers as a loop.
 # TRAINING: more fields of every `re2pix train`, such as --config.steps=100. RESTARTS: how often a
 #   stage is started again after a process was killed (3). All hosts see OUT, DATA and PARTS.
+# A stage whose batch is smaller than the devices are many, as head's, gets a clip on each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/usage.sh
@@ -35,7 +36,7 @@ case "$recipe" in
   *) fail "RECIPE=$recipe: expected tiny, base or a variant of it in configs/generator.py, as \
 base-l, base-xl, base-unet" ;;
 esac
-read -ra training <<< "${TRAINING:-}"
+read -r -d '' -a training <<< "${TRAINING:-}" || true  # all lines of it
 for word in "${training[@]}"; do
   [[ "$word" =~ ^--(no)?config\.[a-z0-9_.]+(=.*)?$ ]] \
     || fail "TRAINING: $word: expected fields of the config, such as --config.steps=100"
@@ -69,7 +70,8 @@ rank="${rank:-0}"
 
 # A signal reaches this script, the command under way or both: it is passed on, and waited for.
 child="" stopped=""
-trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM
+# One in the background hears no Ctrl-C.
+trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT
 run() {
   if [ -n "$dry" ]; then show "$@"; return; fi
   [ -z "$stopped" ] || exit 143
@@ -82,36 +84,59 @@ run() {
   child=""
   [ "$status" -eq 0 ] || exit "$status"
 }
-exists='import sys; from etils import epath; sys.exit(not epath.Path(sys.argv[1]).exists())'
-there() {  # a folder here or in a bucket
+exists='import sys; from etils import epath
+try: found = epath.Path(sys.argv[1]).exists()
+except Exception as error:
+  print(f"error: {sys.argv[1]}: {str(error).splitlines()[0]}; the same command goes on",
+        file=sys.stderr)
+  sys.exit(75)
+sys.exit(not found)'
+there() {  # a bundle here or in a bucket, where the file that is looked for is written last
   [ -z "$dry" ] || return 1
   case "$1" in
-    *://*) python -c "$exists" "$1" ;;
-    *) [ -d "$1" ] ;;
+    *://*)
+      local status=0
+      python -c "$exists" "$1/config.json" || status=$?
+      [ $status -le 1 ] || exit $status
+      return $status ;;
+    *) [ -f "$1/config.json" ] ;;
   esac
 }
 alone() {  # alone BUNDLE COMMAND ...: by the first process; the others wait for the bundle
   local bundle="$1"; shift
   [ "$rank" -ne 0 ] \
     || run env -u RE2PIX_DISTRIBUTED -u JAX_COORDINATOR_ADDRESS JAX_PLATFORMS=cpu "$@"
-  [ -n "$dry" ] || until there "$bundle"; do [ -z "$stopped" ] || exit 143; sleep 2; done
+  [ -z "$dry" ] || return 0
+  local waited=$((SECONDS + ${PATIENCE:-1800}))
+  until there "$bundle"; do
+    [ -z "$stopped" ] || exit 143
+    [ $SECONDS -lt $waited ] || { echo "error: $bundle: not made by process 0" >&2; exit 75; }
+    sleep 2
+  done
 }
 chosen() {  # the flags that `re2pix plan` recommends for a config, asked for once
   [ -n "${TOPOLOGY:-}" ] || return 0
-  local file="$out/plans/$1-$TOPOLOGY.txt"
+  local file="$out/plans/$1-$TOPOLOGY.txt" asked
+  if [ ${#training[@]} -gt 0 ]; then
+    file="${file%.txt}-$(cksum <<< "${training[*]}" | cut -d ' ' -f 1).txt"
+  fi
+  asked=(re2pix plan --config="$1" --topology="$TOPOLOGY" --search --fill_devices "${training[@]}")
   if [ -n "$dry" ]; then
-    echo "JAX_PLATFORMS=cpu re2pix plan --config=$1 --topology=$TOPOLOGY --search > $file" >&2
+    echo "JAX_PLATFORMS=cpu ${asked[*]} > $file" >&2
     return
   fi
   if [ ! -f "$file" ]; then
     mkdir -p "$out/plans"
     # In $(...) a failure ends nothing by itself, and half a plan would be taken for one.
-    JAX_PLATFORMS=cpu re2pix plan --config="$1" --topology="$TOPOLOGY" --search \
-      > "$file.partial" || exit
+    JAX_PLATFORMS=cpu "${asked[@]}" > "$file.partial" || exit
+    if ! grep -q '^take ' "$file.partial"; then
+      sed -n 's/^none fits/error: &/p' "$file.partial" >&2
+      exit 2
+    fi
     mv "$file.partial" "$file"
   fi
-  sed -n 's/^none fits/error: &/p' "$file" >&2
-  sed -n 's/^take //p' "$file" | grep . || exit 2
+  sed -n 's/^none is shown/warning: &/p' "$file" >&2
+  sed -n 's/^take //p' "$file"
 }
 stage() {  # stage NAME CONFIG [FLAGS]: trained to the end, then its bundle
   local name="$1" config="$2" flags; shift 2
@@ -119,7 +144,7 @@ stage() {  # stage NAME CONFIG [FLAGS]: trained to the end, then its bundle
   flags="$(chosen "$config")"
   # shellcheck disable=SC2086  # flags are several words
   run "${kept[@]}" re2pix train --config="$config" --workdir="$out/$name" \
-    --restarts="${RESTARTS:-3}" $flags "$@" "${training[@]}"
+    --restarts="${RESTARTS:-3}" --fill_devices $flags "$@" "${training[@]}"
   alone "$parts/$name" re2pix export --workdir="$out/$name" --out="$parts/$name"
 }
 

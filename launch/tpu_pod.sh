@@ -8,7 +8,7 @@
 #     setup   copies this repository to all workers and installs it
 #     start   starts the stages of RECIPE on all workers, or COMMAND; given again, they go on
 #     tail    shows what the first worker says        status  says whether it runs on each
-#     stop    lets the run save and end               watch   starts again what was preempted
+#     stop    lets the run save and end               watch   starts again what was preempted, lost
 #     fetch   gets the logs of all workers and OUT, to TO (fetched/$TPU)
 #     delete  gives the slice back
 # An existing slice: begin with setup. SLICES=2: multislice. VERSION: the runtime
@@ -60,8 +60,20 @@ on() {  # on NODE WORKER COMMAND [FLAGS]
   run gcloud compute tpus tpu-vm ssh "$1" "${places[@]}" --worker="$2" --command="$3" "${@:4}"
 }
 everywhere() { for node in "${nodes[@]}"; do on "$node" all "$@"; done; }
-state() { gcloud compute tpus queued-resources describe "$TPU" "${places[@]}" \
-  --format='value(state.state)'; }
+state() {  # ACTIVE, ... of the queued resources; NONE: there are none; UNKNOWN: no answer
+  local errors found
+  errors="$(mktemp)"
+  if found="$(gcloud compute tpus queued-resources describe "$TPU" "${places[@]}" \
+    --format='value(state.state)' 2> "$errors")"; then
+    echo "$found"
+  elif grep -q NOT_FOUND "$errors"; then
+    echo NONE
+  else
+    cat "$errors" >&2
+    echo UNKNOWN
+  fi
+  rm -f "$errors"
+}
 
 create() {
   [ -n "${TYPE:-}" ] || fail "TYPE, such as v5litepod-64, v5p-128 or v6e-64: set it"
@@ -83,7 +95,9 @@ create() {
   while now="$(state)"; [ "$now" != ACTIVE ]; do
     [ "$now" = "$before" ] || echo "$TPU: $now"
     before="$now"
-    case "$now" in FAILED | SUSPENDED) fail "$TPU is $now: delete it, and create it again" ;; esac
+    case "$now" in
+      FAILED | SUSPENDED | NONE) fail "$TPU is $now: delete it, and create it again" ;;
+    esac
     sleep "${POLL:-30}"
   done
 }
@@ -99,6 +113,11 @@ setup() {
     { command -v re2pix || EXTRA=tpu,gcs bash -c "source launch/environment.sh"; }'
 }
 
+# shellcheck disable=SC2016  # for the worker's shell
+alive='kill -0 -- "-$(cat run.pid 2>/dev/null)" 2>/dev/null'
+how="cd re2pix
+cat run.status 2>/dev/null || if $alive; then echo running; else echo lost; fi"
+
 start() {
   local settings="" name script
   check_stages
@@ -109,28 +128,42 @@ start() {
   script="trap : TERM; export RE2PIX_DISTRIBUTED=1 PLATFORM=tpu; $settings"
   script+='echo $$ > run.pid; [ ! -f .venv/bin/activate ] || source .venv/bin/activate; '
   script+="${COMMAND:-bash launch/stages.sh}; echo \$? > run.status"
-  everywhere "cd re2pix && rm -f run.status && { nohup setsid bash -c ${script@Q} \
->> run.log 2>&1 < /dev/null & }"
+  everywhere "cd re2pix && if $alive; then echo running already; else rm -f run.status
+nohup setsid bash -c ${script@Q} >> run.log 2>&1 < /dev/null & fi"
 }
 
 tail_log() { on "${nodes[0]}" 0 'tail -n 50 -F re2pix/run.log'; }
-status() { everywhere 'cat re2pix/run.status 2>/dev/null || echo running'; }
+status() { everywhere "$how"; }
 # shellcheck disable=SC2016  # for the worker's shell
 stop() { everywhere 'kill -TERM -- "-$(cat re2pix/run.pid)"'; }
 
 watch() {  # until the first worker's run has ended by itself
   [ -z "$dry" ] || { queue describe --format='value(state.state)'; return; }
+  [ "$(state)" != NONE ] || fail "$TPU: no queued resources of that name, as create makes them: \
+what is taken away can't be had again"
+  local now found todo=()  # verbs, each tried until it goes well
   while :; do
-    case "$(state || echo NONE)" in
-      ACTIVE)
-        local ended
-        ended="$(on "${nodes[0]}" 0 'cat re2pix/run.status 2>/dev/null || true')"
-        if [ -n "$ended" ]; then echo "ended with status $ended"; return; fi ;;
-      SUSPENDED | FAILED | NONE)
+    now="$(state)"
+    case "$now-${todo[0]:-}" in
+      ACTIVE- | ACTIVE-start)
+        found="$(on "${nodes[0]}" 0 "$how")" || found=unreachable
+        case "$found" in
+          running) todo=() ;;
+          unreachable) ;;  # for a moment, or until it is SUSPENDED
+          lost | 75) todo=(start) ;;
+          *) echo "ended with status $found"; return ;;
+        esac ;;
+      ACTIVE-create) todo=(setup start) ;;
+      SUSPENDED-* | FAILED-*)
         echo "$TPU was taken away: once more"
-        delete || true
-        create && setup && start ;;
+        todo=(delete create setup start) ;;
+      NONE-) fail "$TPU was deleted" ;;
+      NONE-*) todo=(create setup start) ;;
     esac
+    while [ ${#todo[@]} -gt 0 ] && [ "$now" != UNKNOWN ]; do
+      bash launch/tpu_pod.sh "${todo[0]}" || { echo "$TPU: no ${todo[0]} yet"; break; }
+      todo=("${todo[@]:1}")
+    done
     sleep "${POLL:-60}"
   done
 }
@@ -145,13 +178,16 @@ fetch() {
 }
 
 delete() {
-  if [ -n "$dry" ] || state >/dev/null 2>&1; then
-    queue delete --force --quiet
-  else  # it was not made here
-    for node in "${nodes[@]}"; do
-      run gcloud compute tpus tpu-vm delete "$node" "${places[@]}" --quiet
-    done
-  fi
+  local now=""
+  [ -n "$dry" ] || now="$(state)"
+  case "$now" in
+    UNKNOWN) fail "$TPU: not known whether it is there; try again" ;;
+    NONE)  # it was not made here
+      for node in "${nodes[@]}"; do
+        run gcloud compute tpus tpu-vm delete "$node" "${places[@]}" --quiet
+      done ;;
+    *) queue delete --force --quiet ;;
+  esac
 }
 
 case "$verb" in

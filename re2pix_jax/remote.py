@@ -197,6 +197,10 @@ def local(path, wanted: Callable[[str], bool] = lambda name: True) -> pathlib.Pa
         missing = {name: at for name, at in there.items() if not _is_as(copy / name, at)}
         total = sum(size for size, _ in missing.values())
         _transfer(address(path), copy, missing, total)
+        for file in copy.rglob('[!.]*'):  # what is no longer there
+            name = file.relative_to(copy).as_posix()
+            if name not in there and wanted(name) and file.is_file():
+                file.unlink()
     return copy
 
 

@@ -77,6 +77,11 @@ def test_a_copy_is_brought_up_to_date(bucket):
     assert (copy / 'b' / 'c').stat().st_ino == before  # not fetched once more
     (copy / 'a').write_text('damaged')
     assert remote.local(f'{place}/a').read_text() == 'uno'
+    remote.remove(f'{place}/b/c')
+    remote.local(place, lambda name: name == 'a')  # nothing is asked of the others
+    assert (copy / 'b' / 'c').exists()
+    remote.local(place)
+    assert (copy / 'a').exists() and not (copy / 'b' / 'c').exists()
 
 
 @store.needed
@@ -195,6 +200,19 @@ def test_bundles_lie_in_a_bucket(bucket, micro_bundles):
     files.write_text(f'{place}/run/checkpoints/5/state', '')
     with pytest.raises(UserError, match='is the folder of a run and not a bundle'):
         bundles.load(f'{place}/run')
+
+
+@store.needed
+def test_what_is_left_of_a_bundle_whose_upload_was_cut_is_no_obstacle(bucket, micro_bundles):
+    place, encoder = f'{ROOT}/half', bundles.load(micro_bundles / 'encoder')
+    for name in ('weights.safetensors', '.probe-1234'):
+        files.write_text(f'{place}/{name}', 'half')
+    bundles.save(place, encoder)
+    assert bundles.digest(place) == bundles.digest(micro_bundles / 'encoder')
+    remote.remove(f'{place}/config.json')
+    files.write_text(f'{place}/notes.txt', 'mine')
+    with pytest.raises(UserError, match='already exists and is not a bundle'):
+        bundles.check_place(place, 'encoder')
 
 
 def clips():

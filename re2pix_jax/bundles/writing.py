@@ -9,7 +9,7 @@ import flax.traverse_util
 
 from re2pix_jax import files, remote
 from re2pix_jax.bundles import hub
-from re2pix_jax.bundles.kinds import kind_of, tuples
+from re2pix_jax.bundles.kinds import KINDS, kind_of, tuples
 from re2pix_jax.bundles.naming import (
     CARD,
     CHECKPOINTS,
@@ -38,6 +38,10 @@ def check_place(path, kind: str, overwrite: bool = False) -> None:
     if remote.is_remote(path):
         remote.check_writable(path)
         held = {name.rstrip('/') for name in remote.names(path, deep=False)}
+        held -= {name for name in held if name.startswith('.probe-')}
+        own = {WEIGHTS, CARD, *KINDS[kind].parts, *KINDS[kind].references}
+        if CONFIG not in held and held <= own:
+            return  # what is left of an upload that was cut off: CONFIG comes last
         place = remote.local(path, lambda name: name == CONFIG)
     else:
         remote.check(path)

@@ -48,12 +48,18 @@ class _Parent:
     def __init__(self, several):
         self._several, self._child, self._asked = several, None, threading.Event()
         signal.signal(signal.SIGTERM, self._pass_on)
-        signal.signal(signal.SIGINT, lambda *_: self._asked.set())  # the child's, too
+        signal.signal(signal.SIGINT, self._interrupt)
 
     def _pass_on(self, number, _):
         self._asked.set()
         if self._child and self._child.poll() is None:
             self._child.send_signal(number)
+
+    def _interrupt(self, number, frame):
+        # A terminal's Ctrl-C goes to the child, too; `kill -INT` and `docker stop` send none there.
+        self._asked.set()
+        if not _in_foreground():
+            self._pass_on(signal.SIGTERM, frame)
 
     def run(self, restarts):
         status = self._once()
@@ -129,6 +135,14 @@ class _Relay:
         with self._lock:
             held, self._held, self._since = ''.join(self._held), [], None
         return held
+
+
+def _in_foreground():
+    try:
+        with open('/dev/tty') as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
 
 
 def _die_with_parent():

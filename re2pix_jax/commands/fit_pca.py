@@ -3,7 +3,8 @@ r"""Fits the principal components of an encoder's features in one pass over clip
     re2pix fit_pca --config=principal:tiny --out=runs/bundles/principal \
         --config.frozen.encoder=runs/bundles/encoder
 
-They and the standardisation before them are written as a bundle. Clips are split over all devices.
+They and the standardisation before them are written as a bundle. Clips are split over all devices,
+batches made as much larger as that needs.
 A pass that was cut off goes on where the last minute was saved, when the same command is given
 again. `explained_variance.png` in the bundle shows how much each number of components holds.
 """

@@ -35,6 +35,7 @@ from re2pix_jax.errors import UserError
 from re2pix_jax.planning import chips, fits, plan, programs
 from re2pix_jax.progress import track
 from re2pix_jax.tasks import recipes
+from re2pix_jax.training import mesh as meshes
 
 _CONFIG = cli.config_flag(required=False)
 _TOPOLOGY = flags.DEFINE_list('topology', [], 'Devices: v5e:4x4, v5p:4x4x4, v6e:8x8, h100:8, cpu.')
@@ -51,6 +52,7 @@ _CLIPS = flags.DEFINE_integer(
 _CUT = flags.DEFINE_bool(
     'cut_to_fit', False, 'mesh.fsdp=-1 or model.remat, or both, where it does not fit without.'
 )
+_FILL = flags.DEFINE_bool('fill_devices', False, 'As that of `re2pix train`.')
 _SEARCH = flags.DEFINE_bool('search', False, 'Tries fsdp and remat, and recommends.')
 _FITS = flags.DEFINE_bool('fits', False, 'How many clips single devices take.')
 _JSON = flags.DEFINE_string('json', '', 'Where to write the plans as JSON, too.')
@@ -73,7 +75,7 @@ def main(argv):
         raise UserError('--topology: expected the devices, as in --topology=v5e:4x4 or h100:8')
     topologies = [chips.parse(name) for name in given]
     if _FITS.value:
-        beside = _SEARCH, _CUT, _CLIPS, _FOR
+        beside = _SEARCH, _CUT, _CLIPS, _FOR, _FILL
         odd = [flag.name for flag in beside if flag.value != flag.default]
         if odd:
             raise UserError(f'--fits: looks at all purposes and batches; leave out --{odd[0]}')
@@ -186,6 +188,9 @@ def _plan(name, config, topology, clips=None, purpose=None):
     clips, purpose = clips or _CLIPS.value, purpose or _FOR.value
     if clips:
         config.batch_size = clips * topology.count // config.mesh.tensor  # steps go along
+    elif _FILL.value:
+        devices = meshes.abstract(topology.count, **meshes.sizes(config))
+        config.batch_size = meshes.filled(config, devices)
     config, parts = config.copy_and_resolve_references(), _parts(recipes.size_of(name))
     if purpose == 'predict':
         program = programs.prediction(config, parts, topology, _HORIZON.value)

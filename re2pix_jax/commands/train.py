@@ -8,6 +8,7 @@ timing.jsonl (how fast they went), tensorboard/ and config.json; it may lie in a
 --config.log.writers="('wandb',)" or "('mlflow',)" shows the run there, --config.log.pictures=4 with
 clips of eval_data at each evaluation. --config.profile.steps="(10,15)" leaves a trace of these
 steps in profile/. SIGTERM, or the first Ctrl-C, finishes the step, saves and ends with status 143.
+A batch is shared out evenly over all devices; --fill_devices makes it as large as that needs.
 Several processes: set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, or
 RE2PIX_DISTRIBUTED=1 where the cluster describes itself. Status 75: killed, or another process is
 gone; the same command goes on, and --restarts=N gives it again by itself.
@@ -31,6 +32,9 @@ from re2pix_jax.training import checkpoint, defaults, loop, mesh
 
 _CONFIG = cli.config_flag()
 flags.declare_key_flag('restarts')
+_FILL = flags.DEFINE_bool(
+    'fill_devices', False, 'Rounds config.batch_size up to what all devices share out evenly.'
+)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 
 REMOTE = ('workdir',)
@@ -43,10 +47,15 @@ def main(argv):
     config = _CONFIG.value
     defaults.check(config)
     mesh.initialize_processes()
+    devices = mesh.create(**mesh.sizes(config))
+    if _FILL.value:
+        given, config.batch_size = config.batch_size, mesh.filled(config, devices)
+        if config.batch_size > given and not jax.process_index():
+            told = f'batch_size is {config.batch_size}, not {given}'
+            print(f'{told}: as many clips on each device', file=sys.stderr)
     task = tasks.create(config)
     with contextlib.ExitStack() as stack:
         opened = lambda closable: stack.enter_context(contextlib.closing(closable))
-        devices = mesh.create(**mesh.sizes(config))
         share = mesh.share(devices)
         data = opened(loader.create(config.data, config.batch_size, config.seed, share=share))
         task.check_data(data.encoded_by(), data.depth_kinds())

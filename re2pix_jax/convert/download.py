@@ -1,5 +1,6 @@
 """A file by its address: begun where it was left, whole or not there at all."""
 
+import http.client
 import os
 import pathlib
 import urllib.error
@@ -27,7 +28,7 @@ def fetch(url: str, path: pathlib.Path, check: Callable = lambda path: None) -> 
         done = part.stat().st_size if part.exists() else 0
         try:
             size = _append(url, part, done, path.name)
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, http.client.HTTPException) as error:
             if files.full_disk(error) is not None:
                 raise
             if getattr(error, 'code', None) == 416:  # nothing is left to fetch, or it has changed

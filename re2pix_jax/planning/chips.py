@@ -17,7 +17,8 @@ class Chip(NamedTuple):
         memory: bytes that a program may use.
         bandwidth: of its memory, bytes a second.
         link: to the other devices, bytes a second in one direction, all its links together.
-        host: how many a host has, at most.
+        host: how many a host of several has.
+        alone: how many a host has that is alone, where those are more.
     """
 
     kind: str
@@ -26,6 +27,7 @@ class Chip(NamedTuple):
     bandwidth: float
     link: float
     host: int
+    alone: int = 0
 
     @property
     def flops(self) -> float:
@@ -35,9 +37,9 @@ class Chip(NamedTuple):
 
 GIB = 2.0**30
 CHIPS = {
-    'v5e': Chip('TPU v5 lite', 'tpu', 15.75 * GIB, 819e9, 200e9, 4),
+    'v5e': Chip('TPU v5 lite', 'tpu', 15.75 * GIB, 819e9, 200e9, 4, 8),
     'v5p': Chip('TPU v5', 'tpu', 95 * GIB, 2765e9, 600e9, 4),
-    'v6e': Chip('TPU v6 lite', 'tpu', 31.25 * GIB, 1640e9, 448e9, 4),
+    'v6e': Chip('TPU v6 lite', 'tpu', 31.25 * GIB, 1640e9, 400e9, 4, 8),
     'h100': Chip('H100', 'gpu', 79 * GIB, 3350e9, 450e9, 8),
     'h200': Chip('H200', 'gpu', 140 * GIB, 4800e9, 450e9, 8),
     'a100': Chip('A100', 'gpu', 79 * GIB, 2039e9, 300e9, 8),
@@ -64,7 +66,7 @@ class Topology(NamedTuple):
 
     @property
     def hosts(self) -> int:
-        return -(-self.count // self.chip.host)
+        return 1 if self.count <= self.chip.alone else -(-self.count // self.chip.host)
 
 
 def parse(name: str) -> Topology:

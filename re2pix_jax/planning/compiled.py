@@ -42,7 +42,10 @@ def compiled(lowered: jax.stages.Lowered, topology: Topology) -> Compiled:
     if place.is_file():
         return _read(place)
     found = _compile(lowered)
-    files.write_bytes(place, gzip.compress(json.dumps(found._asdict()).encode()))
+    # By a name of its own: another process may be at the same program.
+    own = place.with_name(f'{place.name}.{os.getpid()}')
+    files.write_bytes(own, gzip.compress(json.dumps(found._asdict()).encode()))
+    own.replace(place)
     return found
 
 

@@ -268,10 +268,18 @@ def _aligned(lines):
 
 
 def recommend(plans: list[Plan]) -> str:
-    """Of plans of one config on one topology, the one to take, in a line."""
+    """Of plans of one config on one topology, the one to take, in a line; of GPUs, whose memory is
+    an upper bound, the nearest where none is shown to fit, in a second one.
+    """
     fitting = [one for one in plans if one.fits]
     if not fitting:
         least = min(plans, key=lambda one: one.peak)
+        if least.topology.chip.platform == 'gpu':
+            return (
+                f'none is shown to fit {least.topology.name} by an upper bound; where memory runs '
+                f'out, set --config.batch_size to about {least.largest}, or --config.accumulate=2 '
+                f'or more\ntake {_settings(least)}'
+            )
         return (
             f'none fits; nearest is {_settings(least)}, for about {least.largest} clips: set '
             '--config.batch_size to that, or take more devices'

@@ -42,7 +42,8 @@ def fit(config, out, overwrite: bool = False) -> str:
     if not config.frozen.encoder:
         raise UserError('config.frozen.encoder: expected the path of an encoder bundle, got none')
     mesh = meshes.create(**meshes.sizes(config))
-    meshes.check_batch_size(config.batch_size, mesh)
+    config = config.copy_and_resolve_references()
+    config.batch_size = meshes.filled(config, mesh)  # what is found hardly depends on it
     # The grid is that of the frames: an encoder that was last used at another size does not bring
     # them back to that.
     encoder = bundles.load(config.frozen.encoder, 'encoder').replace(image_size=None)

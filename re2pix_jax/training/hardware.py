@@ -11,6 +11,8 @@ import numpy as np
 
 # Nominal bf16 peaks, TFLOP/s, by what a device's kind holds; the first that is found counts.
 PEAKS = (
+    ('h100 pcie', 756.0),
+    ('h100 nvl', 835.0),
     ('h100', 989.0),
     ('h200', 989.0),
     ('a100', 312.0),

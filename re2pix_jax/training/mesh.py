@@ -119,7 +119,7 @@ def _sizes(count, data, fsdp, tensor, slices):
     return data, fsdp, tensor
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
     """Refuses a global batch that the devices cannot share out evenly, in equal parts."""
     devices = clip_devices(mesh)
     if batch_size < 1 or batch_size % devices:
@@ -134,6 +134,12 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
             f'parts; choose a batch_size that is a multiple of {accumulate * devices}, or another '
             'number of parts (1 = the whole batch)'
         )
+
+
+def filled(config, mesh: Mesh | AbstractMesh) -> int:
+    """The least batch from config.batch_size on that the devices can share out in equal parts."""
+    parts = config.accumulate * clip_devices(mesh)
+    return -(-config.batch_size // parts) * parts
 
 
 def clip_devices(mesh: Mesh | AbstractMesh) -> int:

@@ -7,6 +7,7 @@ status `AGAIN`; one that ends with an error tells them.
 """
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -40,6 +41,8 @@ def join(**arguments) -> None:
         state = distributed.global_state
         if state.num_processes > 1:
             _watch = _Watch(state.client, state.process_id, state.num_processes)
+        else:  # jax hears SIGTERM for a run that would agree on where to stop: a loop of several
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def blame(error: Exception) -> None:

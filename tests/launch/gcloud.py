@@ -2,7 +2,8 @@
 """Stands in for gcloud on PATH, with a slice of two workers that are folders and processes here.
 
 GCLOUD_FOLDER gets calls.jsonl and a home for each worker. A queued resource is ACTIVE when it is
-asked for the third time.
+asked for the third time; with GCLOUD_STATES it is in these, one after the other, the last one for
+ever, of which NONE and OFFLINE are errors. GCLOUD_FAILS names verbs that fail the first time.
 """
 
 import json
@@ -14,6 +15,7 @@ import subprocess
 import sys
 
 WORKERS = 2
+ERRORS = {'NONE': 'NOT_FOUND: Resource was not found', 'OFFLINE': 'There was a problem refreshing'}
 
 
 def main(arguments):
@@ -29,9 +31,15 @@ def main(arguments):
         return 0
     group, verb, *rest = [a for a in arguments if not a.startswith('--')][2:]
     homes = [folder / f'{rest[0]}-{worker}' for worker in range(WORKERS)]
+    asked = sum(f'"{verb}"' in line for line in open(folder / 'calls.jsonl', encoding='utf-8'))
+    if verb in os.environ.get('GCLOUD_FAILS', '').split() and asked == 1:
+        return _failed(f'{verb}: quota exceeded')
     if (group, verb) == ('queued-resources', 'describe'):
-        asked = sum('describe' in line for line in open(folder / 'calls.jsonl', encoding='utf-8'))
-        print('ACTIVE' if asked > 2 else 'WAITING_FOR_RESOURCES')
+        states = os.environ.get('GCLOUD_STATES', 'WAITING_FOR_RESOURCES ' * 2 + 'ACTIVE').split()
+        state = states[min(asked, len(states)) - 1]
+        if state in ERRORS:
+            return _failed(ERRORS[state])
+        print(state)
     elif verb == 'scp':
         source, place = rest
         node, name = place.split(':')
@@ -46,8 +54,13 @@ def main(arguments):
                 if status:
                     return status
     elif verb == 'delete':
-        shutil.rmtree(homes[0])
+        shutil.rmtree(homes[0], ignore_errors=True)
     return 0
+
+
+def _failed(text):
+    print(f'ERROR: (gcloud) {text}', file=sys.stderr)
+    return 1
 
 
 def _on(home, worker, flags):

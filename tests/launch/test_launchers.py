@@ -1,28 +1,19 @@
-"""The launchers: what they would do, the lines that they refuse with, and a TPU slice that is two
-processes of this machine.
-"""
+"""The launchers: what they would do, and the lines that they refuse with."""
 
-import json
 import os
-import pathlib
 import re
 import shlex
 import shutil
 import string
 import subprocess
-import sys
-import tarfile
-import time
 
 import pytest
 import yaml
 
 from re2pix_jax.planning import chips
-from re2pix_jax.training import checkpoint
 from re2pix_jax.training.defaults import flatten
 from tests.conftest import ROOT, load_config
-from tests.running import environment
-from tests.training.runs import free_port
+from tests.launch.launching import NAMES, launch
 
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
@@ -30,36 +21,6 @@ SCRIPTS = sorted(
     for path in (ROOT / folder).iterdir()
     if path.suffix in ('.sh', '.sbatch')
 )
-NAMES = {
-    'TPU': 'pod',
-    'ZONE': 'us-west4-a',
-    'PROJECT': 'mine',
-    'TYPE': 'v5litepod-16',
-    'OUT': 'gs://bucket/run',
-    'POLL': '0.1',
-}
-
-
-def launch(script, *arguments, path=None, **variables):
-    """(exit status, stdout, stderr) of a launcher."""
-    environ = {
-        name: value
-        for name, value in environment().items()
-        if name not in ('RECIPE', 'OUT', 'DATA', 'PARTS', 'TOPOLOGY', 'TRAINING', *NAMES)
-        and not name.startswith('JAX_COMPILATION')
-    }
-    found = os.pathsep.join(map(str, (*(path or ()), pathlib.Path(sys.executable).parent)))
-    environ['PATH'] = f'{found}{os.pathsep}{environ["PATH"]}'
-    done = subprocess.run(
-        ['bash', f'launch/{script}', *arguments],
-        cwd=ROOT,
-        env=environ | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.skipif(not shutil.which('shellcheck'), reason='without shellcheck')
@@ -79,7 +40,7 @@ def test_the_stages_are_lines_that_their_configs_understand(recipe, platform):
     for line in shown.splitlines():
         words = shlex.split(line)
         words = words[words.index('re2pix') + 1 :]
-        flags = dict(re.fullmatch(r'--([\w.]+)=(.*)', word).groups() for word in words[1:])
+        flags = dict(re.fullmatch(r'--([\w.]+)=?(.*)', word).groups() for word in words[1:])
         if 'config' in flags:
             fields = flatten(load_config(*flags['config'].split(':')))
             given = {name.removeprefix('config.'): flags[name] for name in flags if '.' in name}
@@ -99,7 +60,10 @@ def test_the_stages_are_lines_that_their_configs_understand(recipe, platform):
 def test_a_plan_is_asked_for_where_the_devices_are_named():
     _, shown, said = launch('stages.sh', '--dry-run', 'x', RECIPE='base', TOPOLOGY='h100:8')
     for config in ('forecaster_lowres', 'generator:base'):
-        assert f're2pix plan --config={config} --topology=h100:8 --search > x/plans/' in said
+        assert (
+            f're2pix plan --config={config} --topology=h100:8 --search --fill_devices > x/plans/'
+            in said
+        )
     assert 're2pix plan' not in shown
 
 
@@ -174,6 +138,7 @@ def test_a_gpu_host_knows_the_cards_that_are_planned_for():
     [
         (['NVIDIA H100 80GB HBM3, 580.65, 81559, 4'] * 8, 'h100:8'),
         (['NVIDIA A100-SXM4-80GB, 581.1, 81920, 0'], 'a100:1'),
+        (['NVIDIA A100-SXM4-40GB, 581.1, 40960, 0'], ''),
         (['NVIDIA L4, 580.65, 23034, 0'], ''),
         (['NVIDIA GeForce RTX 4090, 580.65, 24564, 0'], 'rtx4090:1'),
         (['NVIDIA GeForce RTX 4090 Laptop GPU, 580.65, 16376, 0'], ''),
@@ -197,6 +162,19 @@ def test_a_gpu_host_is_looked_at_before_it_trains(tmp_path, cards, outcome):
     assert (f'--topology={outcome} --search' in said) if outcome else 'replicated' in shown
 
 
+def test_a_gpu_host_looks_at_the_cards_that_are_chosen(tmp_path):
+    tool = tmp_path / 'nvidia-smi'
+    card = 'NVIDIA H100 80GB HBM3, 580.65, 81559'
+    lines = f"echo '{card}, 4'; case $1 in --id=1,2) echo '{card}, 4' ;; *) echo '{card}, 70000' ;;"
+    tool.write_text(f'#!/bin/sh\n{lines} esac\n')
+    tool.chmod(0o755)
+    given = {'path': [tmp_path], 'RECIPE': 'base'}
+    status, _, said = launch('gpu_host.sh', '--dry-run', 'x', **given)
+    assert status == 2 and 'choose cards by CUDA_VISIBLE_DEVICES' in said
+    status, _, said = launch('gpu_host.sh', '--dry-run', 'x', **given, CUDA_VISIBLE_DEVICES='1,2')
+    assert status == 0 and '--topology=h100:2 --search' in said
+
+
 def test_a_host_without_cards_is_told_what_to_do_unless_it_is_told_of_them(tmp_path):
     bare = tmp_path / 'bin'
     bare.mkdir()
@@ -207,7 +185,10 @@ def test_a_host_without_cards_is_told_what_to_do_unless_it_is_told_of_them(tmp_p
     assert 'TOPOLOGY=h100:8 and --dry-run' in said and said.count('\n') == 1
     given = {'TOPOLOGY': 'h100:8', 'RECIPE': 'base', 'PATH': str(bare)}
     status, shown, said = launch('gpu_host.sh', '--dry-run', 'x', **given)
-    assert status == 0 and '--topology=h100:8 --search > x/plans/generator:base-h100:8.txt' in said
+    assert (
+        status == 0
+        and '--topology=h100:8 --search --fill_devices > x/plans/generator:base-h100:8.txt' in said
+    )
     assert 're2pix train --config=generator:base --workdir=x/generator' in shown
 
 
@@ -308,7 +289,8 @@ def test_the_job_set_that_prepares_has_what_its_api_wants():
 
 
 def test_the_job_set_of_gke_has_what_its_api_wants():
-    spec = filled('gke.yaml')
+    fields = """--config.log.writers=('wandb',) --config.steps=1"""
+    spec = filled('gke.yaml', TRAINING=fields)
     assert spec['failurePolicy']['maxRestarts'] > 0
     (slices,) = spec['replicatedJobs']
     assert slices['name'] and slices['replicas'] == 2
@@ -326,6 +308,8 @@ def test_the_job_set_of_gke_has_what_its_api_wants():
     assert container['image'] == 'place/re2pix' and container['resources']['limits'] == {
         'google.com/tpu': 2
     }
+    given = {variable['name']: variable['value'] for variable in container['env']}
+    assert given['TRAINING'] == fields and given['RECIPE'] == '2'
     script = container['command'][1].removeprefix('/re2pix/')
     assert (ROOT / script).is_file()
     assert 'COPY launch /re2pix/launch\n' in (ROOT / 'launch' / 'Containerfile').read_text()
@@ -335,66 +319,3 @@ def test_the_job_set_of_gke_has_what_its_api_wants():
     # OUT lies in a bucket.
     head = (ROOT / 'launch' / 'gke.yaml').read_text()
     assert 'EXTRA=tpu,gcs ' in head and '".[tpu,gcs]"' in head
-
-
-@pytest.mark.long
-def test_a_tpu_slice_is_made_filled_started_fetched_and_given_back(tmp_path):
-    tools, folder, workdir = tmp_path / 'bin', tmp_path / 'cloud', tmp_path / 'run'
-    for made in (tools, folder):
-        made.mkdir()
-    (tools / 'gcloud').write_text(
-        f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/launch/gcloud.py "$@"\n'
-    )
-    (tools / 'gcloud').chmod(0o755)
-    variables = NAMES | {
-        'GCLOUD_FOLDER': str(folder),
-        'GCLOUD_COORDINATOR': f'127.0.0.1:{free_port()}',
-        'COMMAND': f'python -m tests.training.toy {workdir} steps=4 eval_every=0',
-        'TMPDIR': str(tmp_path),
-        'TO': str(tmp_path / 'fetched'),
-    }
-
-    def call(verb):
-        status, shown, said = launch('tpu_pod.sh', verb, path=[tools], **variables)
-        assert status == 0, said
-        return shown
-
-    assert call('create') == 'pod: WAITING_FOR_RESOURCES\n'
-    call('setup')
-    with tarfile.open(tmp_path / 're2pix-pod.tgz') as archive:
-        names = archive.getnames()
-    assert {'./launch/stages.sh', './re2pix_jax/data/loader.py'} <= {*names}
-    assert not [name for name in names if name.startswith(('./.git/', './.venv/', './runs/'))]
-    call('start')
-    deadline = time.monotonic() + 240
-    while 'running' in (found := call('status')) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    logs = [(folder / f'pod-{worker}/re2pix/run.log').read_text() for worker in range(2)]
-    assert found == '0\n0\n', logs
-    assert 'processes       2' in logs[0] and 'training: 4/4 steps' in logs[0]
-    assert checkpoint.Checkpoints(str(workdir), read_only=True).latest() == 4
-    assert call('watch') == 'ended with status 0\n'
-    call('fetch')
-    assert [(tmp_path / f'fetched/pod/{i}.log').read_text() for i in range(2)] == logs
-    call('delete')
-    calls = [json.loads(line) for line in (folder / 'calls.jsonl').read_text().splitlines()]
-    assert calls[0] == [
-        *('compute', 'tpus', 'queued-resources', 'create', 'pod', '--zone=us-west4-a'),
-        *('--project=mine', '--node-id=pod', '--accelerator-type=v5litepod-16'),
-        '--runtime-version=v2-alpha-tpuv5-lite',
-    ]
-    assert ['storage', 'cp', '--recursive', 'gs://bucket/run', str(tmp_path / 'fetched')] in calls
-    assert calls[-1][2:5] == ['queued-resources', 'delete', 'pod']
-
-
-def test_several_slices_are_one_run():
-    variables = NAMES | {'SLICES': '2', 'TYPE': 'v6e-64'}
-    based = {'RECIPE': 'base', 'DATA': 'gs://bucket/x', 'PARTS': 'gs://bucket/parts'}
-    _, shown, _ = launch('tpu_pod.sh', 'create', '--dry-run', **variables)
-    assert '--node-count=2 --node-prefix=pod --accelerator-type=v6e-64' in shown
-    _, shown, _ = launch('tpu_pod.sh', 'start', '--dry-run', **variables, **based)
-    for node, line in zip(('pod-0', 'pod-1'), shown.splitlines(), strict=True):
-        assert line.startswith(f'gcloud compute tpus tpu-vm ssh {node} ')
-        assert '--worker=all' in line and 'RE2PIX_DISTRIBUTED=1' in line
-    _, shown, _ = launch('tpu_pod.sh', 'setup', '--dry-run', **variables)
-    assert shown.count('EXTRA=tpu,gcs ') == 2

@@ -53,7 +53,7 @@ def test_a_slice_that_others_made_is_deleted_whole(tmp_path):
     _tool(
         tmp_path,
         'gcloud',
-        'case "$*" in *describe*) exit 1 ;; esac',
+        'case "$*" in *describe*) echo NOT_FOUND >&2; exit 1 ;; esac',
         f'echo "$@" >> {tmp_path}/log',
     )
     variables = NAMES | {'SLICES': '2'}

@@ -55,6 +55,24 @@ def test_what_saves_more_is_tried_first_where_a_plan_does_not_fit():
     assert asked == [(1, None), (8, None)]  # of the 16 devices, what divides the width
 
 
+def test_what_is_taken_where_none_fits():
+    plans = [_plan('h100:8', peak=100.0), _plan('h100:8', peak=90.0, fsdp=8)]
+    told, taken = plan.recommend(plans).split('\n')
+    assert told.startswith('none is shown to fit h100:8 by an upper bound') and 'batch_size' in told
+    assert taken == 'take --config.mesh.fsdp=8 --config.model.remat=False'
+    plans = [_plan(peak=100.0), _plan(peak=90.0, fsdp=16)]  # TPUs' is what their compiler says
+    assert plan.recommend(plans).startswith('none fits; nearest is --config.mesh.fsdp=16')
+    assert '\n' not in plan.recommend(plans)
+
+
+@pytest.mark.parametrize(
+    ('name', 'hosts'),
+    [('v5e:2x4', 1), ('v6e:2x4', 1), ('v5e:4x4', 4), ('v5p:2x2x2', 2), ('h100:16', 2)],
+)
+def test_hosts_of_a_slice(name, hosts):
+    assert chips.parse(name).hosts == hosts
+
+
 def test_links_that_nothing_hides():
     sent = hlo.Transfer('all-reduce', 'data', (8,), 10, chips.CHIPS['v5e'].link, 2)  # two seconds
     one = _plan(transfers=[sent])

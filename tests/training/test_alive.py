@@ -128,6 +128,15 @@ def test_mistakes_are_not_started_again(tmp_path):
     assert (status, said) == (2, 'error: no\n')
 
 
+def test_an_interrupt_that_the_parent_alone_hears_ends_the_child(tmp_path):
+    heard = """
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(60)
+    """
+    assert supervised(tmp_path, heard, 3) == (143, '')
+
+
 @pytest.mark.parametrize(
     'line',
     [

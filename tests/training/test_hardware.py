@@ -103,6 +103,7 @@ def test_a_kernel_of_pallas_counts_as_often_as_its_grid_has_places():
     [
         ('NVIDIA H100 80GB HBM3', 989),
         ('NVIDIA H200', 989),
+        ('NVIDIA H100 PCIe', 756),
         ('TPU v5 lite', 197),
         ('TPU v5p', 459),
         ('TPU v6 lite', 918),
