@@ -92,16 +92,34 @@ def test_an_interval_is_over_clips_and_seeds():
     ours, theirs = np.array([1.0, 12.0]), np.array([2.0, 17.0])
     values = np.broadcast_to(np.stack([ours, theirs])[:, :, None], (2, 2, 401))
     # Seeds are drawn for both rows at once: gains are 1, 3 or 5, a quarter of them 1 and 5 each.
-    assert draws.interval(values, gain, clips=True) == (3.0, 1.0, 5.0, 10, 2)
+    assert draws.interval(values, gain, clips=False) == (3.0, 1.0, 5.0, 0, 2)
+    assert draws.interval(values, gain, clips=True) == pytest.approx((3.0, 1.0, 5.0, 10, 2), 0.1)
     # One seed; what clips do to both rows alike does not count.
     noise = np.random.default_rng(0).normal(size=401)
     both = np.stack([1.0 + noise, 2.0 + noise])[:, None]
     assert draws.interval(both, gain, clips=True)[:3] == pytest.approx((1.0, 1.0, 1.0))
     alone = np.stack([1.0 + noise, np.full(401, 2.0)])[:, None]
     found = draws.interval(alone, gain, clips=True)
-    assert found.low < 0 < 1.5 < found.high < 3.5
+    assert found.value - 2.5 < found.low < found.value - 1.5
+    assert found.value + 1.5 < found.high < found.value + 2.5
     # Neither clips nor seeds: nothing to draw from.
     assert draws.interval(both[:, :, :1], gain, clips=False)[1:] == (None, None, 0, 1)
+
+
+def test_an_interval_is_about_the_value_whatever_repeated_clips_do_to_a_distance():
+    random = np.random.default_rng(0)
+    truth, other = random.normal(size=(2, 128, 1, 16))
+    draws = intervals.Resampling(128, 100)
+    # One follows the truth clip by clip: clips that repeat do nothing to it, but to the other.
+    follows, strays = (
+        intervals.distances(found, truth, draws.weights) for found in (truth + 0.2, other)
+    )
+    gain = lambda ours, theirs: theirs - ours
+    found = draws.interval(np.stack([follows, strays])[:, None], gain, clips=True)
+    drawn = (strays - follows)[1:]
+    assert drawn.min() > found.value  # all of them
+    assert found.low < found.value < found.high
+    assert found.high - found.low == pytest.approx(np.ptp(np.percentile(drawn, [2.5, 97.5])))
 
 
 def drawn_points(**shifts):

@@ -18,9 +18,9 @@ from re2pix_jax.report.table import Number, table
 BY_TIME = ('frechet_frames', 'frechet_judge', 'frechet_random3d')
 TIMES = 6  # columns of a table by time, at most
 LEGEND = """forecast, oracle: what stage 2 is given, stage 1's forecast or the true future features.
-gain: how much better the first is, and the {share} % interval of {count} bootstrap draws. Where
-clips are named, clips and seeds were drawn, else seeds alone. Few clips make a Fréchet distance
-too large, and drawn ones larger; all rows share their clips, so that their order stays."""
+gain: how much better the first is, and the {share} % interval of {count} bootstrap draws about it.
+Where clips are named, clips and seeds were drawn, else seeds alone. Few clips make a Fréchet
+distance too large, and drawn ones, which repeat, larger: the draws' mean is moved to the value."""
 
 
 class Cost(NamedTuple):
