@@ -51,6 +51,8 @@ GOES_ON = True
 
 def main(argv):
     out, steps = pathlib.Path(OUT.value), STEPS.value or ()
+    if out.name in ('', '..'):
+        out = out.resolve()
     if steps and len(steps) != len(parts.SHARES):
         raise UserError(
             f'--steps={",".join(map(str, steps))}: expected three numbers, of VAE, forecaster and '

@@ -9,6 +9,7 @@ worst --count of each: index.html with sheets and films inside. What cannot be r
 left out; the status is then 2 where it was given itself, 1 where it was found in a folder.
 """
 
+import math
 import sys
 
 from absl import flags
@@ -52,10 +53,11 @@ def main(argv):
                 'gallery: nothing of what was given goes on after its context: there is no truth '
                 'to compare with'
             )
-        better = sum(one.gain > 0 for one in found)
+        gains = [one.gain for one in found if not math.isnan(one.gain)]
         about = (
             f'{len(found)} predictions of {HORIZON.value} frames, seed {SEED.value}; better than '
-            f'repeating the last frame in {better} of them (PSNR over all steps)'
+            f'repeating the last frame in {sum(gain > 0 for gain in gains)} of the {len(gains)} '
+            'that have a truth (PSNR over all steps)'
         )
         gallery.write(folder / 'index.html', f'What {MODEL.value} predicts', about, picked)
     print(about)

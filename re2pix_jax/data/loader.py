@@ -216,6 +216,19 @@ class Loader:
             kinds[name] = {of(record % _SOURCE) for record in ids} - {None}
         return kinds
 
+    def rates(self) -> list[float]:
+        """Frames a second of the windows at the first stride, of each clip: those of a video of
+        another rate than 17 Hz are not quite as far apart as asked.
+        """
+        settings = self._sample.settings
+        native = settings.window in ('native', 'keyframes', 'target')
+        found = []
+        for source, ids in zip(self.sources, self._sample.records, strict=True):
+            for fps in (source.fps(record % _SOURCE) for record in ids):
+                step = windows.native_stride(settings.strides[0], None if native else fps)
+                found.append(fps / step)
+        return found
+
     def close(self) -> None:
         """Ends the worker processes."""
         self._iterator.close()

@@ -386,8 +386,13 @@ def check_start(start: float) -> None:
         )
 
 
+def fast_enough(fps: float, rate: float) -> bool:
+    """Whether frames at `rate` a second give `fps` of them; 29.97 may pass for 30."""
+    return fps <= rate * 1.01
+
+
 def _check_rate(path, fps, rate: float) -> None:
-    if fps is not None and fps > rate * 1.01:  # 29.97 may pass for 30
+    if fps is not None and not fast_enough(fps, rate):
         taken = ' (folder_fps)' if path.is_dir() else ''
         raise UserError(
             f"{path}: has {rate:g} frames per second{taken}, a frame rate that the stride can't be "

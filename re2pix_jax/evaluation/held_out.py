@@ -5,6 +5,7 @@ judged by the protocol of its field [R]: the one frame that the dataset labels i
 four context frames at stride 3, one step (short), three (mid) or six (long) before it.
 """
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from re2pix_jax.data import windows
@@ -179,9 +180,10 @@ def protocol_of(part, config, evaluation, report) -> dict:
         if evaluation.last
         else ([], [])
     )
-    named, fps = published.named(config), windows.BASE_FPS / stride
+    named, rates = published.named(config), evaluation.rates
     if data.window == 'keyframes':  # as far as it tells, the rate that the model is made for
-        fps = getattr(part, 'fps', named.fps)
+        rates = [getattr(part, 'fps', named.fps)]
+    least, most = min(rates), max(rates)
     found = protocol.Protocol(
         model=config.model,
         source=config.source,
@@ -190,7 +192,8 @@ def protocol_of(part, config, evaluation, report) -> dict:
         start_frame=data.start,
         window=data.window,
         stride=stride,
-        fps=fps,
+        fps=float(np.median(rates)),
+        rates=(least, most) if most > 1.01 * least else (),
         size=list(data.size),
         label_size=list(data.label_size or data.size),
         context_frames=context,

@@ -67,7 +67,9 @@ def moments(model, paths, start=0.0, every=0.0, folder_fps=windows.BASE_FPS) -> 
             line = timeline.of(path, folder_fps)
             end = line.times[-1] - (model.context_frames - 1) / model.fps
             later = np.arange(start + every, end, every).tolist() if every else []
-            times += [time for time in later if _unbroken(line, model, time)]
+            later = [time for time in later if _unbroken(line, model, time)]
+            # A first moment in a pause is no loss where others follow; alone, its error is told.
+            times = [*([] if later and not _unbroken(line, model, start) else [start]), *later]
         asked += [Moment(path, name, time, searched) for time in times]
     return asked
 

@@ -59,7 +59,7 @@ def draw(part, evaluation, count: int, term: str = '') -> list[Picture]:
     )
     context, last = views.context_of(part), evaluation.horizon - 1
     steps = [last] if evaluation.last else range(evaluation.horizon)
-    stride = evaluation.data.strides[0] / windows.BASE_FPS
+    stride = 1 / float(np.median(evaluation.rates))
     seconds = stride * np.array([*range(1 - context, 1), *(step + 1 for step in steps)])
     drawn = []
     for row, name in enumerate(names[:count]):

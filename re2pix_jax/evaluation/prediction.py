@@ -92,6 +92,11 @@ def parse_world(text):
     return split, int(index)
 
 
+def least_side(model) -> int:
+    """Of a video's height and width, in pixels."""
+    return round(MINIMUM_SIZE * min(model.size))
+
+
 def read_video(model, path, horizon, start=0.0, folder_fps=windows.BASE_FPS):
     """`Clip` of a video file, or of an image folder taken at `folder_fps`, from `start` seconds on,
     at the model's rate and size, as far as nothing interrupts the recording.
@@ -107,7 +112,7 @@ def read_video(model, path, horizon, start=0.0, folder_fps=windows.BASE_FPS):
         max_frames=model.context_frames + horizon,
         size=model.size,
         min_frames=model.context_frames,
-        min_size=round(MINIMUM_SIZE * min(model.size)),
+        min_size=least_side(model),
         folder_fps=folder_fps,
         unbroken=True,
     )

@@ -27,7 +27,8 @@ class Protocol:
         source, split, clips: the data, and how many clips of it.
         start_frame: native frame where the context begins; window: how windows are placed.
         target, context: of windows that end at a labelled frame: those frames, and their contexts.
-        stride, fps: frames at 17 Hz from one frame to the next, and the rate that this makes.
+        stride: frames at 17 Hz from one frame to the next; fps, rates: what this makes of the
+            clips, the median and, where they differ, the least and the most.
         size, label_size: [height, width] in pixels of frames and of labels that are compared.
         context_frames, horizon: true frames given and future frames. last: only the last is
             compared.
@@ -52,6 +53,7 @@ class Protocol:
     horizon: int
     last: bool
     seed: int
+    rates: tuple = ()
     sampler: str = ''
     sampler_steps: int = 0
     sampler_grid: str = ''
@@ -101,10 +103,11 @@ def describe(protocol: dict) -> str:
         else f'{horizon} future frames'
     )
     given = f'{protocol["context_frames"]} context frames and {compared}'
+    rates = ' to '.join(f'{rate:.3g}' for rate in protocol.get('rates') or [protocol['fps']])
     line = (
         f'{protocol["model"]} on {counted(protocol["clips"], "clip")} of {protocol["source"]}, '
-        f'split {protocol["split"]}: {given} at stride {protocol["stride"]} ({protocol["fps"]:.3g} '
-        f'frames per second), {size} pixels'
+        f'split {protocol["split"]}: {given} at stride {protocol["stride"]} ({rates} frames per '
+        f'second), {size} pixels'
     )
     line += f', labels {labels}' if labels != size else ''
     line += f', from frame {protocol["start_frame"]} on' if protocol['window'] == 'start' else ''

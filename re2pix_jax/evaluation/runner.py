@@ -66,7 +66,7 @@ class Evaluation:
             evaluator.closed = evaluator.left_out
         share = meshes.share(self.mesh)
         self.batches = loader.create(data, batch_size, seed, training=False, share=share)
-        self._start = self.batches.get_state()
+        self._start, self.rates = self.batches.get_state(), self.batches.rates()
         self.count = min(data.get('clips', 0) or self.batches.clips, self.batches.clips)
         self.scored = self.count  # after a run: those that could be read
         if not self.count:

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from re2pix_jax import bundles, files, schema
-from re2pix_jax.data import footage
+from re2pix_jax.data import footage, timeline, video
 from re2pix_jax.data.sources import encoded, videos
 from re2pix_jax.errors import UserError
+from re2pix_jax.evaluation.prediction import least_side
 from re2pix_jax.model import Re2Pix
 from re2pix_jax.progress import counted, duration
 from re2pix_jax.training import hardware
@@ -92,19 +93,30 @@ def look(run: Run) -> Look:
                 f'{run.footage}: a single clip, and none to hold out: the model is judged on what '
                 'it was not trained on; add footage, two clips of two seconds at the least'
             ) from error
-        usable = [piece for k, piece in enumerate(source.pieces) if footage.count(source, k)]
+        usable = [
+            piece
+            for k, piece in enumerate(source.pieces)
+            if footage.count(source, k) and predictable(run, piece.path)
+        ]
         lines = footage.lines(source, run.model.size)
         if len(usable) < max(1, LEAST_SHARE * len(source)):
             raise UserError(
                 f'{run.footage}: {len(usable)} of {len(source)} {split} clips hold a window of '
-                f'{footage.FRAMES} frames, expected {LEAST_SHARE:.0%} at the least: '
-                f'{"; ".join(lines)}'
+                f'{footage.FRAMES} frames at {run.model.fps:.4g} per second or more and of '
+                f'{least_side(run.model)} pixels or more, expected {LEAST_SHARE:.0%} at the '
+                f'least: {"; ".join(lines)}'
             )
         seen.clips[split] = len(usable)
         seen.frames[split] = sum(piece.frames for piece in usable)
         seen.seconds[split] = sum(piece.frames / piece.fps for piece in usable)
         seen.lines.extend(f'{split}: {line}' for line in lines)
     return seen
+
+
+def predictable(run: Run, path) -> bool:
+    """Whether `re2pix predict` takes a file: it is fast and large enough."""
+    line = timeline.of(path, run.folder_fps)
+    return video.fast_enough(run.model.fps, line.rate) and min(line.size) >= least_side(run.model)
 
 
 def opened(run: Run, split: str) -> videos.Videos:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from re2pix_jax import bundles, files
 from re2pix_jax.data import footage, records, timeline
 from re2pix_jax.evaluation import held_out, prediction, tables
+from re2pix_jax.finetuning import plan
 from re2pix_jax.finetuning.plan import CLIPS, HORIZON, Run
 from re2pix_jax.report import page, panels
 
@@ -33,14 +34,20 @@ def predicted(run: Run) -> list:
     """
     model = bundles.load(str(run.out), 're2pix')
     clips = records.Records(run.work / 'clips', 'validation')
-    begins = [(k, first) for k in range(len(clips)) for first in range(footage.count(clips, k))]
+    file_of = lambda index: run.footage / clips.name(index).rpartition('#')[0]
+    begins = [
+        (index, first)
+        for index in range(len(clips))
+        if plan.predictable(run, file_of(index))
+        for first in range(footage.count(clips, index))
+    ]
     sections = []
     for number, place in enumerate(np.linspace(0, len(begins) - 1, MOMENTS).astype(int)):
         index, later = begins[place]
-        file, _, first = clips.name(index).rpartition('#')
-        times = timeline.of(run.footage / file, run.folder_fps).times
+        file, first = file_of(index), clips.name(index).rpartition('#')[2]
+        times = timeline.of(file, run.folder_fps).times
         start = float(times[int(first)]) + later / clips.fps(index)
-        clip = prediction.read_video(model, run.footage / file, HORIZON, start, run.folder_fps)
+        clip = prediction.read_video(model, file, HORIZON, start, run.folder_fps)
         found = prediction.predict(model, clip, HORIZON, run.seed, name=str(run.out))
         with files.staging(run.out / 'moments' / str(number)) as folder:
             prediction.write(folder, model, found)
@@ -49,7 +56,7 @@ def predicted(run: Run) -> list:
         untuned = run.model.predict(context, HORIZON, run.seed).frames
         shown.insert(1, panels.Panel('untuned', [*context, *untuned]))
         picture = panels.sheet(shown, seconds)
-        sections.append((f'{file}, from {start:.2f} s on', picture))
+        sections.append((f'{file.relative_to(run.footage)}, from {start:.2f} s on', picture))
     return sections
 
 

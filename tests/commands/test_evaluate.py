@@ -89,6 +89,7 @@ def test_protocol_stands_beside_the_numbers(report):
         'context': [],
         'stride': 3,
         'fps': 17 / 3,
+        'rates': (),
         'size': list(SIZE),
         'label_size': list(SIZE),
         'context_frames': 4,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from re2pix_jax import bundles
+from re2pix_jax.data import video
 from re2pix_jax.finetuning import parts, plan
 from tests.conftest import ROOT, SIZE, load_config
 from tests.data import index_coded
@@ -38,6 +39,11 @@ def done(footage, micro_bundles, tmp_path_factory):
     folder = tmp_path_factory.mktemp('finetune')
     (folder / 'single').mkdir()
     index_coded.write(folder / 'single' / 'a.mp4', range(60), np.arange(60) / 30)
+    for name, rate, size in (('slow', 5, 1), ('small', 30, 8)):
+        (folder / name).mkdir()
+        for film in ('a', 'b'):
+            frames = [index_coded.picture(k)[::size, ::size] for k in range(12 * rate)]
+            video.write(folder / name / f'{film}.mp4', frames, rate)
     (folder / 'taken').mkdir()
     (folder / 'taken' / 'x').write_text('')
     of = lambda name, *more, **options: line(
@@ -50,6 +56,9 @@ def done(footage, micro_bundles, tmp_path_factory):
         'other steps': of('begun', steps='2,2,3'),
         'no such folder': line(folder / 'nowhere', folder / 'x', micro_bundles),
         'a single clip': line(folder / 'single', folder / 'x', micro_bundles),
+        'slow': line(folder / 'slow', folder / 'x', micro_bundles),
+        'small': line(folder / 'small', folder / 'x', micro_bundles),
+        'here': line(footage, '.', micro_bundles),
         'something else there': of('taken'),
         'two steps': of('x', steps='2,2'),
     }
@@ -97,6 +106,9 @@ TUNED = ('untuned', 'tuned')
         ('other steps', 'begun.work: was begun with other .*steps.*; give the same command again'),
         ('no such folder', 'nowhere: no such folder'),
         ('a single clip', 'single: a single clip, and none to hold out'),
+        ('slow', r'slow: 0 of \d+ train clips hold a window of 8 frames at 5.667 per second or m'),
+        ('small', r'small: 0 of \d+ train clips hold a window .* and of 16 pixels or more'),
+        ('here', 'already exists and is not a bundle'),
         ('something else there', 'taken: already exists and is not a bundle'),
         ('two steps', '--steps=2,2: expected three numbers'),
     ],

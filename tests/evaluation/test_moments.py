@@ -1,9 +1,13 @@
 """What is predicted of several videos, and what each prediction is called."""
 
+import types
+
+import numpy as np
 import pytest
 
 from re2pix_jax.errors import UserError
 from re2pix_jax.evaluation.moments import moments
+from tests.data import index_coded
 
 
 @pytest.fixture
@@ -43,6 +47,16 @@ def test_what_was_named_costs_more_than_what_was_found(made, tmp_path):
     (path, _) = made('a/x.mp4', 'b/y.mp4')
     found = moments(None, [path, tmp_path / 'b'])
     assert [(moment.name, moment.cost) for moment in found] == [('x.mp4', 2), ('b/y.mp4', 1)]
+
+
+def test_a_first_moment_in_a_pause_is_no_loss_where_others_follow(tmp_path):
+    times = [k / 17 for k in range(5)] + [2 + k / 17 for k in range(80)]
+    path = tmp_path / 'early.mp4'
+    index_coded.write(path, range(85), np.array(times))
+    model = types.SimpleNamespace(context_frames=4, fps=17 / 3)
+    starts = lambda **options: [moment.start for moment in moments(model, [path], **options)]
+    assert starts() == [0.0]  # whose error says which starts there are
+    assert starts(every=1.0) == [2.0, 3.0, 4.0, 5.0, 6.0]
 
 
 def test_steps_are_long_enough_to_have_names(made):
