@@ -27,7 +27,9 @@ def test_a_rate_is_that_of_the_frames_that_are_there(tmp_path, fps, window, expe
     data.update(sources=(f'videos:{tmp_path}',), size=SIZE, frames=4, strides=(3,), labels=False)
     data.window = window
     with contextlib.closing(loader.create(data, 1, 0, training=False)) as batches:
-        assert batches.rates() == pytest.approx([expected] * batches.clips, rel=1e-3)
+        assert batches.rates() == pytest.approx(
+            [expected] * batches.clips, rel=0.01
+        )  # by whole milliseconds
 
 
 def test_a_protocol_says_what_its_clips_run_at():
