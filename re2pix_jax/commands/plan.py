@@ -190,7 +190,7 @@ def _plan(name, config, topology, clips=None, purpose=None):
         config.batch_size = clips * topology.count // config.mesh.tensor  # steps go along
     elif _FILL.value:
         devices = meshes.abstract(topology.count, **meshes.sizes(config))
-        config.batch_size = meshes.filled(config, devices)
+        config.batch_size = meshes.filled(config.batch_size, devices, config.accumulate)
     config, parts = config.copy_and_resolve_references(), _parts(recipes.size_of(name))
     if purpose == 'predict':
         program = programs.prediction(config, parts, topology, _HORIZON.value)

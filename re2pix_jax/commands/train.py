@@ -49,7 +49,8 @@ def main(argv):
     mesh.initialize_processes()
     devices = mesh.create(**mesh.sizes(config))
     if _FILL.value:
-        given, config.batch_size = config.batch_size, mesh.filled(config, devices)
+        given = config.batch_size
+        config.batch_size = mesh.filled(given, devices, config.accumulate)
         if config.batch_size > given and not jax.process_index():
             told = f'batch_size is {config.batch_size}, not {given}'
             print(f'{told}: as many clips on each device', file=sys.stderr)

@@ -27,7 +27,8 @@ class Evaluation:
     Args:
         evals: config.evals, {name: {'type': ..., options}}.
         data: the loader's fields (training.defaults.data).
-        batch_size: clips at a time, of all processes; changes speed and memory, not results.
+        batch_size: clips at a time, of all processes, or as many more as all devices share out
+            evenly; changes speed and memory, not results.
         seed: of the sampler's noise and of what is fitted.
         sampling: options of `Re2Pix.rollout`.
         methods: those that are measured; () all that there are.
@@ -54,7 +55,7 @@ class Evaluation:
         keep=False,
     ):
         self.mesh = meshes.create() if mesh is None else mesh
-        meshes.check_batch_size(batch_size, self.mesh)
+        batch_size = meshes.filled(batch_size, self.mesh)
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.sampling, self.last = dict(sampling or {}), last
         self.label, self._observe = label, {}

@@ -15,6 +15,7 @@ from re2pix_jax.evaluation import fitness, held_out
 from re2pix_jax.finetuning.plan import HORIZON, Run, once
 from re2pix_jax.tasks import principal, recipes
 from re2pix_jax.training import goodput, loop, writer
+from re2pix_jax.training import mesh as meshes
 
 POOR_PSNR = 26.0
 """dB of the VAE's reconstruction of this footage, below which it is tuned. [O]"""
@@ -198,6 +199,8 @@ def tried(run: Run, kind: str, config: ConfigDict) -> int:
 
 def _trained(config, workdir):
     goodput.begin()
+    devices = meshes.create(**meshes.sizes(config))
+    config.batch_size = meshes.filled(config.batch_size, devices)
     task = tasks.create(config)
     with contextlib.closing(loader.create(config.data, config.batch_size, config.seed)) as data:
         task.check_data(data.encoded_by(), data.depth_kinds())

@@ -136,10 +136,10 @@ def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int
         )
 
 
-def filled(config, mesh: Mesh | AbstractMesh) -> int:
-    """The least batch from config.batch_size on that the devices can share out in equal parts."""
-    parts = config.accumulate * clip_devices(mesh)
-    return -(-config.batch_size // parts) * parts
+def filled(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> int:
+    """The least batch from `batch_size` on that the devices can share out in equal parts."""
+    parts = accumulate * clip_devices(mesh)
+    return -(-batch_size // parts) * parts
 
 
 def clip_devices(mesh: Mesh | AbstractMesh) -> int:

@@ -216,7 +216,7 @@ def test_eight_devices_and_the_command(micro_bundles, source, tmp_path):
         f'--config=eval_forecaster --config.model={micro_bundles}/forecaster',
         f'--config.source={source} --config.clips=5 --config.workers=0 --config.pictures=2',
         f'--config.evals.segmentation.head={micro_bundles}/head --config.evals.depth.head=',
-        '--config.evals.normals.head= --config.batch_size=8 --config.terms=("short",)',
+        '--config.evals.normals.head= --config.batch_size=3 --config.terms=("short",)',
     ]
     command = f'{" ".join(lines)} --workdir={tmp_path}/eight'.split()
     status, out, err = outcomes('evaluate', {'eight': command}, **environment(8))['eight']

@@ -35,7 +35,7 @@ def test_every_stage_shares_its_batch_out_over_the_devices(recipe, devices):
     for line in trained:
         (name,) = [word for word in line.split() if word.startswith('--config=')]
         config = load_config(*name.removeprefix('--config=').split(':'))
-        batch = mesh.filled(config, mesh.abstract(devices))
+        batch = mesh.filled(config.batch_size, mesh.abstract(devices))
         mesh.check_batch_size(batch, mesh.abstract(devices))
         assert config.batch_size <= batch < config.batch_size + devices
 
