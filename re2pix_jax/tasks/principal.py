@@ -43,7 +43,7 @@ def fit(config, out, overwrite: bool = False) -> str:
         raise UserError('config.frozen.encoder: expected the path of an encoder bundle, got none')
     mesh = meshes.create(**meshes.sizes(config))
     config = config.copy_and_resolve_references()
-    config.batch_size = meshes.filled(config, mesh)  # what is found hardly depends on it
+    config.batch_size = meshes.filled(config.batch_size, mesh)  # what is found hardly depends on it
     # The grid is that of the frames: an encoder that was last used at another size does not bring
     # them back to that.
     encoder = bundles.load(config.frozen.encoder, 'encoder').replace(image_size=None)
