@@ -3,6 +3,8 @@ places in time; which videos lie below one.
 """
 
 import collections
+import decimal
+import itertools
 import os
 import pathlib
 import re
@@ -22,6 +24,8 @@ VIDEO_ENDINGS = (
 )
 IGNORED = '__MACOSX'
 """What a Mac puts beside the files of an archive; like all names that begin with a dot."""
+
+Number = int | decimal.Decimal
 
 
 class Frames(NamedTuple):
@@ -59,7 +63,8 @@ def images(folder: str | os.PathLike) -> Frames:
     shown = [path for path in _entries(folder) if not hidden(path.name) and path.is_file()]
     known = [path for path in shown if _is_image(path.name)]
     empty = [path for path in known if not path.stat().st_size]
-    found = sorted((path for path in known if path not in empty), key=lambda path: form(path.stem))
+    form = forms(path.stem for path in shown)
+    found = sorted((path for path in known if path not in empty), key=lambda path: form[path.stem])
     if not found:
         films = [path.name for path in shown if path.suffix.lower() in VIDEO_ENDINGS]
         hint = f'; it holds videos: name one of them, as {films[0]}' if films else ''
@@ -68,7 +73,7 @@ def images(folder: str | os.PathLike) -> Frames:
             f'order{hint}'
         )
     for one, other in zip(found, found[1:]):
-        if form(one.stem) == form(other.stem):
+        if form[one.stem] == form[other.stem]:
             raise UserError(
                 f'{folder}: {one.name} and {other.name} are two frames of one number; keep one of '
                 'them, or give each series a folder of its own'
@@ -76,19 +81,22 @@ def images(folder: str | os.PathLike) -> Frames:
     notes = _named(empty, 'empty and left out')
     groups = collections.defaultdict(list)
     for path in found:
-        groups[form(path.stem)[0]].append(path)
+        groups[form[path.stem][0]].append(path)
     if 2 * len(groups) > len(found):  # names, not numbers
         found.sort(key=lambda path: _natural(path.stem))
         return Frames(found, np.arange(len(found)), (), tuple(notes))
     places, cuts, last = [], [], -1
     for group in groups.values():
-        own, missing = _places([form(path.stem)[1] for path in group])
-        notes += missing
+        own, odd = _places([form[path.stem][1] for path in group])
+        notes += [note for note in odd if note not in notes]
         places.append(last + 1 + own)
         last = places[-1][-1]
         cuts.append((cuts[-1] if cuts else 0) + len(group))
-    spans = {texts: _span(group) for texts, group in groups.items()}
-    others = [path for path in shown if path not in known and _between(path, spans)]
+    spans = {words: (form[of[0].stem], form[of[-1].stem]) for words, of in groups.items()}
+    between = lambda words, numbers: (
+        words in spans and (spans[words][0] < (words, numbers) < spans[words][1])
+    )
+    others = [path for path in shown if path not in known and between(*form[path.stem])]
     notes += _named(others, 'between the images, but of no known kind, and left out')
     if len(groups) > 1:
         names = ', '.join(group[0].name for group in groups.values())
@@ -96,12 +104,53 @@ def images(folder: str | os.PathLike) -> Frames:
     return Frames(found, np.concatenate(places), tuple(cuts[:-1]), tuple(notes))
 
 
-def form(stem: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The words of a name and its numbers: 'left_007' → (('left_', ''), (7,)). In this order names
-    of one form are sorted by their numbers.
+def forms(stems: Iterable[str]) -> dict[str, tuple[tuple[str, ...], tuple[Number, ...]]]:
+    """The words of each name and its numbers: 'left_007' → (('left_', ''), (7,)). In this order
+    names of one form are sorted by their numbers.
+
+    Two numbers with a point between them are one where the names of a form drop the zeros at its
+    end, as python prints seconds: 10.3 comes after 10.15. Elsewhere they are two: in CLIP.FRAME
+    1.9 comes before 1.10.
     """
-    parts = re.split('([0-9]+)', stem.casefold())
-    return tuple(parts[::2]), tuple(map(int, parts[1::2]))
+    groups, found = collections.defaultdict(dict), {}
+    for stem in stems:
+        parts = re.split('([0-9]+)', stem.casefold())
+        groups[tuple(parts[::2])][stem] = parts[1::2]
+    for words, group in groups.items():
+        columns = [list(texts) for texts in zip(*group.values())]
+        for place in reversed(range(1, len(columns))):
+            whole, after = columns[place - 1 : place + 1]
+            alone = [word == '.' for word in words[place - 1 : place + 2]] == [False, True, False]
+            if alone and len({*map(len, after)}) > 1 and not any(map(_ends_in_zero, after)):
+                digits = max(map(len, after))
+                columns[place - 1 : place + 1] = [
+                    [f'{one}.{other.ljust(digits, "0")}' for one, other in zip(whole, after)]
+                ]
+        rows = zip(*(map(_number, texts) for texts in columns)) if columns else itertools.repeat(())
+        found |= {stem: (words, row) for stem, row in zip(group, rows)}
+    return found
+
+
+def numbers(frames: Frames) -> list[tuple[Number, ...]]:
+    """Of each frame, those numbers of its name that change within the folder; empty where none do,
+    or the names have several forms.
+    """
+    form = forms(path.stem for path in frames.files)
+    if len({words for words, _ in form.values()}) > 1:
+        return []
+    return list(zip(*_changing(form[path.stem][1] for path in frames.files)))
+
+
+def _changing(numbers) -> list[tuple[Number, ...]]:
+    return [column for column in zip(*numbers) if len(set(column)) > 1]
+
+
+def _ends_in_zero(digits) -> bool:
+    return len(digits) > 1 and digits.endswith('0')
+
+
+def _number(text) -> Number:
+    return decimal.Decimal(text) if '.' in text else int(text)
 
 
 def hidden(name: str) -> bool:
@@ -157,39 +206,31 @@ def _natural(name: str) -> list:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
-def _places(numbers: list[tuple[int, ...]]) -> tuple[np.ndarray, list[str]]:
-    """Places in time of names of one form, from 0 on, and notes of the holes. Names with several
-    numbers that change, or one without a usual step (a time stamp), tell an order alone.
+def _places(numbers: list[tuple[Number, ...]]) -> tuple[np.ndarray, list[str]]:
+    """Places in time of names of one form, from 0 on, and notes of what is odd about the numbers.
+    Names with several numbers that change, or one without a usual step (a time stamp), tell an
+    order alone.
     """
-    order = np.arange(len(numbers))
-    changing = [column for column in zip(*numbers) if len(set(column)) > 1]
-    if len(changing) != 1 or changing[0][-1] - changing[0][0] > 1 << 62:
-        return order, []
-    values = np.array(changing[0], np.int64)
-    steps = np.diff(values)
-    sizes, counts = np.unique(steps, return_counts=True)
-    usual = int(sizes[counts.argmax()])
-    if 2 * counts.max() < len(steps):
-        return order, []
+    order, changing = np.arange(len(numbers)), _changing(numbers)
+    alone = order, ['numbers that tell an order alone: each is the next frame, at folder_fps']
+    if len(changing) != 1:
+        return alone if changing else (order, [])
+    (values,) = changing
+    steps = [after - before for before, after in zip(values, values[1:])]
+    counts = collections.Counter(steps)
+    usual = min(steps, key=lambda step: (-counts[step], step))
+    if 2 * counts[usual] < len(steps) or (values[-1] - values[0]) / usual > 1 << 62:
+        return alone
+    whole = [max(1, int((2 * step + usual) // (2 * usual))) for step in steps]
     holes = [
-        f'{values[k] + usual}' + (f' to {values[k + 1] - usual}' if steps[k] > 2 * usual else '')
-        for k in np.flatnonzero(steps > usual)
+        f'{before + usual}' + (f' to {after - usual}' if after - before > 2 * usual else '')
+        for before, after, one in zip(values, values[1:], whole)
+        if one > 1
     ]
-    steps = np.maximum(1, (steps + usual // 2) // usual)
     notes = [f'numbers that are missing: {_first(holes)}'] if holes else []
-    if usual > 1:
-        notes.append(f'numbers go up by {usual}: each is the next frame')
-    return np.concatenate([[0], np.cumsum(steps)]), notes
-
-
-def _span(group):
-    numbers = [form(path.stem)[1] for path in group]
-    return min(numbers), max(numbers)
-
-
-def _between(path, spans) -> bool:
-    texts, numbers = form(path.stem)
-    return texts in spans and spans[texts][0] < numbers < spans[texts][1]
+    if usual != 1:
+        notes.append(f'numbers go up by {usual}: each is the next frame, at folder_fps')
+    return np.cumsum([0, *whole]), notes
 
 
 def _named(paths, what) -> list[str]:

@@ -76,6 +76,8 @@ def write(
             clip of any split can be read, with `strict` the first that cannot, the disk is full, or
             shards are not complete.
     """
+    if _printable(str(out)) != str(out):
+        raise UserError(f'{out}: not UTF-8, as the writer of records wants it; choose another name')
     place = Unfinished(out)
     _check_names(splits)
     plan = _plan(splits, {'fields': fields, **about, **(settings or {})})
@@ -151,12 +153,21 @@ def _check_names(splits):
     splits_of = {}
     for split, source in splits.items():
         for name in map(source.name, range(len(source))):
+            if (text := _printable(name)) != name:
+                raise UserError(
+                    f'{split}: the name of {text} is not UTF-8, as a manifest has it; rename it'
+                )
             if name in splits_of:
                 raise UserError(
                     f'{split} and {splits_of[name]}: both have a clip {name}; rename one of its '
                     'files'
                 )
             splits_of[name] = split
+
+
+def _printable(text) -> str:
+    """Without what names of files may hold and no text in UTF-8 can."""
+    return text.encode(errors='backslashreplace').decode()
 
 
 def _plan(splits, about) -> dict:
@@ -265,7 +276,8 @@ def _write(job, place, splits, encode, fields, strict) -> dict:
             except UserError as error:
                 if strict:
                     raise
-                about['left_out'].append({'name': source.name(index), 'reason': str(error)})
+                reason = _printable(str(error))
+                about['left_out'].append({'name': source.name(index), 'reason': reason})
                 continue
             about['clips'].append(
                 {

@@ -160,10 +160,15 @@ def test_a_list_tells_the_validation_videos(tmp_path):
         )
     ]
     assert names == [['a.mp4#0', 'c.mp4#0'], ['b.mp4#0']]
+    (tmp_path / 'list').write_text('b.mp4\n', encoding='utf-8-sig')
+    listed = videos.Videos(tmp_path / 'raw', 'validation', validation=tmp_path / 'list')
+    assert listed.name(0) == 'b.mp4#0'
+    (tmp_path / 'utf16').write_text('b.mp4\n', encoding='utf-16')
     (tmp_path / 'list').write_text('d.mp4')
     for file, words in (
         ('list', 'd.mp4 is not among the videos; expected paths within the folder, such as a.mp4'),
         ('none', 'no such file; expected a list'),
+        ('utf16', 'not a list in UTF-8'),
     ):
         with pytest.raises(UserError, match=words):
             videos.Videos(tmp_path / 'raw', 'train', validation=tmp_path / file)

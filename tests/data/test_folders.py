@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from re2pix_jax.data import folders, footage, timeline, video
+from re2pix_jax.data import folders, footage, timeline, video, writing
 from re2pix_jax.data.sources import videos
 from re2pix_jax.errors import UserError
 from tests.data import index_coded
@@ -32,6 +32,8 @@ def fill(folder, names):
         ['a.png', 'b.png', 'c.png'],
         [f'2021-05-03_10-22-{second}_{k}.png' for second in (8, 9, 10) for k in (1, 2, 10)],
         [f'{stamp}.png' for stamp in (15318835304, 15318835319, 15318835341, 15318835350)],
+        [f'cam_{round(9.9 + 0.05 * k, 2)}.png' for k in range(13)],  # 10.0, 10.05, ..., 10.5
+        [f'{clip}.{k}.png' for clip in (9, 10) for k in (1, 9, 10, 11)],
     ],
 )
 def test_frames_come_in_the_order_of_their_numbers(tmp_path, names):
@@ -47,13 +49,33 @@ def test_holes_are_times_without_a_frame(tmp_path):
     assert found.places.tolist() == [0, 1, 2, 4, 5, 19, 20] and not found.cuts
     assert found.notes == (
         'numbers that are missing: 12, 21 to 57',
-        'numbers go up by 3: each is the next frame',
+        'numbers go up by 3: each is the next frame, at folder_fps',
     )
     line = timeline.of(folder, 10.0)
     np.testing.assert_allclose(line.times, found.places / 10)
     assert line.cuts == (5,), 'a long hole is a pause'
     read = index_coded.numbers(video.read(folder, fps=10, max_frames=6, folder_fps=10))
     assert read[:3] + read[4:] == [0, 1, 2, 3, 4] and read[3] in (2, 3)
+
+
+def test_places_of_time_stamps(tmp_path):
+    places = [0, 1, 2, 3, 5, 6, 40, 41]
+    folder = fill(tmp_path / 'steps', [f'{round(9.85 + 0.05 * k, 2)}.png' for k in places])
+    assert folders.images(folder).places.tolist() == places
+    assert folders.images(folder).notes == (
+        'numbers that are missing: 10.05, 10.20 to 11.80',
+        'numbers go up by 0.05: each is the next frame, at folder_fps',
+    )
+    alone = ('numbers that tell an order alone: each is the next frame, at folder_fps',)
+    for name, stamps in (('whole', (0, 31, 65, 98, 134)), ('several', ('9.95', '10.02', '10.11'))):
+        found = folders.images(fill(tmp_path / name, [f'{stamp}.png' for stamp in stamps]))
+        assert found.places.tolist() == list(range(len(stamps))) and found.notes == alone
+    names = [f'{stamp}.png' for stamp in (0, 33, 66, 100, 133)]
+    assert not [
+        note for note in folders.images(fill(tmp_path / 'ms', names)).notes if 'missing' in note
+    ]
+    huge = folders.images(fill(tmp_path / 'huge', [f'{10**20 + k}.png' for k in range(3)]))
+    assert huge.places.tolist() == [0, 1, 2] and not huge.notes
 
 
 def test_two_frames_of_one_number_are_refused(tmp_path):
@@ -96,7 +118,7 @@ def test_images_of_two_sizes_are_told(tmp_path, capsys):
 def test_numbers_that_go_up_by_more_than_one_are_told(tmp_path):
     found = folders.images(fill(tmp_path / 'drive', [f'{3 * k}.png' for k in range(6)]))
     assert found.places.tolist() == list(range(6))
-    assert found.notes == ('numbers go up by 3: each is the next frame',)
+    assert found.notes == ('numbers go up by 3: each is the next frame, at folder_fps',)
 
 
 def test_two_cameras_in_one_folder_are_two_clips(tmp_path):
@@ -150,16 +172,64 @@ def test_one_file_in_two_splits_is_refused(tmp_path):
         videos.Videos(tmp_path / 'raw')
 
 
+def test_a_split_may_hold_the_images_itself(tmp_path):
+    for split in ('train', 'validation'):
+        fill(tmp_path / split, [f'{k}.png' for k in range(4)])
+        assert [videos.Videos(tmp_path, split).origin(0)] == [split]
+    assert len(videos.Videos(tmp_path)) == len(videos.Videos(tmp_path, 'validation')) == 1
+
+
+@pytest.mark.parametrize('name', ['val', 'Valid', 'EVAL', 'Test', 'dev', 'Validation'])
+def test_a_split_in_other_words_is_refused(tmp_path, name):
+    fill(tmp_path / name / 'b', ['1.png'])
+    fill(tmp_path / 'day' / 'c', ['1.png'])
+    assert len(videos.Videos(tmp_path)) == 1, 'names beside it that say nothing: as ever'
+    fill(tmp_path / 'train' / 'a', ['1.png'])
+    words = f'{name} beside train would be trained on; expected train, validation and test'
+    for split in ('train', 'validation'):
+        with pytest.raises(UserError, match=words):
+            videos.Videos(tmp_path, split)
+    (tmp_path / 'list').write_text(f'{name}/b\n')
+    source = videos.Videos(tmp_path, 'validation', validation=tmp_path / 'list')
+    assert [source.origin(0)] == [f'{name}/b']
+
+
+def test_links_to_one_file_are_refused_where_a_list_parts_them(tmp_path):
+    fill(tmp_path / 'raw' / 'a', ['1.png'])
+    (tmp_path / 'raw' / 'b').symlink_to(tmp_path / 'raw' / 'a')
+    (tmp_path / 'list').write_text('a\n')
+    with pytest.raises(UserError, match='a and b are the same file, in two splits'):
+        videos.Videos(tmp_path / 'raw', validation=tmp_path / 'list')
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    for name in ('a', os.fsdecode(b'caf\xe9')):
+        fill(tmp_path / 'raw' / name, [f'{k}.png' for k in range(34)])
+    both = {of: videos.Videos(tmp_path / 'raw', of) for of in ('train', 'validation')}
+    assert sum(map(len, both.values())) == 2
+    with pytest.raises(
+        UserError, match=r'the name of caf\\udce9#0 is not UTF-8, as a manifest has'
+    ):
+        writing.write(tmp_path / 'out', both, None, [], {})
+    assert not (tmp_path / 'out.partial').exists()
+    with pytest.raises(UserError, match='not UTF-8, as the writer of records wants it; choose'):
+        writing.write(tmp_path / os.fsdecode(b'\xe9'), {}, None, [], {})
+    assert videos._hash('a.mp4') == 0.9016808671489116
+
+
 def test_what_each_file_gives_is_said(tmp_path):
     raw = tmp_path / 'train'
     raw.mkdir()
     index_coded.write(raw / 'good.mp4', range(50), np.arange(50) / 30)
+    for name in ('#1', '#2'):
+        index_coded.write(raw / f'good{name}.mp4', range(50), np.arange(50) / 30)
     index_coded.write(raw / 'short.mp4', range(9), np.arange(9) / 30)
     index_coded.write(raw / 'slow.mp4', range(12), np.arange(12) / 3)
     (raw / 'text.mp4').write_text('no video')
     source = videos.Videos(tmp_path, keep_unreadable=True, validation=None)
     source.pieces += videos.Videos(tmp_path, 'validation', keep_unreadable=True).pieces
     said = dict(line.split(': ', 1) for line in footage.lines(source, (64, 128)))
+    assert said['train/good#1.mp4'] == said['train/good#2.mp4'] == said['train/good.mp4']
     assert said['train/good.mp4'] == '1 clip, 15 windows of 8 frames at 5.67 per second (stride 3)'
     assert said['train/short.mp4'].endswith('; 1 clip too short for a window')
     assert (

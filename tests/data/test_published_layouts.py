@@ -88,6 +88,10 @@ def test_what_is_wrong_with_covla_is_said(copied, monkeypatch):
         and source.problem(1) == f'no images in images/{clip}'
         and source.num_frames(1) == 0
     ), 'the split stays'
+    other = source.name(2)
+    (folder / 'images' / other / '0012.jpg').unlink()
+    missing = f'frames are missing between 0000.jpg and 0029.jpg in images/{other}'
+    assert source.problem(2) == missing and source.problem(3) is None
     folder = copied('covla_videos')
     file = folder / CoVLA(folder, 'train').origin(1)
     complete = file.read_bytes()
@@ -243,6 +247,11 @@ def test_a_damaged_file_is_named(copied):
     layouts.save(label, layouts.frame(0))
     assert layouts.message(source.read, 1, [19]).startswith(
         f'{label}: [32, 64, 3] pixels and channels'
+    )
+    layouts.save(label, np.full(layouts.SIZE, 263, np.uint16))
+    assert layouts.message(source.read, 1, [19]) == (
+        f'{label}: uint16 values from 263 to 263, expected whole numbers from 0 to 255, as '
+        'Cityscapes has them; take it from the dataset again'
     )
     label.write_bytes(b'')
     assert layouts.message(source.read, 1, [19]).startswith(f'{label}: not a readable image')

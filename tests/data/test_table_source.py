@@ -1,6 +1,7 @@
 """A dataset as a table: which frames its rows mean, labels beside them, and what is wrong."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -78,6 +79,70 @@ def test_labels_and_depth_are_those_of_the_frames(folder):
     assert len(open_source(f'table:{folder}/labelled.csv', 'train', (16, 32))) == 1
 
 
+def fill(folder, pixels, names):
+    folder.mkdir()
+    for name in names:
+        Image.fromarray(pixels).save(folder / name)
+
+
+@pytest.mark.parametrize(
+    ('frames', 'labels', 'words'),
+    [
+        (range(8), range(0, 8, 2), r'4 images, but .*/f has 8 frames; expected one for each'),
+        (
+            (0, 1, 2, 4),
+            (0, 1, 3, 4),
+            r'3_ids.png: by its order the image of .*/f/cam0_2.png, which',
+        ),
+        (range(1, 5), range(4), r'0_ids.png: by its order the image of .*/f/cam0_1.png, which'),
+        (range(4), (), r'the folder holds no images'),
+        (range(9, 12), range(9, 12), None),
+    ],
+)
+def test_labels_of_other_frames_are_refused(tmp_path, frames, labels, words):
+    fill(tmp_path / 'f', index_coded.picture(0), [f'cam0_{k}.png' for k in frames])
+    fill(tmp_path / 'l', np.zeros((96, 160), np.uint8), [f'{k}_ids.png' for k in labels])
+    file = write(tmp_path, [('f', '', '', 'train', 'l')])
+    problem = Table(file, keep_unreadable=True).problem(0)
+    if words is None:
+        assert problem is None and not Table(file).read(0, [0])['labels'].any()
+        return
+    assert re.fullmatch(f'line 2: .*{words}.*', problem)
+    with pytest.raises(UserError, match=f'table.csv: line 2: .*{words}'):
+        Table(file)
+
+
+@pytest.mark.parametrize(
+    ('column', 'pixels', 'words'),
+    [
+        ('depth', np.float32(12.7), r'float32 values from 12.7 to 12.7, .* 65535, a 16-bit PNG of'),
+        ('depth', np.int32(70000), r'int32 values from 70000 to 70000, .* counts of 0.01 m'),
+        ('labels', np.uint16(263), r'uint16 values from 263 to 263, .* 255, an 8-bit PNG of train'),
+        ('labels', np.bool_(True), r'bool values from 1 to 1, expected whole numbers'),
+        ('labels', np.uint16(18), None),
+        ('depth', np.uint8(200), None),
+    ],
+)
+def test_values_are_never_cut_or_wrapped(tmp_path, column, pixels, words):
+    fill(tmp_path / 'f', index_coded.picture(0), ['0.png'])
+    fill(tmp_path / 'p', np.full((96, 160), pixels), ['0.tif'])
+    (tmp_path / 't.jsonl').write_text(json.dumps({'path': 'f', column: 'p'}))
+    source = Table(tmp_path / 't.jsonl', size=None)
+    if words is None:
+        assert source.read(0, [0])[column].max() == (18 if column == 'labels' else 2)
+        return
+    with pytest.raises(UserError, match=f'0.tif: {words}'):
+        source.read(0, [0])
+
+
+def test_one_file_in_two_spellings_overlaps(folder, tmp_path):
+    (tmp_path / 'link').symlink_to(folder)
+    for other in (f'../{folder.name}/a.mp4', tmp_path / 'link' / 'a.mp4'):
+        file = write(folder, [('a.mp4', 0, 2, 'train'), (other, 1, 3, 'validation')], 'twice.csv')
+        with pytest.raises(UserError, match='lines 2 and 3 overlap in a.mp4'):
+            Table(file)
+
+
 @pytest.mark.parametrize(
     ('rows', 'words'),
     [
@@ -108,6 +173,9 @@ def test_what_is_wrong_with_a_row_is_one_line(folder, rows, words):
         (b'{"path": "a.mp4"}\n{"path": \n', 'line 2 is no JSON'),
         (b'{"path": "a.mp4"}\n[1]\n', 'line 2: expected an object'),
         (b'\xff\xfe\x00\x01', 'not a table in UTF-8'),
+        (b'{"path": "a.mp4", "labels": 3}', 'line 1: expected labels, a folder, not 3'),
+        (b'{"path": "a.mp4", "depth": ["d"]}', r"line 1: expected depth, a folder, not \['d'\]"),
+        (b'{"path": "a.mp4", "end": 1' + 400 * b'0' + b'}', 'line 1: expected 0 <= start < end'),
     ],
 )
 def test_what_is_no_table_is_one_line(tmp_path, text, words):

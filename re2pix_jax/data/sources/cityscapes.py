@@ -127,7 +127,7 @@ class Cityscapes(ImageClips):
             return records.CLASSES
         file = self.path / clip.camera
         try:
-            camera = json.loads(file.read_text())
+            camera = json.loads(file.read_bytes())
             scale = float(camera['extrinsic']['baseline']) * float(camera['intrinsic']['fx'])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(

@@ -6,6 +6,8 @@ depth.
 `images` comes first where there are both; without either, the clips lie in the folder itself.
 """
 
+import re
+
 import numpy as np
 
 from re2pix_jax.data import folders, timeline, video
@@ -14,6 +16,7 @@ from re2pix_jax.data.sources.image_clips import Clip, ImageClips, names
 FPS = 20.0  # of folders of images; a video tells its own
 TARGET = 28  # predicted from frames 3 apart [R]
 VIDEO = '.mp4'
+NUMBER = re.compile('[0-9]+')
 
 
 class CoVLA(ImageClips):
@@ -46,9 +49,10 @@ class CoVLA(ImageClips):
         return clips or [below + name for name in visible if _is_video(name)]
 
     def _images(self, folder):
+        visible = names(self.path / folder)
         return [
             f'{folder}/{name}'
-            for name in sorted(names(self.path / folder), key=folders.form)
+            for name in sorted(visible, key=folders.forms(visible).get)
             if name.lower().endswith(folders.IMAGE_ENDINGS)
         ]
 
@@ -56,9 +60,7 @@ class CoVLA(ImageClips):
         path = self.clips[index]
         if not _is_video(path):
             files = self._images(path)
-            return Clip(
-                _name(path), files, FPS, TARGET, problem=None if files else f'no images in {path}'
-            )
+            return Clip(_name(path), files, FPS, TARGET, problem=_problem(path, files))
         if path not in self._axes:
             line = timeline.of(self.path / path)
             fps, picks = timeline.even(line.times, line.rate)
@@ -79,6 +81,16 @@ class CoVLA(ImageClips):
             return super()._frames(clip, indices)
         path = clip.files[0]
         return video.take(self.path / path, self._axes[path][1][indices])
+
+
+def _problem(folder, files) -> str | None:
+    if not files:
+        return f'no images in {folder}'
+    first, last = (file.rpartition('/')[2] for file in (files[0], files[-1]))
+    numbers = [int(found[-1]) for name in (first, last) if (found := NUMBER.findall(name))]
+    if len(numbers) == 2 and numbers[1] - numbers[0] != len(files) - 1:
+        return f'frames are missing between {first} and {last} in {folder}'
+    return None
 
 
 def _is_video(path) -> bool:

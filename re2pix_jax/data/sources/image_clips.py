@@ -14,7 +14,10 @@ from PIL import Image
 
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.data import folders, records, shown
+from re2pix_jax.data.sources import planes
 from re2pix_jax.errors import UserError
+
+AGAIN = 'take it from the dataset again'
 
 
 class Clip(NamedTuple):
@@ -128,7 +131,7 @@ class ImageClips:
             )
             counts = np.stack(
                 [
-                    self._plane(clip.depth[k], shape).astype(np.uint16)
+                    self._plane(clip.depth[k], shape, np.uint16)
                     if k in clip.depth
                     else np.zeros(shape, np.uint16)
                     for k in indices
@@ -151,11 +154,12 @@ class ImageClips:
 
     def _labels(self, file, shape) -> np.ndarray:
         """uint8 [H, W], train ids."""
-        return self._plane(file, shape).astype(np.uint8, copy=False)
+        return self._plane(file, shape, np.uint8)
 
-    def _plane(self, file, shape) -> np.ndarray:
+    def _plane(self, file, shape, dtype) -> np.ndarray:
         """Integers [H, W], the values of an image of one channel."""
-        values = self._open(file)
+        what = f'as {self.NAME} has them; {AGAIN}'
+        values = planes.read(self.path / file, dtype, what, AGAIN)
         if values.shape != shape:
             raise self._wrong_size(file, values, shape)
         return values
@@ -167,20 +171,7 @@ class ImageClips:
         )
 
     def _shown(self, file) -> np.ndarray:
-        return shown.image(self.path / file, again='take it from the dataset again')
-
-    def _open(self, file) -> np.ndarray:
-        path = self.path / file
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image)
-        except FileNotFoundError as error:
-            raise UserError(f'{path}: no such file; take it from the dataset again') from error
-        except Exception as error:  # a damaged image shows in many ways
-            raise UserError(
-                f'{path}: not a readable image ({records.reason(error)}); take it from the dataset '
-                'again'
-            ) from error
+        return shown.image(self.path / file, again=AGAIN)
 
 
 def names(folder) -> list[str]:

@@ -157,7 +157,7 @@ def _clip(name, frames, there):
 def _table(file, *fields) -> list[tuple]:
     """These fields of every row of a table."""
     try:
-        return [tuple(row[field] for field in fields) for row in json.loads(file.read_text())]
+        return [tuple(row[field] for field in fields) for row in json.loads(file.read_bytes())]
     except FileNotFoundError as error:
         raise UserError(f'{file}: no such table; unpack the metadata of nuScenes again') from error
     except (ValueError, KeyError, TypeError) as error:

@@ -6,7 +6,8 @@ A CSV file with a header, or JSON lines. Columns:
     path          video file or folder of images; relative to the table
     start, end    seconds of the segment; empty: from the beginning, to the end
     split         train, validation or test; empty: train
-    labels        folder of 8-bit images of train ids, one for each frame of `path`, in its order
+    labels        folder of 8-bit images of train ids, one for each frame of `path`, in its order;
+                  of the same numbers, where `path` is a folder too
     depth         so too, of 16 bits; depth_metres: metres in a count (0.01)
 
 The first is needed. Other columns, such as a pose, are left alone. A segment is cut into clips as
@@ -15,17 +16,21 @@ a folder of videos is.
 
 import collections
 import csv
+import functools
 import json
 import math
+import os
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from re2pix_jax.data import folders, records, windows
-from re2pix_jax.data.sources import videos
+from re2pix_jax.data import folders, records, timeline, windows
+from re2pix_jax.data.sources import planes, videos
 from re2pix_jax.errors import UserError
+from re2pix_jax.progress import counted
+
+PATHS = ('path', 'labels', 'depth')
 
 
 class Row(NamedTuple):
@@ -63,24 +68,46 @@ class Table(videos.Videos):
         self._begin(size, cover, cache_bytes, folder_fps)
         if split not in videos.SPLITS:
             raise UserError(f'split {split!r}: a table has {", ".join(videos.SPLITS)}')
-        self.rows, self.pieces, file = [], [], pathlib.Path(path)
+        self.rows, self.pieces, self._files, file = [], [], {}, pathlib.Path(path)
+        pair = functools.cache(self._pair)
         for row in rows(file):
             if row.split != split:
                 continue
-            name = row.path.as_posix()
-            place, span = file.parent / row.path, (row.start, row.end)
+            name, span = row.path.as_posix(), (row.start, row.end)
+            there = {of: file.parent / getattr(row, of) for of in PATHS if getattr(row, of)}
+            row = row._replace(**there)
             try:
-                found = videos.cut(place, name, folder_fps, keep_unreadable, span)
+                found = videos.cut(row.path, name, folder_fps, keep_unreadable, span)
+                for folder in filter(None, (row.labels, row.depth)):
+                    if not found[0].problem:
+                        pair(row.path, folder)
             except UserError as error:
-                raise UserError(f'{file}: line {row.line}: {error}') from error
+                problem = f'line {row.line}: {error}'
+                if not keep_unreadable:
+                    raise UserError(f'{file}: {problem}') from error
+                found = [piece._replace(problem=problem) for piece in found]
             self.pieces += found
-            self.rows += [row._replace(path=place)] * len(found)
+            self.rows += [row] * len(found)
         if not self.pieces:
             raise UserError(f'{path}: no row of split {split!r}')
-        self._files = {}
-        for row in self.rows:
-            for folder in filter(None, (row.labels, row.depth)):
-                self._files.setdefault(folder, folders.images(file.parent / folder).files)
+
+    def _pair(self, path, folder):
+        """Takes the images of a folder for those of the frames of `path`; refuses others."""
+        frames = folders.images(path) if path.is_dir() else None
+        count = len(frames.files if frames else timeline.of(path).times)
+        found = folders.images(folder)
+        if len(found.files) != count:
+            there, wanted = counted(len(found.files), 'image'), counted(count, 'frame')
+            raise UserError(f'{folder}: {there}, but {path} has {wanted}; expected one for each')
+        if frames:
+            both = zip(folders.numbers(frames), folders.numbers(found))
+            for place, (one, other) in enumerate(both):
+                if len(one) == len(other) and one != other:
+                    raise UserError(
+                        f'{found.files[place]}: by its order the image of {frames.files[place]}, '
+                        'which has another number; expected for each frame one of its number'
+                    )
+        self._files[folder] = found.files
 
     def depth_kind(self, index):
         """As `Source` says."""
@@ -101,40 +128,29 @@ class Table(videos.Videos):
             shown = np.asarray(indices) if piece.picks is None else piece.picks[indices]
             numbers = piece.first + shown
             if row.labels:
-                clip['labels'] = self._planes(row.labels, numbers, row.line).astype(np.uint8)
+                what = 'an 8-bit PNG of train ids'
+                clip['labels'] = self._planes(row.labels, numbers, np.uint8, what)
             if row.depth:
-                counts = self._planes(row.depth, numbers, row.line).astype(np.uint16)
+                what = f'a 16-bit PNG of counts of {row.depth_metres:g} m (depth_metres)'
+                counts = self._planes(row.depth, numbers, np.uint16, what)
                 clip['depth'] = records.depth_of(counts, self.depth_coding(index))
         return clip
 
-    def _planes(self, folder, numbers, line):
+    def _planes(self, folder, numbers, dtype, what):
         """Images of one channel [T, h, w] of these frames, cut to the shape of `size`."""
-        files = self._files[folder]
-        if max(numbers) >= len(files):
-            raise UserError(
-                f'{folder}: {len(files)} images, but frame {max(numbers)} of line {line} is asked '
-                'for; expected one for each frame'
-            )
-        planes = []
+        files, read = self._files[folder], []
         for number in numbers:
-            try:
-                with Image.open(files[number]) as image:
-                    planes.append(np.asarray(image))
-            except Exception as error:  # a damaged image shows in many ways
-                reason = records.reason(error)
+            read.append(planes.read(files[number], dtype, what, 'replace it'))
+            if read[-1].ndim != 2 or read[-1].shape != read[0].shape:
                 raise UserError(
-                    f'{files[number]}: not a readable image ({reason}); replace it'
-                ) from error
-            if planes[-1].ndim != 2 or planes[-1].shape != planes[0].shape:
-                raise UserError(
-                    f'{files[number]}: {list(planes[-1].shape)} pixels and channels, expected one '
-                    f'channel and the size of the others, {list(planes[0].shape[:2])}'
+                    f'{files[number]}: {list(read[-1].shape)} pixels and channels, expected one '
+                    f'channel and the size of the others, {list(read[0].shape[:2])}'
                 )
-        planes = np.stack(planes)
+        read = np.stack(read)
         if self.size is None:
-            return planes
-        box = windows.centre_box(*planes.shape[1:], self.size)
-        return windows.pick(planes, box, (box.height, box.width))
+            return read
+        box = windows.centre_box(*read.shape[1:], self.size)
+        return windows.pick(read, box, (box.height, box.width))
 
 
 def rows(file: pathlib.Path) -> list[Row]:
@@ -151,7 +167,7 @@ def rows(file: pathlib.Path) -> list[Row]:
         raise UserError(f'{file}: no row; expected a header and a row for each segment')
     of_path = collections.defaultdict(list)
     for row in found:
-        of_path[row.path].append(row)
+        of_path[os.path.realpath(file.parent / row.path)].append(row)
     for of in of_path.values():
         of.sort(key=lambda row: row.start)
         for one, other in zip(of, of[1:]):
@@ -166,10 +182,7 @@ def rows(file: pathlib.Path) -> list[Row]:
 
 def _values(file):
     """Yields (line, {column: text or number})."""
-    try:
-        text = file.read_text(encoding='utf-8-sig')
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f'{file}: not a table in UTF-8 ({records.reason(error)})') from error
+    text = videos.text_of(file, 'a table')
     if text.lstrip().startswith('{'):
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
@@ -198,18 +211,23 @@ def _row(file, line, values) -> Row:
             return usual
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return math.nan
 
     path, split = values.get('path'), values.get('split') or 'train'
-    place = lambda name: pathlib.Path(values[name]) if values.get(name) else None
+    beside = {name: values.get(name) for name in PATHS[1:]}
     start, end, unit = number('start', 0.0), number('end', math.inf), number('depth_metres', 0.01)
     for wrong, expected in (
         (not isinstance(path, str) or not path, 'a path'),
+        *(
+            (not isinstance(folder, str | None), f'{name}, a folder, not {folder!r}')
+            for name, folder in beside.items()
+        ),
         (split not in videos.SPLITS, f'split one of {", ".join(videos.SPLITS)}, not {split!r}'),
         (not 0 <= start < end, f'0 <= start < end, seconds, not {start:g} and {end:g}'),
         (not 0 < unit < 1, 'depth_metres, metres in a count'),
     ):
         if wrong:
             raise UserError(f'{file}: line {line}: expected {expected}')
-    return Row(line, pathlib.Path(path), start, end, split, place('labels'), place('depth'), unit)
+    beside = [pathlib.Path(folder) if folder else None for folder in beside.values()]
+    return Row(line, pathlib.Path(path), start, end, split, *beside, unit)

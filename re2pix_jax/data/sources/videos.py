@@ -2,10 +2,10 @@
 depth.
 
 Splits. A subfolder named train, validation or test is that split; what lies outside of these is
-train. Without a validation subfolder the files that a list names are validation; without such a
-list about a tenth of the footage: of every file each tenth minute, or each tenth part of a file of
-less than ten, from a place on that a hash of its name gives (so that adding files moves no other).
-The rest is train.
+train; beside such a subfolder one called val or the like is refused. Without a validation subfolder
+the files that a list names are validation; without such a list about a tenth of the footage: of
+every file each tenth minute, or each tenth part of a file of less than ten, from a place on that a
+hash of its name gives (so that adding files moves no other). The rest is train.
 
 A recording is cut where it pauses, and into clips of 30/17 s, as long as a Cityscapes snippet; what
 remains at the end lengthens the clips a little. Every frame that a player shows is in one clip. A
@@ -24,13 +24,14 @@ from typing import NamedTuple
 import numpy as np
 
 from re2pix_jax.cityscapes import IGNORE
-from re2pix_jax.data import folders, timeline, video, windows
+from re2pix_jax.data import folders, records, timeline, video, windows
 from re2pix_jax.data.sources.source import CLIP_SECONDS
 from re2pix_jax.errors import UserError
 from re2pix_jax.progress import say_once
 
 SPLITS = ('train', 'validation', 'test')
-
+ALIKE = ('val', 'valid', 'validation', 'eval', 'evaluation', 'dev', 'test', 'testing')
+"""Names, in any case, by which others call what is not trained on."""
 
 TENTH = 10
 HELD_OUT = 60.0
@@ -130,7 +131,7 @@ class Videos:
         return self.pieces[index].name
 
     def origin(self, index):
-        return self.pieces[index].name.partition('#')[0]
+        return self.pieces[index].name.rpartition('#')[0]
 
     def size_of(self, index):
         """As `Source` says."""
@@ -187,14 +188,28 @@ def _told(folder, validation=None):
             f'{folder}: no videos ({", ".join(folders.VIDEO_ENDINGS)}) and no folders of images in '
             'it'
         )
-    told = {
-        name: name.split('/')[0] if '/' in name and name.split('/')[0] in SPLITS else 'train'
-        for name in names
-    }
-    _check_names(folder, names, told)
+    tops = {name: name.split('/')[0] for name in names}
+    told = {name: top if top in SPLITS else 'train' for name, top in tops.items()}
     if validation:
         told.update((name, 'validation') for name in _listed(pathlib.Path(validation), names))
+    _check_tops(folder, names, told)
+    _check_names(folder, names, told)
     return told, not validation and 'validation' not in told.values()
+
+
+def _check_tops(folder, names, told):
+    """Refuses a folder that would be trained on, and that has the name of another split in other
+    words, beside one that is called as a split.
+    """
+    tops = dict.fromkeys(name.split('/')[0] for name in names)
+    trained = {name.split('/')[0] for name in names if told[name] == 'train'}
+    odd = next((top for top in tops if top in trained and top.casefold() in ALIKE), None)
+    others = [top for top in tops if top != odd and top.casefold() in ('train', *ALIKE)]
+    if odd and others:
+        raise UserError(
+            f'{folder}: {odd} beside {others[0]} would be trained on; expected train, validation '
+            f'and test as names of splits: rename {odd}, or move what is in it'
+        )
 
 
 def _held_out(files) -> set[str]:
@@ -235,7 +250,7 @@ def _check_names(folder, names, told):
     known, real = {}, {}
     for name in names:
         inside = name.partition('/')[2] if name.split('/')[0] in SPLITS else name
-        if inside in known and told[known[inside]] != told[name]:
+        if inside and inside in known and told[known[inside]] != told[name]:
             raise UserError(
                 f'{folder}: {known[inside]} and {name} have the same name in two splits; rename '
                 'one, or remove one if they are the same drive'
@@ -255,7 +270,7 @@ def _listed(file, names):
         raise UserError(
             f'{file}: no such file; expected a list of validation videos, one name a line'
         )
-    listed = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    listed = [line.strip() for line in text_of(file, 'a list').splitlines() if line.strip()]
     if unknown := sorted(set(listed) - set(names)):
         raise UserError(
             f'{file}: {unknown[0]} is not among the videos; expected paths within the folder, such '
@@ -264,9 +279,20 @@ def _listed(file, names):
     return listed
 
 
+def text_of(file, what: str) -> str:
+    """A text in UTF-8; `what` an error calls it."""
+    try:
+        return file.read_text(encoding='utf-8-sig')
+    except (UnicodeDecodeError, OSError) as error:
+        raise UserError(
+            f'{file}: not {what} in UTF-8 ({records.reason(error)}); save it as such'
+        ) from error
+
+
 def _hash(name):
     """A number in [0, 1) that depends on nothing but the name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big') / 2**48
+    digest = hashlib.sha256(name.encode(errors='surrogateescape')).digest()
+    return int.from_bytes(digest[:6], 'big') / 2**48
 
 
 def cut(path, name, folder_fps, keep_unreadable=False, span=(0.0, math.inf)):
