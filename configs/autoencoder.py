@@ -14,6 +14,8 @@ small: 128×256 frames, f = 8, 16 channels, one GPU (launch/train_small.sh); not
 base: Stable Diffusion's own sizes at 256×512 on Cityscapes, to fine-tune or train anew; the
 published weights are what the method assumes. An epoch is one frame of each clip: 300 see every
 frame ten times [O]. Not yet run; hours by `re2pix recipes autoencoder`.
+
+tiny and small are not evaluated while they train: --config.eval_every=N runs config.evals.
 """
 
 import functools

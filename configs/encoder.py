@@ -1,13 +1,20 @@
-"""A small DINOv2-family encoder, where no published one fits the frame size.
+r"""A small DINOv2-family encoder, where no published one fits the frame size.
 
     re2pix train --config=encoder:tiny --workdir=runs/encoder
+    re2pix prepare world --out=data/world_base --size=280x560 --frames=1 --clips=160000 \
+        --validation_clips=256
+    re2pix train --config=encoder:base --workdir=runs/encoder_base
 
 tiny: patch 8 on 64×128, about 30 minutes on one core; the comparison that chose its losses is in
 re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: patch 16 on 128×256, one GPU (launch/train_small.sh); not yet run.
 base: DINOv2-B's sizes at 224×448 [P]; the published weights are what the method assumes. On the
-world, which labels every frame as Cityscapes does not: 160 epochs of as many clips as it is
-asked for. Not yet run; hours by `re2pix recipes encoder`.
+world, which labels every frame as Cityscapes does not: 160 epochs [O] of 160,000 frames, each of a
+street of its own, rendered once, larger than they are cropped to: 5 core-hours and 15 GB. To read
+them takes 60 core-hours in all; beside one H100 twelve cores keep up. Not yet run; hours by
+`re2pix recipes encoder`.
+
+tiny and small are not evaluated while they train: --config.eval_every=N runs config.evals.
 """
 
 import functools
@@ -70,11 +77,20 @@ def get_config(size='tiny'):
     config.optimizer.learning_rate = pick(tiny=2e-3, small=1e-3, base=2e-4)
     config.optimizer.weight_decay = 0.02
     config.ema = pick(tiny=0.99, small=0.998, base=0.999)
-    # Clips of the world, where there are many steps; 0 = as many as it has by itself.
-    clips = pick(tiny=0, small=0, base=160_000)
-    config.data.update(size=frames, frames=1, clips=clips)
-    config.eval_data.update(size=frames, frames=1, clips=32)
+    config.data.update(size=frames, frames=1)
+    config.eval_data.update(size=frames, frames=1, clips=pick(tiny=32, small=32, base=256))
+    config.evals.probe = {
+        'type': 'probe',
+        'clips': pick(tiny=64, small=64, base=400),
+        'steps': pick(tiny=100, small=100, base=300),
+        'batch_size': 8,
+    }
     if size == 'small':
         defaults.on_small_world(config)
-    config.evals.probe = {'type': 'probe', 'clips': 64, 'steps': 100, 'batch_size': 8}
+    if size == 'base':
+        config.data.sources = config.eval_data.sources = ('records:data/world_base',)
+        config.data.update(crop=(0.8, 1.0), flip=0.5, workers=12)
+        config.epoch_clips = 160_000
+        config.eval_every = 5000
+        config.optimizer.warmup_steps = 10_000  # [O]
     return config

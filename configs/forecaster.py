@@ -14,6 +14,8 @@ tiny: about 50 minutes on one core from encoded clips (launch/train_tiny.sh); sc
 re2pix_jax/bundles/shipped/tiny/MODEL_CARD.md.
 small: one GPU, from encoded clips (launch/train_small.sh); not yet run.
 The published sizes are forecaster_lowres and forecaster_highres.
+
+tiny and small are not evaluated while they train: --config.eval_every=N runs config.evals.
 """
 
 import functools

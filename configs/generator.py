@@ -10,6 +10,8 @@ base: DiT-B at 256×512 over Stable Diffusion's latents [O] on Cityscapes: 800 e
 step [R: what the authors' flow model takes], a warm-up [O], and every 20 epochs 64 held-out clips
 whose first future frame has the labels. Not yet run; hours by `re2pix recipes generator`.
 
+tiny and small are not evaluated while they train: --config.eval_every=N runs config.evals.
+
 A variant follows the size, as in generator:tiny-unet, in all sizes:
   unet            a video U-Net in the place of the transformer
   joint           one attention over all frames' tokens instead of one over time and one over space
@@ -96,12 +98,14 @@ def get_config(size='tiny'):
         target='x',  # or 'v' or 'epsilon': what the network predicts [R]
         schedule='linear',  # or 'cosine', of ddpm
         times='logit_normal',  # or 'uniform'
+        # of the logit-normal [R], for latents of few channels [O]; published -2 and 1.5
         time_mean=-0.4,
-        time_std=1.0,  # logit-normal [R]; the mean suits few-channel latents [O]
+        time_std=1.0,
         # > 0: half of the clips have noise on context frames, from t = 1 down to 1 - this, so that
         # later chunks can be predicted from noised ones (predict --context_noise) [O]
         context_noise=0.0,
         # How the exported model draws, and the evaluation while training: by `re2pix samplers`
+        # [O]; published: 15 steps of euler [R]
         sampler='heun',  # or 'euler' or 'ddim'
         sampler_steps=5,
         sampler_grid='shifted:0.5',  # or 'even', or 'quantiles:-0.4,1', of the times trained on

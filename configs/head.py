@@ -8,8 +8,11 @@ head:tiny-depth and head:tiny-normals read the other two, and so for each size.
 
 tiny: about 5 minutes on 2 cores. small: one GPU (launch/train_small.sh). base: one GPU, sizes and
 recipe of the published heads [R], on Cityscapes, for depth by the ordinal classes of its published
-teacher (with disparity alone, --config.loss.depth_range="(1.0,200.0)"). small and base are not yet
-run; hours by `re2pix recipes head`.
+teacher (with disparity alone, --config.loss.depth_range="(1.0,200.0)"); normals follow from depth
+in metres, so base-normals takes disparity, not these classes. small and base are not yet run; hours
+by `re2pix recipes head`.
+
+tiny and small are not evaluated while they train: --config.eval_every=N runs config.evals.
 """
 
 import functools
@@ -46,8 +49,9 @@ def get_config(size='tiny'):
         reads=reads,  # 'segmentation' | 'depth' | 'normals'
         # metres of a depth head's classes; () = the data holds ordinal classes, as published
         depth_range=pick(tiny=(1.0, 200.0), small=(1.0, 200.0), base=()),
-        # horizontal, degrees: with which normals are derived from depth
-        field_of_view=60.0,
+        # horizontal, degrees: with which normals are derived from depth. The world has cameras of
+        # 56 to 66; Cityscapes' focal length is 2262.52 of 2048 pixels
+        field_of_view=pick(tiny=60.0, small=60.0, base=48.7),
     )
     config.steps = pick(tiny=300, small=1000, base=1)
     config.batch_size = 16
@@ -79,4 +83,6 @@ def get_config(size='tiny'):
     clips = pick(tiny=32, small=32, base=0)
     config.eval_data.update(size=frames, frames=1, clips=clips, window=window)
     config.evals[reads] = {'type': reads, 'methods': ('truth',)}
+    if reads == 'normals':
+        config.evals.normals.field_of_view = config.loss.get_ref('field_of_view')
     return config

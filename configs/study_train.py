@@ -6,7 +6,9 @@ r"""The study of the paper's table: one generator, trained on in several ways, e
         --config.frozen.head=tiny/head
 
 A row by itself is of size tiny; study_train:full-small is of another. `bash launch/study.sh` trains
-all rows with all seeds and makes the tables.
+all rows with all seeds and makes the tables, of the last checkpoint of each run. Curves, where
+study_evaluate's curve.seeds asks for some, have a point for each checkpoint that is kept: of tiny
+five over the run; small and base save every 500 steps and keep two, or all with --config.keep=1000.
 
 All rows start from the generator that `shared` trains, without features, and so without anything
 in which they differ; a row with features adds their embedding, at zero. `baseline_large` is of
@@ -49,11 +51,10 @@ def get_config(row='full'):
     config = _generator(f'{size}-baseline-large' if large else size)
     if size == 'tiny':  # many runs on two cores
         config.steps = SHARED_STEPS if row.startswith('shared') else STEPS
-    config.optimizer.warmup_steps = 50
+        config.optimizer.warmup_steps = 50
+        # also where the command line changes the steps
+        config.checkpoint_every = config.get_ref('steps') // POINTS
+        config.keep = POINTS
     config.loss.nested_counts = 'multiples'
     config.update_from_flattened_dict(ROWS[row])
-    config.checkpoint_every = (
-        config.get_ref('steps') // POINTS
-    )  # also where the command line changes the steps
-    config.keep = POINTS
     return config

@@ -138,6 +138,29 @@ def test_base_trains_on_cityscapes_by_epochs_and_is_evaluated_on_the_way(recipe,
     assert config.steps == 5
 
 
+def test_the_base_encoder_is_evaluated_and_reads_what_was_rendered_once():
+    config = load_config('encoder', 'base')
+    assert config.data.sources == config.eval_data.sources == ('records:data/world_base',)
+    assert config.epoch_clips == 160_000 and config.data.workers > 0
+    assert 0 < config.eval_every <= config.steps // 10 and config.evals
+    assert config.steps // 100 <= config.optimizer.warmup_steps <= config.steps // 10
+
+
+@pytest.mark.parametrize(('size', 'warmup'), [('tiny', 50), ('small', 200), ('base', 1000)])
+def test_a_row_of_the_study_warms_up_as_its_size_does_and_is_saved_often(size, warmup):
+    config = load_config('study_train', f'full-{size}')
+    assert config.optimizer.warmup_steps == warmup
+    assert 0 < config.checkpoint_every <= 500
+
+
+@pytest.mark.parametrize(('size', 'degrees'), [('tiny', 60.0), ('small', 60.0), ('base', 48.7)])
+def test_normals_follow_from_the_view_of_the_cameras(size, degrees):
+    config = load_config('head', f'{size}-normals')
+    assert config.loss.field_of_view == config.evals.normals.field_of_view == degrees
+    config.loss.field_of_view = 50.0
+    assert config.evals.normals.field_of_view == 50.0
+
+
 def test_components_of_the_published_recipe_are_of_the_labelled_frames():
     config = load_config('principal', 'base')
     assert config.data.sources == ('records:data/cityscapes',) and config.clips == 2975

@@ -30,13 +30,18 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 MOST = 10.0  # normalised frames lie within 3; no frames from 0 to 255 but black ones within this
 
 
+def standardise(images: Float[Array, '... 3']) -> Float[Array, '... 3']:
+    """RGB from 0 to 1 [..., 3] with ImageNet's mean and deviation removed."""
+    return (images - jnp.asarray(IMAGE_MEAN)) / jnp.asarray(IMAGE_STD)
+
+
 def normalise(frames: Real[Array, '... 3']) -> Float[Array, '... 3']:
-    """RGB as whole numbers [..., 3] -> float32 with ImageNet's mean and deviation removed; floating
-    frames pass unchanged.
+    """RGB as whole numbers to 255 [..., 3] -> float32, standardised; floating frames pass
+    unchanged.
     """
     if jnp.issubdtype(frames.dtype, jnp.floating):
         return frames
-    return (frames.astype(jnp.float32) / 255.0 - jnp.asarray(IMAGE_MEAN)) / jnp.asarray(IMAGE_STD)
+    return standardise(frames.astype(jnp.float32) / 255.0)
 
 
 @flax.struct.dataclass
@@ -56,6 +61,12 @@ class Encoder:
 
     __repr__ = summary
 
+    def of_any_size(self) -> 'Encoder':
+        """Itself, but for frames as they are: the grid is theirs, where it was last used at another
+        size, too.
+        """
+        return self.replace(image_size=None)
+
     def encode(self, frames: Shaped[Array | np.ndarray, '...']) -> Float[Array, 'B T h w C']:
         """Frames [B, T, H, W, 3] -> features [B, T, h, w, C], float.
 
@@ -74,9 +85,17 @@ class Encoder:
             shape = (images.shape[0], *self.image_size, 3)
             images = jax.image.resize(images.astype(jnp.float32), shape, 'linear', antialias=True)
             if was_integer:
-                images = (images / 255.0 - jnp.asarray(IMAGE_MEAN)) / jnp.asarray(IMAGE_STD)
+                images = standardise(images / 255.0)
         features = self.net.apply(self.params, normalise(images))
         return features.reshape(batch, time, *features.shape[1:])
 
 
-__all__ = ['IMAGE_MEAN', 'IMAGE_STD', 'Encoder', 'Principal', 'VisionTransformer', 'normalise']
+__all__ = [
+    'IMAGE_MEAN',
+    'IMAGE_STD',
+    'Encoder',
+    'Principal',
+    'VisionTransformer',
+    'normalise',
+    'standardise',
+]

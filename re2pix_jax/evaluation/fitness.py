@@ -25,7 +25,7 @@ def of_frozen(model: Re2Pix, frames: Iterable[UInt8[np.ndarray, 'h w 3']]) -> di
 
 @jax.jit
 def _of_frame(model, frame):
-    kept, encoder = model.forecaster.principal, model.forecaster.encoder.replace(image_size=None)
+    kept, encoder = model.forecaster.principal, model.forecaster.encoder.of_any_size()
     features = encoder.encode(frame)
     lost = features - kept.reconstruct(kept.project(features))
     return (

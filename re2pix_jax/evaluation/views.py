@@ -195,8 +195,7 @@ def _of_autoencoder(part, batch) -> dict:
 def _of_features(part, batch) -> dict:
     """Of an encoder by itself; and through the principal components, where there are some."""
     encoder = part['encoder'] if isinstance(part, dict) else part
-    # The grid is that of the frames, whatever size the encoder was last used at.
-    raw = functools.cache(lambda: encoder.replace(image_size=None).encode(batch['frames']))
+    raw = functools.cache(lambda: encoder.of_any_size().encode(batch['frames']))
     found = {'encoder': View(features=raw)}
     if isinstance(part, dict):
         principal = part['principal']

@@ -36,8 +36,8 @@ class Layer(nn.Module):
     pre-norm, each with residual.
 
     [B, T, N, D] -> [B, frames, N, D]: after attention over time only the last `frames` go on (None:
-    all T). The last layer needs but the one frame that is read out, a fifth of the work of the
-    others.
+    all T). The last layer needs but the one frame that is read out, two fifths of the work of
+    the others.
     """
 
     heads: int

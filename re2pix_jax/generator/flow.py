@@ -68,6 +68,7 @@ def cosine(t):
 
 
 SCHEDULES = {'linear': linear, 'cosine': cosine}
+TIMES = ('logit_normal', 'uniform')
 CHOICES = {'path': ('flow', 'ddpm'), 'target': ('x', 'v', 'epsilon'), 'schedule': tuple(SCHEDULES)}
 
 
@@ -100,6 +101,14 @@ class Diffusion(NamedTuple):
 FLOW = Diffusion()
 
 
+def check_times(distribution: str) -> None:
+    """Raises ValueError for a distribution of times that `sample_time` does not know."""
+    if distribution not in TIMES:
+        raise ValueError(
+            f"time distribution '{distribution}' is unknown; choose one of {', '.join(TIMES)}"
+        )
+
+
 def sample_time(
     key: Key[Array, ''],
     shape: tuple[int, ...],
@@ -110,12 +119,9 @@ def sample_time(
     """Times in (0, 1), float32 of `shape`: sigmoid(N(mean, std^2)), or 'uniform' ones, which need
     neither mean nor std.
     """
+    check_times(distribution)
     if distribution == 'uniform':
         return jax.random.uniform(key, shape)
-    if distribution != 'logit_normal':
-        raise ValueError(
-            f"time distribution '{distribution}' is unknown; choose 'logit_normal' or 'uniform'"
-        )
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
 
 

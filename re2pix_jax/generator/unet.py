@@ -170,6 +170,15 @@ class VideoUNet(Backbone):
             self.latent_channels, (3, 3), padding=1, kernel_init=nn.initializers.zeros
         )
 
+    @nn.nowrap
+    def for_sampling(self, params):
+        """But for layers that do not round their kernel as it is: a doubling adds taps in float32
+        first, and the last convolution is in float32.
+        """
+        own = params['params']
+        exact = {k: v for k, v in own.items() if k.startswith('double') or k == 'conv_out'}
+        return {**params, 'params': {**super().for_sampling(params)['params'], **exact}}
+
     def _stream(self, latents, components, t, start, cache=None):
         """Frames from number `start` on at times t → features at the latent grid and the (keys,
         values) of all layers, a list.

@@ -80,7 +80,7 @@ def product(x, kernel, bias=None, parts: int = 1, tensor: str = ''):
 
 def in_compute_dtype(params, dtype):
     """The nested dicts `params` with kernels, and the biases beside them, as layers that compute in
-    `dtype` round them at every call.
+    `dtype` round them at every call; not for layers that take their kernel otherwise.
     """
     if not isinstance(params, dict):
         return params

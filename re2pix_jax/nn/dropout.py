@@ -12,8 +12,15 @@ compiler: of attention weights at 32x64 tokens, 10^10 for 64 clips, each would d
 """
 
 
+def check(rate: float) -> None:
+    """Raises ValueError for a rate outside [0, 1)."""
+    if not 0 <= rate < 1:  # true of nan too
+        raise ValueError(f'dropout is {rate}; it must lie in [0, 1)')
+
+
 def drop(x, rate: float, rng):
     """x [B, ...] with zeros in about a share `rate` of its places, and the rest over 1 - rate."""
+    check(rate)
     if x.size < COUNTED:
         keep = jax.random.bernoulli(rng, 1.0 - rate, x.shape)
     else:
@@ -23,11 +30,14 @@ def drop(x, rate: float, rng):
 
 
 class Dropout(nn.Module):
-    """`drop` with a key of the random stream 'dropout', where it is not `deterministic`."""
+    """`drop` with a key of the random stream 'dropout', where it is not `deterministic`; ValueError
+    for a rate outside [0, 1) in any case.
+    """
 
     rate: float
 
     def __call__(self, x, deterministic: bool):
+        check(self.rate)
         if deterministic or self.rate == 0.0:
             return x
         return drop(x, self.rate, self.make_rng('dropout'))

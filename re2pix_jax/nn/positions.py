@@ -2,7 +2,8 @@
 
 A separable interpolation is a matrix per axis. Building that matrix in numpy lets one einsum serve
 every convention there is (PyTorch's bicubic with and without antialiasing differ in the kernel's
-parameter, not only in its width), and keeps the weights out of reduced precision.
+parameter, not only in its width), and computes the weights in float64. They are float32, or rounded
+to what the map to be resized is in.
 """
 
 import functools

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from re2pix_jax.encoder import IMAGE_MEAN, IMAGE_STD
+from re2pix_jax.encoder import standardise
 from re2pix_jax.errors import UserError
 from re2pix_jax.tasks.task import Task, clip_keys
 from re2pix_jax.vae import Autoencoder
@@ -32,6 +32,7 @@ class AutoencoderTask(Task):
     kind = 'vae'
     measured = True
     build = AutoencoderKL
+    untold = ('norm_groups',)
 
     @property
     def frozen_parts(self):
@@ -155,8 +156,7 @@ def _images(batch):
 
 def _directions(encoder, images):
     """Features [B, h, w, layers, C] of images in [-1, 1], of unit length in each layer."""
-    normalised = ((images + 1.0) / 2.0 - jnp.asarray(IMAGE_MEAN)) / jnp.asarray(IMAGE_STD)
-    features = encoder.net.apply(encoder.params, normalised)
+    features = encoder.net.apply(encoder.params, standardise((images + 1.0) / 2.0))
     features = features.reshape(*features.shape[:3], len(encoder.net.layers), -1)
     return features / (jnp.linalg.norm(features, axis=-1, keepdims=True) + 1e-6)
 

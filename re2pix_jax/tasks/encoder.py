@@ -58,7 +58,7 @@ class EncoderTask(Task):
     """
 
     kind = 'encoder'
-    starts_from = False
+    starts_from = None
     build = VisionTransformer
 
     def check(self, loaded):

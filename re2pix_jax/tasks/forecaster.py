@@ -7,7 +7,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax import bundles
 from re2pix_jax.errors import UserError
 from re2pix_jax.forecaster import Forecaster, rollout, smooth_l1
 from re2pix_jax.forecaster.transformer import MaskedFeatureTransformer, adapt_grid
@@ -34,6 +33,7 @@ class ForecasterTask(Task):
     frozen_parts = ('encoder', 'principal')
 
     build = MaskedFeatureTransformer
+    untold = ('heads',)
 
     def check(self, loaded):
         loss, context = self.config.loss, self.net.frames - 1
@@ -56,16 +56,8 @@ class ForecasterTask(Task):
             )
         if not loaded:
             return
-        net, principal = self.frozen['encoder'].net, self.frozen['principal']
-        count, features = principal.components.shape
-        channels = len(net.layers) * net.width
-        if features != channels:
-            raise UserError(
-                f'config.frozen.principal: {self.config.frozen.principal} takes features of '
-                f'{features} channels, the encoder gives {channels}; give the components that were '
-                'fitted to this encoder'
-            )
-        if count != self.net.components:
+        self._check_components()
+        if (count := self.frozen['principal'].components.shape[0]) != self.net.components:
             raise UserError(
                 f'config.frozen.principal: {self.config.frozen.principal} gives {count} '
                 f'components, the forecaster takes {self.net.components}; set '
@@ -76,12 +68,7 @@ class ForecasterTask(Task):
         """Those of a forecaster bundle; its row and column codes are interpolated where
         config.model.grid is another one [R].
         """
-        part = bundles.load(name, self.kind)
-        if part.net.heads != self.net.heads:  # shapes do not tell
-            raise UserError(
-                f'config.init: {name} has {part.net.heads} heads and config.model '
-                f'{self.net.heads}; set config.model.heads to {part.net.heads}'
-            )
+        part = self.start(name)
         return (
             part.params
             if part.net.grid == self.net.grid
@@ -91,10 +78,7 @@ class ForecasterTask(Task):
     def _components(self, frozen, batch):
         if 'components' in batch:  # encoded clips
             return batch['components'].astype(jnp.float32)
-        # The grid is that of the frames: an encoder that was last used at another size does not
-        # bring them back to that.
-        encoder = frozen['encoder'].replace(image_size=None)
-        return frozen['principal'].project(encoder.encode(batch['frames']))
+        return frozen['principal'].project(frozen['encoder'].of_any_size().encode(batch['frames']))
 
     def inputs(self):
         return (jnp.zeros((1, self.net.frames - 1, *self.net.grid, self.net.components)),)

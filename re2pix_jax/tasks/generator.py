@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from re2pix_jax import bundles, errors
+from re2pix_jax import errors
 from re2pix_jax.data.windows import BASE_FPS
 from re2pix_jax.generator import Generator, backbone, conditioning, flow, sampler
 from re2pix_jax.model import Re2Pix
@@ -19,7 +19,14 @@ class GeneratorTask(Task):
 
     kind = 're2pix'
     frozen_parts = ('forecaster', 'vae')
+    carried_parts = ('head',)
+    starts_from = 'generator'
     build = staticmethod(backbone.create)
+    untold = ('heads', 'patch_size', 'head', 'groups')
+
+    @property
+    def untold_of_loss(self):
+        return ('path', 'target') + (('schedule',) if self.diffusion.path == 'ddpm' else ())
 
     def check(self, loaded):
         settings, components = self.config.loss, self.net.components
@@ -30,6 +37,7 @@ class GeneratorTask(Task):
             conditioning.mixed_places(self.config.batch_size, settings.predicted_fraction)
             self.diffusion = flow.Diffusion(settings.path, settings.target, settings.schedule)
             self.diffusion.check()
+            flow.check_times(settings.times)
             sampler.find(settings.sampler)
             sampler.times(settings.sampler_steps, settings.get('sampler_grid', 'even'))
             self.context_noise = settings.get('context_noise', 0.0)
@@ -45,6 +53,22 @@ class GeneratorTask(Task):
                 f"config.loss.mixed: '{settings.mixed}' is unknown; choose one of "
                 f'{", ".join(MIXED)}'
             )
+        if 'head' in self.carried:
+            self._check_head(self.carried['head'])
+
+    def _check_head(self, head):
+        name = f'config.frozen.head: {self.config.frozen.head}'
+        channels = self.frozen['forecaster'].principal.components.shape[1]
+        if head.reads != 'segmentation':
+            raise errors.UserError(
+                f'{name} reads {head.reads}; give a head that reads segmentation, or leave it empty'
+            )
+        if head.channels != channels:
+            raise errors.UserError(
+                f'{name} takes features of {head.channels} channels, the encoder of '
+                f'config.frozen.forecaster gives {channels}; give a head for that encoder, or '
+                'leave it empty'
+            )
 
     def inputs(self):
         return self.net.example()
@@ -53,7 +77,7 @@ class GeneratorTask(Task):
         """A generator without features serves one with them as well: their embedding starts at
         zero, so that at first the two compute the same. [O]
         """
-        loaded = bundles.load(name, 'generator')
+        loaded = self.start(name)
         if loaded.net.components or not self.net.components:
             return loaded.params
         new = {'fusion': self.shapes['params']['fusion']}
@@ -139,8 +163,7 @@ class GeneratorTask(Task):
         """The whole model, both stages and the networks between them; with a head where
         config.frozen names one.
         """
-        data, head = self.config.data, self.config.frozen.get('head')
-        settings = self.config.loss
+        data, settings = self.config.data, self.config.loss
         return Re2Pix(
             forecaster=self.frozen['forecaster'],
             vae=self.frozen['vae'],
@@ -150,7 +173,7 @@ class GeneratorTask(Task):
                 context_noise=self.context_noise,
                 **self.diffusion._asdict(),
             ),
-            head=bundles.load(head, 'head') if head else None,
+            head=self.carried.get('head'),
             size=tuple(data.size),
             fps=BASE_FPS / data.strides[len(data.strides) // 2],
             sampler=settings.sampler,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from re2pix_jax import bundles, errors
+from re2pix_jax import errors
 from re2pix_jax.cityscapes import IGNORE
 from re2pix_jax.heads import Head, normals, ordinal
 from re2pix_jax.heads.dpt import DPTHead
@@ -26,14 +26,15 @@ class HeadTask(Task):
     - segmentation: cross-entropy with batch['labels'], 255 ignored.
     - depth: cross-entropy with the classes of batch['depth'], 0 ignored; config.loss.depth_range
       says which metres the classes are, () that the depths are classes already.
-    - normals: squared distance plus 1 - cosine to batch['normals'] or, where the batch has none, to
-      the normals of batch['depth'] seen with config.loss.field_of_view degrees [O].
+    - normals: squared distance plus 1 - cosine to the normals of batch['depth'], in metres and seen
+      with config.loss.field_of_view degrees [O].
     """
 
     kind = 'head'
     frozen_parts = ('encoder', 'principal')
 
     build = DPTHead
+    untold_of_loss = ('reads',)
 
     def check(self, loaded):
         loss = self.config.loss
@@ -47,15 +48,8 @@ class HeadTask(Task):
                 f'config.loss.field_of_view = {self.field_of_view}: expected degrees between 0 and '
                 '180'
             )
-        if not loaded:
-            return
-        net, channels = self.frozen['encoder'].net, self.frozen['principal'].components.shape[1]
-        if channels != len(net.layers) * net.width:
-            raise errors.UserError(
-                f'{self.config.frozen.principal}: holds principal components of {channels} '
-                f'channels, and the encoder {self.config.frozen.encoder} gives '
-                f'{len(net.layers) * net.width}: fit them to this encoder'
-            )
+        if loaded:
+            self._check_components()
 
     def _head(self, variables, encoder=None):
         return Head(
@@ -78,9 +72,7 @@ class HeadTask(Task):
                 'config.data.sources: encoded clips hold no frames, which a head is trained on; '
                 'take a source of frames'
             )
-        # The grid is that of the frames: an encoder that was last used at another size does not
-        # bring them back to that.
-        encoder, principal = frozen['encoder'].replace(image_size=None), frozen['principal']
+        encoder, principal = frozen['encoder'].of_any_size(), frozen['principal']
         return principal.reconstruct(principal.project(encoder.encode(batch['frames'])))
 
     def inputs(self):
@@ -93,12 +85,7 @@ class HeadTask(Task):
         return (jnp.zeros((1, *grid, self.frozen['principal'].components.shape[1])),)
 
     def load(self, name):
-        head, channels = bundles.load(name, self.kind), self.frozen['principal'].components.shape[1]
-        if head.reads != self.reads:
-            raise errors.UserError(
-                f'{name}: reads {head.reads}, where config.loss.reads is {self.reads}: start from '
-                'another head'
-            )
+        head, channels = self.start(name), self.frozen['principal'].components.shape[1]
         if head.channels != channels:
             raise errors.UserError(
                 f'{name}: takes features of {head.channels} channels, and the encoder '
@@ -108,8 +95,6 @@ class HeadTask(Task):
 
     def _truth(self, batch):
         """Labels [B, T, H, W], depths [B, T, H, W] or normals [B, T, H, W, 3] of a batch."""
-        if self.reads == 'normals' and 'normals' in batch:
-            return batch['normals']
         name = 'labels' if self.reads == 'segmentation' else 'depth'
         if name not in batch:
             raise errors.UserError(

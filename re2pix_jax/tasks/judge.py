@@ -60,7 +60,7 @@ class JudgeTask(Task):
     """
 
     kind = 'judge'
-    starts_from = False
+    starts_from = None
     build = VideoNetwork
 
     def check(self, loaded):
@@ -99,11 +99,11 @@ class JudgeTask(Task):
 
     def loss(self, variables, frozen, batch, key, teacher=None):
         weights, params = self.config.loss, variables['params']
-        keys = clip_keys(key, batch)
-        shown, speed, order = jax.vmap(self._window)(keys)
+        keys = jax.vmap(lambda key: jax.random.split(key, 5))(clip_keys(key, batch))
+        shown, speed, order = jax.vmap(self._window)(keys[:, :4])
         take = jax.vmap(lambda values, places: values[places])
         clips = scaled(take(batch['frames'], shown))
-        masked = jax.vmap(self._mask)(keys)
+        masked = jax.vmap(self._mask)(keys[:, 4])
         shown_pixels = jnp.where(self._pixels(masked), 0.0, clips) if weights.patches else clips
         found = self.net.apply({'params': params['net']}, shown_pixels)
         answers = self.questions.apply({'params': params['questions']}, *found)
@@ -122,9 +122,10 @@ class JudgeTask(Task):
         loss = sum(weights[name] * value for name, value in losses.items())
         return loss, (losses | metrics, {})
 
-    def _window(self, key):
-        """(places of the five frames, number of the speed, number of the order) of a clip."""
-        keys = jax.random.split(key, 4)
+    def _window(self, keys):
+        """(places of the five frames, number of the speed, number of the order) of a clip; four
+        keys.
+        """
         speed = jax.random.randint(keys[0], (), 0, len(self.speeds))
         order = jax.random.randint(keys[1], (), 0, len(ORDERS))
         step = jnp.array(self.speeds)[speed]
@@ -139,9 +140,7 @@ class JudgeTask(Task):
         that motion says what was there.
         """
         grid = [side // self.cell for side in self.config.data.size]
-        return (
-            jax.random.uniform(jax.random.fold_in(key, 1), (FRAMES, *grid)) < self.config.loss.mask
-        )
+        return jax.random.uniform(key, (FRAMES, *grid)) < self.config.loss.mask
 
     def _pixels(self, masked):
         return masked.repeat(self.cell, 2).repeat(self.cell, 3)[..., None]

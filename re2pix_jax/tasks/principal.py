@@ -44,9 +44,7 @@ def fit(config, out, overwrite: bool = False) -> str:
     mesh = meshes.create(**meshes.sizes(config))
     config = config.copy_and_resolve_references()
     config.batch_size = meshes.filled(config.batch_size, mesh)  # what is found hardly depends on it
-    # The grid is that of the frames: an encoder that was last used at another size does not bring
-    # them back to that.
-    encoder = bundles.load(config.frozen.encoder, 'encoder').replace(image_size=None)
+    encoder = bundles.load(config.frozen.encoder, 'encoder').of_any_size()
     check(config, encoder.net)
     run = {
         'config': checkpoint.plain(config),

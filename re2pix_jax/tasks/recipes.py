@@ -122,8 +122,8 @@ def _made_for(config):
 def _of_components(config, parts):
     """The encoder on every frame, and the products of its channels with each other."""
     frames, encoder = abstract_batch(config, parts)['frames'], parts['encoder']
-    encode = jax.jit(encoder.replace(image_size=None).encode).trace(frames)
-    *grid, channels = jax.eval_shape(encoder.replace(image_size=None).encode, frames).shape
+    encode = jax.jit(encoder.of_any_size().encode).trace(frames)
+    *grid, channels = jax.eval_shape(encoder.of_any_size().encode, frames).shape
     steps = -(-config.clips // config.batch_size)
     products = 2.0 * math.prod(grid) * channels**2
     return Work(

@@ -10,7 +10,7 @@ ENCODING_PARTS = ('encoder', 'principal', 'vae')
 
 
 class Task:
-    """Base of the five tasks. A subclass builds its network and says what it takes, what its loss
+    """Base of the tasks. A subclass builds its network and says what it takes, what its loss
     is and which part it becomes.
 
     Attributes:
@@ -18,13 +18,19 @@ class Task:
         frozen: {name: part}, pytrees that the loop shards and passes to `loss`; never trained,
             never saved with the parameters.
         bundles: {name: {'path', 'identity'}} of those parts, recorded in checkpoints.
+        carried: {name: part} that is exported with what is trained and that no loss sees.
         shapes: the variables as ShapeDtypeStructs.
     """
 
     frozen_parts: tuple[str, ...] = ()
+    carried_parts: tuple[str, ...] = ()  # of `carried`, where config.frozen names them
     kind = ''  # of the bundle that `part` becomes
     measured = False  # whether `part` is measured on clips
-    starts_from = True  # whether such a bundle holds all that is trained
+    starts_from: str | None = ''  # kind of the bundle to start from; '': `kind`, None: none
+    # What shapes of parameters do not tell of such a bundle: fields of its network (config.model),
+    # and of the part itself (config.loss).
+    untold: tuple[str, ...] = ()
+    untold_of_loss: tuple[str, ...] = ()
 
     def __init__(self, config, load: bool = True, frozen: dict | None = None):
         """Builds the network of `config.model` and, with `load`, opens the bundles of
@@ -35,7 +41,7 @@ class Task:
             UserError: fields of the config that do not fit each other, or bundles that do not fit
                 the network.
         """
-        self.config, self.frozen, self.bundles = config, {}, {}
+        self.config, self.frozen, self.bundles, self.carried = config, {}, {}, {}
         with errors.blaming('config.model'):
             self.net = self.build(**self._network_fields())
         for name in self.frozen_parts if frozen is not None else ():
@@ -52,6 +58,9 @@ class Task:
                 'path': bundles.pinned(path),
                 'identity': bundles.digest(path, name),
             }
+        for name in self.carried_parts if load and frozen is None else ():
+            if path := config.frozen.get(name, ''):
+                self.carried[name] = bundles.load(path, name)
         self.check(load)
         with errors.blaming('config.model'):
             self.shapes = jax.eval_shape(self.init, jax.random.key(0))
@@ -76,12 +85,39 @@ class Task:
 
     def load(self, name: str) -> dict:
         """Variables to start from, of a bundle such as `save` writes."""
-        if not self.starts_from:
+        return self.start(name).params
+
+    def start(self, name: str):
+        """The part whose variables `load` gives.
+
+        Raises:
+            UserError: there is no such bundle, or it is of another network where shapes would not
+                tell.
+        """
+        if self.starts_from is None:
             raise errors.UserError(
                 f'config.init: the {self.config.task} task starts from random parameters only, as '
                 'bundles lack what it trains beside the network; leave it empty'
             )
-        return bundles.load(name, self.kind).params
+        part = bundles.load(name, self.starts_from or self.kind)
+        found = [
+            (f'model.{field}', getattr(part.net, field), getattr(self.net, field))
+            for field in self.untold
+            if hasattr(part.net, field) and hasattr(self.net, field)
+        ]
+        for field in self.untold_of_loss:
+            default = type(part).__dataclass_fields__[field].default
+            found.append(
+                (f'loss.{field}', getattr(part, field), self.config.loss.get(field, default))
+            )
+        for field, theirs, ours in found:
+            if theirs != ours:
+                raise errors.UserError(
+                    f'config.init: {name} was trained with {field.partition(".")[2]} {theirs!r}, '
+                    f'and config.{field} is {ours!r}; set config.{field} to {theirs!r} or start '
+                    'from another bundle'
+                )
+        return part
 
     def loss(self, variables, frozen, batch, key, teacher=None):
         """Of one batch, or of a part of it; pure.
@@ -146,6 +182,17 @@ class Task:
     def depth_kind(self) -> str:
         """'metres' or 'classes' where the loss reads depth, '' where it does not."""
         return ''
+
+    def _check_components(self) -> None:
+        """Refuses principal components that were fitted to another encoder."""
+        net, principal = self.frozen['encoder'].net, self.frozen['principal']
+        features, channels = principal.components.shape[1], len(net.layers) * net.width
+        if features != channels:
+            raise errors.UserError(
+                f'config.frozen.principal: {self.config.frozen.principal} takes features of '
+                f'{features} channels, the encoder gives {channels}; give the components that were '
+                'fitted to this encoder'
+            )
 
     def _network_fields(self):
         """Static fields of the network: `config.model` with tuples for lists."""

@@ -176,9 +176,9 @@ class AutoencoderKL(nn.Module):
     - 1). `dtype` is what convolutions and attention are computed in. Norms, the sums of residual
     blocks, the last convolution and the quant convolutions stay in float32, where rounding would be
     seen in the result, and so do latents and images.
+
     Methods: `encode(images) -> (mean, logvar)` and `decode(latents) -> images`; images are float
-        [B, H, W, 3] in
-    [-1, 1], latents unscaled.
+    [B, H, W, 3] in [-1, 1], latents unscaled.
     """
 
     block_out_channels: tuple = (128, 256, 512, 512)

@@ -16,7 +16,7 @@ from re2pix_jax.world.quads import BRICKS, SLATS
 
 CHUNK = 70.0
 STROLL = 30.0  # how far people walk from where they were at time 0 (m)
-NORMAL, ZEBRA, JUNCTION, STOP_LINE = range(4)
+ZEBRA, JUNCTION, STOP_LINE = 1, 2, 3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,6 +124,7 @@ def simulate(street, seed, last):
         want = limits * (
             1 - np.minimum(ratio, 1.6) ** 4 - _press(v, pace, gap) ** 2 - _press(v, 0.0, stop) ** 2
         )
+        before = np.arctan2(slide, np.maximum(v, 1.0))  # `turn` of the step before
         accel = accel + 0.22 * (np.clip(want, -7.0, limits) - accel)
         v = np.maximum(v + accel * dt, 0.0)
         s = s + way * v * dt
@@ -131,7 +132,6 @@ def simulate(street, seed, last):
             waited = waited + 1
             _change_lanes(street, s, home, v, way, half, wish, gap, pace, cyclist, waited, eager)
         pull = home + wide * np.sin(sway * time + swing) * np.minimum(v / 5, 1)
-        before = np.arctan2(slide, np.maximum(v, 1.0))
         slide = slide + dt * (2.2 * np.clip(pull - d, -0.7, 0.7) - 1.5 * slide)
         slide = np.clip(slide, -0.16 * v, 0.16 * v)
         d = d + slide * dt
@@ -163,8 +163,8 @@ def _leaders(s, d, v, way, half, width):
 
 
 def _stops(street, s, d, v, way, time):
-    """Distance (m) to the next thing to stop for that an agent can still stop for; 1000 where there
-    is none.
+    """Distance (m) of each agent to the next thing that it must stop for and still can; 1000 where
+    there is none.
     """
     stop = np.full(len(s), 1e3)
     brake = v * v / (2 * 3.5)

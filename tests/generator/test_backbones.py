@@ -106,6 +106,23 @@ def test_cached_sampling_equals_recomputation(made):
     np.testing.assert_allclose(sampled, z, atol=1e-5 * float(jnp.abs(z).max()))
 
 
+@pytest.mark.parametrize('name', ['factorised', 'unet'])
+def test_what_is_sampled_with_is_what_was_trained_to_the_last_bit(name):
+    """In half precision, where kernels are rounded before and not at every call."""
+    net = NETS[name].clone(dtype='bfloat16')
+    params, (context, noisy, t, *components) = (
+        random_variables(net, *net.example()),
+        draw_inputs(net),
+    )
+    lighter = net.for_sampling(params)
+    halved = [leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(lighter)]
+    assert sum(halved) > len(halved) / 3
+    np.testing.assert_array_equal(
+        net.apply(lighter, context, noisy, t, *components),
+        net.apply(params, context, noisy, t, *components),
+    )
+
+
 def test_a_context_frame_has_the_time_that_it_is_given(made):
     net, params, apply = made
     context, _, _, *components = inputs = draw_inputs(net)

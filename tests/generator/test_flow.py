@@ -152,6 +152,6 @@ def test_unknown_names_are_refused():
     ):
         Diffusion(schedule='sigmoid').check()
     with pytest.raises(
-        ValueError, match="time distribution 'beta' is unknown; choose 'logit_normal' or 'uniform'"
+        ValueError, match="time distribution 'beta' is unknown; choose one of logit_normal, uniform"
     ):
         flow.sample_time(jax.random.key(0), (1,), distribution='beta')

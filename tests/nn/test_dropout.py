@@ -27,6 +27,16 @@ def test_it_drops_what_flax_drops():
     assert (dropout.Dropout(0.3).apply({}, x, True) == x).all()
 
 
+@pytest.mark.parametrize('rate', [-0.1, 1.0, 1.5, float('nan')])
+@pytest.mark.parametrize('deterministic', [True, False])
+def test_a_rate_that_drops_all_or_less_than_nothing_is_refused(rate, deterministic):
+    key = {'dropout': jax.random.key(2)}
+    with pytest.raises(ValueError, match=r'dropout is .*; it must lie in \[0, 1\)'):
+        dropout.Dropout(rate).apply({}, jnp.ones((2, 3)), deterministic, rngs=key)
+    with pytest.raises(ValueError, match='dropout is'):
+        dropout.drop(jnp.ones((2, 3)), rate, key['dropout'])
+
+
 def test_each_clip_of_very_many_places_is_drawn_by_itself(monkeypatch):
     monkeypatch.setattr(dropout, 'COUNTED', 1000)
     key, x = jax.random.key(3), jnp.ones((4, 60, 50))

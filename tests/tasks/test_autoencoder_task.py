@@ -165,6 +165,13 @@ def test_features_are_compared_by_direction(micro_bundles):
     assert float(metrics['features']) < 1e-6
 
 
+def test_a_start_of_other_groups_is_refused(micro_bundles):
+    """Shapes of parameters are the same."""
+    task = tasks.create(config_of(micro_bundles, model={'norm_groups': 8}))
+    with pytest.raises(errors.UserError, match='norm_groups 4, and config.model.norm_groups is 8'):
+        task.load(micro_bundles / 'vae')
+
+
 @pytest.mark.slow
 def test_a_decoder_by_itself_keeps_latents_and_leaves_the_adversary(micro_bundles, tmp_path):
     """And goes on exactly where it was cut off."""

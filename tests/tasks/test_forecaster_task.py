@@ -201,7 +201,7 @@ def test_weights_of_another_number_of_heads_are_refused(micro_bundles):
     """Their shapes are the same."""
     with pytest.raises(
         errors.UserError,
-        match=r'forecaster has 2 heads and config.model 3; set config.model.heads to 2',
+        match='forecaster was trained with heads 2, and config.model.heads is 3; set config.model',
     ):
         make_task(micro_bundles, heads=3).load(micro_bundles / 'forecaster')
 

@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from re2pix_jax import bundles, errors, tasks
+from re2pix_jax.bundles.kinds import KINDS
 from re2pix_jax.generator import Generator
 from re2pix_jax.generator.dit import SpaceTimeDiT
+from re2pix_jax.generator.unet import VideoUNet
 from tests.conftest import MICRO, load_config, random_variables, shrink
 
 ROWS = ('full', 'truth_only', 'predicted_only', 'no_nested_dropout', 'full_doublings', 'baseline')
@@ -135,6 +138,10 @@ def test_how_a_model_draws_is_exported_with_it(micro_bundles):
     ('change', 'said'),
     [
         ({'sampler': 'rk4'}, "sampler 'rk4' is unknown"),
+        (
+            {'times': 'foo'},
+            "time distribution 'foo' is unknown; choose one of logit_normal, uniform",
+        ),
         ({'sampler_steps': 0}, 'sampler steps is 0'),
         ({'sampler_grid': 'odd'}, "sampler grid 'odd' makes no times"),
         ({'context_noise': 1.0}, r'context_noise is 1.0; it must lie in \[0, 1\)'),
@@ -145,3 +152,70 @@ def test_what_cannot_be_drawn_with_is_refused_before_training(micro_bundles, cha
     config.loss.update(change)
     with pytest.raises(errors.UserError, match=f'config.loss: {said}'):
         tasks.create(config)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'model.heads': 3}, 'heads 2, and config.model.heads is 3; set config.model.heads to 2'),
+        ({'loss.target': 'v'}, "target 'x', and config.loss.target is 'v'; set config.loss.target"),
+        (
+            {'loss.path': 'ddpm'},
+            "path 'flow', and config.loss.path is 'ddpm'; set config.loss.path",
+        ),
+    ],
+)
+def test_a_start_that_only_looks_alike_is_refused(changes, said, micro_bundles):
+    config = shrink(load_config('generator', 'tiny'), micro_bundles)
+    config.update_from_flattened_dict(changes)
+    task = tasks.create(config)
+    start = str(micro_bundles / 'generator')
+    with pytest.raises(errors.UserError, match=f'config.init: {start} was trained with {said}'):
+        task.load(start)
+
+
+@pytest.mark.parametrize('field', ['head', 'groups'])
+def test_a_unet_that_only_looks_alike_is_refused(field, micro_bundles, tmp_path):
+    sizes = dict(latent_channels=4, latent_grid=(8, 16), components=32, width=16, multiples=(1, 2))
+    net = VideoUNet(**sizes, blocks=1, head=4, groups=4, context_frames=4, future_frames=4)
+    start = tmp_path / 'unet'
+    bundles.save(start, Generator(params=random_variables(net, *net.example()), net=net))
+    config = shrink(load_config('generator', 'tiny'), micro_bundles)
+    config.model = ConfigDict(KINDS['generator'].fields_of(net) | {field: 8})
+    with pytest.raises(errors.UserError, match=f'{field} 4, and config.model.{field} is 8; set'):
+        tasks.create(config).load(str(start))
+
+
+def test_the_schedule_of_a_start_counts_where_there_is_one(micro_bundles, tmp_path):
+    generator = bundles.load(micro_bundles / 'generator')
+    bundles.save(tmp_path / 'ddpm', generator.replace(path='ddpm'))
+    bundles.save(tmp_path / 'flow', generator.replace(schedule='cosine'))
+    config = shrink(load_config('generator', 'tiny'), micro_bundles)
+    tasks.create(config).load(str(tmp_path / 'flow'))
+    config.loss.update(path='ddpm', schedule='cosine')
+    with pytest.raises(errors.UserError, match="schedule 'linear', and config.loss.schedule is 'c"):
+        tasks.create(config).load(str(tmp_path / 'ddpm'))
+
+
+def test_the_head_is_opened_once_and_when_a_run_starts(micro_bundles, monkeypatch, tmp_path):
+    config = shrink(load_config('generator', 'tiny'), micro_bundles)
+    task = tasks.create(config)
+    assert 'head' not in task.bundles  # a checkpoint without it is gone on with
+    monkeypatch.setattr(bundles, 'load', None)
+    assert task.part({}).head is task.part({}).head is not None
+    monkeypatch.undo()
+
+    def refused(head, said):
+        config.frozen.head = str(head)
+        with pytest.raises(errors.UserError, match=said):
+            tasks.create(config)
+
+    refused(tmp_path / 'none', f'{tmp_path}/none')
+    head = bundles.load(micro_bundles / 'head')
+    wider = random_variables(head.net, jnp.zeros((1, 4, 8, 48)))
+    bundles.save(tmp_path / 'other', head.replace(params=wider))
+    refused(tmp_path / 'other', 'config.frozen.head: .* takes features of 48 channels, .* gives 96')
+    bundles.save(tmp_path / 'depth', head.replace(reads='depth'))
+    refused(tmp_path / 'depth', 'config.frozen.head: .* reads depth; give a head that reads segm')
+    config.frozen.head = ''
+    assert tasks.create(config).part({}).head is None

@@ -31,7 +31,7 @@ def clips(count):
 
 def test_windows_are_at_a_speed_and_in_an_order(micro_bundles):
     task = create(micro_bundles)
-    shown, speeds, orders = jax.vmap(task._window)(jax.random.split(jax.random.key(0), 400))
+    shown, speeds, orders = jax.vmap(task._window)(jax.random.split(jax.random.key(0), (400, 4)))
     assert 0 <= shown.min() and shown.max() < 13
     for places, speed, order in zip(np.asarray(shown), speeds, orders, strict=True):
         assert set(np.diff(np.sort(places))) == {task.speeds[speed]}
@@ -42,6 +42,33 @@ def test_windows_are_at_a_speed_and_in_an_order(micro_bundles):
             assert steps == {task.speeds[speed] * (1 if ORDERS[order] == 'forwards' else -1)}
     assert np.bincount(speeds).min() > 90 and np.bincount(orders).min() > 90
     assert len(SHUFFLES) == 118
+
+
+def test_what_is_painted_is_drawn_apart_from_the_window(micro_bundles):
+    """No key is used for both."""
+    task, used = create(micro_bundles, patches=1.0), {}
+    window, mask = task._window, task._mask
+
+    def note(name, function):
+        def noted(keys):
+            jax.debug.callback(lambda data: used.setdefault(name, []).append(data), data(keys))
+            return function(keys)
+
+        return noted
+
+    data = jax.random.key_data
+    task._window, task._mask = note('window', window), note('mask', mask)
+    batch = {name: jnp.asarray(value) for name, value in clips(2).items()}
+    task.loss(jax.jit(task.init)(jax.random.key(0)), {}, batch, jax.random.key(1))
+    jax.effects_barrier()
+    rows = lambda keys: {tuple(row) for row in np.reshape(keys, (-1, 2)).tolist()}
+    derived = {
+        tuple(np.asarray(data(jax.random.fold_in(jax.random.wrap_key_data(jnp.uint32(row)), k))))
+        for row in rows(used['mask'])
+        for k in range(4)
+    }
+    assert len(rows(used['window'])) == 8 and len(rows(used['mask'])) == 2
+    assert not rows(used['window']) & (rows(used['mask']) | derived)
 
 
 @pytest.mark.long

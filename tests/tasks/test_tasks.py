@@ -79,6 +79,8 @@ def test_the_generator_learns_the_same_however_the_batch_is_cut(mixed, micro_bun
     [
         ('autoencoder', 'colour', 3, "config.model: .*unexpected keyword argument 'colour'"),
         ('forecaster', 'heads', 0, 'config.model: .*zero'),
+        ('forecaster', 'dropout', 1.5, 'config.model: dropout is 1.5; it must lie in'),
+        ('head', 'dropout', 1.0, 'config.model: dropout is 1.0; it must lie in'),
     ],
 )
 def test_what_a_network_refuses_is_blamed_on_the_config(name, field, value, message, micro_bundles):

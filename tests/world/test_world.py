@@ -117,9 +117,9 @@ def test_motion_is_smooth_and_consistent(clips):
     for clip in clips:
         motion = clip.motion
         step = np.hypot(*np.diff(motion['position'], axis=0).T) * world.FPS
-        np.testing.assert_allclose(step, motion['speed'][1:], atol=0.25)
+        np.testing.assert_allclose(step, motion['speed'][1:], atol=0.01)
         np.testing.assert_allclose(
-            np.diff(motion['heading']) * world.FPS, motion['yaw_rate'][1:], atol=0.03
+            np.diff(motion['heading']) * world.FPS, motion['yaw_rate'][1:], atol=0.003
         )
         assert np.abs(np.diff(motion['speed'])).max() < 8 / world.FPS
         assert np.abs(np.diff(motion['yaw_rate'])).max() < 0.1
@@ -203,6 +203,8 @@ def test_traffic_keeps_apart_and_moves():
     for index in range(6):
         street = Street((7, index))
         history = traffic.simulate(street, (7, index), 80)
+        rate = np.diff(history.turn, axis=0) * world.FPS  # of those who brake, too
+        np.testing.assert_allclose(history.twist[1:], rate, atol=1e-9)
         assert np.abs(np.diff(history.d, axis=0)).max() < 0.2 and history.v.max() < 25
         half = traffic.HALF_LENGTH[history.kind]
         ours = np.flatnonzero((history.way > 0) & (history.kind < 3))

@@ -43,7 +43,7 @@ class Reconstruction(Evaluator):
 
     def open(self):
         if path := self.options['encoder']:
-            self.parts = bundles.load(path, 'encoder').replace(image_size=None)
+            self.parts = bundles.load(path, 'encoder').of_any_size()
 
     def measure(self, parts, view, views, batch):
         frames, distances = batch['frames'], jnp.zeros(batch['frames'].shape[:2])
