@@ -7,6 +7,7 @@ import functools
 import http.server
 import json
 import shutil
+import socket
 import threading
 
 import pytest
@@ -91,6 +92,20 @@ def test_a_file_is_gone_on_with(server, tmp_path):
         download.fetch(f'{server.url}/none', tmp_path / 'files' / 'none')
     with pytest.raises(UserError, match=r'could not be fetched .*put it at .*/files/x'):
         download.fetch('http://127.0.0.1:9/x', tmp_path / 'files' / 'x')
+
+
+def test_an_answer_that_is_none_is_a_line(tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+
+        def answer():
+            with listening.accept()[0] as heard:
+                heard.recv(4096)
+                heard.sendall(b'nonsense\r\n\r\n')
+
+        threading.Thread(target=answer, daemon=True).start()
+        place = f'http://127.0.0.1:{listening.getsockname()[1]}/x'
+        with pytest.raises(UserError, match=r'/x: could not be fetched .*nonsense'):
+            download.fetch(place, tmp_path / 'x')
 
 
 @pytest.fixture

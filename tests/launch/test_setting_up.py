@@ -49,6 +49,24 @@ def test_where_every_python_is_too_old_uv_brings_one(tmp_path, brings):
     assert stamp.startswith('3.12.1 /base ') and stamp.endswith(' tpu,gcs\n')
 
 
+def test_what_could_not_be_installed_is_tried_again(tmp_path):
+    made = f'-m) mkdir -p .venv/bin; cp {tmp_path}/python .venv/bin; echo > .venv/bin/activate ;;'
+    once = 'if [ "$2" = pip ] && [ ! -f tried ]; then touch tried; exit 1; fi'
+    _tool(tmp_path, 'python', once, 'case "$1" in', '-c) echo 3.12.1 /base ;;', made, 'esac')
+    for name in ('setup.py', 'requirements.txt', 'launch'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environ = {'PATH': '/usr/bin:/bin', 'PYTHON': str(tmp_path / 'python'), 'EXTRA': 'tpu'}
+    # As a shell in which somebody types: it stays, and has the status.
+    script = 'source launch/environment.sh; echo status $?; source launch/environment.sh; echo $?'
+    done = subprocess.run(
+        ['bash', '-c', script], cwd=tmp_path, env=environ, capture_output=True, text=True
+    )
+    told = 'error: re2pix_jax[tpu] was not installed, see above: try again\n'
+    assert done.stderr == told
+    assert 'status 2\n' in done.stdout and done.stdout.endswith('\n0\n')
+    assert (tmp_path / '.venv' / 'stamps').read_text().count('\n') == 1
+
+
 def test_a_slice_that_others_made_is_deleted_whole(tmp_path):
     _tool(
         tmp_path,

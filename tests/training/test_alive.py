@@ -128,6 +128,28 @@ def test_mistakes_are_not_started_again(tmp_path):
     assert (status, said) == (2, 'error: no\n')
 
 
+def test_a_sigterm_is_heard_in_the_only_process_of_a_distributed_run():
+    script = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit('heard'))
+from re2pix_jax.training import mesh
+mesh.initialize_processes()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(5)
+"""
+    alone = {'JAX_COORDINATOR_ADDRESS': f'localhost:{runs.free_port()}'}
+    alone |= {'JAX_NUM_PROCESSES': '1', 'JAX_PROCESS_ID': '0'}
+    done = subprocess.run(
+        [sys.executable, '-c', script],
+        cwd=ROOT,
+        env=environment() | alone,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and done.stderr.endswith('heard\n')
+
+
 def test_an_interrupt_that_the_parent_alone_hears_ends_the_child(tmp_path):
     heard = """
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
