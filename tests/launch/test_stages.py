@@ -91,6 +91,13 @@ def test_an_interrupt_goes_to_what_is_under_way(tmp_path):
     assert begun.wait(30) == 143 and (tools / 're2pix.heard').read_text() == 'heard\n'
 
 
+def test_a_status_is_that_of_the_command_that_ended_as_the_signal_came(tmp_path):
+    tools = stand_in(tmp_path / 'bin', "trap '' TERM; kill -INT $PPID; exit 7")
+    for number in range(5):
+        status, _, said = launch('stages.sh', f'{tmp_path}/{number}', path=[tools], RECIPE='tiny')
+        assert status == 7, said
+
+
 @store.needed
 def test_a_bundle_in_a_bucket_is_there_once_its_last_file_is(tmp_path):
     text = (ROOT / 'launch/stages.sh').read_text()
