@@ -186,7 +186,7 @@ BAD = {
     'sound.mp4': (sound, read(), 'holds no video', 'expected a video'),
     'short.mp4': (coded(10, 30), read(fps=10, min_frames=5), '4 frames at 10', 'a longer clip'),
     'late.mp4': (coded(60, 30), read(start=900), '2 s long', 'start may be at most 1.96'),
-    'slow.mp4': (coded(30, 3), read(fps=6), 'frame rate', 'give a faster video'),
+    'slow.mp4': (coded(30, 3), read(fps=6), '3 frames per second', 'give a faster video'),
     'small.mp4': (coded(30, 30), read(min_size=500), '96x160', 'at least 500'),
     'no_images': (images(), read(), 'no images', 'expected .png or .jpg'),
     'torn_image': (images(a0__jpg=jpeg(1), a1__jpg=b'\xff\xd8\xff'), read(), 'a1.jpg', 'replace'),

@@ -9,9 +9,7 @@ A pass that was cut off goes on where the last minute was saved, when the same c
 again. `explained_variance.png` in the bundle shows how much each number of components holds.
 """
 
-from re2pix_jax.commands import (
-    cli,
-)  # first: it quietens what the native libraries print while they load
+from re2pix_jax.commands import _config, cli  # first: it quietens native libraries while they load
 
 # isort: split
 import jax
@@ -30,6 +28,7 @@ GOES_ON = True
 
 def main(argv):
     del argv
+    _config.check_fields(_CONFIG.value, 'principal:tiny', 'components', 'frozen', 'data')
     mesh.initialize_processes()
     found = principal.fit(_CONFIG.value, _OUT.value, _OVERWRITE.value)
     if jax.process_index() == 0:

@@ -14,9 +14,7 @@ RE2PIX_DISTRIBUTED=1 where the cluster describes itself. Status 75: killed, or a
 gone; the same command goes on, and --restarts=N gives it again by itself.
 """
 
-from re2pix_jax.commands import (
-    cli,
-)  # first: it quietens what the native libraries print while they load
+from re2pix_jax.commands import _config, cli  # first: it quietens native libraries while they load
 
 # isort: split
 import contextlib
@@ -45,6 +43,7 @@ GOES_ON = True
 def main(argv):
     del argv
     config = _CONFIG.value
+    _config.check_fields(config, 'generator:tiny', 'task', 'model', 'optimizer')
     defaults.check(config)
     mesh.initialize_processes()
     devices = mesh.create(**mesh.sizes(config))

@@ -54,9 +54,12 @@ def _line(source, clips, size, left_out):
     pieces = [source.pieces[index] for index in clips]
     line = timeline.of(pieces[0].path, source.folder_fps)
     rate = windows.BASE_FPS / windows.STRIDE
-    asked = f'{FRAMES} frames at {rate:.3g} per second (stride {windows.STRIDE})'
-    counts = [count(source, index) for index in clips]
     slow = [source.fps(index) for index in clips if math.isinf(_span(source, index))]
+    rates = {source.fps(index) for index in clips} - {*slow}
+    rates = {fps / windows.native_stride(windows.STRIDE, fps) for fps in rates} or {rate}
+    ends = dict.fromkeys(f'{end:.3g}' for end in (min(rates), max(rates)))
+    asked = f'{FRAMES} frames at {" to ".join(ends)} per second (stride {windows.STRIDE})'
+    counts = [count(source, index) for index in clips]
     said = [f'{counted(len(pieces), "clip")}, {counted(sum(counts), "window")} of {asked}']
     if gone := len(found) - len(clips):
         said.append(f'{counted(gone, "clip")} cannot be read, left out')

@@ -23,7 +23,7 @@ from re2pix_jax.data import decoding, folders, shown, windows
 from re2pix_jax.errors import UserError
 from re2pix_jax.progress import say_once
 
-FORMAT = 2
+FORMAT = 3
 """Of what is kept in the cache."""
 
 PAUSE, PERIODS = 0.25, 3
@@ -259,7 +259,9 @@ def _of_frames(path):
     stored = sum(not packet.hidden for packet in told)
     lost = stored - len(pts)
     damage = (f'{lost} of its {stored} frames cannot be decoded',) if lost > stored / 10 else ()
-    if claimed > stored:
+    counts = [packet.dts for packet in told if packet.dts is not None]
+    whole = no_pts and counts and max(counts) + 1 >= claimed  # an AVI may leave out frames
+    if claimed > stored and not whole:
         damage += (f'{claimed} frames are stated, {len(pts)} can be shown: the file is cut short',)
     noted = lambda line: line._replace(notes=(*damage, *line.notes))
     keys = np.array(keys or [0] * keyed, np.int64)
@@ -269,7 +271,7 @@ def _of_frames(path):
         line = _timeline((ticks - ticks[0]) * base, (), rates, size, ticks, keys)
         return noted(_held_against(stated, base, line))
     # An AVI counts packets in their order: so do the frames, in theirs.
-    counted = sorted(packet.dts for packet in told if packet.dts is not None)
+    counted = sorted(counts)
     if no_pts and len(counted) >= len(pts) and (np.diff(counted) > 0).all():
         ticks = np.array(counted[: len(pts)], np.int64)
         return noted(_timeline((ticks - ticks[0]) * base, (), rates, size, (), keys))

@@ -106,10 +106,10 @@ def read(
             rate = '' if fps is None else f' at {fps:g} frames per second'
             after = f' from {start:g} s on' if start else ''
             length = line.times[-1] - line.times[0] + 1 / line.rate
-            latest = length - max(min_frames, 1) / (fps or line.rate)
+            latest = line.times[-1] - (max(min_frames, 1) - 1) / (fps or line.rate)
             todo = 'give a longer clip'
             if start and latest >= 0:
-                todo = f'start may be at most {int(100 * latest) / 100:g}'
+                todo = f'start may be at most {int(100 * latest + 1e-6) / 100:g}'
             raise UserError(
                 f'{path}: {counted(len(indices), "frame")}{rate}{after}, expected at least '
                 f'{max(min_frames, 1)}; it is {length:.4g} s long: {todo}'
@@ -395,6 +395,6 @@ def _check_rate(path, fps, rate: float) -> None:
     if fps is not None and not fast_enough(fps, rate):
         taken = ' (folder_fps)' if path.is_dir() else ''
         raise UserError(
-            f"{path}: has {rate:g} frames per second{taken}, a frame rate that the stride can't be "
-            f'made from: expected at least {fps:.4g}; give a faster video or a larger stride'
+            f'{path}: has {rate:g} frames per second{taken}, expected at least the {fps:.4g} that '
+            'are asked for; give a faster video'
         )

@@ -33,7 +33,7 @@ BAD = {
     ),
     'frame rate': (
         '--video={dir}/slow.mp4',
-        r"slow\.mp4: has 3 frames per second.*stride can't be made",
+        r'slow\.mp4: has 3 frames per second, expected at least the 5\.667 that are asked for',
     ),
     'too low': ('--video={dir}/low.mp4', r'low\.mp4.*12.*at least 16'),
     'too narrow': ('--video={dir}/narrow.mp4', r'narrow\.mp4.*12.*at least 16'),

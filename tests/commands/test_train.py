@@ -57,6 +57,7 @@ def runs(micro_bundles, tmp_path_factory):
     lines['a frozen part that is not there'] = arguments('head', micro_bundles, folder / 'none') + [
         '--config.frozen.encoder=nowhere'
     ]
+    lines['no training'] = ['--config=evaluate', f'--workdir={folder}/none']
     return folder, outcomes('train', lines)
 
 
@@ -92,6 +93,12 @@ def test_a_workdir_of_another_config_is_refused(runs):
     status, _, error = runs[1]['another config']
     assert status == 2 and error.count('\n') == 1
     assert 'learning_rate' in error and 'another' in error
+
+
+def test_a_config_that_trains_nothing_is_one_line(runs):
+    status, _, error = runs[1]['no training']
+    assert status == 2 and error.count('\n') == 1
+    assert 'the config has no task, optimizer: it describes something else' in error
 
 
 def test_a_missing_bundle_is_one_line(runs):

@@ -230,7 +230,7 @@ def test_what_each_file_gives_is_said(tmp_path):
     source.pieces += videos.Videos(tmp_path, 'validation', keep_unreadable=True).pieces
     said = dict(line.split(': ', 1) for line in footage.lines(source, (64, 128)))
     assert said['train/good#1.mp4'] == said['train/good#2.mp4'] == said['train/good.mp4']
-    assert said['train/good.mp4'] == '1 clip, 15 windows of 8 frames at 5.67 per second (stride 3)'
+    assert said['train/good.mp4'] == '1 clip, 15 windows of 8 frames at 6 per second (stride 3)'
     assert said['train/short.mp4'].endswith('; 1 clip too short for a window')
     assert (
         ' clips too slow, 3 frames per second where stride 3 means 5.67' in said['train/slow.mp4']

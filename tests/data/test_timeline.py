@@ -200,6 +200,17 @@ def test_a_matroska_that_is_cut_short_is_named(tmp_path, sound):
     assert ends < 2.5
 
 
+def test_an_avi_that_leaves_frames_out_is_whole_and_one_that_is_cut_is_named(tmp_path):
+    times = np.delete(np.arange(51), [1, 20]) / 25
+    whole = index_coded.write(tmp_path / 'whole.avi', range(49), times)
+    line = timeline.of(whole)
+    assert not line.notes and len(line.times) == 49
+    data = whole.read_bytes()
+    (tmp_path / 'cut.avi').write_bytes(data[: len(data) * 6 // 10])
+    (note,) = timeline.of(tmp_path / 'cut.avi').notes
+    assert note.endswith('can be shown: the file is cut short')
+
+
 def with_longer_sound(film, path):
     with av.open(str(film)) as source, av.open(str(path), 'w') as container:
         pictures = container.add_stream_from_template(source.streams.video[0])
