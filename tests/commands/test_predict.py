@@ -340,12 +340,10 @@ def test_the_library_predicts_what_the_command_does(outcomes, folder, tmp_path):
         model.predict(context, horizon=2, seed=0).frames, found.future.frames[0]
     )
     prediction.write(tmp_path, model, found)
-    films = [
-        re2pix_jax.data.video.read(folder / 'future.mp4').astype(int)
-        for folder in (tmp_path, outcomes['video'][3])
-    ]
-    # Another process, whose sums may end in another bit, and a pixel in another rounding.
-    assert films[0].shape == films[1].shape and np.abs(films[0] - films[1]).mean() < 0.1
+    own, other = tmp_path / 'future.mp4', outcomes['video'][3] / 'future.mp4'
+    own, other = (re2pix_jax.data.video.read(path).astype(int) for path in (own, other))
+    # Sums of another process may end in another bit, and a pixel in another rounding.
+    assert own.shape == other.shape and np.abs(own - other).mean() < 0.1
 
 
 def test_the_seed_decides_and_the_truth_does_not(model):
