@@ -200,7 +200,7 @@ def local(path, wanted: Callable[[str], bool] = lambda name: True) -> pathlib.Pa
         for file in copy.rglob('[!.]*'):  # what is no longer there
             name = file.relative_to(copy).as_posix()
             if name not in there and wanted(name) and file.is_file():
-                file.unlink()
+                file.unlink(missing_ok=True)  # a folder inside may have a copy of its own
     return copy
 
 
