@@ -75,15 +75,11 @@ trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' T
 run() {
   if [ -n "$dry" ]; then show "$@"; return; fi
   [ -z "$stopped" ] || exit 143
-  local status again=0
+  local status=0
   "$@" & child=$!
-  while :; do
-    wait "$child" && status=0 || status=$?
-    kill -0 "$child" 2>/dev/null || break
-  done
-  # A signal may have ended the waiting just before the command ended, whose status is still there.
-  wait "$child" 2>/dev/null || again=$?
-  [ $again = 127 ] || status=$again
+  # Not by `wait`: bash loses the status of what ends just as a signal interrupts it.
+  while kill -0 "$child" 2>/dev/null; do sleep 1 || true; done  # a Ctrl-C ends a sleep, too
+  wait "$child" || status=$?
   child=""
   [ "$status" -eq 0 ] || exit "$status"
 }

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import pytest
 
@@ -73,7 +74,8 @@ def test_who_waits_for_a_bundle_gives_up(tmp_path):
     assert status == 75 and said == f'error: {tmp_path}/x/parts/forecaster: not made by process 0\n'
 
 
-def test_an_interrupt_goes_to_what_is_under_way(tmp_path):
+@pytest.mark.parametrize('all_of_it', [False, True], ids=['kill -INT', 'Ctrl-C'])
+def test_an_interrupt_goes_to_what_is_under_way(tmp_path, all_of_it):
     heard = "trap 'echo heard >> $0.heard; exit 143' TERM; sleep 30 & wait"
     tools = stand_in(tmp_path / 'bin', heard)
     begun = subprocess.Popen(
@@ -81,21 +83,28 @@ def test_an_interrupt_goes_to_what_is_under_way(tmp_path):
         cwd=ROOT,
         env=environment() | {'PATH': f'{tools}{os.pathsep}{os.environ["PATH"]}', 'RECIPE': 'tiny'},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        start_new_session=True,
     )
     deadline = time.monotonic() + 30
     while not (tools / 'log').exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.5)  # its trap
-    begun.send_signal(signal.SIGINT)
+    if all_of_it:  # a terminal's goes to the whole group
+        os.killpg(begun.pid, signal.SIGINT)
+    else:
+        begun.send_signal(signal.SIGINT)
     assert begun.wait(30) == 143 and (tools / 're2pix.heard').read_text() == 'heard\n'
 
 
 def test_a_status_is_that_of_the_command_that_ended_as_the_signal_came(tmp_path):
     tools = stand_in(tmp_path / 'bin', "trap '' TERM; kill -INT $PPID; exit 7")
-    for number in range(5):
-        status, _, said = launch('stages.sh', f'{tmp_path}/{number}', path=[tools], RECIPE='tiny')
-        assert status == 7, said
+
+    def status(number):
+        return launch('stages.sh', f'{tmp_path}/{number}', path=[tools], RECIPE='tiny')[0]
+
+    with futures.ThreadPoolExecutor(16) as pool:  # what is lost is lost in one of ten
+        assert set(pool.map(status, range(48))) == {7}
 
 
 @store.needed
