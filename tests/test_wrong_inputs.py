@@ -165,3 +165,6 @@ def test_a_bundle_has_a_name():
 
 def test_a_bundle_that_is_not_there_is_named_with_those_that_are():
     assert refused(re2pix_jax.load, 'tini').startswith("tini: no such model, did you mean 'tiny'")
+    assert "tiny/vea: no such model, did you mean 'tiny/vae'" in refused(
+        re2pix_jax.load, 'tiny/vea'
+    )

@@ -60,7 +60,8 @@ def resolve(name) -> pathlib.Path:
         return SHIPPED / text
     if os.path.isdir(text):
         raise _is_none(text)
-    near = difflib.get_close_matches(text, shipped(), n=1)
+    known = [file.parent.relative_to(SHIPPED).as_posix() for file in SHIPPED.rglob(CONFIG)]
+    near = difflib.get_close_matches(text, known, n=1)
     raise UserError(
         f'{text}: no such model{f", did you mean {near[0]!r}" if near else ""}: give a bundle '
         f'folder, "hf:owner/repo" or a shipped name ({", ".join(shipped()) or "none is shipped"})'

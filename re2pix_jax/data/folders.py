@@ -25,6 +25,8 @@ VIDEO_ENDINGS = (
 IGNORED = '__MACOSX'
 """What a Mac puts beside the files of an archive; like all names that begin with a dot."""
 
+APART = 'give them a folder of their own'
+
 Number = int | decimal.Decimal
 
 
@@ -164,6 +166,8 @@ def videos(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
     """
     folder, notes = pathlib.Path(folder), []
     names = [path.relative_to(folder).as_posix() for path in _walk(folder, (), notes)]
+    if names and holds_images(folder):
+        notes.append(f'{folder}: images right in it, left out; {APART}')
     return sorted(names, key=_natural), notes
 
 

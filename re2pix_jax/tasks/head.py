@@ -34,7 +34,10 @@ class HeadTask(Task):
     frozen_parts = ('encoder', 'principal')
 
     build = DPTHead
-    untold_of_loss = ('reads',)
+
+    @property
+    def untold_of_loss(self):
+        return ('reads',) + (('depth_range',) if self.reads == 'depth' else ())
 
     def check(self, loaded):
         loss = self.config.loss

@@ -107,9 +107,10 @@ class Task:
         ]
         for field in self.untold_of_loss:
             default = type(part).__dataclass_fields__[field].default
-            found.append(
-                (f'loss.{field}', getattr(part, field), self.config.loss.get(field, default))
-            )
+            theirs, ours = getattr(part, field), self.config.loss.get(field, default)
+            if isinstance(ours, tuple | list):
+                theirs, ours = tuple(theirs or ()), tuple(ours)
+            found.append((f'loss.{field}', theirs, ours))
         for field, theirs, ours in found:
             if theirs != ours:
                 raise errors.UserError(

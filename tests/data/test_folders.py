@@ -162,6 +162,17 @@ def test_what_a_mac_or_a_card_leaves_is_ignored_and_links_are_followed(tmp_path,
     assert 'empty.mov: an empty file' in capsys.readouterr().err
 
 
+def test_images_beside_folders_are_told_and_alone_refused(tmp_path, capsys):
+    raw = fill(tmp_path / 'raw', ['1.png', '2.png'])
+    with pytest.raises(UserError, match='in it, but images; give them a folder of their own$'):
+        videos.Videos(raw)
+    fill(raw / 'a', ['1.png', '2.png'])
+    names, notes = folders.videos(raw)
+    assert names == ['a']
+    assert notes == [f'{raw}: images right in it, left out; give them a folder of their own']
+    assert len(videos.Videos(raw)) == 1 and capsys.readouterr().err.splitlines() == notes
+
+
 def test_one_file_in_two_splits_is_refused(tmp_path):
     path = tmp_path / 'pool.mp4'
     index_coded.write(path, range(3), np.arange(3) / 30)

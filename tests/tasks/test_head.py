@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path
         'head',
         'tiny-colour',
     )
-    task = create('depth', micro_bundles)
+    task = create('depth', micro_bundles, depth_range=(1.0, 200.0))
     refused(
         'come without depth, which a head that reads depth',
         task._truth,
@@ -188,6 +188,15 @@ def test_what_does_not_fit_is_refused_in_one_line(micro_bundles, clips, tmp_path
         "config.init: .*head was trained with reads 'segmentation', and config.loss.reads is 'd",
         task.load,
         micro_bundles / 'head',
+    )
+    saved = tmp_path / 'depth'
+    task.save(variables(task, clips), saved, None)
+    assert task.load(saved)
+    task.config.loss.depth_range = ()
+    refused(
+        r'with depth_range \(1.0, 200.0\), and config.loss.depth_range is \(\); set config.loss.d',
+        task.load,
+        saved,
     )
 
     principal = bundles.load(micro_bundles / 'principal')

@@ -26,6 +26,8 @@ def read(
     """
     try:
         with Image.open(path) as image:
+            # Pillow spreads these over 0 to 255.
+            spread = [bits for bits in (2, 4) if f"'L;{bits}" in repr(image.tile)]
             values = np.asarray(image)
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such file; {again}') from error
@@ -33,6 +35,11 @@ def read(
         raise UserError(
             f'{path}: not a readable image ({records.reason(error)}); {again}'
         ) from error
+    if spread:
+        raise UserError(
+            f'{path}: grey of {spread[0]} bits is read as shades and not as numbers; expected 8 '
+            'bits or more: store it anew'
+        )
     if np.can_cast(values.dtype, dtype) and values.dtype != bool:
         return values.astype(dtype, copy=False)
     most = np.iinfo(dtype).max

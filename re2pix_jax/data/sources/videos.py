@@ -184,9 +184,10 @@ def _told(folder, validation=None):
     for note in notes:
         say_once(note)
     if not names:
+        own = f', but images; {folders.APART}' if folders.holds_images(folder) else ''
         raise UserError(
             f'{folder}: no videos ({", ".join(folders.VIDEO_ENDINGS)}) and no folders of images in '
-            'it'
+            f'it{own}'
         )
     tops = {name: name.split('/')[0] for name in names}
     told = {name: top if top in SPLITS else 'train' for name, top in tops.items()}
