@@ -18,7 +18,7 @@ from re2pix_jax.data.sources.covla import CoVLA
 from re2pix_jax.data.sources.kitti import Kitti
 from re2pix_jax.data.sources.nuscenes import NuScenes
 from re2pix_jax.errors import UserError
-from tests.data import layouts
+from tests.data import index_coded, layouts
 
 
 @pytest.mark.parametrize('name', ['covla', 'covla_videos'])
@@ -75,6 +75,18 @@ def test_where_covla_may_lie(tmp_path):
     assert found['plain'] == [f'{first}/0000.jpg', f'{second}/0000.jpg']
     assert found['videos'] == [f'{first}.mp4', f'{second}.mp4']
     assert all(origin.startswith('images/') for origin in found['both'])
+
+
+def test_a_covla_video_that_pauses_is_not_read_through_the_pause(copied):
+    folder = copied('covla_videos')
+    file, source = folder / CoVLA(folder, 'train').origin(1), CoVLA(folder, 'train')
+    index_coded.write(file, range(8), np.r_[0:4, 30:34] / 20)
+    assert layouts.message(source.read, 1, [0, 5]) == (
+        f'{file}: the recording pauses after 0.15 s, expected an unbroken clip; take it from the '
+        'dataset again'
+    )
+    index_coded.write(file, range(8), np.arange(8) / 20)  # taken again
+    assert source.num_frames(1) == 8
 
 
 def test_what_is_wrong_with_covla_is_said(copied, monkeypatch):

@@ -11,7 +11,8 @@ import re
 import numpy as np
 
 from re2pix_jax.data import folders, timeline, video
-from re2pix_jax.data.sources.image_clips import Clip, ImageClips, names
+from re2pix_jax.data.sources.image_clips import AGAIN, Clip, ImageClips, names
+from re2pix_jax.errors import UserError
 
 FPS = 20.0  # of folders of images; a video tells its own
 TARGET = 28  # predicted from frames 3 apart [R]
@@ -63,6 +64,12 @@ class CoVLA(ImageClips):
             return Clip(_name(path), files, FPS, TARGET, problem=_problem(path, files))
         if path not in self._axes:
             line = timeline.of(self.path / path)
+            if line.cuts:  # CoVLA's clips are unbroken
+                after = line.times[line.cuts[0] - 1]
+                raise UserError(
+                    f'{self.path / path}: the recording pauses after {after:.2f} s, expected an '
+                    f'unbroken clip; {AGAIN}'
+                )
             fps, picks = timeline.even(line.times, line.rate)
             self._axes[path] = fps, np.arange(len(line.times)) if picks is None else picks
         fps, picks = self._axes[path]
