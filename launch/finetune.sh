@@ -5,7 +5,10 @@
 set -euo pipefail
 # shellcheck source=launch/usage.sh
 source "$(dirname "$0")/usage.sh"
-[ $# -ge 2 ] || { echo "error: expected MY_VIDEOS MY_MODEL [FLAGS]" >&2; exit 2; }
+if [[ $# -lt 2 || "$1" == -* || "$2" == -* ]]; then
+  echo "error: expected MY_VIDEOS MY_MODEL [FLAGS]" >&2
+  exit 2
+fi
 footage="$(realpath -m -- "$1")" out="$(realpath -m -- "$2")"
 shift 2
 cd "$(dirname "$0")/.."

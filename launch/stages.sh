@@ -2,6 +2,7 @@
 # The stages of a recipe in order, each on all processes and devices there are, then its bundle.
 # What the launchers run (gpu_host.sh, slurm.sbatch, tpu_pod.sh, gke.yaml); alone, on this machine:
 #   bash launch/stages.sh [--dry-run] [OUT]     given again, it goes on where it was cut off
+# Ctrl-C and SIGTERM end it, as all that it runs, saved and with status 143.
 # RECIPE=tiny (default) trains both stages on the procedural world from the shipped parts.
 # RECIPE=base, base-l, base-xl, ... (of configs/generator.py): Cityscapes. DATA holds the prepared
 #   records (data/cityscapes; configs/README.md says how), PARTS the bundles encoder and vae
@@ -40,6 +41,9 @@ read -r -d '' -a training <<< "${TRAINING:-}" || true  # all lines of it
 for word in "${training[@]}"; do
   [[ "$word" =~ ^--(no)?config\.[a-z0-9_.]+(=.*)?$ ]] \
     || fail "TRAINING: $word: expected fields of the config, such as --config.steps=100"
+done
+for name in RESTARTS PATIENCE; do
+  [[ "${!name:-0}" =~ ^[0-9]+$ ]] || fail "$name=${!name}: expected a whole number"
 done
 cards='(h100|h200|a100|rtx4060|rtx4080|rtx4090|cpu):[1-9][0-9]*'
 tpus='v(5e|5p|6e):[1-9][0-9]*(x[1-9][0-9]*){1,2}'

@@ -282,6 +282,12 @@ BAD = {
     'no_run': (images(), exported, 'holds no checkpoint', 'give the --workdir'),
     'no_report': (images(), compared, 'no metrics.json', 'give a --workdir'),
     'torn_report': (images(metrics__json=b'{'), compared, 'JSON', 'evaluate again'),
+    'a_prediction': (
+        images(metrics__json=b'{"horizon": 4, "steps": []}'),
+        compared,
+        'holds no evaluation (a prediction?)',
+        'give a --workdir of re2pix evaluate',
+    ),
     'two_protocols': (
         reports(one={}, other={'horizon': 3, 'name': 'dino-foresight-mid'}),
         lambda place: compare.main(['', f'{place}/one', f'{place}/other']),

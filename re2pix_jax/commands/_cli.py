@@ -174,7 +174,7 @@ def main():
 
 def run(main):
     """Runs a command's `main` on sys.argv and exits the process."""
-    _interrupt.hear_sigterm()
+    _interrupt.hear()
     try:
         status = _exit_status(sys.modules[main.__module__], sys.argv)
     except KeyboardInterrupt as error:

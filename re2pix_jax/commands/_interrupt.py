@@ -17,12 +17,24 @@ class Terminated(KeyboardInterrupt):
     """A SIGTERM came."""
 
 
-def hear_sigterm() -> None:
+def hear() -> None:
     """From now on a SIGTERM is an exception, so that nothing is left half-written; where nobody
-    hears it yet.
+    hears it yet. It and Ctrl-C are raised again where they were raised in what lets no error out,
+    as jax's callback of the garbage collector.
     """
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            return before(unraisable)
+        lost = signal.SIGTERM if issubclass(unraisable.exc_type, Terminated) else signal.SIGINT
+        again = threading.Timer(0.05, os.kill, (os.getpid(), lost))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
 
 
 def _terminate(*_):

@@ -37,4 +37,10 @@ def _read(folder) -> dict:
     file = remote.local(remote.join(folder, 'metrics.json'))
     if not file.is_file():
         raise UserError(f'{folder}: no metrics.json there; give a --workdir of re2pix evaluate')
-    return schema.read_json(file, dict, 'evaluate again')
+    reports = schema.read_json(file, dict, 'evaluate again')
+    parts = [report.keys() if isinstance(report, dict) else () for report in reports.values()]
+    if not parts or not all({'protocol', 'overall'} <= {*keys} for keys in parts):
+        raise UserError(
+            f'{file}: holds no evaluation (a prediction?); give a --workdir of re2pix evaluate'
+        )
+    return reports

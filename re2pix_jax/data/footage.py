@@ -13,6 +13,8 @@ from re2pix_jax.progress import counted
 FRAMES = 8
 """Of a window, as the configs have them."""
 
+UNREADABLE = 'cannot be read, left out'
+
 LEAST_KEPT = 0.5
 """Of its picture: a file whose centre crop keeps less is named. [O]"""
 
@@ -49,8 +51,8 @@ def lines(source: Videos, size: windows.Size, left_out: Collection[str] = ()) ->
 
 def _line(source, clips, size, left_out):
     found, clips = clips, [index for index in clips if source.name(index) not in left_out]
-    if not clips or source.problem(clips[0]):
-        return 'cannot be read, left out'
+    if not clips or (why := source.problem(clips[0])):
+        return UNREADABLE + (f' ({why})' if clips else '')
     pieces = [source.pieces[index] for index in clips]
     line = timeline.of(pieces[0].path, source.folder_fps)
     rate = windows.BASE_FPS / windows.STRIDE

@@ -62,7 +62,12 @@ class Evaluation:
         self.evaluators = evaluators.create(evals)
         for evaluator in self.evaluators:
             evaluator.seed, evaluator.keep = seed, keep
-            evaluator.options['methods'] = tuple(evaluator.options['methods'] or methods)
+            asked = tuple(evaluator.options['methods'] or methods)
+            if unknown := [name for name in asked if name not in views.TITLES]:
+                raise UserError(
+                    f'config: methods: {unknown[0]!r} is none of {", ".join(views.TITLES)}'
+                )
+            evaluator.options['methods'] = asked
             evaluator.open()
             evaluator.closed = evaluator.left_out
         share = meshes.share(self.mesh)

@@ -5,6 +5,7 @@ import functools
 from re2pix_jax import bundles
 from re2pix_jax.errors import UserError
 from re2pix_jax.finetuning import parts, plan, result
+from re2pix_jax.training import lock
 
 
 def finetune(run: plan.Run, preview: bool = False) -> int:
@@ -12,14 +13,19 @@ def finetune(run: plan.Run, preview: bool = False) -> int:
     same run was interrupted. With `preview` it says what it would do, and writes nothing.
 
     Returns:
-        An exit status: 0, or 143 where a SIGTERM ended a training, which is saved.
+        An exit status: 0, or 143 where a SIGTERM or Ctrl-C ended a training, which is saved.
 
     Raises:
-        UserError: `run.out` is there, the footage or the disk does not do, or the run was begun
-            otherwise.
+        UserError: `run.out` is there or in the footage, the footage or the disk does not do, or the
+            run was begun otherwise or is under way.
     """
     if (run.out / 'index.html').is_file():
         raise UserError(f'{run.out}: is there already, with its page; remove it or choose another')
+    if run.out.resolve().is_relative_to(run.footage.resolve()):
+        raise UserError(
+            f'{run.out}: lies in the footage, where what is made would be taken for more of it; '
+            'choose an --out outside of it'
+        )
     if not run.work.exists():
         bundles.check_place(run.out, 're2pix')
     seen = plan.look(run)
@@ -28,6 +34,11 @@ def finetune(run: plan.Run, preview: bool = False) -> int:
     if preview:
         return 0
     plan.begin(run, seen, size)
+    with lock.held(run.work, '--out'):
+        return _made(run)
+
+
+def _made(run) -> int:
     try:
         parts.tuned(run)
     except parts.Stopped:

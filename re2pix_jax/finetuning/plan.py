@@ -89,9 +89,10 @@ def look(run: Run) -> Look:
         except UserError as error:
             if split == 'train':
                 raise
+            bad = ''.join(f'; {line}' for line in seen.lines if footage.UNREADABLE in line)
             raise UserError(
                 f'{run.footage}: a single clip, and none to hold out: the model is judged on what '
-                'it was not trained on; add footage, two clips of two seconds at the least'
+                f'it was not trained on; add footage, two clips of two seconds at the least{bad}'
             ) from error
         usable = [
             piece
@@ -207,6 +208,7 @@ def begin(run: Run, seen: Look, size: float) -> None:
         'model': bundles.digest(run.name, 're2pix'),
         'minutes': run.minutes,
         'steps': run.steps,
+        'folder_fps': run.folder_fps,
         'seed': run.seed,
     }
     if (run.work / PLAN).is_file():

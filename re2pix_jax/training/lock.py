@@ -9,9 +9,9 @@ from re2pix_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def held(workdir: str):
-    """Holds the lock of a folder; the system lets go of it when the process ends, however
-    it ends.
+def held(workdir: str | os.PathLike, flag: str = '--workdir'):
+    """Holds the lock of a folder, which `flag` says; the system lets go of it when the process
+    ends, however it ends.
 
     Raises:
       UserError: another process holds it.
@@ -30,7 +30,7 @@ def held(workdir: str):
             file.seek(0)
             raise UserError(
                 f'{workdir} is being trained in by {file.read().strip() or "another process"}: '
-                'wait for it, end it, or choose another --workdir'
+                f'wait for it, end it, or choose another {flag}'
             ) from None
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}\n')

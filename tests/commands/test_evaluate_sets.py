@@ -198,6 +198,7 @@ def test_networks_are_opened_or_what_they_take_is_named(model, micro_bundles, tm
         ({'horizon': 20}, '30 frames at 17 frames per second are too few'),
         ({'split': 'night'}, "split 'night': the world has train, validation, test"),
         ({'source': 'records:/none'}, '/none: no prepared clips there'),
+        ({'methods': ('re2pix', 'foo')}, "methods: 'foo' is none of re2pix, oracle, copy_last, "),
     ],
 )
 def test_settings_that_cannot_work_are_named(model, changes, message):
@@ -212,6 +213,7 @@ def test_settings_that_cannot_work_are_named(model, changes, message):
         ({'type': 'psnr'}, "config.evals.mine.type = 'psnr': expected one of reconstruction, "),
         ({'type': 'image', 'crop': 3}, 'config.evals.mine has no option crop: type image takes'),
         ({'type': 'frechet', 'of': 'cars'}, "config.evals.mine.of = 'cars': expected one of frame"),
+        ({'type': 'image', 'methods': ('va',)}, "methods: 'va' is none of re2pix, oracle, cop"),
         ({'type': 'probe', 'steps': 0}, 'config.evals.mine = .*expected at least 1 clip, 1 step'),
     ],
 )

@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
-from re2pix_jax import bundles
+from re2pix_jax import bundles, errors
 from re2pix_jax.data import video
-from re2pix_jax.finetuning import parts, plan
+from re2pix_jax.finetuning import finetune, parts, plan
 from tests.conftest import ROOT, SIZE, load_config
 from tests.data import index_coded
 from tests.running import outcomes
@@ -39,6 +40,7 @@ def done(footage, micro_bundles, tmp_path_factory):
     folder = tmp_path_factory.mktemp('finetune')
     (folder / 'single').mkdir()
     index_coded.write(folder / 'single' / 'a.mp4', range(60), np.arange(60) / 30)
+    (folder / 'single' / 'b.mp4').write_text('no video')
     for name, rate, size in (('slow', 5, 1), ('small', 30, 8)):
         (folder / name).mkdir()
         for film in ('a', 'b'):
@@ -56,6 +58,8 @@ def done(footage, micro_bundles, tmp_path_factory):
         'other steps': of('begun', steps='2,2,3'),
         'no such folder': line(folder / 'nowhere', folder / 'x', micro_bundles),
         'a single clip': line(folder / 'single', folder / 'x', micro_bundles),
+        'in the footage': line(footage, footage / 'out', micro_bundles),
+        'other rate': of('begun', '--folder_fps=20'),
         'slow': line(folder / 'slow', folder / 'x', micro_bundles),
         'small': line(folder / 'small', folder / 'x', micro_bundles),
         'here': line(footage, '.', micro_bundles),
@@ -72,7 +76,7 @@ def test_it_says_first_what_it_will_do_and_a_preview_ends_there(done):
     status, out, err = found['preview']
     assert status == 0, err
     assert re.search(r'validation: [ab].mp4: \d clips?, \d+ windows? of 8 frames', out)
-    assert 'broken.mp4: cannot be read, left out' in out
+    assert re.search(r'broken.mp4: cannot be read, left out \(.*broken.mp4.*\)', out)
     for part in ('prepare', 'encode', 'train', 'evaluate', 'predict'):
         assert re.search(rf'^  {part} +\S+', out, re.M)
     assert re.search(r'about [\dms ]+ and the steps in all, \d+ MB in ', out)
@@ -105,7 +109,12 @@ TUNED = ('untuned', 'tuned')
         ('again', 'whole: is there already, with its page; remove it or choose another'),
         ('other steps', 'begun.work: was begun with other .*steps.*; give the same command again'),
         ('no such folder', 'nowhere: no such folder'),
-        ('a single clip', 'single: a single clip, and none to hold out'),
+        (
+            'a single clip',
+            'single: a single clip, and none to hold out.*; train: b.mp4: cannot be read, left out',
+        ),
+        ('in the footage', 'out: lies in the footage, where what is made would be taken for more'),
+        ('other rate', 'begun.work: was begun with other .*folder_fps.*; give the same command'),
         ('slow', r'slow: 0 of \d+ train clips hold a window of 8 frames at 5.667 per second or m'),
         ('small', r'small: 0 of \d+ train clips hold a window .* and of 16 pixels or more'),
         ('here', 'already exists and is not a bundle'),
@@ -119,6 +128,33 @@ def test_what_is_wrong_is_one_line(done, name, words):
     last = err.strip().splitlines()[-1]
     assert status == 2 and last.startswith('error: ') and re.search(words, last), err
     assert not (folder / 'x').exists() and not (folder / 'x.work').exists()
+
+
+HOLDING = """
+import sys, time
+from re2pix_jax.training import lock
+with lock.held(sys.argv[1]):
+    print('held', flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_at_once_are_refused(tmp_path, monkeypatch):
+    """Also where nothing is being trained."""
+    for name in ('look', 'disk', 'estimates', 'describe', 'begin'):
+        monkeypatch.setattr(plan, name, lambda *_: None)
+    run = types.SimpleNamespace(
+        footage=tmp_path / 'f', out=tmp_path / 'x', work=tmp_path / 'x.work'
+    )
+    run.work.mkdir()
+    with subprocess.Popen(
+        [sys.executable, '-c', HOLDING, str(run.work)], cwd=ROOT, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(errors.UserError) as said:
+            finetune.finetune(run)
+        other.kill()
+    assert re.search(r'x.work is .* by process \d+ on .*choose another --out$', str(said.value))
 
 
 @pytest.mark.slow

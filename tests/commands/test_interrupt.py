@@ -37,6 +37,26 @@ main.__module__ = '__main__'
 cli.run(main)
 """
 
+SWALLOWED = """
+import gc, signal, sys, time
+from re2pix_jax.commands import cli
+def callback(phase, info):
+    if phase == 'start' and not raised:
+        raised.append(1)
+        signal.raise_signal(NUMBER)
+        sum(range(9))  # here it is raised
+raised = []
+def main(argv):
+    gc.callbacks.append(callback)
+    gc.collect()
+    gc.callbacks.remove(callback)
+    print('at work', raised, flush=True)
+    time.sleep(30)
+    return 3
+main.__module__ = '__main__'
+cli.run(main)
+"""
+
 READING = """
 import grain, numpy
 from re2pix_jax.commands import _cli
@@ -93,6 +113,24 @@ def test_in_the_midst_of_native_code():
 def test_what_native_code_was_in_the_midst_of_is_not_taken_down(by, said):
     found = interrupted(['-c', TRACED], 'at work', by=by)
     assert found == (128 + by, 'in order\n', f'{said}\n')
+
+
+@pytest.mark.parametrize(
+    ('by', 'said'), [(signal.SIGINT, 'interrupted'), (signal.SIGTERM, 'terminated')]
+)
+def test_what_python_lets_out_of_no_callback_is_raised_again(by, said):
+    ended = subprocess.run(
+        [sys.executable, '-c', SWALLOWED.replace('NUMBER', str(int(by)))],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=hear_ctrl_c,
+        check=False,
+    )
+    assert ended.stdout in ('', 'at work [1]\n')
+    assert (ended.returncode, ended.stderr) == (128 + by, f'{said}\n')
 
 
 @pytest.mark.parametrize(
