@@ -81,6 +81,8 @@ run() {
   [ -z "$stopped" ] || exit 143
   local status=0
   "$@" & child=$!
+  # A signal that came before its number was known.
+  [ -z "$stopped" ] || kill -TERM "$child" 2>/dev/null || true
   # Not by `wait`: bash loses the status of what ends just as a signal interrupts it.
   while kill -0 "$child" 2>/dev/null; do sleep 1 || true; done  # a Ctrl-C ends a sleep, too
   wait "$child" || status=$?

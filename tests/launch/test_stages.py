@@ -76,7 +76,7 @@ def test_who_waits_for_a_bundle_gives_up(tmp_path):
 
 @pytest.mark.parametrize('all_of_it', [False, True], ids=['kill -INT', 'Ctrl-C'])
 def test_an_interrupt_goes_to_what_is_under_way(tmp_path, all_of_it):
-    heard = "trap 'echo heard >> $0.heard; exit 143' TERM; sleep 30 & wait"
+    heard = "trap 'echo heard >> $0.heard; exit 143' TERM; touch $0.ready; sleep 30 & wait"
     tools = stand_in(tmp_path / 'bin', heard)
     begun = subprocess.Popen(
         ['bash', 'launch/stages.sh', f'{tmp_path}/x'],
@@ -86,10 +86,9 @@ def test_an_interrupt_goes_to_what_is_under_way(tmp_path, all_of_it):
         start_new_session=True,
     )
     deadline = time.monotonic() + 30
-    while not (tools / 'log').exists():
+    while not (tools / 're2pix.ready').exists():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.5)  # its trap
+        time.sleep(0.01)
     if all_of_it:  # a terminal's goes to the whole group
         os.killpg(begun.pid, signal.SIGINT)
     else:

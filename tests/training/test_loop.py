@@ -100,14 +100,16 @@ def test_learns_and_logs_every_step_and_evaluation(straight):
 
 def test_killed_run_resumes_bit_for_bit(straight, tmp_path):
     for step in (7, 13):
-        process = start(tmp_path, 'slow=0.05')
+        process = start(tmp_path, 'slow=0.2')
         wait_for_step(process, tmp_path, step)
         process.send_signal(signal.SIGKILL)
         finish(process)
         assert writer.read_log(tmp_path)[-1]['step'] < 20
+    saved = checkpoint.Checkpoints(tmp_path, read_only=True).latest()
+    assert saved in (10, 15)  # a busy machine kills late
     status, out, err = finish(start(tmp_path))
     assert status == 0, err
-    assert 'going on from step 10' in out
+    assert f'going on from step {saved} of' in out
     assert log_of(tmp_path) == log_of(straight)
     assert same(parameters(tmp_path), parameters(straight))
 
