@@ -116,7 +116,8 @@ setup() {
 # shellcheck disable=SC2016  # for the worker's shell
 alive='kill -0 -- "-$(cat run.pid 2>/dev/null)" 2>/dev/null'
 how="cd re2pix
-cat run.status 2>/dev/null || if $alive; then echo running; else echo lost; fi"
+cat run.status 2>/dev/null || if $alive; then echo running
+else cat run.status 2>/dev/null || echo lost; fi"  # it may have ended in between
 
 start() {
   local settings="" name script
@@ -127,7 +128,8 @@ start() {
   # The status is left when it ends; a signal is for what runs, and waited for.
   script="trap : TERM; export RE2PIX_DISTRIBUTED=1 PLATFORM=tpu; $settings"
   script+='echo $$ > run.pid; [ ! -f .venv/bin/activate ] || source .venv/bin/activate; '
-  script+="${COMMAND:-bash launch/stages.sh}; echo \$? > run.status"
+  script+="${COMMAND:-bash launch/stages.sh}; echo \$? > run.status.new; "
+  script+="mv run.status.new run.status"
   everywhere "cd re2pix && if $alive; then echo running already; else rm -f run.status
 nohup setsid bash -c ${script@Q} >> run.log 2>&1 < /dev/null & fi"
 }
