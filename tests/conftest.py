@@ -16,6 +16,7 @@ if os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true') == 'true':
     if importlib.metadata.version('jaxlib').startswith('0.10.'):
         os.environ.setdefault('XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false')
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -29,6 +30,12 @@ ROOMS = ('nn', 'encoder', 'forecaster', 'generator', 'vae', 'heads')
 jaxtyping.install_import_hook(
     [f're2pix_jax.{room}' for room in ROOMS], f'{typecheck.__name__}.check'
 )
+
+# A busy machine stands still for longer than the 200 ms that an example may take.
+hypothesis.settings.register_profile(
+    'tests', deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile('tests')
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZE = (32, 64)

@@ -15,7 +15,7 @@ from re2pix_jax.data.sources import videos
 from re2pix_jax.errors import UserError
 from tests.data import index_coded
 
-MANY = settings(max_examples=500, deadline=None)
+MANY = settings(max_examples=500)
 
 
 @st.composite

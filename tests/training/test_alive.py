@@ -263,9 +263,10 @@ def test_when_a_process_is_killed_the_other_ends_in_a_line_that_says_go_on(tmp_p
     assert ended.status == 75, ended.said
     assert ended.seconds < 60
     assert ended.said.count('\n') == 1, ended.said
-    # 10 s where a computation failed with it, 40 s where this one waits for it in a checkpoint.
-    gone = 'error: process 1 has given no sign of life for [14][0-9] s'
-    assert re.match(gone, ended.said), ended.said
+    # 10 s where a computation failed with it; 40 s where this one waits for it in a checkpoint, or
+    # less, where jax ends it first.
+    gone = 'process 1 has given no sign of life for [14][0-9] s|another process of the run is gone'
+    assert re.match(f'error: ({gone})', ended.said), ended.said
     assert ended.said.endswith(': ending; the same command goes on from the last checkpoint\n')
 
 
