@@ -20,7 +20,9 @@ from re2pix_jax.errors import AGAIN
 BEAT = 2.0  # seconds between two beats
 PATIENCE = 40.0  # seconds of silence after which a process counts as gone
 SHORT_PATIENCE = 10.0  # where something has failed already
-_NATIVE_PATIENCE = 55  # after which jax ends processes by itself, should this thread be stuck
+# After which jax ends processes by itself, should this thread be stuck; counted from beats that are
+# half as far apart, so that it may come first.
+_NATIVE_PATIENCE = 55
 _FOLDER = 're2pix/peers/'
 _watch = None
 
